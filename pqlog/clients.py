@@ -1,0 +1,233 @@
+"""Clients: named readers of a topic, how far each has come, and what comes next for it."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
+from pqlog.history import CHUNK_BYTES, CHUNK_ROWS, Source, Time, micros_of
+from pqlog.message import Message, from_micros
+from pqlog.store.api import ClientInfo, Moved
+
+TICK_S = 0.005
+"""How soon the messages of another process are noticed, unless the caller says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a client stands.
+
+    Attributes
+    ----------
+    client : str
+        Its name.
+    position : int
+        The last offset that it has acknowledged; 0 if none.
+    lag : int
+        How many messages it has not acknowledged.
+    batches : int
+        The number of its latest batch.
+    open : int
+        How many batches are handed out to it and not acknowledged.
+    seen : datetime.datetime
+        When it last moved, UTC.
+    """
+
+    client: str
+    position: int
+    lag: int
+    batches: int
+    open: int
+    seen: datetime
+
+
+class Clients(Sequence[Client]):
+    """The clients of a topic: a sequence that prints as a table; ``pandas.DataFrame(clients)`` makes a frame."""
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self._clients = tuple(clients)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._clients[index]
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __repr__(self) -> str:
+        head = ("client", "position", "lag", "batches", "open", "last seen")
+        rows = [
+            (
+                repr(c.client),
+                f"{c.position:,}",
+                f"{c.lag:,}",
+                f"{c.batches:,}",
+                f"{c.open}",
+                f"{c.seen:%Y-%m-%d %H:%M:%S}",
+            )
+            for c in self._clients
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in (head, *rows)
+        )
+
+
+def client_name(client: str | None) -> str:
+    """A client's name, checked; None is ``""``."""
+    if client is None:
+        return ""
+    if not isinstance(client, str):
+        raise ArgumentError(f"a client is named by a str, not {client!r}")
+    try:
+        client.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(f"the client's name {client!r} has characters that are no Unicode text") from None
+    return client
+
+
+def near(name: str, names: Sequence[str]) -> list[str]:
+    """Names like `name`, which may have been meant."""
+    return difflib.get_close_matches(name, [other for other in names if other], n=3, cutoff=0.8)
+
+
+def info(source: Source, client: str | None) -> ClientInfo:
+    """A client that is known; raises `UnknownClientError`."""
+    name = client_name(client)
+    found = source.engine.client(source.topic, name)
+    if found is None:
+        raise UnknownClientError(name, source.topic.name, near(name, _names(source)))
+    return found
+
+
+def clients(source: Source) -> Clients:
+    """All clients of a topic."""
+    return Clients(
+        [
+            Client(c.client, c.position, c.lag, c.batches, c.open, from_micros(c.seen))
+            for c in source.engine.clients(source.topic)
+        ]
+    )
+
+
+def join(source: Source, client: str | None) -> ClientInfo:
+    """A client, made known if it is new; warns if it looks misspelt, since everything would come again."""
+    name = client_name(client)
+    found = source.engine.client(source.topic, name)
+    if found is not None:
+        return found
+    similar = near(name, _names(source))
+    if similar:
+        meant = " or ".join(map(repr, similar))
+        warnings.warn(f"client {name!r} is new and begins at the start; was {meant} meant?", stacklevel=4)
+    return source.engine.join(source.topic, name)
+
+
+def get(source: Source, client: str | None, messages: bool) -> Iterator[Any]:
+    """What a client has not acknowledged, one by one; asking for the next acknowledges the one before."""
+    name = client_name(client)
+    return _get(source, name, messages)
+
+
+def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
+    engine, topic = source.engine, source.topic
+    while True:
+        client = join(source, name)
+        if client.open:
+            for claim in engine.claims(topic, name):
+                raise ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1)
+        rows = engine.read(topic, client.unread, CHUNK_ROWS, CHUNK_BYTES)
+        if not rows:
+            return
+        for message in source.messages(rows):
+            yield message if messages else message.value
+            if not engine.acknowledge(topic, name, message.offset, client.epoch):
+                break  # moved by seek meanwhile: go on from where it stands now
+
+
+def get_blocking(source: Source, client: str | None, tick: float | None, messages: bool) -> Iterator[Any]:
+    """Like `get`, but waits for more."""
+    name, tick_s = client_name(client), check_tick(tick)
+    return _get_blocking(source, name, tick_s, messages)
+
+
+def _get_blocking(source: Source, name: str, tick_s: float, messages: bool) -> Iterator[Any]:
+    while True:
+        yield from _get(source, name, messages)
+        source.engine.wait(lambda: _has_unread(source, name), None, tick_s)
+
+
+def check_tick(tick: float | None) -> float:
+    """Seconds between two looks for messages of other processes."""
+    if tick is None:
+        return TICK_S
+    if isinstance(tick, bool) or not isinstance(tick, (int, float)) or not tick > 0:
+        raise ArgumentError(f"tick is a number of seconds above 0, not {tick!r}")
+    return float(tick)
+
+
+class OneByOne:
+    """`get_one`: a message a call; each call acknowledges what the call before handed to the same client."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._handed: dict[str, tuple[Message, int]] = {}
+
+    def get_one(self, client: str | None, timeout: float | None, messages: bool) -> Any:
+        """The next message of a client."""
+        name = client_name(client)
+        source = self._source
+        with self._lock:
+            before = self._handed.pop(name, None)
+        if before is not None:
+            message, epoch = before
+            source.engine.acknowledge(source.topic, name, message.offset, epoch)
+        joined = join(source, name)
+        source.engine.wait(lambda: _has_unread(source, name), timeout, TICK_S)
+        for message in _get(source, name, messages=True):
+            with self._lock:
+                self._handed[name] = (message, joined.epoch)
+            return message if messages else message.value
+        raise Empty(f"no message for client {name!r} of topic {source.topic.name!r} within {timeout} s")
+
+
+def seek(source: Source, client: str | None, to: int | str | Time) -> Moved:
+    """Move a client to an offset, a time, or an end."""
+    engine, topic, name = source.engine, source.topic, client_name(client)
+    kept = engine.span(topic)
+    if to == "start":
+        offset = kept.first
+    elif to == "end":
+        offset = kept.stop
+    elif isinstance(to, int) and not isinstance(to, bool):
+        offset = to if to >= 0 else engine.from_end(topic, -to)
+    elif isinstance(to, (float, bool)):
+        raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
+    else:
+        offset = engine.offset_at(topic, micros_of(to))
+    return engine.seek(topic, name, offset)
+
+
+def delete(source: Source, client: str | None) -> None:
+    """Forget a client."""
+    found = info(source, client)
+    source.engine.delete_client(source.topic, found.client)
+
+
+def _has_unread(source: Source, name: str) -> bool:
+    found = source.engine.client(source.topic, name)
+    return found is None or found.lag > 0
+
+
+def _names(source: Source) -> list[str]:
+    return [other.client for other in source.engine.clients(source.topic)]

@@ -1,0 +1,188 @@
+"""Codecs: values to bytes and back.
+
+A codec is any object with a `name`, `encode` and `decode`. A topic keeps the codec that it was made with.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from pqlog.errors import ArgumentError, EncodeError
+
+__all__ = ["Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for"]
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """What turns values into bytes and back; give your own to ``pqlog.open(codec=...)``.
+
+    Attributes
+    ----------
+    name : str
+        Kept in the file, so that a topic is not read with another codec.
+    """
+
+    name: str
+
+    def encode(self, value: Any, /) -> bytes:
+        """The bytes of `value`; raises `EncodeError`, or anything, if it has none."""
+        ...
+
+    def decode(self, data: bytes, /) -> Any:
+        """The value that `encode` was given; raises anything if `data` is not of this codec."""
+        ...
+
+
+def _plain(value: Any) -> Any:
+    """The JSON or msgpack form of what msgspec does not know: NumPy scalars and arrays, pandas times."""
+    module = type(value).__module__.partition(".")[0]
+    if module == "numpy" and hasattr(value, "tolist"):
+        plain = value.tolist()
+        if type(plain) is not type(value):  # a long double gives itself
+            return plain
+    if module == "pandas":
+        if type(value).__name__ in ("NaTType", "NAType"):
+            return None
+        if hasattr(value, "to_pydatetime") and getattr(value, "nanosecond", 0) == 0:
+            return value.to_pydatetime()
+    raise NotImplementedError(f"{type(value).__module__}.{type(value).__qualname__} has no form in it")
+
+
+class _Msgspec:
+    """What the two codecs of msgspec share."""
+
+    name: str
+    takes_more = 'codec="pickle" takes any Python object; or convert it first'
+
+    def __init__(self, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None:
+        self._encode, self.decode = encode, decode
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return self._encode(value)
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            NotImplementedError,
+            RecursionError,
+            msgspec.MsgspecError,
+        ) as error:
+            reason = f"{error or type(error).__name__}; {self.takes_more}"
+            raise EncodeError(reason, value_type=_type_name(value), codec=self.name) from error
+
+
+class Json(_Msgspec):
+    """JSON by msgspec, the default: text that SQLite, Datasette and every language can read.
+
+    Parameters
+    ----------
+    type : type, optional
+        Decode into this msgspec Struct, dataclass or other type, and refuse what does not fit.
+
+    Notes
+    -----
+    Tuples and sets come back as lists, datetimes, UUIDs and Decimals as text, bytes as base64 text, NaN and the
+    infinities as null, keys of dicts as str. Integers of any size are exact.
+    """
+
+    name = "json"
+
+    def __init__(self, type: Any = Any) -> None:
+        decoder = msgspec.json.Decoder(type)
+        super().__init__(msgspec.json.Encoder(enc_hook=_plain).encode, decoder.decode)
+        self.decode_lines = decoder.decode_lines
+        """Many values, a line each, in one call."""
+
+
+class Msgpack(_Msgspec):
+    """MessagePack by msgspec: smaller than JSON, keeps bytes, NaN and datetimes.
+
+    Integers end at 64 bits.
+
+    Parameters
+    ----------
+    type : type, optional
+        As for `Json`.
+    """
+
+    name = "msgpack"
+    takes_more = 'codec="json" takes integers of any size, codec="pickle" any Python object; or convert it first'
+
+    def __init__(self, type: Any = Any) -> None:
+        super().__init__(msgspec.msgpack.Encoder(enc_hook=_plain).encode, msgspec.msgpack.Decoder(type).decode)
+
+
+class Pickle:
+    """Python's pickle: any object, but reading it can run any code, so it must be asked for at each opening."""
+
+    name = "pickle"
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            return pickle.dumps(value, protocol=5)
+        except Exception as error:  # __reduce__ is the value's own code
+            reason = f"it cannot be pickled ({error}); convert it first"
+            raise EncodeError(reason, value_type=_type_name(value), codec=self.name) from error
+
+    def decode(self, data: bytes) -> Any:
+        return pickle.loads(data)  # noqa: S301 - the caller asked for it when opening the file
+
+
+class Bytes:
+    """Bytes as they are."""
+
+    name = "bytes"
+
+    def encode(self, value: Any) -> bytes:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        reason = 'it takes bytes only; codec="json" takes plain values'
+        raise EncodeError(reason, value_type=_type_name(value), codec=self.name)
+
+    def decode(self, data: bytes) -> bytes:
+        return data
+
+
+_BY_NAME: dict[str, Callable[[], Codec]] = {"json": Json, "msgpack": Msgpack, "pickle": Pickle, "bytes": Bytes}
+
+
+def codec_for(codec: str | Codec, type: Any = None) -> Codec:
+    """The codec that `codec` names, or `codec` itself.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such codec, or it does not decode into a `type`.
+    """
+    if isinstance(codec, str):
+        if codec not in _BY_NAME:
+            raise ArgumentError(f"no codec {codec!r}: take one of {', '.join(_BY_NAME)}, or an object of your own")
+        if type is None:
+            return _BY_NAME[codec]()
+        if codec == "json":
+            return Json(type)
+        if codec == "msgpack":
+            return Msgpack(type)
+        raise ArgumentError(f"type= needs the codec json or msgpack, not {codec!r}")
+    if not isinstance(codec, Codec) or not isinstance(codec.name, str) or not codec.name:
+        raise ArgumentError(f"a codec has a name, encode and decode; {codec!r} does not")
+    if codec.name in {*_BY_NAME, "arrow"} and type_of(codec) not in _BY_NAME.values():
+        raise ArgumentError(f"the name {codec.name!r} is taken by pqlog's own codec: name yours otherwise")
+    if type is not None:
+        raise ArgumentError("type= goes with a codec's name; give your own codec its type itself")
+    return codec
+
+
+def type_of(codec: Codec) -> Any:
+    """The class of a codec (`type` is a parameter's name above)."""
+    return codec.__class__
+
+
+def _type_name(value: object) -> str:
+    kind = value.__class__
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,235 @@
+"""Every error of pqlog, as a tree.
+
+::
+
+    Error
+    ├── ArgumentError               you passed something that cannot be (a ValueError)
+    ├── ClosedError                 the log was closed
+    │   └── ForkError               the log was opened before a fork, in another process
+    ├── Empty                       no message within the time-out
+    ├── EncodeError                 a value has no form in the topic's codec
+    ├── DecodeError                 a kept message cannot be decoded; carries its offset
+    │   └── PickleRefusedError      it is a pickle, and pickle was not asked for
+    ├── CodecMismatchError          the topic was made with another codec
+    ├── UnknownTopicError           no topic of that name (a KeyError)
+    ├── UnknownClientError          no client of that name (a KeyError)
+    ├── OffsetError                 no message at that offset (an IndexError)
+    │   └── TrimmedError            it was trimmed away
+    ├── TrimRefusedError            a client has not acknowledged what would be trimmed
+    ├── ClaimedError                the client has an open batch
+    ├── ClaimLostError              somebody else was handed the batch meanwhile
+    ├── MissingExtraError           an optional package is not installed (an ImportError)
+    └── StoreError                  the file or the disk
+        ├── NotALogError            a directory, a text file, somebody else's database
+        │   └── OldQueueError       a file of persistent-queue-log, which can be migrated
+        ├── NewerFormatError        written by a newer pqlog
+        ├── CorruptLogError         damaged
+        ├── MovedError              the file was moved, replaced or deleted while it was open
+        ├── ReadOnlyError           the file, or how it was opened, does not allow writing
+        ├── DiskFullError           no space left
+        ├── DiskError               the system reported an I/O error
+        ├── LockTimeoutError        another process held the file for too long
+        └── UnsafeStorageError      durability cannot be had here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Error(Exception):
+    """Base class of everything that pqlog raises on its own account."""
+
+
+class ArgumentError(Error, ValueError):
+    """An argument has a value that cannot be right."""
+
+
+class ClosedError(Error):
+    """The log was closed."""
+
+
+class ForkError(ClosedError):
+    """The log was opened in a parent process; open it again after the fork."""
+
+
+class Empty(Error):
+    """No message came within the time-out."""
+
+
+class EncodeError(Error, ValueError):
+    """A value has no form in the topic's codec; nothing was put.
+
+    Attributes
+    ----------
+    offset : int or None
+        The offset that the message would have had, when it is known.
+    value_type : str
+        The type of what could not be encoded.
+    codec : str
+        The topic's codec.
+    """
+
+    def __init__(self, reason: str, *, value_type: str, codec: str, offset: int | None = None) -> None:
+        where = "" if offset is None else f" (it would be offset {offset})"
+        super().__init__(f"cannot put a {value_type} with the codec {codec!r}{where}: {reason}")
+        self.reason, self.value_type, self.codec, self.offset = reason, value_type, codec, offset
+
+    def at(self, offset: int) -> EncodeError:
+        """The same error, with the offset that the message would have had."""
+        return EncodeError(self.reason, value_type=self.value_type, codec=self.codec, offset=offset)
+
+
+class DecodeError(Error):
+    """A kept message cannot be decoded.
+
+    Attributes
+    ----------
+    topic : str
+    offset : int
+        Which message it is: skip it with ``log.seek(client, to=offset + 1)``.
+    """
+
+    def __init__(self, topic: str, offset: int, reason: str) -> None:
+        super().__init__(
+            f"message {offset} of topic {topic!r} cannot be decoded: {reason}. "
+            f"A client skips it with log.seek(client, to={offset + 1})"
+        )
+        self.topic, self.offset, self.reason = topic, offset, reason
+
+
+class PickleRefusedError(DecodeError):
+    """The message is a pickle, which can run any code, and pickle was not asked for."""
+
+
+class CodecMismatchError(Error):
+    """The topic was made with another codec."""
+
+    def __init__(self, topic: str, asked: str, made: str) -> None:
+        super().__init__(
+            f"topic {topic!r} was made with the codec {made!r}, not {asked!r}: a topic keeps its codec. "
+            f"Open it without codec=, or put into another topic"
+        )
+        self.topic, self.asked, self.made = topic, asked, made
+
+
+class UnknownTopicError(Error, KeyError):
+    """The file has no topic of that name."""
+
+    def __init__(self, topic: str, near: Sequence[str]) -> None:
+        super().__init__(f"no topic {topic!r} in this file{_did_you_mean(near)}")
+        self.topic, self.near = topic, tuple(near)
+
+    __str__ = Exception.__str__  # a KeyError would show the sentence in quotes
+
+
+class UnknownClientError(Error, KeyError):
+    """No client of that name has read the topic."""
+
+    def __init__(self, client: str, topic: str, near: Sequence[str]) -> None:
+        super().__init__(f"no client {client!r} has read topic {topic!r}{_did_you_mean(near)}")
+        self.client, self.topic, self.near = client, topic, tuple(near)
+
+    __str__ = Exception.__str__
+
+
+class OffsetError(Error, IndexError):
+    """There is no message at that offset."""
+
+
+class TrimmedError(OffsetError):
+    """The message was trimmed away."""
+
+    def __init__(self, offset: int, first: int) -> None:
+        super().__init__(f"offset {offset} was trimmed away; {first} is the first that is kept")
+        self.offset, self.first = offset, first
+
+
+class TrimRefusedError(Error):
+    """A client has not acknowledged what would be trimmed."""
+
+    def __init__(self, clients: Sequence[tuple[str, int]]) -> None:
+        who = ", ".join(f"{name!r} ({count:,} messages)" for name, count in clients)
+        super().__init__(
+            f"not trimmed: these clients would lose messages that they have not acknowledged: {who}. "
+            f"Let them read on, delete them with log.delete_client(name), or pass force=True"
+        )
+        self.clients = tuple(clients)
+
+
+class ClaimedError(Error):
+    """The client has an open batch, whose messages cannot be got one by one."""
+
+    def __init__(self, client: str, number: int, first: int, last: int) -> None:
+        super().__init__(
+            f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it with "
+            f"log.batches({client!r}), or give it up with log.seek({client!r}, to={first})"
+        )
+        self.client, self.number, self.first, self.last = client, number, first, last
+
+
+class ClaimLostError(Error):
+    """The batch was handed to somebody else meanwhile; nothing of it was acknowledged here."""
+
+    def __init__(self, client: str, number: int) -> None:
+        super().__init__(
+            f"batch {number} of client {client!r} is not this reader's any more: it was handed out again, "
+            f"or the client was moved with seek. Nothing was acknowledged; ask log.batches({client!r}) anew"
+        )
+        self.client, self.number = client, number
+
+
+class MissingExtraError(Error, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f'this needs {package}: pip install "pqlog[{extra}]"')
+        self.package, self.extra = package, extra
+
+
+class StoreError(Error):
+    """Something is wrong with the file, or with the disk below it."""
+
+
+class NotALogError(StoreError):
+    """The path holds something that is not a pqlog file."""
+
+
+class OldQueueError(NotALogError):
+    """The file was written by persistent-queue-log, of which pqlog is the successor."""
+
+
+class NewerFormatError(StoreError):
+    """The file was written by a newer version of pqlog."""
+
+
+class CorruptLogError(StoreError):
+    """The file is damaged."""
+
+
+class MovedError(StoreError):
+    """The file was moved, replaced or deleted while it was open."""
+
+
+class ReadOnlyError(StoreError):
+    """The file, or the way in which it was opened, does not allow writing."""
+
+
+class DiskFullError(StoreError):
+    """No space is left on the disk; what had been put is safe."""
+
+
+class DiskError(StoreError):
+    """The system reported an I/O error; what had been put before is safe."""
+
+
+class LockTimeoutError(StoreError):
+    """Another process held the file for longer than the time-out."""
+
+
+class UnsafeStorageError(StoreError):
+    """What the promises rest on cannot be had on this disk or with this SQLite."""
+
+
+def _did_you_mean(near: Sequence[str]) -> str:
+    return f": did you mean {' or '.join(map(repr, near))}?" if near else ""

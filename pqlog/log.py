@@ -1,0 +1,757 @@
+"""Log and Topic: what a user holds. They join the rooms below and do nothing themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from pqlog import batches, clients, history, producer
+from pqlog.codecs import Codec, codec_for
+from pqlog.errors import ArgumentError, CodecMismatchError, ReadOnlyError, UnknownTopicError
+from pqlog.history import History, Source, Time
+from pqlog.message import Message
+from pqlog.store.api import Engine, Moved, Span, TopicInfo
+
+if TYPE_CHECKING:
+    from pqlog.store.api import ClientInfo
+
+TIMEOUT_S = 30.0
+
+
+class Topic(history.Readable):
+    """A named, ordered, append-only sequence of messages in a file. Made by ``log.topic(name)``; a log is one itself.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> clean = log.topic("clean")
+    >>> clean.put({"n": 1})
+    1
+    >>> len(clean), len(log)
+    (1, 0)
+    """
+
+    def __init__(self, engine: Engine, info: TopicInfo, codec: Codec | None) -> None:
+        self._engine, self._info, self._codec = engine, info, codec
+        self._source = Source(engine, info, codec)
+        self._one_by_one = clients.OneByOne(self._source)
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self._info.name
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec that the topic was made with."""
+        return self._info.codec
+
+    # putting
+
+    def put(
+        self, value: Any, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
+    ) -> int:
+        """Append a message; returns when it survives a power failure.
+
+        Parameters
+        ----------
+        value : object
+            Anything that the topic's codec takes.
+        key : str, optional
+            What the message is about.
+        headers : Mapping of str to str, optional
+            Notes beside the value.
+        id : str, optional
+            Makes the call idempotent: the same id again puts nothing and returns the first offset, as long as that
+            message is kept.
+
+        Returns
+        -------
+        int
+            The message's offset.
+
+        Raises
+        ------
+        EncodeError
+            The codec has no form for the value; nothing was put.
+        StoreError
+            The disk is full, failing or gone; nothing was put.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put({"city": "Brno", "amount": 12.5}, key="cz", headers={"source": "till-3"})
+        1
+        >>> log.put({"n": 1}, id="order-17"), log.put({"n": 1}, id="order-17")
+        (2, 2)
+        """
+        try:
+            entry = producer.entry(self._writable(), value, key, headers)
+        except producer._Unplaced as unplaced:
+            raise self._placed(unplaced) from unplaced.error.__cause__
+        if producer.check_id(id) is None:
+            return self._engine.append_one(self._info, entry)
+        return self._engine.append(self._info, [[entry]], id).first
+
+    def put_many(
+        self,
+        values: Iterable[Any],
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> range:
+        """Append many messages in one transaction: all or nothing.
+
+        Parameters
+        ----------
+        values : iterable, or pandas, polars or Arrow frame
+            Any number of values, in bounded memory. A frame is kept in columns and comes back with its types.
+        key : str, optional
+            The name of the field that is each message's key.
+        headers : Mapping of str to str, optional
+            Notes beside every one of the values.
+        id : str, optional
+            Makes the whole call idempotent, as for `put`.
+
+        Returns
+        -------
+        range
+            The messages' offsets.
+
+        Raises
+        ------
+        EncodeError
+            The codec has no form for one of the values; nothing was put.
+        StoreError
+            The disk is full, failing or gone; nothing was put.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many({"n": n} for n in range(1000))
+        range(1, 1001)
+        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city", id="backfill-2026-11-23")
+        range(1001, 1003)
+        """
+        codec = self._writable()
+        if producer.check_id(id) is not None:
+            found = self._engine.find_id(self._info, id or "")
+            if found is not None:
+                return range(found.first, found.stop)
+        try:
+            spool = producer.chunks(codec, values, key, headers)
+        except producer._Unplaced as unplaced:
+            raise self._placed(unplaced) from unplaced.error.__cause__
+        try:
+            put = self._engine.append(self._info, spool, id) if spool.messages or id else self._nothing()
+        finally:
+            spool.close()
+        return range(put.first, put.stop)
+
+    def _nothing(self) -> Span:
+        stop = self._engine.span(self._info).stop
+        return Span(stop, stop)
+
+    def _placed(self, unplaced: producer._Unplaced) -> Exception:
+        return unplaced.error.at(self._engine.span(self._info).stop + unplaced.index)
+
+    def _writable(self) -> Codec:
+        if self._codec is None:
+            raise CodecMismatchError(self.name, "nothing", self.codec)
+        return self._codec
+
+    # getting
+
+    def get(self, client: str | None = None, messages: bool = False) -> Iterator[Any]:
+        """What a client has not acknowledged, one by one, until there is nothing more.
+
+        A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
+        an exception or a ``break`` it comes again. Messages that are put meanwhile are delivered too.
+
+        Parameters
+        ----------
+        client : str, optional
+            Its name; each client gets every message. None is ``""``. A new client begins at the start.
+        messages : bool
+            Give `Message` objects in place of their values.
+
+        Yields
+        ------
+        object
+            The value, or the `Message`.
+
+        Raises
+        ------
+        ClaimedError
+            The client has an open batch.
+        DecodeError
+            A message cannot be decoded; it carries the offset.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("ab")
+        range(1, 3)
+        >>> for value in log.get("billing"):
+        ...     print(value)
+        ...     break
+        a
+        >>> list(log.get("billing"))
+        ['a', 'b']
+        """
+        return clients.get(self._source, client, messages)
+
+    def get_blocking(
+        self, client: str | None = None, tick: float | None = None, messages: bool = False
+    ) -> Iterator[Any]:
+        """Like `get`, but never ends: waits for more.
+
+        Parameters
+        ----------
+        client : str, optional
+            As for `get`.
+        tick : float, optional
+            How often to look for messages of other processes while there are none, in seconds; 0.005 unless given.
+            Messages of this process wake it at once.
+        messages : bool
+            As for `get`.
+
+        Yields
+        ------
+        object
+            As for `get`.
+
+        Raises
+        ------
+        ClosedError
+            The log was closed, also while waiting.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> next(log.get_blocking("billing", tick=0.5))
+        'a'
+        """
+        return clients.get_blocking(self._source, client, tick, messages)
+
+    def get_one(self, client: str | None = None, timeout: float | None = 0, messages: bool = False) -> Any:
+        """The next message of a client; the next call acknowledges it.
+
+        Parameters
+        ----------
+        client : str, optional
+            As for `get`.
+        timeout : float, optional
+            How long to wait for one, in seconds; None waits for ever.
+        messages : bool
+            As for `get`.
+
+        Returns
+        -------
+        object
+            The value, or the `Message`.
+
+        Raises
+        ------
+        Empty
+            None came in time.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("ab")
+        range(1, 3)
+        >>> log.get_one("billing"), log.get_one("billing")
+        ('a', 'b')
+        >>> log.get_one("billing", timeout=0.1)
+        Traceback (most recent call last):
+        pqlog.errors.Empty: no message for client 'billing' of topic 'main' within 0.1 s
+        """
+        return self._one_by_one.get_one(client, timeout, messages)
+
+    def trigger(self) -> None:
+        """Wake every waiting reader of this process to look again; only needed when `tick` is long.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> pqlog.open(":memory:").trigger()
+        """
+        self._engine.trigger()
+
+    def batches(self, client: str | None = None, size: int = 1000) -> Iterator[batches.Batch]:
+        """What a client has not acknowledged, in checkpointed batches, until there is nothing more.
+
+        A batch's boundaries are durable before it is handed out; asking for the next acknowledges it.
+
+        Parameters
+        ----------
+        client : str, optional
+            As for `get`.
+        size : int
+            How many messages a new batch holds at most.
+
+        Yields
+        ------
+        Batch
+
+        Raises
+        ------
+        ClaimLostError
+            The batch was handed to another reader of the same client meanwhile; it was not acknowledged here.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(5))
+        range(1, 6)
+        >>> [list(batch) for batch in log.batches("etl", size=2)]
+        [[0, 1], [2, 3], [4]]
+        """
+        return batches.batches(self._source, client, size)
+
+    # clients
+
+    def clients(self) -> clients.Clients:
+        """Where each client stands, as a table.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("abc")
+        range(1, 4)
+        >>> for value in log.get("billing"):
+        ...     if value == "b":
+        ...         break
+        >>> [(client.client, client.position, client.lag) for client in log.clients()]
+        [('billing', 1, 2)]
+        """
+        return clients.clients(self._source)
+
+    def position(self, client: str | None = None) -> int:
+        """The last offset that `client` has acknowledged; 0 if none.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("abc")
+        range(1, 4)
+        >>> list(log.get("billing"))
+        ['a', 'b', 'c']
+        >>> log.position("billing")
+        3
+        """
+        return self._client(client).position
+
+    def lag(self, client: str | None = None) -> int:
+        """How many messages `client` has not acknowledged.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("abc")
+        range(1, 4)
+        >>> next(iter(log.get("etl")))
+        'a'
+        >>> log.lag("etl")          # "a" was handed out; asking for "b" would acknowledge it
+        3
+        """
+        return self._client(client).lag
+
+    def _client(self, client: str | None) -> ClientInfo:
+        return clients.info(self._source, client)
+
+    def seek(self, client: str | None = None, *, to: int | Time) -> Moved:
+        """Move a client; it begins a new epoch, and its open batches are given up.
+
+        Parameters
+        ----------
+        client : str, optional
+            Its name; made known if it is new.
+        to : int, datetime, date, timedelta or str
+            The offset of the next message that it gets (negative: counted from the end), a time (see `history`),
+            ``"start"`` or ``"end"``. What lies outside of what is kept counts as the nearest end.
+
+        Returns
+        -------
+        Moved
+            How many messages will come `again`, and how many are `skipped`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("abcd")
+        range(1, 5)
+        >>> list(log.get("billing"))
+        ['a', 'b', 'c', 'd']
+        >>> log.seek("billing", to=3)
+        Moved(position=2, again=2, skipped=0)
+        >>> list(log.get("billing"))
+        ['c', 'd']
+        """
+        return clients.seek(self._source, client, to)
+
+    def unread(self, client: str | None = None) -> History:
+        """What a client has not acknowledged, as a history: looking never acknowledges.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("abc")
+        range(1, 4)
+        >>> next(iter(log.get("etl")))
+        'a'
+        >>> len(log.unread("etl"))
+        3
+        """
+        return History(self._source, client=self._client(client).client)
+
+    def delete_client(self, client: str | None = None) -> None:
+        """Forget a client and its position: should it read again, it begins at the start.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> list(log.get("old"))
+        []
+        >>> log.delete_client("old")
+        >>> len(log.clients())
+        0
+        """
+        clients.delete(self._source, client)
+
+    # history
+
+    def __len__(self) -> int:
+        """How many messages are kept."""
+        return len(self._engine.span(self._info))
+
+    def __bool__(self) -> bool:
+        """A topic is true also while it is empty."""
+        return True
+
+    @property
+    def first(self) -> int | None:
+        """The offset of the first message that is kept; None if there is none."""
+        kept = self._engine.span(self._info)
+        return kept.first if len(kept) else None
+
+    @property
+    def last(self) -> int | None:
+        """The offset of the last message; None if none is kept."""
+        kept = self._engine.span(self._info)
+        return kept.stop - 1 if len(kept) else None
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> History: ...
+    def __getitem__(self, index: int | slice) -> Message | History:
+        """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
+        if isinstance(index, slice):
+            if index.step not in (None, 1):
+                raise ArgumentError(f"a history has no step: slice list(log[{index.start}:{index.stop}]) instead")
+            return History(self._source, start=index.start, stop=index.stop)
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ArgumentError(f"an offset is an int, not {index!r}")
+        return history.message_at(self._source, index)
+
+    def __iter__(self) -> Iterator[Message]:
+        """All messages that are kept."""
+        return iter(self.history())
+
+    def history(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        key: str | None = None,
+    ) -> History:
+        """A range of the topic; nothing is read yet.
+
+        Parameters
+        ----------
+        start, stop : int, optional
+            Offsets: from `start` up to, not including, `stop`; negative ones count from the end.
+        since, until : datetime, date, timedelta or str, optional
+            Times: from `since` up to, not including, `until`. Naive ones are UTC; ``"1h"`` is an hour ago.
+        key : str, optional
+            Only messages with this key.
+
+        Returns
+        -------
+        History
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city")
+        range(1, 3)
+        >>> [message.offset for message in log.history(since="1h", key="Praha")]
+        [2]
+        """
+        return History(self._source, start=start, stop=stop, since=since, until=until, key=key)
+
+    def _extent(self) -> tuple[Source, Span, str | None]:
+        return self.history()._extent()
+
+    # keeping
+
+    def trim(self, before: int | Time, force: bool = False) -> int:
+        """Drop the messages before an offset or a time, and give their disk space back.
+
+        Parameters
+        ----------
+        before : int, datetime, date, timedelta or str
+            The first offset that is kept (negative: counted from the end), or a time as for `history`.
+        force : bool
+            Drop also what a client has not acknowledged.
+
+        Returns
+        -------
+        int
+            How many messages were dropped.
+
+        Raises
+        ------
+        TrimRefusedError
+            A client has not acknowledged some of them; nothing was dropped.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("abcd")
+        range(1, 5)
+        >>> log.trim(before=3)
+        2
+        >>> log.first, log.put("e")
+        (3, 5)
+        """
+        if isinstance(before, int):
+            offset = before if before >= 0 else self._engine.from_end(self._info, -before)
+        else:
+            offset = self._engine.offset_at(self._info, history.micros_of(before))
+        return self._engine.trim(self._info, offset, force)
+
+    def __repr__(self) -> str:
+        return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+
+
+class Log(Topic):
+    """An open file, and its main topic. Made by `pqlog.open`; close it, or use it in a ``with``."""
+
+    def __init__(self, path: str, engine: Engine, info: TopicInfo, codec: Codec | None, writes: bool) -> None:
+        super().__init__(engine, info, codec)
+        self.path = path
+        self._writes = writes
+
+    def topic(self, name: str, codec: str | Codec | None = None, type: Any = None) -> Topic:
+        """Another topic of the same file, made if there is none.
+
+        Parameters
+        ----------
+        name : str
+        codec : str or Codec, optional
+            As for `pqlog.open`.
+        type : type, optional
+            As for `pqlog.open`.
+
+        Raises
+        ------
+        CodecMismatchError
+            The topic was made with another codec.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.topic("raw", codec="bytes").put(b"abc")
+        1
+        >>> log.topics()
+        ['main', 'raw']
+        """
+        return Topic(self._engine, *_topic(self._engine, name, codec, type, self._writes))
+
+    def topics(self) -> list[str]:
+        """The names of all topics of the file."""
+        return [info.name for info in self._engine.topics()]
+
+    @property
+    def uuid(self) -> str:
+        """What distinguishes this file from every other, copies included."""
+        return self._engine.uuid
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a consistent copy to a new path while the log is in use. The copy has an uuid of its own.
+
+        Raises
+        ------
+        ArgumentError
+            There is something at the path.
+
+        Examples
+        --------
+        >>> import pqlog, tempfile, pathlib
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "copy.db")
+        >>> log.backup(path)
+        >>> with pqlog.open(path) as copy:
+        ...     len(copy), copy.uuid == log.uuid
+        (1, False)
+        """
+        self._engine.backup(os.fspath(path))
+
+    def close(self) -> None:
+        """Give everything back. Whoever waits in another thread gets `ClosedError`. Closing twice is no error."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<pqlog.Log {self.path!r}, topic {self.name!r}>"
+
+
+def open(
+    path: str | os.PathLike[str],
+    topic: str = "main",
+    codec: str | Codec | None = None,
+    *,
+    type: Any = None,
+    mode: str = "w",
+    vfs: str | None = None,
+    timeout: float = TIMEOUT_S,
+) -> Log:
+    """Open a log; the file is made if it is missing.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. ``":memory:"`` keeps everything in memory, for tests.
+    topic : str
+        The topic that the log itself stands for.
+    codec : {"json", "msgpack", "pickle", "bytes"} or Codec, optional
+        How a new topic keeps its values: JSON unless said otherwise. A topic keeps the codec that it was made with.
+        Reading pickles can run any code, so a pickle topic must be asked for at each opening.
+    type : type, optional
+        Decode values into this msgspec Struct, dataclass or other type (codecs json and msgpack).
+    mode : {"w", "r"}
+        "r" reads a file that exists and changes nothing, also on a read-only disk.
+    vfs : str, optional
+        The name of a SQLite VFS.
+    timeout : float
+        How long to wait, in seconds, while another process holds the file.
+
+    Returns
+    -------
+    Log
+
+    Raises
+    ------
+    NotALogError
+        The path holds something else. Nothing was changed.
+    NewerFormatError
+        The file was written by a newer pqlog.
+    CodecMismatchError
+        The topic was made with another codec.
+    StoreError
+        The file cannot be opened, or durability cannot be had there.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> with pqlog.open(":memory:") as log:
+    ...     log.put({"n": 1})
+    1
+    """
+    from pqlog.store.sqlite.engine import SqliteEngine
+
+    if mode not in ("w", "r"):
+        raise ArgumentError(f'mode is "w" or "r", not {mode!r}')
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < 1e6:
+        raise ArgumentError(f"timeout is a number of seconds, not {timeout!r}")
+    file = os.fspath(path)
+    if not isinstance(file, str) or not file or "\0" in file:
+        raise ArgumentError(f"path is the path of a file, not {path!r}")
+    engine = SqliteEngine(file, mode=mode, vfs=vfs, timeout_s=float(timeout))
+    try:
+        info, found = _topic(engine, topic, codec, type, writes=mode == "w")
+    except BaseException:
+        engine.close()
+        raise
+    return Log(file if file == ":memory:" else str(Path(file)), engine, info, found, mode == "w")
+
+
+def _topic(
+    engine: Engine, name: str, codec: str | Codec | None, type: Any, writes: bool
+) -> tuple[TopicInfo, Codec | None]:
+    """A topic and the codec to read it with; made if it is new."""
+    if not isinstance(name, str) or not name:
+        raise ArgumentError(f"a topic is named by a str that is not empty, not {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(f"the topic's name {name!r} has characters that are no Unicode text") from None
+    known = {info.name: info for info in engine.topics()}
+    if name not in known and not writes:
+        similar = clients.near(name, list(known))
+        if name == "main" and known:
+            raise ReadOnlyError(f"the file has no topic 'main', but: {', '.join(map(repr, known))}: pass topic=")
+        raise UnknownTopicError(name, similar)
+    asked = None if codec is None else codec_for(codec, type)
+    info = known.get(name) or engine.topic(name, asked.name if asked else "json")
+    if asked is None:
+        if info.codec not in ("json", "msgpack", "bytes"):
+            return info, None
+        return info, codec_for(info.codec, type)
+    if asked.name != info.codec:
+        raise CodecMismatchError(name, asked.name, info.codec)
+    return info, asked

@@ -1,0 +1,59 @@
+"""Message: what a log keeps, as it is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def from_micros(micros: int) -> datetime:
+    """The UTC time that lies `micros` microseconds after the start of 1970, exactly."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def to_micros(time: datetime) -> int:
+    """Microseconds since the start of 1970; a naive time is taken as UTC."""
+    aware = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    return (aware - _EPOCH) // _MICROSECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a topic.
+
+    Attributes
+    ----------
+    offset : int
+        Its place in the topic; ascending from 1, never used twice.
+    time : datetime.datetime
+        When it was put: UTC, in microseconds, never running backwards in its topic.
+    value : object
+        What was put, as the topic's codec gives it back.
+    key : str or None
+        What the message is about, if its producer said so.
+    headers : Mapping of str to str
+        What its producer noted beside the value; empty if nothing.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put({"city": "Brno"}, key="cz", headers={"source": "till-3"})
+    1
+    >>> message = log[1]
+    >>> message.offset, message.key, message.value, message.headers["source"]
+    (1, 'cz', {'city': 'Brno'}, 'till-3')
+    """
+
+    offset: int
+    time: datetime
+    value: Any
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)

@@ -1,0 +1,1 @@
+"""Where messages are kept: the protocol of an engine, and the engines."""

@@ -1,0 +1,262 @@
+"""The protocol of an engine: what the layers above may ask of whatever keeps the messages.
+
+An engine keeps rows: a row is one message, or a *segment*, the messages of one frame as one piece of bytes. Offsets
+are the engine's: nothing above it computes one, except that message ``i`` of a row has the offset ``row.offset + i``.
+The suite in ``tests/contract`` is what any engine must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Entry(NamedTuple):
+    """A row to append, encoded."""
+
+    value: bytes
+    key: str | None = None
+    headers: str | None = None
+    """JSON text of a dict of str."""
+    rows: int | None = None
+    """How many messages a segment has; None for a single message. A segment's `key` names the field that is its key."""
+
+
+class Row(NamedTuple):
+    """A row as it is read: clipped to what was asked for."""
+
+    offset: int
+    """The offset of the first message that was asked for."""
+    time: int
+    """Microseconds since 1970, UTC."""
+    key: str | None
+    headers: str | None
+    value: bytes
+    rows: int | None
+    """How many messages of the segment were asked for; None for a single message."""
+    skip: int
+    """How many messages of the segment lie before those."""
+    id: int
+    """The same for every clipping of the same row."""
+
+
+class Lines(NamedTuple):
+    """A run of single messages in one piece, for readers of columns."""
+
+    offset: int
+    rows: int
+    values: bytes
+    """The values, a line each (only JSON values, which have no line breaks)."""
+    times: bytes
+    """The times in microseconds as decimal text, a line each; or one number for all."""
+    keys: bytes | None
+    """The keys as JSON text, a line each; None if there are none."""
+
+
+class Span(NamedTuple):
+    """A run of offsets: from `first` up to, not including, `stop`."""
+
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic as the engine knows it."""
+
+    id: int
+    name: str
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """Where a client stands.
+
+    Attributes
+    ----------
+    client : str
+    position : int
+        The last offset that it has acknowledged; 0 if none.
+    lag : int
+        How many messages lie behind the position.
+    batches : int
+        How many batches it has been handed.
+    epoch : int
+        How often it was moved with seek.
+    seen : int
+        When it last asked or acknowledged: microseconds since 1970, UTC.
+    open : int
+        How many of its batches are handed out and not acknowledged.
+    unread : Span
+        The offsets behind the position.
+    """
+
+    client: str
+    position: int
+    lag: int
+    batches: int
+    epoch: int
+    seen: int
+    open: int
+    unread: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A batch that was handed out: its boundaries are durable."""
+
+    client: str
+    epoch: int
+    number: int
+    span: Span
+    token: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a seek did.
+
+    Attributes
+    ----------
+    position : int
+        The last offset that now counts as acknowledged.
+    again : int
+        How many messages will come again.
+    skipped : int
+        How many messages will not come.
+    """
+
+    position: int
+    again: int
+    skipped: int
+
+
+class Engine(Protocol):
+    """What keeps the messages.
+
+    Every call that writes returns when its effect survives a power failure. All calls are thread-safe and raise
+    errors of `pqlog.errors` only.
+    """
+
+    uuid: str
+
+    def close(self) -> None:
+        """End every waiting call with `ClosedError` and give everything back. Twice is once."""
+
+    # topics
+    def topics(self) -> Sequence[TopicInfo]:
+        """All topics, in the order in which they were made."""
+        ...
+
+    def topic(self, name: str, codec: str) -> TopicInfo:
+        """The topic of that name; made with `codec` if there is none."""
+        ...
+
+    # putting
+    def append_one(self, topic: TopicInfo, entry: Entry) -> int:
+        """Put one single message; its offset."""
+        ...
+
+    def append(self, topic: TopicInfo, entries: Iterable[Sequence[Entry]], id: str | None = None) -> Span:
+        """Put chunks of entries in one transaction; with an `id` that was used before, only say where they went."""
+        ...
+
+    def find_id(self, topic: TopicInfo, id: str) -> Span | None:
+        """Where the put with that `id` went, if there was one."""
+        ...
+
+    # reading
+    def span(self, topic: TopicInfo) -> Span:
+        """The offsets that are kept."""
+        ...
+
+    def from_end(self, topic: TopicInfo, messages: int) -> int:
+        """The offset with that many messages from it on, or the first that is kept."""
+        ...
+
+    def count(self, topic: TopicInfo, span: Span) -> int:
+        """How many messages are kept in a span."""
+        ...
+
+    def offset_at(self, topic: TopicInfo, time: int) -> int:
+        """The offset of the first message put at or after a time (microseconds), or the next offset if none was."""
+        ...
+
+    def read(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int, key: str | None = None) -> Sequence[Row]:
+        """The first rows in a span, at most `rows` of them; at least one if there is any, however large.
+
+        With `key`: single messages of that key, and segments that may hold some.
+        """
+        ...
+
+    def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
+        """The first single messages in a span; None where a segment comes first, or nothing."""
+        ...
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
+        """Wait until `ready` or woken; False when the time is up.
+
+        Commits of this process wake it at once; for others `ready` is asked again, at least every `tick` seconds.
+        """
+        ...
+
+    def trigger(self) -> None:
+        """Wake all who wait, to look again."""
+
+    # clients
+    def clients(self, topic: TopicInfo) -> Sequence[ClientInfo]:
+        """All clients of a topic, by name."""
+        ...
+
+    def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
+        """One client, if it is known."""
+        ...
+
+    def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
+        """The client, made known if it is new: at the offset `start` is the first it gets, or the first kept."""
+        ...
+
+    def acknowledge(self, topic: TopicInfo, client: str, offset: int, epoch: int) -> bool:
+        """Count everything up to and including `offset` as consumed; False if the client was moved since `epoch`.
+
+        Raises `ClaimedError` while a batch is handed out.
+        """
+        ...
+
+    def claims(self, topic: TopicInfo, client: str) -> Sequence[Claim]:
+        """The batches that are handed out and not acknowledged."""
+        ...
+
+    def seek(self, topic: TopicInfo, client: str, to: int) -> Moved:
+        """Let `to` be the next offset that a client gets; gives up its claims and begins a new epoch."""
+        ...
+
+    def delete_client(self, topic: TopicInfo, client: str) -> bool:
+        """Forget a client; False if there was none."""
+        ...
+
+    def advance(self, topic: TopicInfo, client: str, done: Claim | None, size: int) -> Claim | None:
+        """Acknowledge a claim, if given, and claim the next batch, in one transaction; None if there is none.
+
+        A claim that was not acknowledged is handed out again, with the same boundaries and a new token. Raises
+        `ClaimLostError`, and changes nothing, if `done` was handed to somebody else meanwhile.
+        """
+        ...
+
+    # keeping
+    def trim(self, topic: TopicInfo, before: int, force: bool) -> int:
+        """Drop what lies before an offset, all or nothing; how many messages that were."""
+        ...
+
+    def backup(self, path: str) -> None:
+        """Write a copy, with an uuid of its own, to a path where nothing is."""
+
+    def size_bytes(self) -> int:
+        """What the file takes on the disk."""
+        ...

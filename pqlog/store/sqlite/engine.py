@@ -1,0 +1,526 @@
+"""The engine: one SQLite file. Joins connections, writer, reader, claims and watch."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import apsw
+
+from pqlog import errors
+from pqlog.store.api import Claim, ClientInfo, Entry, Lines, Moved, Row, Span, TopicInfo
+from pqlog.store.sqlite import claims, connections, reader, schema, statements
+from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.watch import Watch
+from pqlog.store.sqlite.writer import Job, Transaction, Writer
+
+T = TypeVar("T")
+
+MEMORY = ":memory:"
+READERS = 8
+"""How many queries may run at once; more wait for a place."""
+
+ROWS_A_STATEMENT = 50
+TRIM_STEP = 2_000
+"""Rows that are dropped, and pages that are given back, in one transaction: other puts wait no longer than that."""
+
+_BROKEN = (errors.DiskError, errors.DiskFullError)
+
+
+class SqliteEngine:
+    """Keeps messages in one SQLite file; the protocol is `pqlog.store.api.Engine`.
+
+    Parameters
+    ----------
+    path : str
+        The file, made if missing; ``":memory:"`` keeps everything in memory.
+    mode : {"w", "r"}
+        "r" opens an existing file and never writes, also on a read-only disk.
+    vfs : str, optional
+        A registered SQLite VFS.
+    timeout_s : float
+        How long to wait while another process holds the file.
+    """
+
+    def __init__(self, path: str, *, mode: str, vfs: str | None, timeout_s: float) -> None:
+        self.path, self.mode = path, mode
+        self._vfs, self._timeout_s = vfs, timeout_s
+        self._in_memory = path == MEMORY
+        self._pid = os.getpid()
+        self._forked = False
+        self._closed = False
+        self._closing = threading.Lock()
+        self._unsettled = False
+        self._tables: dict[int, Table] = {}
+        self._watch = Watch(path)
+        self._writing = threading.Lock()
+        self._flags = apsw.SQLITE_OPEN_READWRITE if mode == "w" else apsw.SQLITE_OPEN_READONLY
+        self._uri = path
+        connections.check_sqlite()
+        try:
+            self._db = self._open()
+        except Exception as error:
+            ours = connections.translate(error, path)
+            raise ours from (None if ours is error else error)
+        self._readers = 1 if self._in_memory else READERS
+        self._pool = connections.Pool(self._reader, self._readers, path)
+        self._writer = Writer(self._lend, path, self._before, self._watch.notify)
+        self.uuid: str = row(self._db.execute("SELECT value FROM file WHERE name = 'uuid'"))[0]
+        _open_engines.add(self)
+
+    # opening and closing
+
+    def _open(self) -> apsw.Connection:
+        if self._in_memory:
+            db = connections.connect(MEMORY, flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs, timeout_s=self._timeout_s)
+            connections.configure(db, self.path)
+            with db:
+                schema.create(db)
+            return db
+        if os.path.isdir(self.path):
+            raise errors.NotALogError(f"{self.path} is a directory: give the path of a file in it")
+        db = self._open_writable() if self.mode == "w" else self._open_readonly()
+        self._inodes = self._look()
+        return db
+
+    def _open_writable(self) -> apsw.Connection:
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not os.path.isdir(folder):
+            raise errors.StoreError(f"{self.path}: the folder {folder} does not exist: make it first")
+        flags = self._flags | apsw.SQLITE_OPEN_CREATE
+        db = connections.connect(self.path, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
+        try:
+            ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
+            if db.readonly("main"):
+                raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
+            if not ours:
+                db.pragma("auto_vacuum", "incremental")
+            connections.set_wal(db, self.path, self._timeout_s)
+            connections.configure(db, self.path)
+            if not ours:
+                self._create(db)
+            connections.settle(db, self.path, self._timeout_s)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _create(self, db: apsw.Connection) -> None:
+        """Make the tables, unless another process does so at the same time."""
+
+        def create() -> None:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                if not connections.check_kind(db, self.path):
+                    schema.create(db)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+
+        connections.patiently(create, self._timeout_s)
+
+    def _open_readonly(self) -> apsw.Connection:
+        if not os.path.exists(self.path):
+            raise errors.StoreError(f"{self.path} does not exist; without mode='r' it would be made")
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not os.access(folder, os.W_OK) or _on_readonly_disk(folder):
+            if os.path.exists(self.path + "-wal") and os.stat(self.path + "-wal").st_size:
+                raise errors.ReadOnlyError(
+                    f"{self.path} has a write-ahead log that was not merged, and its folder is read-only: "
+                    f"open and close it once where it can be written, or copy it with its -wal to such a folder"
+                )
+            # No other way to read a WAL database where its -shm cannot be made; nobody can write to it here.
+            self._uri = apsw_uri(self.path) + "?immutable=1"
+            self._flags |= apsw.SQLITE_OPEN_URI
+        db = connections.connect(self._uri, flags=self._flags, vfs=self._vfs, timeout_s=self._timeout_s)
+        try:
+            if not connections.check_kind(db, self.path):
+                raise errors.NotALogError(f"{self.path} is an empty file, not a log")
+            connections.configure(db, self.path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _reader(self) -> apsw.Connection:
+        if self._in_memory:
+            return self._db
+        flags = self._flags & ~apsw.SQLITE_OPEN_CREATE
+        db = connections.connect(self._uri, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
+        connections.configure(db, self.path)
+        return db
+
+    def close(self) -> None:
+        self._check_fork()
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._watch.close()
+            self._writer.close()
+            with self._writing:
+                self._pool.close(self._readers)
+                self._db.close()
+            _open_engines.discard(self)
+
+    def forked(self) -> None:
+        """In a forked child: never touch the parent's connections again, nor close them."""
+        self._forked = True
+        connections.leak(self._db)
+        self._pool.leak()
+
+    def _check_fork(self) -> None:
+        if self._forked:
+            raise errors.ForkError(
+                f"{self.path} was opened by process {self._pid}, of which this is a fork: open it again in this process"
+            )
+
+    def _check_open(self) -> None:
+        self._check_fork()
+        if self._closed:
+            raise errors.ClosedError(f"{self.path} was closed")
+
+    # the file below
+
+    def _look(self) -> tuple[tuple[int, int], ...]:
+        try:
+            stats = [os.stat(self.path)] if self.mode == "r" else [os.stat(self.path), os.stat(self.path + "-wal")]
+        except FileNotFoundError:
+            return ()
+        return tuple((stat.st_dev, stat.st_ino) for stat in stats)
+
+    def _before(self, db: apsw.Connection) -> None:
+        """Before each transaction: no promise on a file that is not there any more, nor on what a failed sync left."""
+        if self._in_memory:
+            return
+        if self._look() != self._inodes:
+            raise errors.MovedError(
+                f"{self.path} or its -wal was moved, replaced or deleted while it was open: "
+                f"nothing more is put; close the log, put the files back together, and open it again"
+            )
+        if self._unsettled:
+            connections.settle(db, self.path, self._timeout_s)
+            self._unsettled = False
+
+    @contextmanager
+    def _lend(self) -> Iterator[apsw.Connection]:
+        if self._in_memory:
+            with self._pool.borrow() as db:
+                yield db
+            return
+        with self._writing:
+            if self._closed:
+                raise errors.ClosedError(f"{self.path} was closed")
+            try:
+                yield self._db
+            except (apsw.IOError, apsw.FullError):
+                self._unsettled = True
+                raise
+
+    def _write(self, job: Job[T]) -> T:
+        self._check_open()
+        if self.mode == "r":
+            raise errors.ReadOnlyError(f'{self.path} was opened with mode="r": open it without to write')
+        return self._writer.submit(job)
+
+    @contextmanager
+    def _read(self) -> Iterator[apsw.Connection]:
+        self._check_open()
+        with self._pool.borrow() as db:
+            yield db
+
+    # topics
+
+    def topics(self) -> list[TopicInfo]:
+        with self._read() as db:
+            return [TopicInfo(*found) for found in db.execute("SELECT id, name, codec FROM topics ORDER BY id")]
+
+    def topic(self, name: str, codec: str) -> TopicInfo:
+        for info in self.topics():
+            if info.name == name:
+                return info
+
+        def make(transaction: Transaction) -> TopicInfo:
+            db = transaction.db
+            found = row(db.execute("SELECT id, name, codec FROM topics WHERE name = ?", (name,)))
+            if found:
+                return TopicInfo(*found)
+            db.execute(
+                "INSERT INTO topics (name, codec, first, created) VALUES (?, ?, 1, ?)",
+                (name, codec, claims.now_micros()),
+            )
+            info = TopicInfo(db.last_insert_rowid(), name, codec)
+            for statement in schema.NEW_TOPIC:
+                db.execute(statement.format(id=info.id))
+            return info
+
+        return self._write(Job(make))
+
+    def _table(self, topic: TopicInfo) -> Table:
+        table = self._tables.get(topic.id)
+        if table is None:
+            table = self._tables[topic.id] = Table(topic)
+        return table
+
+    # putting
+
+    def append(self, topic: TopicInfo, entries: Iterable[Sequence[Entry]], id: str | None = None) -> Span:
+        table = self._table(topic)
+
+        def put(transaction: Transaction) -> Span:
+            db = transaction.db
+            if id is not None:
+                found = row(db.execute(statements.ID, (table.id, id)))
+                if found:
+                    return Span(*found)
+            first, earliest = transaction.tail(table.name, table.tail)
+            now = max(earliest, claims.now_micros())
+            stop = first
+            for chunk in entries:
+                stop = _insert(db, table, stop, now, chunk)
+            transaction.set_tail(table.name, stop, now)
+            if id is not None:
+                db.execute(statements.PUT_ID, (table.id, id, first, stop))
+            return Span(first, stop)
+
+        return self._write(Job(put))
+
+    def append_one(self, topic: TopicInfo, entry: Entry) -> int:
+        table = self._table(topic)
+        value, key, headers, _ = entry
+
+        def alone(db: apsw.Connection) -> int | None:
+            db.execute(table.put_next, (claims.now_micros(), key, headers, value))
+            return db.last_insert_rowid() if db.changes() else None
+
+        def put(transaction: Transaction) -> int:
+            first, earliest = transaction.tail(table.name, table.tail)
+            now = max(earliest, claims.now_micros())
+            transaction.db.execute(table.put, (first, now, key, headers, value, None))
+            transaction.set_tail(table.name, first + 1, now)
+            return first
+
+        return self._write(Job(put, alone))
+
+    def find_id(self, topic: TopicInfo, id: str) -> Span | None:
+        with self._read() as db:
+            found = row(db.execute(statements.ID, (topic.id, id)))
+        return Span(*found) if found else None
+
+    # reading
+
+    def span(self, topic: TopicInfo) -> Span:
+        with self._read() as db:
+            return reader.span(db, self._table(topic))
+
+    def from_end(self, topic: TopicInfo, messages: int) -> int:
+        kept = self.span(topic)
+        return max(kept.first, kept.stop - messages)
+
+    def count(self, topic: TopicInfo, span: Span) -> int:
+        with self._read() as db:
+            return reader.count(db, self._table(topic), span)
+
+    def offset_at(self, topic: TopicInfo, time: int) -> int:
+        with self._read() as db:
+            return reader.offset_at(db, self._table(topic), time)
+
+    def read(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int, key: str | None = None) -> list[Row]:
+        with self._read() as db:
+            return reader.read(db, self._table(topic), span, rows, max_bytes, key)
+
+    def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
+        if topic.codec != "json":
+            return None
+        with self._read() as db:
+            return reader.read_lines(db, self._table(topic), span, rows, max_bytes)
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
+        self._check_open()
+        return self._watch.wait(ready, timeout, tick)
+
+    def trigger(self) -> None:
+        self._watch.notify()
+
+    # clients
+
+    def clients(self, topic: TopicInfo) -> list[ClientInfo]:
+        with self._read() as db:
+            return claims.clients(db, self._table(topic))
+
+    def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
+        with self._read() as db:
+            return claims.client(db, self._table(topic), client)
+
+    def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
+        found = self.client(topic, client)
+        if found is not None:
+            return found
+        table = self._table(topic)
+        return self._write(Job(lambda transaction: claims.join(transaction.db, table, client, start)))
+
+    def acknowledge(self, topic: TopicInfo, client: str, offset: int, epoch: int) -> bool:
+        table = self._table(topic)
+
+        def alone(db: apsw.Connection) -> bool | None:
+            db.execute(
+                statements.ACKNOWLEDGE_UNCLAIMED,
+                (offset + 1, claims.now_micros(), table.id, client, epoch, table.id, client),
+            )
+            return True if db.changes() else None
+
+        return self._write(
+            Job(lambda transaction: claims.acknowledge(transaction.db, table, client, offset, epoch), alone)
+        )
+
+    def claims(self, topic: TopicInfo, client: str) -> list[Claim]:
+        with self._read() as db:
+            return claims.claims(db, self._table(topic), client)
+
+    def seek(self, topic: TopicInfo, client: str, to: int) -> Moved:
+        table = self._table(topic)
+        return self._write(Job(lambda transaction: claims.seek(transaction.db, table, client, to)))
+
+    def delete_client(self, topic: TopicInfo, client: str) -> bool:
+        table = self._table(topic)
+        return self._write(Job(lambda transaction: claims.delete(transaction.db, table, client)))
+
+    def advance(self, topic: TopicInfo, client: str, done: Claim | None, size: int) -> Claim | None:
+        table = self._table(topic)
+        return self._write(Job(lambda transaction: claims.advance(transaction.db, table, client, done, size)))
+
+    # keeping
+
+    def trim(self, topic: TopicInfo, before: int, force: bool) -> int:
+        """One small transaction moves the mark of what is kept; the rows behind it are then dropped in steps.
+
+        A crash in between leaves rows below the mark, which nobody sees and the next trim drops.
+        """
+        table = self._table(topic)
+
+        def mark(transaction: Transaction) -> int:
+            db = transaction.db
+            kept = reader.span(db, table)
+            first = min(before, kept.stop)
+            behind = rows(db.execute(statements.BEHIND, (table.id, first)))
+            if behind and not force:
+                raise errors.TrimRefusedError(
+                    [(name, len(Span(max(next_offset, kept.first), first))) for name, next_offset in behind]
+                )
+            db.execute(statements.TRIM, (first, table.id, first))
+            db.execute(statements.DROP_IDS, (table.id, first))
+            return len(Span(kept.first, first))
+
+        def drop(transaction: Transaction) -> int:
+            db = transaction.db
+            first = row(db.execute(table.first, (table.id,)))[0]
+            newest = row(db.execute(f"SELECT max(offset) FROM {table.name}"))[0]
+            if newest is None:
+                return 0
+            db.execute(table.drop_trimmed, (first, newest, TRIM_STEP))
+            return db.changes()
+
+        def give_back(transaction: Transaction) -> int:
+            db = transaction.db
+            free: int = db.pragma("freelist_count")
+            if free:
+                db.execute(f"PRAGMA incremental_vacuum({TRIM_STEP})").fetchall()
+            return free
+
+        trimmed = self._write(Job(mark))
+        while self._write(Job(drop)):
+            pass
+        while self._write(Job(give_back)) > TRIM_STEP:
+            pass
+        self._checkpoint()
+        return trimmed
+
+    def _checkpoint(self) -> None:
+        """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
+        if not self._in_memory:
+            with self._lend() as db, connections.translated(self.path):
+                db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def backup(self, path: str) -> None:
+        self._check_open()
+        if os.path.exists(path):
+            raise errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
+        partial = path + ".partial"
+        if os.path.exists(partial):
+            os.unlink(partial)
+        with self._read() as db, connections.translated(path):
+            copy = apsw.Connection(partial)
+            try:
+                with copy.backup("main", db, "main") as work:
+                    work.step(-1)
+                copy.pragma("journal_mode", "delete")
+                copy.pragma("synchronous", "extra")
+                copy.execute("UPDATE file SET value = ? WHERE name = 'uuid'", (str(uuid.uuid4()),))
+            finally:
+                copy.close()
+        os.rename(partial, path)
+        connections.sync_folder(path)
+
+    def size_bytes(self) -> int:
+        if self._in_memory:
+            with self._read() as db:
+                return int(db.pragma("page_count")) * int(db.pragma("page_size"))
+        return sum(os.stat(name).st_size for name in (self.path, self.path + "-wal") if os.path.exists(name))
+
+
+def apsw_uri(path: str) -> str:
+    """A path as a SQLite URI."""
+    from urllib.parse import quote
+
+    return "file:" + quote(os.path.abspath(path))
+
+
+def _on_readonly_disk(folder: str) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def _insert(db: apsw.Connection, table: Table, stop: int, now: int, chunk: Sequence[Entry]) -> int:
+    """Insert a chunk from the offset `stop` on; the new stop. Takes the fastest way that fits the chunk."""
+    head = chunk[0]
+    if head.rows is not None:
+        for value, key, headers, rows in chunk:
+            assert rows is not None
+            db.execute(table.put_segment, (stop, now, key, headers, value, rows))
+            stop += rows
+        return stop
+    if len(chunk) > 1 and all(entry.key is None and entry.headers == head.headers for entry in chunk):
+        values = apsw.carray(tuple(entry.value for entry in chunk))
+        db.execute(table.put_array, (stop, now, head.headers, values))
+        return stop + len(chunk)
+    whole = len(chunk) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
+    db.executemany(table.put_rows(ROWS_A_STATEMENT), _bindings(chunk[:whole], stop, now, ROWS_A_STATEMENT))
+    db.executemany(table.put, _bindings(chunk[whole:], stop + whole, now, 1))
+    return stop + len(chunk)
+
+
+def _bindings(chunk: Sequence[Entry], offset: int, now: int, rows: int) -> Iterator[list[object]]:
+    for start in range(0, len(chunk), rows):
+        bindings: list[object] = []
+        for value, key, headers, _ in chunk[start : start + rows]:
+            bindings += (offset, now, key, headers, value, None)
+            offset += 1
+        yield bindings
+
+
+_open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_open_engines):
+        engine.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,102 @@
+"""The statements of the engine, whole, each with what it is for. `{m}` is the table of a topic's messages."""
+
+# The newest row: the next offset and the time that must not be run behind.
+TAIL = "SELECT offset + ifnull(rows, 1), time FROM {m} ORDER BY offset DESC LIMIT 1"
+
+# A single put in a transaction of its own is this one statement, which is its own transaction: it reads the newest row
+# and appends behind it. It inserts nothing into a topic that is still empty.
+PUT_NEXT = """
+INSERT INTO {m} (offset, time, key, headers, value)
+SELECT offset + ifnull(rows, 1), max(time, ?), ?, ?, {value} FROM {m} ORDER BY offset DESC LIMIT 1
+"""
+
+# Many values without keys, headers or segments among them: one call hands SQLite the whole array.
+PUT_ARRAY = """
+INSERT INTO {m} (offset, time, headers, value) SELECT ? + rowid - 1, ?, ?, {array_value} FROM carray(?)
+"""
+
+PUT = "INSERT INTO {m} (offset, time, key, headers, value, rows) VALUES (?, ?, ?, ?, {value}, ?)"
+PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, rows) VALUES (?, ?, ?, ?, ?, ?)"
+
+ID = "SELECT first, stop FROM ids WHERE topic = ? AND id = ?"
+PUT_ID = "INSERT INTO ids VALUES (?, ?, ?, ?)"
+DROP_IDS = "DELETE FROM ids WHERE topic = ? AND stop <= ?"
+
+# The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.
+FIRST = "SELECT first FROM topics WHERE id = ?"
+
+# Rows from an offset on. A text value is read as its bytes, which costs nothing.
+READ = """
+SELECT offset, time, key, headers, CAST(value AS BLOB), rows FROM {m}
+WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?
+"""
+# The same for one key; of segments only the name of the key's field is known here.
+READ_KEY = """
+SELECT offset, time, key, headers, CAST(value AS BLOB), rows FROM {m}
+WHERE offset >= ? AND offset < ? AND (rows IS NOT NULL OR key = ?) ORDER BY offset LIMIT ?
+"""
+# The row in which an offset lies: itself, or the segment that began before it.
+ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
+
+NEXT_SEGMENT = "SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset >= ? ORDER BY offset LIMIT 1"
+
+# How many of the next single messages there are, how large, and whether time, key and headers vary.
+MEASURE_LINES = """
+SELECT count(*), sum(octet_length(value)), min(time), max(time), count(key) FROM
+    (SELECT time, key, value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?)
+"""
+LINES = """
+SELECT CAST(group_concat(value, char(10)) AS BLOB) FROM
+    (SELECT value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
+"""
+LINES_TIME = """
+SELECT CAST(group_concat(time, char(10)) AS BLOB) FROM
+    (SELECT time FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
+"""
+LINES_KEY = """
+SELECT CAST(group_concat(json_quote(key), char(10)) AS BLOB) FROM
+    (SELECT key FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
+"""
+
+# A step of the search for a time: the first row kept at or after an offset. Time never runs backwards: no index.
+PROBE = "SELECT offset, time, ifnull(rows, 1) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
+
+CLIENT = """
+SELECT name, next, epoch, batches, seen,
+    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name)
+FROM clients WHERE topic = ? AND name = ?
+"""
+CLIENTS = """
+SELECT name, next, epoch, batches, seen,
+    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name)
+FROM clients WHERE topic = ? ORDER BY name
+"""
+JOIN = "INSERT INTO clients VALUES (?, ?, ?, 0, 0, ?)"
+# Compare and set: a client that was moved with seek is not moved back by a reader that began before.
+ACKNOWLEDGE = "UPDATE clients SET next = max(next, ?), seen = ? WHERE topic = ? AND name = ? AND epoch = ?"
+# The same in a transaction of its own, for a client that has no claims.
+ACKNOWLEDGE_UNCLAIMED = f"{ACKNOWLEDGE} AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ? AND client = ?)"
+SEEK = "UPDATE clients SET next = ?, epoch = epoch + 1, seen = ? WHERE topic = ? AND name = ?"
+NUMBER = "UPDATE clients SET batches = ?, seen = ? WHERE topic = ? AND name = ?"
+DELETE_CLIENT = "DELETE FROM clients WHERE topic = ? AND name = ?"
+
+CLAIM = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+OPEN_CLAIM = """
+SELECT number, first, stop, token, attempt FROM claims WHERE topic = ? AND client = ? ORDER BY number LIMIT 1
+"""
+CLAIMS = """
+SELECT number, first, stop, token, attempt FROM claims WHERE topic = ? AND client = ? ORDER BY number
+"""
+TAKE_OVER = """
+UPDATE claims SET token = ?, attempt = ?, owner = ?, expires = ? WHERE topic = ? AND client = ? AND number = ?
+"""
+DROP_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ? AND token = ?"
+DROP_CLAIMS = "DELETE FROM claims WHERE topic = ? AND client = ?"
+
+BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"
+TRIM = "UPDATE topics SET first = ? WHERE id = ? AND first < ?"
+# Rows whose last message is trimmed, oldest first, a step at a time; the newest row stays.
+DROP_TRIMMED = """
+DELETE FROM {m} WHERE offset IN (
+    SELECT offset FROM {m} WHERE offset + ifnull(rows, 1) <= ? AND offset < ? ORDER BY offset LIMIT ?)
+"""

@@ -1,0 +1,54 @@
+"""Waiting for messages: woken at once by this process, by polling for others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from pqlog.errors import ClosedError
+
+FIRST_POLL_S = 0.001
+
+
+class Watch:
+    """What threads wait on. Every commit of this process, `trigger` and `close` move its sequence number on."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._changed = threading.Condition()
+        self._sequence = 0
+        self._closed = False
+
+    def notify(self) -> None:
+        """Something may have changed: all who wait look again."""
+        with self._changed:
+            self._sequence += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all who wait with `ClosedError`."""
+        self._closed = True
+        self.notify()
+
+    def wait(self, ready: Callable[[], bool], timeout_s: float | None, tick_s: float) -> bool:
+        """Wait until `ready` or woken; False when the time is up.
+
+        The sequence number is read before `ready` looks, so that what lands in between is not missed.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        poll_s = min(FIRST_POLL_S, tick_s)
+        seen = self._sequence
+        while not ready():
+            left_s = poll_s if deadline is None else min(poll_s, deadline - time.monotonic())
+            with self._changed:
+                if self._closed:
+                    raise ClosedError(f"{self._path} was closed")
+                if self._sequence == seen and left_s > 0:
+                    self._changed.wait(left_s)
+                if self._sequence != seen:
+                    return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return ready()
+            poll_s = min(poll_s * 1.5, tick_s)
+        return True
