@@ -16,6 +16,7 @@ from pqlog import errors
 from pqlog.store.api import Claim, ClientInfo, Entry, Lines, Moved, Row, Span, TopicInfo
 from pqlog.store.sqlite import claims, connections, reader, schema, statements
 from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Transaction, Writer
@@ -57,6 +58,7 @@ class SqliteEngine:
         self._closed = False
         self._closing = threading.Lock()
         self._unsettled = False
+        self._place: Place | None = None
         self._tables: dict[int, Table] = {}
         self._watch = Watch(path)
         self._writing = threading.Lock()
@@ -85,8 +87,10 @@ class SqliteEngine:
             return db
         if os.path.isdir(self.path):
             raise errors.NotALogError(f"{self.path} is a directory: give the path of a file in it")
-        db = self._open_writable() if self.mode == "w" else self._open_readonly()
-        self._inodes = self._look()
+        if self.mode == "r":
+            return self._open_readonly()
+        db = self._open_writable()
+        self._place = Place([self.path, self.path + "-wal"])
         return db
 
     def _open_writable(self) -> apsw.Connection:
@@ -168,6 +172,8 @@ class SqliteEngine:
             with self._writing:
                 self._pool.close(self._readers)
                 self._db.close()
+                if self._place is not None:
+                    self._place.close()
             _open_engines.discard(self)
 
     def forked(self) -> None:
@@ -189,18 +195,9 @@ class SqliteEngine:
 
     # the file below
 
-    def _look(self) -> tuple[tuple[int, int], ...]:
-        try:
-            stats = [os.stat(self.path)] if self.mode == "r" else [os.stat(self.path), os.stat(self.path + "-wal")]
-        except FileNotFoundError:
-            return ()
-        return tuple((stat.st_dev, stat.st_ino) for stat in stats)
-
     def _before(self, db: apsw.Connection) -> None:
         """Before each transaction: no promise on a file that is not there any more, nor on what a failed sync left."""
-        if self._in_memory:
-            return
-        if self._look() != self._inodes:
+        if self._place is not None and not self._place.unchanged():
             raise errors.MovedError(
                 f"{self.path} or its -wal was moved, replaced or deleted while it was open: "
                 f"nothing more is put; close the log, put the files back together, and open it again"
