@@ -62,6 +62,8 @@ class EncodeError(Error, ValueError):
 
     Attributes
     ----------
+    index : int
+        Which of the values of the call it was; 0 is the first.
     offset : int or None
         The offset that the message would have had, when it is known.
     value_type : str
@@ -70,14 +72,14 @@ class EncodeError(Error, ValueError):
         The topic's codec.
     """
 
-    def __init__(self, reason: str, *, value_type: str, codec: str, offset: int | None = None) -> None:
+    def __init__(self, reason: str, *, value_type: str, codec: str, index: int = 0, offset: int | None = None) -> None:
         where = "" if offset is None else f" (it would be offset {offset})"
         super().__init__(f"cannot put a {value_type} with the codec {codec!r}{where}: {reason}")
-        self.reason, self.value_type, self.codec, self.offset = reason, value_type, codec, offset
+        self.reason, self.value_type, self.codec, self.index, self.offset = reason, value_type, codec, index, offset
 
-    def at(self, offset: int) -> EncodeError:
-        """The same error, with the offset that the message would have had."""
-        return EncodeError(self.reason, value_type=self.value_type, codec=self.codec, offset=offset)
+    def placed(self, *, index: int, offset: int | None = None) -> EncodeError:
+        """The same error, with its place among the values of the call and in the topic."""
+        return EncodeError(self.reason, value_type=self.value_type, codec=self.codec, index=index, offset=offset)
 
 
 class DecodeError(Error):
@@ -103,13 +105,26 @@ class PickleRefusedError(DecodeError):
 
 
 class CodecMismatchError(Error):
-    """The topic was made with another codec."""
+    """The topic was made with another codec.
 
-    def __init__(self, topic: str, asked: str, made: str) -> None:
-        super().__init__(
-            f"topic {topic!r} was made with the codec {made!r}, not {asked!r}: a topic keeps its codec. "
-            f"Open it without codec=, or put into another topic"
-        )
+    Attributes
+    ----------
+    topic : str
+    asked : str or None
+        The codec that it was opened with; None if it was opened without one.
+    made : str
+        The codec that it was made with.
+    """
+
+    def __init__(self, topic: str, asked: str | None, made: str) -> None:
+        if asked is None:
+            said = f"topic {topic!r} has the codec {made!r}, which must be asked for: open it with codec={made!r}"
+        else:
+            said = (
+                f"topic {topic!r} was made with the codec {made!r}, not {asked!r}: a topic keeps its codec. "
+                f"Open it without codec=, or put into another topic"
+            )
+        super().__init__(said)
         self.topic, self.asked, self.made = topic, asked, made
 
 

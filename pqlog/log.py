@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from pqlog import batches, clients, history, producer
 from pqlog.codecs import Codec, codec_for
-from pqlog.errors import ArgumentError, CodecMismatchError, ReadOnlyError, UnknownTopicError
+from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, ReadOnlyError, UnknownTopicError
 from pqlog.history import History, Source, Time
 from pqlog.message import Message
-from pqlog.store.api import Engine, Moved, Span, TopicInfo
+from pqlog.store.api import Engine, Entry, Moved, Span, TopicInfo
 
 if TYPE_CHECKING:
     from pqlog.store.api import ClientInfo
@@ -90,13 +90,18 @@ class Topic(history.Readable):
         >>> log.put({"n": 1}, id="order-17"), log.put({"n": 1}, id="order-17")
         (2, 2)
         """
+        codec = self._codec or self._unwritable()
         try:
-            entry = producer.entry(self._writable(), value, key, headers)
-        except producer._Unplaced as unplaced:
-            raise self._placed(unplaced) from unplaced.error.__cause__
-        if producer.check_id(id) is None:
-            return self._engine.append_one(self._info, entry)
-        return self._engine.append(self._info, [[entry]], id).first
+            data = producer.encode(codec, value)
+        except EncodeError as error:
+            raise self._placed(error) from error.__cause__
+        if key is not None:
+            producer.check_key(key)
+        text = producer.header_text(headers) if headers else None
+        if id is None:
+            return self._engine.append_one(self._info, data, key, text)
+        producer.check_id(id)
+        return self._engine.append(self._info, [[Entry(data, key, text)]], id).first
 
     def put_many(
         self,
@@ -139,15 +144,15 @@ class Topic(history.Readable):
         >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city", id="backfill-2026-11-23")
         range(1001, 1003)
         """
-        codec = self._writable()
+        codec = self._codec or self._unwritable()
         if producer.check_id(id) is not None:
             found = self._engine.find_id(self._info, id or "")
             if found is not None:
                 return range(found.first, found.stop)
         try:
             spool = producer.chunks(codec, values, key, headers)
-        except producer._Unplaced as unplaced:
-            raise self._placed(unplaced) from unplaced.error.__cause__
+        except EncodeError as error:
+            raise self._placed(error) from error.__cause__
         try:
             put = self._engine.append(self._info, spool, id) if spool.messages or id else self._nothing()
         finally:
@@ -158,13 +163,11 @@ class Topic(history.Readable):
         stop = self._engine.span(self._info).stop
         return Span(stop, stop)
 
-    def _placed(self, unplaced: producer._Unplaced) -> Exception:
-        return unplaced.error.at(self._engine.span(self._info).stop + unplaced.index)
+    def _placed(self, error: EncodeError) -> EncodeError:
+        return error.placed(index=error.index, offset=self._engine.span(self._info).stop + error.index)
 
-    def _writable(self) -> Codec:
-        if self._codec is None:
-            raise CodecMismatchError(self.name, "nothing", self.codec)
-        return self._codec
+    def _unwritable(self) -> NoReturn:
+        raise CodecMismatchError(self.name, None, self.codec)
 
     # getting
 

@@ -19,9 +19,12 @@ MEMORY_BYTES = 64 << 20
 """Of a `put_many` as much is held encoded in memory; what is beyond waits in a temporary file for its transaction."""
 
 
-def entry(codec: Codec, value: Any, key: str | None, headers: Mapping[str, str] | None) -> Entry:
-    """One message, encoded and checked."""
-    return Entry(_encode(codec, value), check_key(key), header_text(headers), None)
+def encode(codec: Codec, value: Any) -> bytes:
+    """A value's bytes, checked: a codec of the user's may do anything."""
+    data = codec.encode(value)
+    if type(data) is not bytes:
+        raise ArgumentError(f"the codec {codec.name!r} encodes to {type(data).__name__}, not to bytes")
+    return data
 
 
 def check_key(key: Any) -> str | None:
@@ -82,15 +85,18 @@ def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str
 def _encode_chunk(
     codec: Codec, chunk: Sequence[Any], field: str | None, headers: str | None, before: int
 ) -> list[Entry]:
-    entries: list[Entry] = []
+    data: list[bytes] = []
     try:
-        # extend keeps what came before an error, which tells which value it was
-        entries.extend(
-            Entry(codec.encode(value), None if field is None else _field(value, field), headers) for value in chunk
-        )
+        data.extend(map(codec.encode, chunk))  # extend keeps what came before an error, which tells which value it was
     except EncodeError as error:
-        raise _Unplaced(error, before + len(entries)) from error
-    return entries
+        raise error.placed(index=before + len(data)) from error.__cause__
+    if set(map(type, data)) != {bytes}:
+        for value in chunk:
+            encode(codec, value)
+    if field is None:
+        return [Entry(value, None, headers) for value in data]
+    keys = [_field(value, field) for value in chunk]
+    return [Entry(value, key, headers) for value, key in zip(data, keys, strict=True)]
 
 
 def _field(value: Any, field: str) -> str | None:
@@ -99,24 +105,6 @@ def _field(value: Any, field: str) -> str | None:
     except (KeyError, AttributeError):
         return None
     return key if key is None or isinstance(key, str) else str(key)
-
-
-def _encode(codec: Codec, value: Any) -> bytes:
-    try:
-        data = codec.encode(value)
-    except EncodeError as error:
-        raise _Unplaced(error, 0) from error
-    if not isinstance(data, bytes):
-        raise ArgumentError(f"the codec {codec.name!r} encodes to {type(data).__name__}, not to bytes")
-    return data
-
-
-class _Unplaced(Exception):
-    """An `EncodeError` that does not know its offset yet: only which message of its call it was."""
-
-    def __init__(self, error: EncodeError, index: int) -> None:
-        super().__init__(error)
-        self.error, self.index = error, index
 
 
 class Spool:

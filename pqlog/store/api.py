@@ -159,7 +159,7 @@ class Engine(Protocol):
         ...
 
     # putting
-    def append_one(self, topic: TopicInfo, entry: Entry) -> int:
+    def append_one(self, topic: TopicInfo, value: bytes, key: str | None, headers: str | None) -> int:
         """Put one single message; its offset."""
         ...
 

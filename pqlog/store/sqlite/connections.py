@@ -184,13 +184,13 @@ class Pool:
         self._make, self._path = make, path
         self._free: list[apsw.Connection] = []
         self._all: list[apsw.Connection] = []
-        self._places = threading.BoundedSemaphore(size)
+        self.places = threading.BoundedSemaphore(size)
         self._closed = False
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[apsw.Connection]:
         """A connection for one query."""
-        with self._places:
+        with self.places:
             db = self._take()
             try:
                 with translated(self._path):
@@ -213,13 +213,13 @@ class Pool:
         """Wait for the borrowed ones and close all."""
         self._closed = True
         for _ in range(size):
-            self._places.acquire()
+            self.places.acquire()
         for db in self._all:
             db.close()
         self._free.clear()
         self._all.clear()
         for _ in range(size):
-            self._places.release()
+            self.places.release()
 
     def leak(self) -> None:
         """In a forked child: leave the parent's connections alone."""

@@ -61,7 +61,6 @@ class SqliteEngine:
         self._place: Place | None = None
         self._tables: dict[int, Table] = {}
         self._watch = Watch(path)
-        self._writing = threading.Lock()
         self._flags = apsw.SQLITE_OPEN_READWRITE if mode == "w" else apsw.SQLITE_OPEN_READONLY
         self._uri = path
         connections.check_sqlite()
@@ -72,7 +71,9 @@ class SqliteEngine:
             raise ours from (None if ours is error else error)
         self._readers = 1 if self._in_memory else READERS
         self._pool = connections.Pool(self._reader, self._readers, path)
-        self._writer = Writer(self._lend, path, self._before, self._watch.notify)
+        # A database in memory has one connection for all.
+        self._guard = self._pool.places if self._in_memory else threading.Lock()
+        self._writer = Writer(self._db, self._guard, path, self._before, self._watch.notify, self._failed)
         self.uuid: str = row(self._db.execute("SELECT value FROM file WHERE name = 'uuid'"))[0]
         _open_engines.add(self)
 
@@ -169,11 +170,10 @@ class SqliteEngine:
             self._closed = True
             self._watch.close()
             self._writer.close()
-            with self._writing:
-                self._pool.close(self._readers)
-                self._db.close()
-                if self._place is not None:
-                    self._place.close()
+            self._pool.close(self._readers)
+            self._db.close()
+            if self._place is not None:
+                self._place.close()
             _open_engines.discard(self)
 
     def forked(self) -> None:
@@ -206,20 +206,12 @@ class SqliteEngine:
             connections.settle(db, self.path, self._timeout_s)
             self._unsettled = False
 
-    @contextmanager
-    def _lend(self) -> Iterator[apsw.Connection]:
-        if self._in_memory:
-            with self._pool.borrow() as db:
-                yield db
-            return
-        with self._writing:
-            if self._closed:
-                raise errors.ClosedError(f"{self.path} was closed")
-            try:
-                yield self._db
-            except (apsw.IOError, apsw.FullError):
-                self._unsettled = True
-                raise
+    def _failed(self, error: Exception) -> None:
+        """After a failed transaction."""
+        for table in self._tables.values():
+            table.tail = None
+        if isinstance(error, (apsw.IOError, apsw.FullError)):
+            self._unsettled = True
 
     def _write(self, job: Job[T]) -> T:
         self._check_open()
@@ -277,34 +269,20 @@ class SqliteEngine:
                 found = row(db.execute(statements.ID, (table.id, id)))
                 if found:
                     return Span(*found)
-            first, earliest = transaction.tail(table.name, table.tail)
+            first, earliest = transaction.tail(table)
             now = max(earliest, claims.now_micros())
             stop = first
             for chunk in entries:
                 stop = _insert(db, table, stop, now, chunk)
-            transaction.set_tail(table.name, stop, now)
+            transaction.set_tail(table, stop, now)
             if id is not None:
                 db.execute(statements.PUT_ID, (table.id, id, first, stop))
             return Span(first, stop)
 
         return self._write(Job(put))
 
-    def append_one(self, topic: TopicInfo, entry: Entry) -> int:
-        table = self._table(topic)
-        value, key, headers, _ = entry
-
-        def alone(db: apsw.Connection) -> int | None:
-            db.execute(table.put_next, (claims.now_micros(), key, headers, value))
-            return db.last_insert_rowid() if db.changes() else None
-
-        def put(transaction: Transaction) -> int:
-            first, earliest = transaction.tail(table.name, table.tail)
-            now = max(earliest, claims.now_micros())
-            transaction.db.execute(table.put, (first, now, key, headers, value, None))
-            transaction.set_tail(table.name, first + 1, now)
-            return first
-
-        return self._write(Job(put, alone))
+    def append_one(self, topic: TopicInfo, value: bytes, key: str | None, headers: str | None) -> int:
+        return self._write(Put(self._table(topic), value, key, headers))
 
     def find_id(self, topic: TopicInfo, id: str) -> Span | None:
         with self._read() as db:
@@ -364,18 +342,7 @@ class SqliteEngine:
         return self._write(Job(lambda transaction: claims.join(transaction.db, table, client, start)))
 
     def acknowledge(self, topic: TopicInfo, client: str, offset: int, epoch: int) -> bool:
-        table = self._table(topic)
-
-        def alone(db: apsw.Connection) -> bool | None:
-            db.execute(
-                statements.ACKNOWLEDGE_UNCLAIMED,
-                (offset + 1, claims.now_micros(), table.id, client, epoch, table.id, client),
-            )
-            return True if db.changes() else None
-
-        return self._write(
-            Job(lambda transaction: claims.acknowledge(transaction.db, table, client, offset, epoch), alone)
-        )
+        return self._write(Acknowledge(self._table(topic), client, offset, epoch))
 
     def claims(self, topic: TopicInfo, client: str) -> list[Claim]:
         with self._read() as db:
@@ -442,8 +409,9 @@ class SqliteEngine:
     def _checkpoint(self) -> None:
         """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
         if not self._in_memory:
-            with self._lend() as db, connections.translated(self.path):
-                db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with self._guard, connections.translated(self.path):
+                self._check_open()
+                self._db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def backup(self, path: str) -> None:
         self._check_open()
@@ -470,6 +438,63 @@ class SqliteEngine:
             with self._read() as db:
                 return int(db.pragma("page_count")) * int(db.pragma("page_size"))
         return sum(os.stat(name).st_size for name in (self.path, self.path + "-wal") if os.path.exists(name))
+
+
+class Put(Job[int]):
+    """A put of one message: several are one insertion."""
+
+    __slots__ = ("headers", "key", "value")
+
+    def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
+        super().__init__(self._put)
+        self.kin = table
+        self.value, self.key, self.headers = value, key, headers
+
+    def _put(self, transaction: Transaction) -> int:
+        offset, earliest = transaction.tail(self.kin)
+        now = max(earliest, claims.now_micros())
+        transaction.db.execute(self.kin.put, (offset, now, self.key, self.headers, self.value, None))
+        transaction.set_tail(self.kin, offset + 1, now)
+        return offset
+
+    def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
+        table = self.kin
+        first, earliest = table.tail or table.read_tail(db)
+        now = max(earliest, claims.now_micros())
+        bindings: list[object] = []
+        stop = first
+        for job in jobs:
+            bindings += (stop, now, job.key, job.headers, job.value, None)
+            stop += 1
+        try:
+            db.execute(table.put_rows(stop - first), bindings)
+        except (apsw.ConstraintError, apsw.TooBigError):
+            table.tail = None  # another process was there before; or one of the values is at fault: see which
+            return None
+        table.tail = (stop, now)
+        return list(range(first, stop))
+
+
+class Acknowledge(Job[bool]):
+    """An acknowledgement of one client."""
+
+    __slots__ = ("client", "epoch", "offset")
+
+    def __init__(self, table: Table, client: str, offset: int, epoch: int) -> None:
+        super().__init__(self._acknowledge)
+        self.kin = (table,)
+        self.client, self.offset, self.epoch = client, offset, epoch
+
+    def _acknowledge(self, transaction: Transaction) -> bool:
+        return claims.acknowledge(transaction.db, self.kin[0], self.client, self.offset, self.epoch)
+
+    def together(self, db: apsw.Connection, jobs: Sequence[Job[bool]]) -> list[bool] | None:
+        if len(jobs) > 1:
+            return None
+        id = self.kin[0].id
+        who = (id, self.client)
+        db.execute(statements.ACKNOWLEDGE_UNCLAIMED, (self.offset + 1, claims.now_micros(), *who, self.epoch, *who))
+        return [True] if db.changes() else None
 
 
 def apsw_uri(path: str) -> str:

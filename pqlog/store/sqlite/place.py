@@ -21,7 +21,8 @@ class Place:
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = [os.path.realpath(path) for path in paths]
         self._held = [os.open(path, os.O_PATH) for path in self._paths] if _LINUX else []
-        self._links = [f"/proc/self/fd/{fd}" for fd in self._held]
+        self._links = [str(fd).encode() for fd in self._held]
+        self._folder = os.open("/proc/self/fd", os.O_PATH) if _LINUX else -1  # saves the way there, a third
         self._was = self._look()
 
     def unchanged(self) -> bool:
@@ -32,11 +33,13 @@ class Place:
         """Let go."""
         for fd in self._held:
             os.close(fd)
-        self._held, self._links = [], []
+        if self._folder >= 0:
+            os.close(self._folder)
+        self._held, self._links, self._folder = [], [], -1
 
     def _look(self) -> list[object]:
         if _LINUX:
-            return [os.readlink(link) for link in self._links]
+            return [os.readlink(link, dir_fd=self._folder) for link in self._links]
         try:
             return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, self._paths)]
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from pqlog.store.sqlite.table import Table
 def span(db: apsw.Connection, table: Table) -> Span:
     """The offsets that are kept."""
     first: int = row(db.execute(table.first, (table.id,)))[0]
-    stop = row(db.execute(table.tail))
+    stop = row(db.execute(table.ask_tail))
     return Span(first, stop[0] if stop else first)
 
 

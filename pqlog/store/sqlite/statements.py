@@ -3,13 +3,6 @@
 # The newest row: the next offset and the time that must not be run behind.
 TAIL = "SELECT offset + ifnull(rows, 1), time FROM {m} ORDER BY offset DESC LIMIT 1"
 
-# A single put in a transaction of its own is this one statement, which is its own transaction: it reads the newest row
-# and appends behind it. It inserts nothing into a topic that is still empty.
-PUT_NEXT = """
-INSERT INTO {m} (offset, time, key, headers, value)
-SELECT offset + ifnull(rows, 1), max(time, ?), ?, ?, {value} FROM {m} ORDER BY offset DESC LIMIT 1
-"""
-
 # Many values without keys, headers or segments among them: one call hands SQLite the whole array.
 PUT_ARRAY = """
 INSERT INTO {m} (offset, time, headers, value) SELECT ? + rowid - 1, ?, ?, {array_value} FROM carray(?)

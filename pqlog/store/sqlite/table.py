@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import apsw
+
 from pqlog.store.api import TopicInfo
 from pqlog.store.sqlite import statements
+from pqlog.store.sqlite.connections import row
 
 
 class Table:
@@ -17,6 +20,11 @@ class Table:
 
     def __init__(self, info: TopicInfo) -> None:
         self.id, self.name = info.id, f"messages_{info.id}"
+        self.tail: tuple[int, int] | None = None
+        """The next offset and the newest time, as the last commit of this process left them; for the writer alone.
+
+        Another process may have appended since. Then that offset is taken, and an insertion there fails.
+        """
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
         text = info.codec == "json"
@@ -28,8 +36,7 @@ class Table:
                 array_value="CAST(value AS TEXT)" if text else "value",
             )
 
-        self.tail = fill(statements.TAIL)
-        self.put_next = fill(statements.PUT_NEXT)
+        self.ask_tail = fill(statements.TAIL)
         self.put_array = fill(statements.PUT_ARRAY)
         self.put = fill(statements.PUT)
         self.put_segment = fill(statements.PUT_SEGMENT)
@@ -45,7 +52,16 @@ class Table:
         self.probe = fill(statements.PROBE)
         self.drop_trimmed = fill(statements.DROP_TRIMMED)
 
+        self._put_rows: dict[int, str] = {1: self.put}
+
     def put_rows(self, rows: int) -> str:
         """An insertion of several rows in one statement, which is twice as fast as one each."""
-        head, _, one = self.put.partition(" VALUES ")
-        return f"{head} VALUES {', '.join([one.strip()] * rows)}"
+        statement = self._put_rows.get(rows)
+        if statement is None:
+            head, _, one = self.put.partition(" VALUES ")
+            statement = self._put_rows[rows] = f"{head} VALUES {', '.join([one.strip()] * rows)}"
+        return statement
+
+    def read_tail(self, db: apsw.Connection) -> tuple[int, int]:
+        """The next offset and the newest time, from the file."""
+        return row(db.execute(self.ask_tail)) or (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -17,14 +18,19 @@ class Watch:
     def __init__(self, path: str) -> None:
         self._path = path
         self._changed = threading.Condition()
+        self._numbers = itertools.count(1)
         self._sequence = 0
+        self._waiters = 0
         self._closed = False
 
     def notify(self) -> None:
         """Something may have changed: all who wait look again."""
-        with self._changed:
-            self._sequence += 1
-            self._changed.notify_all()
+        # No lock where nobody waits: whoever comes to wait looks at the number again before it sleeps. Each call gives
+        # a new number, so that of two at once neither goes unnoticed, whichever is stored last.
+        self._sequence = next(self._numbers)
+        if self._waiters:
+            with self._changed:
+                self._changed.notify_all()
 
     def close(self) -> None:
         """End all who wait with `ClosedError`."""
@@ -44,8 +50,12 @@ class Watch:
             with self._changed:
                 if self._closed:
                     raise ClosedError(f"{self._path} was closed")
-                if self._sequence == seen and left_s > 0:
-                    self._changed.wait(left_s)
+                self._waiters += 1
+                try:
+                    if self._sequence == seen and left_s > 0:
+                        self._changed.wait(left_s)
+                finally:
+                    self._waiters -= 1
                 if self._sequence != seen:
                     return True
             if deadline is not None and time.monotonic() >= deadline:
