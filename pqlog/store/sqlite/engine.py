@@ -56,6 +56,7 @@ class SqliteEngine:
         self._pid = os.getpid()
         self._forked = False
         self._closed = False
+        self._refuses_writes = mode == "r"
         self._closing = threading.Lock()
         self._unsettled = False
         self._place: Place | None = None
@@ -167,7 +168,7 @@ class SqliteEngine:
         with self._closing:
             if self._closed:
                 return
-            self._closed = True
+            self._closed = self._refuses_writes = True
             self._watch.close()
             self._writer.close()
             self._pool.close(self._readers)
@@ -178,7 +179,7 @@ class SqliteEngine:
 
     def forked(self) -> None:
         """In a forked child: never touch the parent's connections again, nor close them."""
-        self._forked = True
+        self._forked = self._refuses_writes = True
         connections.leak(self._db)
         self._pool.leak()
 
@@ -214,8 +215,8 @@ class SqliteEngine:
             self._unsettled = True
 
     def _write(self, job: Job[T]) -> T:
-        self._check_open()
-        if self.mode == "r":
+        if self._refuses_writes:
+            self._check_open()
             raise errors.ReadOnlyError(f'{self.path} was opened with mode="r": open it without to write')
         return self._writer.submit(job)
 

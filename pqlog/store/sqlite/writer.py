@@ -209,6 +209,8 @@ class Writer:
 
     def _next_group(self, size: int | None) -> list[Job[Any]]:
         group: list[Job[Any]] = []
+        if not self._waiting:
+            return group
         try:
             while size is None or len(group) < size:
                 group.append(self._waiting.popleft())
@@ -219,17 +221,14 @@ class Writer:
     def _hand_over(self) -> None:
         """Whoever waits next leads next."""
         while True:
-            try:
-                following = self._waiting.popleft()
-            except IndexError:
-                self._leading.release()
-                # who queued just before the release could not lead
-                if self._waiting and self._leading.acquire(False):
-                    continue
+            for following in self._next_group(1):
+                following.leads = True
+                following.wake()
                 return
-            following.leads = True
-            following.wake()
-            return
+            self._leading.release()
+            # who queued just before the release could not lead
+            if not self._waiting or not self._leading.acquire(False):
+                return
 
     def _commit(self, group: Sequence[Job[Any]]) -> None:
         """All of a group in one transaction: one job's fault is its own, a failed commit is everybody's."""
