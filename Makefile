@@ -22,5 +22,11 @@ lint: $(VENV)/ready  ## Lint, format check and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+demo: $(VENV)/ready  ## Real flights through a log, a process killed half-way, a picture
+	$(BIN)/python -m pqlog.demo
+
+bench: $(VENV)/ready  ## Measure what each sync costs on this disk
+	$(BIN)/python -m benchmarks --rounds 3
+
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

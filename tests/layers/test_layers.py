@@ -1,0 +1,102 @@
+"""Imports go downwards only, and the core starts fast."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pqlog
+
+ROOT = Path(pqlog.__file__).parent
+
+# From the top down; a module may import its own layer and those below it.
+LAYERS = [
+    ["demo"],
+    ["__init__"],
+    ["log"],
+    ["batches"],
+    ["clients"],
+    ["frames"],
+    ["history", "producer"],
+    ["extras", "codecs", "message"],
+    ["store.sqlite"],
+    ["store.api"],
+    ["errors"],
+]
+
+
+def layer_of(module):
+    for depth, names in enumerate(LAYERS):
+        if any(module == name or module.startswith(name + ".") for name in names):
+            return depth
+    raise AssertionError(f"pqlog.{module} is in no layer: add it to LAYERS")
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__" and len(parts) > 1:
+            parts = parts[:-1]
+        if parts != ("store",):
+            yield ".".join(parts), path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pqlog"):
+            base = node.module.removeprefix("pqlog").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                as_module = ROOT.joinpath(*inner.split("."))
+                yield inner if as_module.with_suffix(".py").exists() or as_module.is_dir() else base or "__init__"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "pqlog":
+                    yield "__init__"
+
+
+def test_imports_go_downwards_only():
+    upwards = []
+    for module, path in modules():
+        for imported in imports(path):
+            if imported != "store" and layer_of(imported) < layer_of(module):
+                upwards.append(f"{module} imports {imported}")
+    assert not upwards
+
+
+def test_only_the_engine_imports_apsw():
+    users = [module for module, path in modules() if "import apsw" in path.read_text()]
+    assert users
+    assert all(module.startswith("store.sqlite") for module in users)
+
+
+def test_import_loads_nothing_heavy():
+    script = (
+        "import sys, pqlog\n"
+        "with pqlog.open(':memory:') as log:\n"
+        "    log.put({'a': 1}); list(log.get())\n"
+        "heavy = {'pandas', 'numpy', 'pyarrow', 'ipywidgets', 'IPython', 'sqlite3', 'polars'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_is_sorted_and_complete():
+    names = [name for name in vars(pqlog) if not name.startswith("_")]
+    public = {name for name in names if not isinstance(getattr(pqlog, name), type(pqlog))}
+    assert set(pqlog.__all__) == public
+    assert len(set(pqlog.__all__)) == len(pqlog.__all__)
+
+
+def test_every_public_name_has_a_docstring_and_methods_have_examples():
+    bare = []
+    for name in pqlog.__all__:
+        thing = getattr(pqlog, name)
+        if not thing.__doc__:
+            bare.append(name)
+        if isinstance(thing, type) and not issubclass(thing, Exception):
+            for attribute, member in vars(thing).items():
+                if callable(member) and not attribute.startswith("_") and not (member.__doc__ or "").strip():
+                    bare.append(f"{name}.{attribute}")
+    assert not bare
