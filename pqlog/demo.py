@@ -111,6 +111,7 @@ def _draw(by_hour: pandas.DataFrame, path: Path) -> Path:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
     axes.bar(by_hour.index, by_hour["mean_delay"], color="#3b6ea5")
+    axes.set_xticks(by_hour.index)
     axes.set_xlabel("scheduled hour of departure")
     axes.set_ylabel("mean delay, minutes")
     axes.set_title("Flights from New York in 2013: delay grows through the day")

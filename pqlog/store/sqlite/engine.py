@@ -67,6 +67,7 @@ class SqliteEngine:
         connections.check_sqlite()
         try:
             self._db = self._open()
+            self.uuid: str = row(self._db.execute("SELECT value FROM file WHERE name = 'uuid'"))[0]
         except Exception as error:
             ours = connections.translate(error, path)
             raise ours from (None if ours is error else error)
@@ -75,7 +76,6 @@ class SqliteEngine:
         # A database in memory has one connection for all.
         self._guard = self._pool.places if self._in_memory else threading.Lock()
         self._writer = Writer(self._db, self._guard, path, self._before, self._watch.notify, self._failed)
-        self.uuid: str = row(self._db.execute("SELECT value FROM file WHERE name = 'uuid'"))[0]
         _open_engines.add(self)
 
     # opening and closing
@@ -99,6 +99,10 @@ class SqliteEngine:
         folder = os.path.dirname(os.path.abspath(self.path))
         if not os.path.isdir(folder):
             raise errors.StoreError(f"{self.path}: the folder {folder} does not exist: make it first")
+        if not _writable(folder):
+            raise errors.ReadOnlyError(
+                f'{folder} cannot be written, and a log needs its -wal beside it: open it with mode="r" to read it'
+            )
         flags = self._flags | apsw.SQLITE_OPEN_CREATE
         db = connections.connect(self.path, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
         try:
@@ -136,7 +140,7 @@ class SqliteEngine:
         if not os.path.exists(self.path):
             raise errors.StoreError(f"{self.path} does not exist; without mode='r' it would be made")
         folder = os.path.dirname(os.path.abspath(self.path))
-        if not os.access(folder, os.W_OK) or _on_readonly_disk(folder):
+        if not _writable(folder):
             if os.path.exists(self.path + "-wal") and os.stat(self.path + "-wal").st_size:
                 raise errors.ReadOnlyError(
                     f"{self.path} has a write-ahead log that was not merged, and its folder is read-only: "
@@ -505,8 +509,9 @@ def apsw_uri(path: str) -> str:
     return "file:" + quote(os.path.abspath(path))
 
 
-def _on_readonly_disk(folder: str) -> bool:
-    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+def _writable(folder: str) -> bool:
+    """Whether files can be made there; of a disk that is mounted read-only access(2) says so even to root."""
+    return os.access(folder, os.W_OK)
 
 
 def _insert(db: apsw.Connection, table: Table, stop: int, now: int, chunk: Sequence[Entry]) -> int:

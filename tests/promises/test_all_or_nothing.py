@@ -1,0 +1,103 @@
+"""A put is there whole or not at all; bad input changes nothing and says what is wrong."""
+
+import pytest
+
+import pqlog
+
+
+def test_a_generator_that_raises_leaves_nothing(log):
+    def values():
+        yield from range(25_000)
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        log.put_many(values())
+    assert len(log) == 0
+    assert log.put("next") == 1
+
+
+def test_a_value_without_a_form_leaves_nothing_and_says_which(log):
+    log.put(0)
+    with pytest.raises(pqlog.EncodeError, match="cannot put a object with the codec 'json'") as caught:
+        log.put_many([1, 2, object(), 4])
+    assert (caught.value.index, caught.value.offset) == (2, 4)
+    assert [message.value for message in log] == [0]
+
+
+def test_put_many_may_put_through_the_same_log(log):
+    assert log.put_many(log.put(n) for n in range(3)) == range(4, 7)
+    assert [message.value for message in log] == [0, 1, 2, 1, 2, 3]
+
+
+def test_put_many_of_nothing(log):
+    assert log.put_many([]) == range(1, 1)
+    assert log.put_many([], id="empty") == range(1, 1)
+    assert log.put("a") == 1
+    assert log.put_many(["ignored"], id="empty") == range(1, 1)
+
+
+def test_larger_than_memory_is_spooled_and_comes_back(log, monkeypatch):
+    monkeypatch.setattr("pqlog.producer.MEMORY_BYTES", 1 << 16)
+    values = [{"n": n, "text": "x" * 100} for n in range(20_000)]
+    assert log.put_many(iter(values), key="n") == range(1, 20_001)
+    assert list(log.get("c")) == values
+    assert log[20_000].key == "19999"
+
+
+def test_the_same_id_again_puts_nothing(path):
+    with pqlog.open(path) as log:
+        assert log.put("a", id="one") == 1
+        assert log.put_many("bcd", id="many") == range(2, 5)
+    with pqlog.open(path) as log:
+        assert log.put("z", id="one") == 1
+        assert log.put_many((1 / 0 for _ in "x"), id="many") == range(2, 5)  # not even looked at
+        assert log.topic("other").put("a", id="one") == 1  # ids belong to their topic
+        assert [message.value for message in log] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda log: log.put(1, key=3), "key is a str"),
+        (lambda log: log.put(1, id=""), "id is a str that is not empty"),
+        (lambda log: log.put(1, headers={"a": 1}), "headers are a dict of str"),
+        (lambda log: log.put_many(3), "takes an iterable"),
+        (lambda log: log.put_many({"a": 1}), "use put"),
+        (lambda log: log.batches(size=0), "size is a number of messages"),
+        (lambda log: log.get(3), "a client is named by a str"),
+        (lambda log: log.get_blocking(tick=0), "tick is a number of seconds"),
+        (lambda log: log.get("\ud800"), "no Unicode text"),
+        (lambda log: log.topic(""), "not empty"),
+        (lambda log: log.topic("\ud800"), "no Unicode text"),
+        (lambda log: log.topic("t", codec="xml"), "no codec 'xml'"),
+        (lambda log: log[::2], "no step"),
+        (lambda log: log["a"], "an offset is an int"),
+        (lambda log: log.history(start="a"), "start is an offset"),
+        (lambda log: log.history(since="gestern"), "is no time"),
+        (lambda log: log.seek("c", to=1.5), "to is an offset"),
+        (lambda log: pqlog.open(""), "path of a file"),
+        (lambda log: pqlog.open("x", mode="a"), "mode is"),
+        (lambda log: pqlog.open("x", timeout=-1), "timeout is a number"),
+    ],
+)
+def test_bad_arguments_are_told_at_once(log, call, says):
+    with pytest.raises(pqlog.ArgumentError, match=says):
+        call(log)
+    assert len(log) == 0
+
+
+def test_big_and_empty_values(path):
+    big = b"\x00" * (100 << 20)
+    with pqlog.open(path, codec="bytes") as log:
+        log.put(b"")
+        log.put(big)
+        log.put_many([b"", b"x"])
+    with pqlog.open(path) as log:
+        assert [len(value) for value in log.get("c")] == [0, len(big), 0, 1]
+
+
+def test_a_value_beyond_sqlites_limit_is_refused(path):
+    with pqlog.open(path, codec="bytes") as log:
+        with pytest.raises(pqlog.ArgumentError, match="up to 1,000,000,000 bytes"):
+            log.put(bytes(1_000_000_001))
+        assert log.put(b"a") == 1

@@ -1,0 +1,182 @@
+"""Every client gets every message in order, and again until it has asked past it."""
+
+import threading
+import time
+
+import pytest
+
+import pqlog
+
+
+def test_clients_are_independent(log):
+    log.put_many("abc")
+    assert list(log.get("one")) == ["a", "b", "c"]
+    assert list(log.get("two")) == ["a", "b", "c"]
+    assert list(log.get()) == ["a", "b", "c"]
+    assert [client.client for client in log.clients()] == ["", "one", "two"]
+
+
+def test_break_and_exceptions_acknowledge_nothing(log):
+    log.put_many("abc")
+    for value in log.get("c"):
+        if value == "b":
+            break
+    assert log.position("c") == 1
+
+    def work():
+        for _ in log.get("c"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
+    assert list(log.get("c")) == ["b", "c"]
+
+
+def test_messages_put_meanwhile_are_delivered(log):
+    log.put(0)
+    seen = []
+    for value in log.get("c"):
+        seen.append(value)
+        if value < 5:
+            log.put(value + 1)
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_unfinished_generator_can_be_dropped_or_closed(log):
+    log.put_many("abc")
+    reading = log.get("c")
+    assert next(reading) == "a"
+    del reading
+    assert next(log.get("c")) == "a"
+    reading = log.get("c")
+    next(reading)
+    reading.close()
+    assert log.lag("c") == 3
+
+
+def test_messages_carry_key_headers_and_time(log):
+    log.put(1, key="k", headers={"a": "b"})
+    (message,) = log.get("c", messages=True)
+    assert (message.offset, message.value, message.key, message.headers) == (1, 1, "k", {"a": "b"})
+    assert message.time.tzinfo is not None
+
+
+def test_get_blocking_waits_and_wakes_at_once(log):
+    got = []
+
+    def read():
+        for value in log.get_blocking("c", tick=60):  # only a wake-up can be in time
+            got.append((value, time.monotonic()))
+            if value == "end":
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    sent = {}
+    for value in ("a", "b", "end"):
+        time.sleep(0.05)
+        sent[value] = time.monotonic()
+        log.put(value)
+    reader.join(30)
+    assert [value for value, _ in got] == ["a", "b", "end"]
+
+
+def test_closing_wakes_who_waits(log):
+    errors = []
+
+    def wait(reading):
+        try:
+            next(reading)
+        except pqlog.Error as error:
+            errors.append(type(error))
+
+    waiting = [
+        threading.Thread(target=wait, args=(log.get_blocking("c", tick=60),)),
+        threading.Thread(target=wait, args=(iter(lambda: log.get_one("d", timeout=None), None),)),
+    ]
+    for thread in waiting:
+        thread.start()
+    while log._engine._watch._waiters < 2:
+        time.sleep(0.001)
+    log.close()
+    for thread in waiting:
+        thread.join(30)
+    assert errors == [pqlog.ClosedError] * 2
+    with pytest.raises(pqlog.ClosedError):
+        log.put(1)
+    log.close()
+
+
+def test_get_one(log):
+    log.put_many("ab")
+    assert log.get_one("c") == "a"
+    assert log.position("c") == 0
+    assert log.get_one("c") == "b"
+    assert log.position("c") == 1
+    start = time.monotonic()
+    with pytest.raises(pqlog.Empty, match=r"no message for client 'c' of topic 'main' within 0\.05 s"):
+        log.get_one("c", timeout=0.05)
+    assert time.monotonic() - start >= 0.05
+    assert log.position("c") == 2
+
+
+def test_seek_says_what_it_did_and_a_reader_follows(log):
+    log.put_many(range(10))
+    reading = log.get("c")
+    assert [next(reading) for _ in range(4)] == [0, 1, 2, 3]
+    assert log.seek("c", to=9) == pqlog.Moved(position=8, again=0, skipped=5)
+    assert list(reading) == [8, 9]  # the reader that began before neither moves the client back nor repeats
+    assert log.seek("c", to="start") == pqlog.Moved(position=0, again=10, skipped=0)
+    assert log.seek("c", to="end") == pqlog.Moved(position=10, again=0, skipped=10)
+    assert log.seek("c", to=-2) == pqlog.Moved(position=8, again=2, skipped=0)
+    assert log.seek("c", to=10**6).position == 10
+    assert log.seek("c", to="1h") == pqlog.Moved(position=0, again=10, skipped=0)
+    assert log.seek("new", to=5) == pqlog.Moved(position=4, again=0, skipped=4)
+
+
+def test_an_open_batch_bars_getting_one_by_one(log):
+    log.put_many(range(5))
+    for _ in log.batches("c", size=2):
+        break
+    with pytest.raises(pqlog.ClaimedError, match=r"batch 1 open \(offsets 1 to 2\)"):
+        next(log.get("c"))
+    log.seek("c", to=1)
+    assert next(log.get("c")) == 0
+
+
+def test_a_batch_of_an_older_reader_is_not_acknowledged(log):
+    log.put_many(range(4))
+    old, new = log.batches("c", size=2), log.batches("c", size=2)
+    first, again = next(old), next(new)
+    assert (first.number, first.first, first.last, again.attempt) == (1, 1, 2, 2)
+    with pytest.raises(pqlog.ClaimLostError):
+        next(old)
+    assert log.position("c") == 0
+    assert [batch.number for batch in new] == [2]
+
+
+def test_unknown_names_get_a_suggestion(log):
+    list(log.get("billing"))
+    with pytest.raises(pqlog.UnknownClientError, match=r"no client 'biling' has read topic 'main': did you mean 'bil"):
+        log.position("biling")
+    with pytest.warns(UserWarning, match="'bilings' is new and begins at the start; was 'billing' meant"):
+        list(log.get("bilings"))
+    log.delete_client("bilings")
+    with pytest.raises(pqlog.UnknownClientError):
+        log.delete_client("nobody")
+
+
+def test_names_may_be_any_text(log):
+    for name in ("", " ", "'", '"; DROP TABLE clients', "日本", "\n", "a" * 1000, "\0"):
+        log.topic(name or "x", codec="json").put(name)
+        assert list(log.topic(name or "x").get(name)) == [name]
+
+
+def test_unread_never_acknowledges(log):
+    log.put_many("abc")
+    next(log.get("c"))
+    unread = log.unread("c")
+    assert [message.value for message in unread] == ["a", "b", "c"]
+    log.put("d")
+    assert len(unread) == 4
+    assert log.lag("c") == 4

@@ -1,0 +1,199 @@
+"""Files that are not logs are refused untouched; files that are damaged, moved or read-only say so."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import apsw
+import pytest
+
+import pqlog
+
+
+def untouched(path, says, error=pqlog.NotALogError, **how):
+    before = path.read_bytes()
+    with pytest.raises(error, match=says):
+        pqlog.open(path, **how)
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(path.parent)) == [path.name]
+
+
+def test_a_directory(tmp_path):
+    with pytest.raises(pqlog.NotALogError, match="is a directory"):
+        pqlog.open(tmp_path)
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(pqlog.StoreError, match="does not exist: make it first"):
+        pqlog.open(tmp_path / "no" / "a.db")
+
+
+def test_a_text_file(path):
+    path.write_text("id,name\n1,x\n" * 1000)
+    untouched(path, "nor any SQLite database")
+
+
+def test_somebody_elses_database(path):
+    db = apsw.Connection(str(path))
+    db.execute("CREATE TABLE users (id)")
+    db.close()
+    untouched(path, "another program's")
+
+
+def test_a_file_of_persistent_queue_log(path):
+    db = apsw.Connection(str(path))
+    db.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, data BLOB); CREATE TABLE clients (client_id, acknowledged)")
+    db.close()
+    untouched(path, "pqlog migrate", pqlog.OldQueueError)
+
+
+def test_a_newer_format(path):
+    pqlog.open(path).close()
+    db = apsw.Connection(str(path))
+    db.pragma("user_version", 99)
+    db.close()
+    untouched(path, "format version 99", pqlog.NewerFormatError)
+
+
+def test_an_empty_file_becomes_a_log(path):
+    path.touch()
+    with pqlog.open(path) as log:
+        assert log.put(1) == 1
+
+
+def test_a_damaged_file(path):
+    with pqlog.open(path) as log:
+        log.put_many(["x" * 1000] * 1000)
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(os.urandom(300_000))
+    with pytest.raises(pqlog.CorruptLogError, match="restore a backup"), pqlog.open(path) as log:
+        list(log)
+
+
+@pytest.mark.parametrize("what", ["events.db", "events.db-wal"])
+@pytest.mark.parametrize("how", ["move", "delete", "replace"])
+def test_a_file_that_was_moved_takes_no_more(path, what, how):
+    log = pqlog.open(path)
+    log.put("a")
+    lost = path.parent / what
+    if how == "move":
+        lost.rename(path.parent / "elsewhere")
+    else:
+        lost.unlink()
+        if how == "replace":
+            lost.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(pqlog.MovedError, match="moved, replaced or deleted"):
+            log.put("b")
+    log.close()
+
+
+def test_touching_the_file_is_harmless(path, log):
+    log.put(1)
+    os.utime(path)
+    path.chmod(0o600)
+    assert [log.put(2), log.put(3)] == [2, 3]
+
+
+def test_mode_r_reads_and_writes_nothing(path):
+    with pqlog.open(path) as log:
+        log.put_many("abc")
+        list(log.get("c"))
+    with pqlog.open(path, mode="r") as log:
+        assert [message.value for message in log] == ["a", "b", "c"]
+        assert log.position("c") == 3
+        for write in (lambda: log.put(1), lambda: log.seek("c", to=1), lambda: log.trim(2), lambda: list(log.get("d"))):
+            with pytest.raises(pqlog.ReadOnlyError, match='mode="r"'):
+                write()
+        with pytest.raises(pqlog.UnknownTopicError, match="no topic 'other'"):
+            log.topic("other")
+    with pytest.raises(pqlog.StoreError, match="does not exist"):
+        pqlog.open(path.parent / "other.db", mode="r")
+
+
+def test_mode_r_sees_what_a_writer_puts(path, log):
+    log.put(1)
+    with pqlog.open(path, mode="r") as reading:
+        assert len(reading) == 1
+        log.put(2)
+        assert len(reading) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts are made as root on Linux")
+def test_a_read_only_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with pqlog.open(disk / "a.db") as log:
+        log.put_many("abc")
+    subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(disk)], check=True)
+        with pqlog.open(disk / "a.db", mode="r") as log:
+            assert [message.value for message in log] == ["a", "b", "c"]
+        with pytest.raises(pqlog.ReadOnlyError, match='mode="r"'):
+            pqlog.open(disk / "a.db")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_backup_is_a_log_of_its_own(path, log):
+    log.put_many("abc")
+    list(log.get("c"))
+    copy = path.parent / "copy.db"
+    log.backup(copy)
+    log.put("d")
+    with pqlog.open(copy) as other:
+        assert [message.value for message in other] == ["a", "b", "c"]
+        assert other.position("c") == 3
+        assert other.uuid != log.uuid
+    with pytest.raises(pqlog.ArgumentError, match="exists"):
+        log.backup(copy)
+    with pytest.raises(pqlog.Error):
+        log.backup(path.parent / "no" / "copy.db")
+
+
+def test_a_copied_file_opens(path, log):
+    log.put_many("abc")
+    log.close()
+    shutil.copy(path, path.parent / "b.db")
+    with pqlog.open(path.parent / "b.db") as other:
+        assert len(other) == 3
+
+
+def test_a_closed_log_is_one_file(path):
+    with pqlog.open(path) as log:
+        log.put(1)
+    assert os.listdir(path.parent) == [path.name]
+    assert stat.S_ISREG(path.stat().st_mode)
+
+
+def test_trim_gives_the_space_back(path, log):
+    log.put_many({"n": n, "text": "x" * 200} for n in range(50_000))
+    log.put("last")
+    before = log._engine.size_bytes()
+    assert log.trim(before=log.last) == 50_000
+    log.close()
+    assert path.stat().st_size < before / 20
+    with pqlog.open(path) as again:
+        assert (again.first, again.last, again.put("next")) == (50_001, 50_001, 50_002)
+
+
+def test_trim_keeps_what_a_client_has_not_acknowledged(log):
+    log.put_many(range(10))
+    for value in log.get("slow"):
+        if value == 3:
+            break
+    with pytest.raises(pqlog.TrimRefusedError, match=r"'slow' \(4 messages\)") as caught:
+        log.trim(before=8)
+    assert caught.value.clients == (("slow", 4),)
+    assert log.first == 1
+    assert log.trim(before=4) == 3
+    assert log.trim(before=8, force=True) == 4
+    assert list(log.get("slow")) == [7, 8, 9]
+    with pytest.raises(pqlog.TrimmedError, match="8 is the first that is kept"):
+        log[3]
+    assert log.trim(before=10**9) == 3
+    assert (len(log), log.first, log.last, log.put("x")) == (0, None, None, 11)
