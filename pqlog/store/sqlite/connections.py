@@ -95,8 +95,14 @@ def check_sqlite() -> None:
 
 def check_kind(db: apsw.Connection, path: str) -> bool:
     """Whether the database is a pqlog file (or, False, still empty); raises if it is anything else. Writes nothing."""
-    application, version = db.pragma("application_id"), db.pragma("user_version")
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    # one statement, one snapshot: another process may be making the tables right now
+    application, version, names = row(
+        db.execute("""
+            SELECT application_id, user_version, (SELECT group_concat(name, '/') FROM sqlite_schema WHERE type = 'table')
+            FROM pragma_application_id, pragma_user_version
+        """)
+    )
+    tables = set((names or "").split("/")) - {""}
     if application == schema.APPLICATION_ID:
         if version > schema.VERSION:
             raise errors.NewerFormatError(
