@@ -98,7 +98,8 @@ def check_kind(db: apsw.Connection, path: str) -> bool:
     # one statement, one snapshot: another process may be making the tables right now
     application, version, names = row(
         db.execute("""
-            SELECT application_id, user_version, (SELECT group_concat(name, '/') FROM sqlite_schema WHERE type = 'table')
+            SELECT application_id, user_version,
+                (SELECT group_concat(name, '/') FROM sqlite_schema WHERE type = 'table')
             FROM pragma_application_id, pragma_user_version
         """)
     )
