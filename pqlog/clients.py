@@ -176,19 +176,21 @@ def check_tick(tick: float | None) -> float:
 
 
 class OneByOne:
-    """`get_one`: a message a call; each call acknowledges what the call before handed to the same client."""
+    """`get_one`: a message a call; each call acknowledges what the call before handed to the same client.
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    One for all topics of a log, which may be asked for anew at each call.
+    """
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._handed: dict[str, tuple[Message, int]] = {}
+        self._handed: dict[tuple[str, str], tuple[Message, int]] = {}
 
-    def get_one(self, client: str | None, timeout: float | None, messages: bool) -> Any:
+    def get_one(self, source: Source, client: str | None, timeout: float | None, messages: bool) -> Any:
         """The next message of a client."""
         name = client_name(client)
-        source = self._source
+        of = (source.topic.name, name)
         with self._lock:
-            before = self._handed.pop(name, None)
+            before = self._handed.pop(of, None)
         if before is not None:
             message, epoch = before
             source.engine.acknowledge(source.topic, name, message.offset, epoch)
@@ -196,7 +198,7 @@ class OneByOne:
         source.engine.wait(lambda: _has_unread(source, name), timeout, TICK_S)
         for message in _get(source, name, messages=True):
             with self._lock:
-                self._handed[name] = (message, joined.epoch)
+                self._handed[of] = (message, joined.epoch)
             return message if messages else message.value
         raise Empty(f"no message for client {name!r} of topic {source.topic.name!r} within {timeout} s")
 

@@ -35,10 +35,9 @@ class Topic(history.Readable):
     (1, 0)
     """
 
-    def __init__(self, engine: Engine, info: TopicInfo, codec: Codec | None) -> None:
-        self._engine, self._info, self._codec = engine, info, codec
+    def __init__(self, engine: Engine, info: TopicInfo, codec: Codec | None, one_by_one: clients.OneByOne) -> None:
+        self._engine, self._info, self._codec, self._one_by_one = engine, info, codec, one_by_one
         self._source = Source(engine, info, codec)
-        self._one_by_one = clients.OneByOne(self._source)
 
     @property
     def name(self) -> str:
@@ -281,7 +280,7 @@ class Topic(history.Readable):
         Traceback (most recent call last):
         pqlog.errors.Empty: no message for client 'billing' of topic 'main' within 0.1 s
         """
-        return self._one_by_one.get_one(client, timeout, messages)
+        return self._one_by_one.get_one(self._source, client, timeout, messages)
 
     def trigger(self) -> None:
         """Wake every waiting reader of this process to look again; only needed when `tick` is long.
@@ -585,7 +584,7 @@ class Log(Topic):
     """An open file, and its main topic. Made by `pqlog.open`; close it, or use it in a ``with``."""
 
     def __init__(self, path: str, engine: Engine, info: TopicInfo, codec: Codec | None, writes: bool) -> None:
-        super().__init__(engine, info, codec)
+        super().__init__(engine, info, codec, clients.OneByOne())
         self.path = path
         self._writes = writes
 
@@ -614,7 +613,8 @@ class Log(Topic):
         >>> log.topics()
         ['main', 'raw']
         """
-        return Topic(self._engine, *_topic(self._engine, name, codec, type, self._writes))
+        info, found = _topic(self._engine, name, codec, type, self._writes)
+        return Topic(self._engine, info, found, self._one_by_one)
 
     def topics(self) -> list[str]:
         """The names of all topics of the file."""

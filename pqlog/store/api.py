@@ -87,7 +87,7 @@ class ClientInfo:
     batches : int
         How many batches it has been handed.
     epoch : int
-        How often it was moved with seek.
+        Changes whenever the client is moved with seek, or deleted and made again; no two of a file are the same.
     seen : int
         When it last asked or acknowledged: microseconds since 1970, UTC.
     open : int

@@ -120,6 +120,23 @@ def test_get_one(log):
     assert log.position("c") == 2
 
 
+def test_get_one_goes_on_though_the_topic_is_asked_for_anew(log):
+    log.topic("other").put_many("ab")
+    assert [log.topic("other").get_one("c") for _ in range(2)] == ["a", "b"]
+
+
+def test_no_token_is_used_twice(log):
+    """A sink that keys its output by the token would take new messages for old ones."""
+    log.put_many(range(4))
+    tokens = [batch.token for batch in log.batches("c", size=2)]
+    log.seek("c", to="start")
+    tokens += [batch.token for batch in log.batches("c", size=2)]
+    log.delete_client("c")
+    tokens += [batch.token for batch in log.batches("c", size=2)]
+    tokens += [batch.token for batch in log.batches("d", size=2)]
+    assert len(set(tokens)) == len(tokens) == 8
+
+
 def test_seek_says_what_it_did_and_a_reader_follows(log):
     log.put_many(range(10))
     reading = log.get("c")

@@ -181,6 +181,14 @@ def test_trim_gives_the_space_back(path, log):
         assert (again.first, again.last, again.put("next")) == (50_001, 50_001, 50_002)
 
 
+def test_trim_shrinks_the_file_while_the_log_is_in_use(path, log):
+    log.put_many({"n": n, "text": "x" * 200} for n in range(50_000))
+    before = path.stat().st_size + path.with_name("events.db-wal").stat().st_size
+    log.trim(before=log.last)
+    assert path.stat().st_size < before / 20
+    assert log.put("next") == 50_001
+
+
 def test_trim_keeps_what_a_client_has_not_acknowledged(log):
     log.put_many(range(10))
     for value in log.get("slow"):

@@ -107,6 +107,20 @@ def test_several_processes_put_and_open_at_once(path):
             assert [n for who, n in values if who == str(name)] == list(range(100))
 
 
+def test_no_offset_is_used_twice_though_another_process_put_and_trimmed(path, log):
+    """This process remembers where the topic ended; what the other put behind that is gone again."""
+    assert log.put(1) == 1
+    other = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    log.put_many(range(5))
+    log.trim(log.last)
+"""
+    assert start(other, path).wait(60) == 0
+    assert log.put("here") == 7
+    assert [(message.offset, message.value) for message in log] == [(6, 4), (7, "here")]
+
+
 def test_a_reader_in_another_process_is_woken(path):
     script = """
 import sys, pqlog

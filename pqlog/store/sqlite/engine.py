@@ -309,7 +309,7 @@ class SqliteEngine:
             return reader.count(db, self._table(topic), span)
 
     def offset_at(self, topic: TopicInfo, time: int) -> int:
-        with self._read() as db:
+        with self._read() as db, db:  # one snapshot for all its questions
             return reader.offset_at(db, self._table(topic), time)
 
     def read(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int, key: str | None = None) -> list[Row]:
@@ -319,7 +319,7 @@ class SqliteEngine:
     def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
         if topic.codec != "json":
             return None
-        with self._read() as db:
+        with self._read() as db, db:
             return reader.read_lines(db, self._table(topic), span, rows, max_bytes)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
@@ -378,11 +378,13 @@ class SqliteEngine:
             db = transaction.db
             kept = reader.span(db, table)
             first = min(before, kept.stop)
-            behind = rows(db.execute(statements.BEHIND, (table.id, first)))
-            if behind and not force:
-                raise errors.TrimRefusedError(
-                    [(name, len(Span(max(next_offset, kept.first), first))) for name, next_offset in behind]
-                )
+            behind = [
+                (name, len(Span(max(next_offset, kept.first), first)))
+                for name, next_offset in rows(db.execute(statements.BEHIND, (table.id, first)))
+            ]
+            losing = [(name, count) for name, count in behind if count]
+            if losing and not force:
+                raise errors.TrimRefusedError(losing)
             db.execute(statements.TRIM, (first, table.id, first))
             db.execute(statements.DROP_IDS, (table.id, first))
             return len(Span(kept.first, first))
@@ -472,8 +474,8 @@ class Put(Job[int]):
             bindings += (stop, now, job.key, job.headers, job.value, None)
             stop += 1
         try:
-            db.execute(table.put_rows(stop - first), bindings)
-        except (apsw.ConstraintError, apsw.TooBigError):
+            db.execute(table.put_remembered(stop - first), bindings)
+        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError):
             table.tail = None  # another process was there before; or one of the values is at fault: see which
             return None
         table.tail = (stop, now)

@@ -15,7 +15,7 @@ VERSION = 1
 
 FILE = """
 CREATE TABLE file (            -- facts about the file
-    name  TEXT PRIMARY KEY,    -- 'uuid', 'created'
+    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch'
     value ANY NOT NULL
 ) STRICT, WITHOUT ROWID
 """
@@ -35,7 +35,7 @@ CREATE TABLE clients (
     topic   INTEGER NOT NULL REFERENCES topics(id),
     name    TEXT NOT NULL,
     next    INTEGER NOT NULL,      -- the offset after the last acknowledged one
-    epoch   INTEGER NOT NULL,      -- how often it was moved with seek
+    epoch   INTEGER NOT NULL,      -- a new one at its first sight and at each seek: counted by the file
     batches INTEGER NOT NULL,      -- the number of its latest batch
     seen    INTEGER NOT NULL,      -- microseconds since 1970, UTC
     PRIMARY KEY (topic, name)
@@ -91,6 +91,7 @@ def create(db: apsw.Connection) -> None:
     """Make the tables of a new file, inside the caller's transaction."""
     for statement in NEW_FILE:
         db.execute(statement)
-    db.execute("INSERT INTO file VALUES ('uuid', ?), ('created', ?)", (str(uuid.uuid4()), time.time_ns() // 1000))
+    facts = (str(uuid.uuid4()), time.time_ns() // 1000)
+    db.execute("INSERT INTO file VALUES ('uuid', ?), ('created', ?), ('epoch', 0)", facts)
     db.pragma("application_id", APPLICATION_ID)
     db.pragma("user_version", VERSION)

@@ -9,6 +9,10 @@ INSERT INTO {m} (offset, time, headers, value) SELECT ? + rowid - 1, ?, ?, {arra
 """
 
 PUT = "INSERT INTO {m} (offset, time, key, headers, value, rows) VALUES (?, ?, ?, ?, {value}, ?)"
+# The offset of a put that rests on the remembered end of the topic. Another process may have put since: then the offset
+# is taken, and the insertion fails. Or it has put and trimmed what it put: then `first` is beyond the offset, and ''
+# is no offset either. Looking up that one row costs nothing that could be measured.
+REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id})"
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, rows) VALUES (?, ?, ?, ?, ?, ?)"
 
 ID = "SELECT first, stop FROM ids WHERE topic = ? AND id = ?"
@@ -64,12 +68,14 @@ SELECT name, next, epoch, batches, seen,
     (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name)
 FROM clients WHERE topic = ? ORDER BY name
 """
-JOIN = "INSERT INTO clients VALUES (?, ?, ?, 0, 0, ?)"
+JOIN = "INSERT INTO clients VALUES (?, ?, ?, ?, 0, ?)"
 # Compare and set: a client that was moved with seek is not moved back by a reader that began before.
 ACKNOWLEDGE = "UPDATE clients SET next = max(next, ?), seen = ? WHERE topic = ? AND name = ? AND epoch = ?"
 # The same in a transaction of its own, for a client that has no claims.
 ACKNOWLEDGE_UNCLAIMED = f"{ACKNOWLEDGE} AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ? AND client = ?)"
-SEEK = "UPDATE clients SET next = ?, epoch = epoch + 1, seen = ? WHERE topic = ? AND name = ?"
+# Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
+NEXT_EPOCH = "UPDATE file SET value = value + 1 WHERE name = 'epoch' RETURNING value"
+SEEK = "UPDATE clients SET next = ?, epoch = ?, seen = ? WHERE topic = ? AND name = ?"
 NUMBER = "UPDATE clients SET batches = ?, seen = ? WHERE topic = ? AND name = ?"
 DELETE_CLIENT = "DELETE FROM clients WHERE topic = ? AND name = ?"
 

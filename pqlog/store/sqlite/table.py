@@ -23,7 +23,7 @@ class Table:
         self.tail: tuple[int, int] | None = None
         """The next offset and the newest time, as the last commit of this process left them; for the writer alone.
 
-        Another process may have appended since. Then that offset is taken, and an insertion there fails.
+        Another process may have appended since: an insertion by `put_remembered` then fails.
         """
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
@@ -53,6 +53,7 @@ class Table:
         self.drop_trimmed = fill(statements.DROP_TRIMMED)
 
         self._put_rows: dict[int, str] = {1: self.put}
+        self._put_remembered: dict[int, str] = {}
 
     def put_rows(self, rows: int) -> str:
         """An insertion of several rows in one statement, which is twice as fast as one each."""
@@ -60,6 +61,15 @@ class Table:
         if statement is None:
             head, _, one = self.put.partition(" VALUES ")
             statement = self._put_rows[rows] = f"{head} VALUES {', '.join([one.strip()] * rows)}"
+        return statement
+
+    def put_remembered(self, rows: int) -> str:
+        """The same, at the offset that `tail` remembers; fails if that is not the topic's end any more."""
+        statement = self._put_remembered.get(rows)
+        if statement is None:
+            checked = statements.REMEMBERED_OFFSET.format(id=self.id)
+            statement = self.put_rows(rows).replace("(?,", f"({checked},", 1)
+            self._put_remembered[rows] = statement
         return statement
 
     def read_tail(self, db: apsw.Connection) -> tuple[int, int]:

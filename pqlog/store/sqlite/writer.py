@@ -273,7 +273,11 @@ class Writer:
     def _do(self, job: Job[T], transaction: Transaction) -> T:
         try:
             return job.run(transaction)
-        except (Error, apsw.TooBigError) as error:
+        except apsw.TooBigError as error:
+            raise _JobError(job, error) from error
+        except apsw.Error:
+            raise  # the file's or the disk's fault
+        except Exception as error:  # also what the caller's own iterator raised
             raise _JobError(job, error) from error
 
     def _ours(self, error: Exception) -> Error:

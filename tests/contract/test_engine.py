@@ -1,0 +1,220 @@
+"""What any engine must do, run over each that there is: in a file, and in memory."""
+
+import threading
+
+import pytest
+
+import pqlog
+from pqlog.store.api import Entry, Moved, Span
+from pqlog.store.sqlite.engine import SqliteEngine
+
+
+def in_a_file(folder):
+    return SqliteEngine(str(folder / "a.db"), mode="w", vfs=None, timeout_s=30)
+
+
+def in_memory(folder):
+    return SqliteEngine(":memory:", mode="w", vfs=None, timeout_s=30)
+
+
+@pytest.fixture(params=[in_a_file, in_memory], ids=lambda make: make.__name__)
+def engine(request, tmp_path):
+    engine = request.param(tmp_path)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def topic(engine):
+    return engine.topic("main", "json")
+
+
+def singles(*values, key=None):
+    return [Entry(value, key) for value in values]
+
+
+def fill(engine, topic):
+    """Three single messages, a segment of four, one more: offsets 1 to 8."""
+    engine.append(topic, [singles(b"1", b"2", b"3")])
+    engine.append(topic, [[Entry(b"segment", None, None, 4)]])
+    engine.append_one(topic, b"8", "k", None)
+
+
+def test_topics_are_made_once(engine):
+    first = engine.topic("a", "json")
+    assert engine.topic("a", "bytes") == first
+    assert [(info.name, info.codec) for info in engine.topics()] == [("a", "json")]
+
+
+def test_offsets_ascend_over_all_ways_of_putting(engine, topic):
+    assert engine.append_one(topic, b"1", None, None) == 1
+    assert engine.append(topic, [singles(b"2", b"3"), singles(b"4", key="k")]) == Span(2, 5)
+    assert engine.append(topic, [[Entry(b"segment", None, None, 10)], [Entry(b"segment", None, None, 5)]]) == Span(5, 20)
+    assert engine.append_one(topic, b"20", None, None) == 20
+    assert engine.span(topic) == Span(1, 21)
+
+
+def test_append_is_all_or_nothing(engine, topic):
+    def chunks():
+        yield singles(b"1")
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(pqlog.Error, match="the source broke"):
+        engine.append(topic, chunks())
+    assert engine.span(topic) == Span(1, 1)
+    assert engine.append_one(topic, b"1", None, None) == 1
+
+
+def test_an_id_puts_once(engine, topic):
+    assert engine.find_id(topic, "x") is None
+    assert engine.append(topic, [singles(b"1", b"2")], "x") == Span(1, 3)
+    assert engine.append(topic, [singles(b"3")], "x") == Span(1, 3)
+    assert engine.find_id(topic, "x") == Span(1, 3)
+    assert engine.find_id(engine.topic("other", "json"), "x") is None
+    assert engine.span(topic) == Span(1, 3)
+
+
+@pytest.mark.parametrize("first", range(10))
+@pytest.mark.parametrize("stop", range(10))
+def test_rows_are_clipped_to_what_was_asked_for(engine, topic, first, stop):
+    fill(engine, topic)
+    rows = engine.read(topic, Span(first, stop), 100, 1 << 20)
+    offsets = [offset for row in rows for offset in range(row.offset, row.offset + (row.rows or 1))]
+    assert offsets == [offset for offset in range(1, 9) if first <= offset < stop]
+    for row in rows:
+        if row.rows is not None:
+            assert (row.id, row.value, row.skip) == (4, b"segment", row.offset - 4)
+
+
+def test_a_read_is_bounded_but_never_empty(engine, topic):
+    engine.append(topic, [singles(*[b"x" * 100] * 50)])
+    assert len(engine.read(topic, Span(1, 51), 7, 1 << 20)) == 7
+    assert len(engine.read(topic, Span(1, 51), 100, 950)) == 10
+    assert len(engine.read(topic, Span(1, 51), 100, 1)) == 1
+
+
+def test_lines_end_where_a_segment_begins(engine, topic):
+    fill(engine, topic)
+    lines = engine.read_lines(topic, Span(2, 9), 100, 1 << 20)
+    assert (lines.offset, lines.rows, lines.values) == (2, 2, b"2\n3")
+    assert engine.read_lines(topic, Span(4, 9), 100, 1 << 20) is None
+    assert engine.read_lines(topic, Span(5, 9), 100, 1 << 20) is None
+    lines = engine.read_lines(topic, Span(8, 9), 100, 1 << 20)
+    assert (lines.offset, lines.values, lines.keys) == (8, b"8", b'"k"')
+
+
+def test_from_the_end_and_counts(engine, topic):
+    fill(engine, topic)
+    assert [engine.from_end(topic, n) for n in (0, 1, 8, 100)] == [9, 8, 1, 1]
+    assert engine.count(topic, Span(0, 100)) == 8
+    assert engine.count(topic, Span(6, 3)) == 0
+
+
+def test_a_client_moves_on_unless_it_was_moved_meanwhile(engine, topic):
+    fill(engine, topic)
+    joined = engine.join(topic, "c")
+    assert (joined.position, joined.lag, joined.unread) == (0, 8, Span(1, 9))
+    assert engine.join(topic, "c") == joined
+    assert engine.acknowledge(topic, "c", 5, joined.epoch)
+    assert engine.acknowledge(topic, "c", 3, joined.epoch)  # never backwards
+    assert engine.client(topic, "c").position == 5
+    assert engine.seek(topic, "c", 2) == Moved(position=1, again=4, skipped=0)
+    assert not engine.acknowledge(topic, "c", 8, joined.epoch)
+    assert engine.client(topic, "c").position == 1
+
+
+def test_a_client_that_is_made_again_has_another_epoch(engine, topic):
+    epoch = engine.join(topic, "c").epoch
+    assert engine.delete_client(topic, "c")
+    assert not engine.delete_client(topic, "c")
+    assert engine.client(topic, "c") is None
+    again = engine.join(topic, "c").epoch
+    assert again != epoch
+    engine.seek(topic, "c", 1)
+    assert engine.client(topic, "c").epoch not in (epoch, again)
+
+
+def test_a_claim_is_stable_and_only_its_holder_acknowledges(engine, topic):
+    fill(engine, topic)
+    engine.join(topic, "c")
+    first = engine.advance(topic, "c", None, 5)
+    assert (first.number, first.span, first.attempt) == (1, Span(1, 6), 1)
+    again = engine.advance(topic, "c", None, 2)
+    assert (again.number, again.span, again.attempt) == (1, Span(1, 6), 2)
+    with pytest.raises(pqlog.ClaimLostError):
+        engine.advance(topic, "c", first, 5)
+    with pytest.raises(pqlog.ClaimedError):
+        engine.acknowledge(topic, "c", 5, again.epoch)
+    assert engine.client(topic, "c").position == 0
+    second = engine.advance(topic, "c", again, 5)
+    assert (second.number, second.span) == (2, Span(6, 9))
+    assert engine.client(topic, "c").position == 5
+    assert engine.advance(topic, "c", second, 5) is None
+    assert engine.client(topic, "c").position == 8
+
+
+def test_seek_gives_up_claims(engine, topic):
+    fill(engine, topic)
+    engine.join(topic, "c")
+    held = engine.advance(topic, "c", None, 5)
+    engine.seek(topic, "c", 3)
+    with pytest.raises(pqlog.ClaimLostError):
+        engine.advance(topic, "c", held, 5)
+    following = engine.advance(topic, "c", None, 5)
+    assert (following.number, following.span) == (2, Span(3, 8))
+    assert following.epoch != held.epoch
+
+
+def test_trim_keeps_what_is_asked_for_also_inside_a_segment(engine, topic):
+    fill(engine, topic)
+    engine.append(topic, [singles(b"9")], "x")
+    engine.join(topic, "c")
+    with pytest.raises(pqlog.TrimRefusedError) as caught:
+        engine.trim(topic, 6, force=False)
+    assert caught.value.clients == (("c", 5),)
+    assert engine.trim(topic, 6, force=True) == 5
+    assert engine.trim(topic, 6, force=False) == 0  # nobody loses anything by it
+    assert engine.span(topic) == Span(6, 10)
+    assert engine.client(topic, "c").unread == Span(6, 10)
+    assert [(row.offset, row.rows, row.skip) for row in engine.read(topic, Span(0, 8), 9, 1 << 20)] == [(6, 2, 2)]
+    assert engine.find_id(topic, "x") == Span(9, 10)
+    assert engine.trim(topic, 10**9, force=True) == 4
+    assert engine.find_id(topic, "x") is None
+    assert engine.span(topic) == Span(10, 10)
+    assert engine.append_one(topic, b"10", None, None) == 10
+
+
+def test_waiting_is_ended_by_a_put_the_time_or_closing(engine, topic):
+    assert not engine.wait(lambda: False, 0.01, 1)
+    assert engine.wait(lambda: True, 0, 1)
+    woken = threading.Event()
+    looked = threading.Event()
+
+    def ready():
+        looked.set()
+        return engine.span(topic).stop > 1
+
+    def wait():
+        while not ready():
+            engine.wait(ready, None, 60)
+        woken.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert looked.wait(30)
+    engine.append_one(topic, b"1", None, None)
+    assert woken.wait(30)
+    waiting.join(30)
+    engine.close()
+    with pytest.raises(pqlog.ClosedError):
+        engine.wait(lambda: False, None, 1)
+    engine.close()
+
+
+def test_a_backup_is_a_file_of_its_own(engine, topic, tmp_path):
+    fill(engine, topic)
+    engine.backup(str(tmp_path / "copy.db"))
+    copy = SqliteEngine(str(tmp_path / "copy.db"), mode="r", vfs=None, timeout_s=30)
+    assert copy.span(topic) == Span(1, 9)
+    assert copy.uuid != engine.uuid
+    copy.close()
