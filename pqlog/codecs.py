@@ -13,7 +13,7 @@ import msgspec
 
 from pqlog.errors import ArgumentError, EncodeError
 
-__all__ = ["Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for"]
+__all__ = ["Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for", "unencodable"]
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Codec(Protocol):
     name: str
 
     def encode(self, value: Any, /) -> bytes:
-        """The bytes of `value`; raises `EncodeError`, or anything, if it has none."""
+        """The bytes of `value`; raises anything if it has none, of which an `EncodeError` is made."""
         ...
 
     def decode(self, data: bytes, /) -> Any:
@@ -59,21 +59,8 @@ class _Msgspec:
     takes_more = 'codec="pickle" takes any Python object; or convert it first'
 
     def __init__(self, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None:
-        self._encode, self.decode = encode, decode
-
-    def encode(self, value: Any) -> bytes:
-        try:
-            return self._encode(value)
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-            NotImplementedError,
-            RecursionError,
-            msgspec.MsgspecError,
-        ) as error:
-            reason = f"{error or type(error).__name__}; {self.takes_more}"
-            raise EncodeError(reason, value_type=_type_name(value), codec=self.name) from error
+        # msgspec's own methods, with nothing in between: they are called once a message
+        self.encode, self.decode = encode, decode
 
 
 class Json(_Msgspec):
@@ -121,13 +108,10 @@ class Pickle:
     """Python's pickle: any object, but reading it can run any code, so it must be asked for at each opening."""
 
     name = "pickle"
+    takes_more = "convert it first"
 
     def encode(self, value: Any) -> bytes:
-        try:
-            return pickle.dumps(value, protocol=5)
-        except Exception as error:  # __reduce__ is the value's own code
-            reason = f"it cannot be pickled ({error}); convert it first"
-            raise EncodeError(reason, value_type=_type_name(value), codec=self.name) from error
+        return pickle.dumps(value, protocol=5)
 
     def decode(self, data: bytes) -> Any:
         return pickle.loads(data)  # noqa: S301 - the caller asked for it when opening the file
@@ -137,15 +121,24 @@ class Bytes:
     """Bytes as they are."""
 
     name = "bytes"
+    takes_more = 'codec="json" takes plain values'
 
     def encode(self, value: Any) -> bytes:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value)
-        reason = 'it takes bytes only; codec="json" takes plain values'
-        raise EncodeError(reason, value_type=_type_name(value), codec=self.name)
+        raise TypeError("it takes bytes only")
 
     def decode(self, data: bytes) -> bytes:
         return data
+
+
+def unencodable(codec: Codec, value: Any, error: Exception) -> EncodeError:
+    """What to raise in place of the `error` that a codec raised for a value."""
+    if isinstance(error, EncodeError):
+        return error
+    advice = getattr(codec, "takes_more", "convert it first")
+    reason = f"{error or type(error).__name__}; {advice}"
+    return EncodeError(reason, value_type=_type_name(value), codec=codec.name)
 
 
 _BY_NAME: dict[str, Callable[[], Codec]] = {"json": Json, "msgpack": Msgpack, "pickle": Pickle, "bytes": Bytes}

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from pqlog import batches, clients, history, producer
-from pqlog.codecs import Codec, codec_for
+from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, ReadOnlyError, UnknownTopicError
 from pqlog.history import History, Source, Time
 from pqlog.message import Message
-from pqlog.store.api import Engine, Entry, Moved, Span, TopicInfo
+from pqlog.store.api import Engine, Moved, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
     from pqlog.store.api import ClientInfo
@@ -91,16 +91,18 @@ class Topic(history.Readable):
         """
         codec = self._codec or self._unwritable()
         try:
-            data = producer.encode(codec, value)
-        except EncodeError as error:
-            raise self._placed(error) from error.__cause__
+            data = codec.encode(value)
+        except Exception as error:
+            raise self._placed(unencodable(codec, value, error)) from error
+        if type(data) is not bytes:
+            producer.check_encoded(codec, data)
         if key is not None:
             producer.check_key(key)
         text = producer.header_text(headers) if headers else None
         if id is None:
             return self._engine.append_one(self._info, data, key, text)
         producer.check_id(id)
-        return self._engine.append(self._info, [[Entry(data, key, text)]], id).first
+        return self._engine.append(self._info, [Singles([data], [key], text)], id).first
 
     def put_many(
         self,

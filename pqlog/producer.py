@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import msgspec
 
 from pqlog import extras
-from pqlog.codecs import Codec
-from pqlog.errors import ArgumentError, EncodeError
-from pqlog.store.api import Entry
+from pqlog.codecs import Codec, unencodable
+from pqlog.errors import ArgumentError
+from pqlog.store.api import Chunk, Segment, Singles
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20
 """Of a `put_many` as much is held encoded in memory; what is beyond waits in a temporary file for its transaction."""
 
 
-def encode(codec: Codec, value: Any) -> bytes:
-    """A value's bytes, checked: a codec of the user's may do anything."""
-    data = codec.encode(value)
+def check_encoded(codec: Codec, data: Any) -> None:
+    """A codec of the user's may do anything."""
     if type(data) is not bytes:
         raise ArgumentError(f"the codec {codec.name!r} encodes to {type(data).__name__}, not to bytes")
-    return data
 
 
 def check_key(key: Any) -> str | None:
@@ -67,7 +65,7 @@ def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str
     try:
         if is_frame(values):
             for segment in extras.load("frames").segments(values, key, text):
-                spool.add([segment])
+                spool.add(segment)
             return spool
         if isinstance(values, Mapping) or not isinstance(values, Iterable):
             raise ArgumentError(
@@ -82,21 +80,17 @@ def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str
     return spool
 
 
-def _encode_chunk(
-    codec: Codec, chunk: Sequence[Any], field: str | None, headers: str | None, before: int
-) -> list[Entry]:
+def _encode_chunk(codec: Codec, chunk: Sequence[Any], field: str | None, headers: str | None, before: int) -> Singles:
     data: list[bytes] = []
     try:
         data.extend(map(codec.encode, chunk))  # extend keeps what came before an error, which tells which value it was
-    except EncodeError as error:
-        raise error.placed(index=before + len(data)) from error.__cause__
+    except Exception as error:
+        refused = unencodable(codec, chunk[len(data)], error)
+        raise refused.placed(index=before + len(data)) from error
     if set(map(type, data)) != {bytes}:
-        for value in chunk:
-            encode(codec, value)
-    if field is None:
-        return [Entry(value, None, headers) for value in data]
-    keys = [_field(value, field) for value in chunk]
-    return [Entry(value, key, headers) for value, key in zip(data, keys, strict=True)]
+        for one in data:
+            check_encoded(codec, one)
+    return Singles(data, None if field is None else [_field(value, field) for value in chunk], headers)
 
 
 def _field(value: Any, field: str) -> str | None:
@@ -108,34 +102,38 @@ def _field(value: Any, field: str) -> str | None:
 
 
 class Spool:
-    """Chunks of entries, to be read as often as it takes: in memory, the rest in a temporary file."""
+    """Chunks, to be read as often as it takes: in memory, the rest in a temporary file."""
 
     def __init__(self) -> None:
         self.messages = 0
-        self._chunks: list[list[Entry]] = []
+        self._chunks: list[Chunk] = []
         self._bytes = 0
         self._file: IO[bytes] | None = None
-        self._sizes: list[int] = []
+        self._filed: list[tuple[int, type]] = []
 
-    def add(self, chunk: list[Entry]) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Append a chunk."""
-        self.messages += sum(entry.rows or 1 for entry in chunk) if chunk[0].rows is not None else len(chunk)
-        self._bytes += sum([len(entry.value) for entry in chunk])
+        if isinstance(chunk, Segment):
+            self.messages += chunk.rows
+            self._bytes += len(chunk.value)
+        else:
+            self.messages += len(chunk.values)
+            self._bytes += sum(map(len, chunk.values))
         if self._bytes <= MEMORY_BYTES:
             self._chunks.append(chunk)
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="pqlog-")  # noqa: SIM115 - closed with the spool
         data = msgspec.msgpack.encode(chunk)
-        self._sizes.append(len(data))
+        self._filed.append((len(data), type(chunk)))
         self._file.write(data)
 
-    def __iter__(self) -> Iterator[list[Entry]]:
+    def __iter__(self) -> Iterator[Chunk]:
         yield from self._chunks
         if self._file is not None:
             self._file.seek(0)
-            for size in self._sizes:
-                yield _decode_chunk(self._file.read(size))
+            for size, kind in self._filed:
+                yield _DECODE[kind](self._file.read(size))
 
     def close(self) -> None:
         """Give the temporary file back."""
@@ -143,4 +141,6 @@ class Spool:
             self._file.close()
 
 
-_decode_chunk = msgspec.msgpack.Decoder(list[Entry]).decode
+_DECODE: dict[type, Callable[[bytes], Any]] = {
+    kind: msgspec.msgpack.Decoder(kind).decode for kind in (Singles, Segment)
+}

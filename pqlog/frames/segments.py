@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError
-from pqlog.store.api import Entry, Row
+from pqlog.store.api import Row, Segment
 
 ROWS = 65_536
 """Messages in a segment at most: what one reader decodes to get at a single one."""
@@ -17,7 +17,7 @@ ROWS = 65_536
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
-def segments(frame: Any, key: str | None, headers: str | None) -> Iterator[Entry]:
+def segments(frame: Any, key: str | None, headers: str | None) -> Iterator[Segment]:
     """The segments of a pandas, polars or Arrow frame.
 
     Parameters
@@ -42,7 +42,7 @@ def segments(frame: Any, key: str | None, headers: str | None) -> Iterator[Entry
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema, options=_OPTIONS) as writer:
             writer.write_batch(batch)
-        yield Entry(sink.getvalue().to_pybytes(), key, headers, batch.num_rows)
+        yield Segment(sink.getvalue().to_pybytes(), batch.num_rows, key, headers)
 
 
 def _table(frame: Any) -> pa.Table:

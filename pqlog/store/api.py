@@ -12,15 +12,29 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
-class Entry(NamedTuple):
-    """A row to append, encoded."""
+class Singles(NamedTuple):
+    """Single messages to append, encoded: a row each."""
+
+    values: Sequence[bytes]
+    keys: Sequence[str | None] | None = None
+    """As many as there are values, or None if no message has one."""
+    headers: str | None = None
+    """JSON text of a dict of str, the same for all."""
+
+
+class Segment(NamedTuple):
+    """The messages of a frame to append, as one row."""
 
     value: bytes
+    rows: int
+    """How many messages it has."""
     key: str | None = None
+    """The name of the field that is its messages' key."""
     headers: str | None = None
-    """JSON text of a dict of str."""
-    rows: int | None = None
-    """How many messages a segment has; None for a single message. A segment's `key` names the field that is its key."""
+    """As for `Singles`."""
+
+
+Chunk = Singles | Segment
 
 
 class Row(NamedTuple):
@@ -163,8 +177,8 @@ class Engine(Protocol):
         """Put one single message; its offset."""
         ...
 
-    def append(self, topic: TopicInfo, entries: Iterable[Sequence[Entry]], id: str | None = None) -> Span:
-        """Put chunks of entries in one transaction; with an `id` that was used before, only say where they went."""
+    def append(self, topic: TopicInfo, chunks: Iterable[Chunk], id: str | None = None) -> Span:
+        """Put everything in one transaction; with an `id` that was used before, only say where they went."""
         ...
 
     def find_id(self, topic: TopicInfo, id: str) -> Span | None:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import pqlog
-from pqlog.store.api import Entry, Moved, Span
+from pqlog.store.api import Moved, Segment, Singles, Span
 from pqlog.store.sqlite.engine import SqliteEngine
 
 
@@ -30,13 +30,13 @@ def topic(engine):
 
 
 def singles(*values, key=None):
-    return [Entry(value, key) for value in values]
+    return Singles(values, None if key is None else [key] * len(values))
 
 
 def fill(engine, topic):
     """Three single messages, a segment of four, one more: offsets 1 to 8."""
     engine.append(topic, [singles(b"1", b"2", b"3")])
-    engine.append(topic, [[Entry(b"segment", None, None, 4)]])
+    engine.append(topic, [Segment(b"segment", 4)])
     engine.append_one(topic, b"8", "k", None)
 
 
@@ -49,7 +49,7 @@ def test_topics_are_made_once(engine):
 def test_offsets_ascend_over_all_ways_of_putting(engine, topic):
     assert engine.append_one(topic, b"1", None, None) == 1
     assert engine.append(topic, [singles(b"2", b"3"), singles(b"4", key="k")]) == Span(2, 5)
-    assert engine.append(topic, [[Entry(b"segment", None, None, 10)], [Entry(b"segment", None, None, 5)]]) == Span(5, 20)
+    assert engine.append(topic, [Segment(b"segment", 10), Segment(b"segment", 5)]) == Span(5, 20)
     assert engine.append_one(topic, b"20", None, None) == 20
     assert engine.span(topic) == Span(1, 21)
 

@@ -17,7 +17,7 @@ from pqlog.message import from_micros
 def clock(times):
     """The engine's clock shows one of `times` after the other; real clocks are set back too."""
     shown = iter(times)
-    with mock.patch("pqlog.store.sqlite.claims.now_micros", lambda: next(shown)):
+    with mock.patch("pqlog.store.sqlite.claims.now_micros", side_effect=shown):
         yield
 
 

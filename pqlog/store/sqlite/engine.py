@@ -13,13 +13,13 @@ from typing import TypeVar
 import apsw
 
 from pqlog import errors
-from pqlog.store.api import Claim, ClientInfo, Entry, Lines, Moved, Row, Span, TopicInfo
+from pqlog.store.api import Chunk, Claim, ClientInfo, Lines, Moved, Row, Segment, Singles, Span, TopicInfo
 from pqlog.store.sqlite import claims, connections, reader, schema, statements
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.watch import Watch
-from pqlog.store.sqlite.writer import Job, Transaction, Writer
+from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 
 T = TypeVar("T")
 
@@ -56,7 +56,6 @@ class SqliteEngine:
         self._pid = os.getpid()
         self._forked = False
         self._closed = False
-        self._refuses_writes = mode == "r"
         self._closing = threading.Lock()
         self._unsettled = False
         self._place: Place | None = None
@@ -73,9 +72,9 @@ class SqliteEngine:
             raise ours from (None if ours is error else error)
         self._readers = 1 if self._in_memory else READERS
         self._pool = connections.Pool(self._reader, self._readers, path)
-        # A database in memory has one connection for all.
-        self._guard = self._pool.places if self._in_memory else threading.Lock()
-        self._writer = Writer(self._db, self._guard, path, self._before, self._watch.notify, self._failed)
+        guard = self._pool.places if self._in_memory else None  # a database in memory has one connection for all
+        self._writer = Writer(self._db, guard, path, self._before, self._watch.notify, self._failed)
+        self._write = self._writer.submit if mode == "w" else self._refuse
         _open_engines.add(self)
 
     # opening and closing
@@ -172,7 +171,8 @@ class SqliteEngine:
         with self._closing:
             if self._closed:
                 return
-            self._closed = self._refuses_writes = True
+            self._closed = True
+            self._write = self._refuse
             self._watch.close()
             self._writer.close()
             self._pool.close(self._readers)
@@ -183,7 +183,8 @@ class SqliteEngine:
 
     def forked(self) -> None:
         """In a forked child: never touch the parent's connections again, nor close them."""
-        self._forked = self._refuses_writes = True
+        self._forked = True
+        self._write = self._refuse
         connections.leak(self._db)
         self._pool.leak()
 
@@ -200,15 +201,17 @@ class SqliteEngine:
 
     # the file below
 
-    def _before(self, db: apsw.Connection) -> None:
+    def _before(self) -> None:
         """Before each transaction: no promise on a file that is not there any more, nor on what a failed sync left."""
         if self._place is not None and not self._place.unchanged():
             raise errors.MovedError(
                 f"{self.path} or its -wal was moved, replaced or deleted while it was open: "
                 f"nothing more is put; close the log, put the files back together, and open it again"
             )
+        if self._db.in_transaction:  # Ctrl-C struck between a commit's failure and its end
+            self._db.execute("ROLLBACK")
         if self._unsettled:
-            connections.settle(db, self.path, self._timeout_s)
+            connections.settle(self._db, self.path, self._timeout_s)
             self._unsettled = False
 
     def _failed(self, error: Exception) -> None:
@@ -218,16 +221,21 @@ class SqliteEngine:
         if isinstance(error, (apsw.IOError, apsw.FullError)):
             self._unsettled = True
 
-    def _write(self, job: Job[T]) -> T:
-        if self._refuses_writes:
-            self._check_open()
-            raise errors.ReadOnlyError(f'{self.path} was opened with mode="r": open it without to write')
-        return self._writer.submit(job)
+    def _refuse(self, job: Job[T]) -> T:
+        """In place of the writer's `submit`, where nothing can be written."""
+        self._check_open()
+        raise errors.ReadOnlyError(f'{self.path} was opened with mode="r": open it without to write')
 
     @contextmanager
     def _read(self) -> Iterator[apsw.Connection]:
         self._check_open()
         with self._pool.borrow() as db:
+            yield db
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[apsw.Connection]:
+        """For several questions that must agree with each other."""
+        with self._read() as db, db:
             yield db
 
     # topics
@@ -255,7 +263,7 @@ class SqliteEngine:
                 db.execute(statement.format(id=info.id))
             return info
 
-        return self._write(Job(make))
+        return self._write(Task(make))
 
     def _table(self, topic: TopicInfo) -> Table:
         table = self._tables.get(topic.id)
@@ -265,7 +273,7 @@ class SqliteEngine:
 
     # putting
 
-    def append(self, topic: TopicInfo, entries: Iterable[Sequence[Entry]], id: str | None = None) -> Span:
+    def append(self, topic: TopicInfo, chunks: Iterable[Chunk], id: str | None = None) -> Span:
         table = self._table(topic)
 
         def put(transaction: Transaction) -> Span:
@@ -277,17 +285,18 @@ class SqliteEngine:
             first, earliest = transaction.tail(table)
             now = max(earliest, claims.now_micros())
             stop = first
-            for chunk in entries:
+            for chunk in chunks:
                 stop = _insert(db, table, stop, now, chunk)
             transaction.set_tail(table, stop, now)
             if id is not None:
                 db.execute(statements.PUT_ID, (table.id, id, first, stop))
             return Span(first, stop)
 
-        return self._write(Job(put))
+        return self._write(Task(put))
 
     def append_one(self, topic: TopicInfo, value: bytes, key: str | None, headers: str | None) -> int:
-        return self._write(Put(self._table(topic), value, key, headers))
+        table = self._tables.get(topic.id) or self._table(topic)
+        return self._write(Put(table, value, key, headers))
 
     def find_id(self, topic: TopicInfo, id: str) -> Span | None:
         with self._read() as db:
@@ -309,7 +318,7 @@ class SqliteEngine:
             return reader.count(db, self._table(topic), span)
 
     def offset_at(self, topic: TopicInfo, time: int) -> int:
-        with self._read() as db, db:  # one snapshot for all its questions
+        with self._snapshot() as db:
             return reader.offset_at(db, self._table(topic), time)
 
     def read(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int, key: str | None = None) -> list[Row]:
@@ -319,7 +328,7 @@ class SqliteEngine:
     def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
         if topic.codec != "json":
             return None
-        with self._read() as db, db:
+        with self._snapshot() as db:
             return reader.read_lines(db, self._table(topic), span, rows, max_bytes)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
@@ -344,7 +353,7 @@ class SqliteEngine:
         if found is not None:
             return found
         table = self._table(topic)
-        return self._write(Job(lambda transaction: claims.join(transaction.db, table, client, start)))
+        return self._write(Task(lambda transaction: claims.join(transaction.db, table, client, start)))
 
     def acknowledge(self, topic: TopicInfo, client: str, offset: int, epoch: int) -> bool:
         return self._write(Acknowledge(self._table(topic), client, offset, epoch))
@@ -355,15 +364,15 @@ class SqliteEngine:
 
     def seek(self, topic: TopicInfo, client: str, to: int) -> Moved:
         table = self._table(topic)
-        return self._write(Job(lambda transaction: claims.seek(transaction.db, table, client, to)))
+        return self._write(Task(lambda transaction: claims.seek(transaction.db, table, client, to)))
 
     def delete_client(self, topic: TopicInfo, client: str) -> bool:
         table = self._table(topic)
-        return self._write(Job(lambda transaction: claims.delete(transaction.db, table, client)))
+        return self._write(Task(lambda transaction: claims.delete(transaction.db, table, client)))
 
     def advance(self, topic: TopicInfo, client: str, done: Claim | None, size: int) -> Claim | None:
         table = self._table(topic)
-        return self._write(Job(lambda transaction: claims.advance(transaction.db, table, client, done, size)))
+        return self._write(Task(lambda transaction: claims.advance(transaction.db, table, client, done, size)))
 
     # keeping
 
@@ -405,10 +414,10 @@ class SqliteEngine:
                 db.execute(f"PRAGMA incremental_vacuum({TRIM_STEP})").fetchall()
             return free
 
-        trimmed = self._write(Job(mark))
-        while self._write(Job(drop)):
+        trimmed = self._write(Task(mark))
+        while self._write(Task(drop)):
             pass
-        while self._write(Job(give_back)) > TRIM_STEP:
+        while self._write(Task(give_back)) > TRIM_STEP:
             pass
         self._checkpoint()
         return trimmed
@@ -416,9 +425,8 @@ class SqliteEngine:
     def _checkpoint(self) -> None:
         """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
         if not self._in_memory:
-            with self._guard, connections.translated(self.path):
-                self._check_open()
-                self._db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with self._writer.pause() as db, connections.translated(self.path):
+                db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def backup(self, path: str) -> None:
         self._check_open()
@@ -447,36 +455,49 @@ class SqliteEngine:
         return sum(os.stat(name).st_size for name in (self.path, self.path + "-wal") if os.path.exists(name))
 
 
+# Another process was there before; or one of the values is at fault, and a transaction will say which.
+_NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+
+
 class Put(Job[int]):
     """A put of one message: several are one insertion."""
 
-    __slots__ = ("headers", "key", "value")
-
     def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
-        super().__init__(self._put)
         self.kin = table
         self.value, self.key, self.headers = value, key, headers
 
-    def _put(self, transaction: Transaction) -> int:
+    def run(self, transaction: Transaction) -> int:
         offset, earliest = transaction.tail(self.kin)
         now = max(earliest, claims.now_micros())
         transaction.db.execute(self.kin.put, (offset, now, self.key, self.headers, self.value, None))
         transaction.set_tail(self.kin, offset + 1, now)
         return offset
 
+    def alone(self, db: apsw.Connection) -> int | None:
+        table = self.kin
+        offset, now = table.tail or table.read_tail(db)
+        now = max(now, claims.now_micros())
+        try:
+            db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, None))
+        except _NOT_THERE:
+            table.tail = None
+            return None
+        table.tail = (offset + 1, now)
+        return offset  # type: ignore[no-any-return]
+
     def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
         table = self.kin
         first, earliest = table.tail or table.read_tail(db)
         now = max(earliest, claims.now_micros())
-        bindings: list[object] = []
         stop = first
+        bindings: list[object] = []
         for job in jobs:
             bindings += (stop, now, job.key, job.headers, job.value, None)
             stop += 1
         try:
             db.execute(table.put_remembered(stop - first), bindings)
-        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError):
-            table.tail = None  # another process was there before; or one of the values is at fault: see which
+        except _NOT_THERE:
+            table.tail = None
             return None
         table.tail = (stop, now)
         return list(range(first, stop))
@@ -485,23 +506,19 @@ class Put(Job[int]):
 class Acknowledge(Job[bool]):
     """An acknowledgement of one client."""
 
-    __slots__ = ("client", "epoch", "offset")
-
     def __init__(self, table: Table, client: str, offset: int, epoch: int) -> None:
-        super().__init__(self._acknowledge)
-        self.kin = (table,)
+        self.table = table
+        self.kin = (table,)  # of no other job: each has a client of its own
         self.client, self.offset, self.epoch = client, offset, epoch
 
-    def _acknowledge(self, transaction: Transaction) -> bool:
-        return claims.acknowledge(transaction.db, self.kin[0], self.client, self.offset, self.epoch)
+    def run(self, transaction: Transaction) -> bool:
+        return claims.acknowledge(transaction.db, self.table, self.client, self.offset, self.epoch)
 
-    def together(self, db: apsw.Connection, jobs: Sequence[Job[bool]]) -> list[bool] | None:
-        if len(jobs) > 1:
-            return None
-        id = self.kin[0].id
+    def alone(self, db: apsw.Connection) -> bool | None:
+        id = self.table.id
         who = (id, self.client)
         db.execute(statements.ACKNOWLEDGE_UNCLAIMED, (self.offset + 1, claims.now_micros(), *who, self.epoch, *who))
-        return [True] if db.changes() else None
+        return True if db.changes() else None
 
 
 def apsw_uri(path: str) -> str:
@@ -516,31 +533,27 @@ def _writable(folder: str) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _insert(db: apsw.Connection, table: Table, stop: int, now: int, chunk: Sequence[Entry]) -> int:
+def _insert(db: apsw.Connection, table: Table, stop: int, now: int, chunk: Chunk) -> int:
     """Insert a chunk from the offset `stop` on; the new stop. Takes the fastest way that fits the chunk."""
-    head = chunk[0]
-    if head.rows is not None:
-        for value, key, headers, rows in chunk:
-            assert rows is not None
-            db.execute(table.put_segment, (stop, now, key, headers, value, rows))
-            stop += rows
-        return stop
-    if len(chunk) > 1 and all(entry.key is None and entry.headers == head.headers for entry in chunk):
-        values = apsw.carray(tuple(entry.value for entry in chunk))
-        db.execute(table.put_array, (stop, now, head.headers, values))
-        return stop + len(chunk)
-    whole = len(chunk) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
-    db.executemany(table.put_rows(ROWS_A_STATEMENT), _bindings(chunk[:whole], stop, now, ROWS_A_STATEMENT))
-    db.executemany(table.put, _bindings(chunk[whole:], stop + whole, now, 1))
-    return stop + len(chunk)
+    if isinstance(chunk, Segment):
+        db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, chunk.rows))
+        return stop + chunk.rows
+    count = len(chunk.values)
+    if chunk.keys is None:
+        db.execute(table.put_array, (stop, now, chunk.headers, apsw.carray(tuple(chunk.values))))
+    else:
+        whole = count // ROWS_A_STATEMENT * ROWS_A_STATEMENT
+        db.executemany(table.put_rows(ROWS_A_STATEMENT), _bindings(chunk, range(whole), stop, now, ROWS_A_STATEMENT))
+        db.executemany(table.put, _bindings(chunk, range(whole, count), stop, now, 1))
+    return stop + count
 
 
-def _bindings(chunk: Sequence[Entry], offset: int, now: int, rows: int) -> Iterator[list[object]]:
-    for start in range(0, len(chunk), rows):
+def _bindings(chunk: Singles, which: range, stop: int, now: int, rows: int) -> Iterator[list[object]]:
+    assert chunk.keys is not None
+    for start in which[::rows]:
         bindings: list[object] = []
-        for value, key, headers, _ in chunk[start : start + rows]:
-            bindings += (offset, now, key, headers, value, None)
-            offset += 1
+        for index in range(start, start + rows):
+            bindings += (stop + index, now, chunk.keys[index], chunk.headers, chunk.values[index], None)
         yield bindings
 
 

@@ -54,6 +54,7 @@ class Table:
 
         self._put_rows: dict[int, str] = {1: self.put}
         self._put_remembered: dict[int, str] = {}
+        self.put_next = self.put_remembered(1)
 
     def put_rows(self, rows: int) -> str:
         """An insertion of several rows in one statement, which is twice as fast as one each."""
