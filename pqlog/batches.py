@@ -7,9 +7,9 @@ from typing import Any
 
 from pqlog import clients
 from pqlog.errors import ArgumentError
-from pqlog.history import Readable, Source
+from pqlog.history import Readable, Source, Stretch
 from pqlog.message import Message
-from pqlog.store.api import Claim, Span
+from pqlog.store.api import Claim
 
 
 class Batch(Readable):
@@ -50,8 +50,8 @@ class Batch(Readable):
         parts = (self._source.engine.uuid, self.topic, self.client, str(self._claim.epoch), str(self.number))
         return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
 
-    def _extent(self) -> tuple[Source, Span, str | None]:
-        return self._source, self._claim.span, None
+    def _stretch(self) -> Stretch:
+        return Stretch(self._source, self._claim.span)
 
     def __len__(self) -> int:
         return len(self._claim.span)

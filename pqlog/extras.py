@@ -7,7 +7,9 @@ from typing import Any
 
 from pqlog.errors import MissingExtraError
 
-_EXTRA = {"frames": "pandas", "frames.polars": "polars", "notebook": "notebook"}
+_EXTRA = {"frames": "pandas", "export": "pandas", "notebook": "notebook"}
+_OF_PACKAGE = {"polars": "polars"}
+"""Packages that a room loads only for some of what it does, and their extra."""
 
 
 def load(room: str) -> Any:
@@ -29,3 +31,16 @@ def load(room: str) -> Any:
         if error.name is None or error.name.startswith("pqlog"):
             raise
         raise MissingExtraError(error.name, _EXTRA[room]) from error
+
+
+def package(name: str) -> Any:
+    """A package that a room needs for some of what it does."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(name, _OF_PACKAGE.get(name, "pandas")) from error
+
+
+def progress_bar(total: int, what: str) -> Any:
+    """A bar that counts messages: right in a terminal and in a notebook."""
+    return package("tqdm.auto").tqdm(total=total, desc=what, unit=" messages", unit_scale=True)

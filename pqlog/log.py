@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 from pqlog import batches, clients, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, ReadOnlyError, UnknownTopicError
-from pqlog.history import History, Source, Time
+from pqlog.history import History, Source, Stretch, Time
 from pqlog.message import Message
 from pqlog.store.api import Engine, Moved, Singles, Span, TopicInfo
 
@@ -536,8 +536,8 @@ class Topic(history.Readable):
         """
         return History(self._source, start=start, stop=stop, since=since, until=until, key=key)
 
-    def _extent(self) -> tuple[Source, Span, str | None]:
-        return self.history()._extent()
+    def _stretch(self) -> Stretch:
+        return self.history()._stretch()
 
     # keeping
 

@@ -1,6 +1,22 @@
 """Frames: a stretch of a log as a table, and a table as a batch of messages. Needs the extra ``pandas``."""
 
-from pqlog.frames.columns import to_arrow, to_pandas
+from pqlog.frames.live import Live
+from pqlog.frames.pieces import View, latest_runs
 from pqlog.frames.segments import segments, unpack
+from pqlog.frames.tables import chunks, head, schema, tail, to_arrow, to_batches, to_pandas, to_polars
 
-__all__ = ["segments", "to_arrow", "to_pandas", "unpack"]
+__all__ = [
+    "Live",
+    "View",
+    "chunks",
+    "head",
+    "latest_runs",
+    "schema",
+    "segments",
+    "tail",
+    "to_arrow",
+    "to_batches",
+    "to_pandas",
+    "to_polars",
+    "unpack",
+]

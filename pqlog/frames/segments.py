@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError
+from pqlog.frames.parse import json_field, json_texts, python_values
 from pqlog.store.api import Row, Segment
 
 ROWS = 65_536
 """Messages in a segment at most: what one reader decodes to get at a single one."""
+BYTES = 64 << 20
+"""A segment of long values holds fewer messages: what they take in memory stays below this."""
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+_CALL, _START = b"pqlog.call", b"pqlog.row"
+"""In a segment's schema metadata: of which call's frame it is a part, and the number of its first row there."""
+
+
+# putting
 
 
 def segments(frame: Any, key: str | None, headers: str | None) -> Iterator[Segment]:
-    """The segments of a pandas, polars or Arrow frame.
+    """The segments of a frame.
 
     Parameters
     ----------
-    frame : object with ``__arrow_c_stream__``
+    frame : pandas.DataFrame, or object with ``__arrow_c_stream__``
+        The latter is read as a stream: it need not fit into memory.
     key : str or None
         The field that is each message's key.
     headers : str or None
@@ -33,51 +44,164 @@ def segments(frame: Any, key: str | None, headers: str | None) -> Iterator[Segme
     EncodeError
         A column has objects that Arrow has no type for.
     ArgumentError
-        There is no field `key`.
+        There is no field `key`, or the columns' names are not distinct.
     """
-    table = _table(frame)
-    if key is not None and key not in table.schema.names:
-        raise ArgumentError(f"key={key!r} is no field of the frame: it has {', '.join(map(repr, table.schema.names))}")
-    for batch in table.combine_chunks().to_batches(max_chunksize=ROWS):
+    reader = _stream(frame)
+    names = reader.schema.names
+    if key is not None and key not in names:
+        raise ArgumentError(f"key={key!r} is no field of the frame: it has {', '.join(map(repr, names))}")
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
+    call = secrets.token_hex(8).encode()
+    start = 0
+    for part in _parts(reader):
+        metadata = {**(reader.schema.metadata or {}), _CALL: call, _START: b"%d" % start}
+        part = part.replace_schema_metadata(metadata)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema, options=_OPTIONS) as writer:
-            writer.write_batch(batch)
-        yield Segment(sink.getvalue().to_pybytes(), batch.num_rows, key, headers)
+        with pa.ipc.new_stream(sink, part.schema, options=_OPTIONS) as writer:
+            writer.write_table(part)
+        yield Segment(sink.getvalue().to_pybytes(), part.num_rows, key, headers)
+        start += part.num_rows
 
 
-def _table(frame: Any) -> pa.Table:
+def _stream(frame: Any) -> pa.RecordBatchReader:
     if type(frame).__module__.partition(".")[0] == "pandas":
-        if frame.columns.nlevels > 1:
-            raise ArgumentError("the frame has columns of several levels: flatten their names first")
-        try:
-            return pa.Table.from_pandas(frame)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            reason = f"{'; '.join(map(str, error.args))}. Convert that column, or put frame.to_dict('records')"
-            raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
-    return pa.table(frame)
+        return _from_pandas(frame).to_reader()
+    return pa.RecordBatchReader.from_stream(frame)
 
 
-def read(row: Row, topic: str) -> pa.Table:
-    """The part of a segment that was asked for."""
+def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """What a reader gives, in tables of a segment's size."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in reader:
+        most = max(1, min(ROWS, batch.num_rows * BYTES // max(1, batch.nbytes)))
+        for first in range(0, batch.num_rows, most):
+            part = batch.slice(first, most)
+            if rows and rows + part.num_rows > most:
+                yield pa.Table.from_batches(waiting).combine_chunks()
+                waiting, rows = [], 0
+            waiting.append(part)
+            rows += part.num_rows
+    if rows:
+        yield pa.Table.from_batches(waiting).combine_chunks()
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    if frame.columns.nlevels > 1:
+        raise ArgumentError("the frame has columns of several levels: flatten their names first")
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()].unique().tolist()
+        raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
+    texts: dict[int, pa.Array] = {}
+    plain = frame
+    for position, dtype in enumerate(frame.dtypes):
+        text = _json_column(frame.iloc[:, position]) if dtype.kind == "O" else None
+        if text is not None:
+            if plain is frame:
+                plain = frame.copy(deep=False)
+            plain.isetitem(position, None)  # keeps its place, and its dtype in the metadata
+            texts[position] = text
     try:
-        return _open(row.id, row.value).slice(row.skip, row.rows)
+        table = pa.Table.from_pandas(plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        reason = f"{_culprit(plain)}: {error.args[0]}. Convert that column, or put frame.to_dict('records')"
+        raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
+    for position, text in texts.items():
+        table = table.set_column(position, json_field(table.schema.names[position]), text)
+    return table
+
+
+def _json_column(column: Any) -> pa.Array | None:
+    """Objects such as lists, dicts and mixed values as JSON text, if that gives exactly the same objects back.
+
+    Arrow would give lists back as arrays, and dicts with each other's keys; and it has no type for mixed values.
+    """
+    values = column.tolist()
+    kinds = {type(value) for value in values} - {type(None)}
+    if not kinds or kinds == {str} or not kinds <= {str, bool, int, float, list, dict}:
+        return None
+    return json_texts(values)
+
+
+def _culprit(frame: Any) -> str:
+    """Which column it is that Arrow cannot take."""
+    for name in frame.columns:
+        try:
+            pa.array(frame[name], from_pandas=True)
+        except (pa.ArrowException, OverflowError):
+            return f"column {name!r}"
+    return "the index"
+
+
+# getting
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Of which call's frame a table is a part."""
+
+    call: bytes
+    start: int
+    """The number of its first row there."""
+
+
+def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Table:
+    """The part of a segment that was asked for; of its columns those, if given."""
+    wanted = None if columns is None else columns | ({row.key} if row.key is not None else set())
+    try:
+        return _open(row.id, row.value, wanted).slice(row.skip, row.rows)
     except (pa.ArrowException, OSError) as error:
         raise DecodeError(topic, row.offset, f"its segment is damaged: {error}") from error
 
 
 @functools.lru_cache(maxsize=2)
-def _open(id: int, value: bytes) -> pa.Table:
-    return pa.ipc.open_stream(value).read_all()
+def _open(id: int, value: bytes, columns: frozenset[str] | None) -> pa.Table:
+    reader = pa.ipc.open_stream(value)
+    if columns is not None:
+        which = [i for i, name in enumerate(reader.schema.names) if name in columns]
+        if len(which) < len(reader.schema.names):
+            if not which:
+                which = [0]  # an empty list would mean all
+            reader = pa.ipc.open_stream(value, options=pa.ipc.IpcReadOptions(included_fields=which))
+    return reader.read_all()
+
+
+def origin(table: pa.Table, row: Row) -> Origin | None:
+    """Where a table that was read from `row` comes from."""
+    metadata = table.schema.metadata or {}
+    if _CALL not in metadata:
+        return None
+    return Origin(metadata[_CALL], int(metadata[_START]) + row.skip)
+
+
+def field_names(table: pa.Table) -> dict[str, str]:
+    """The columns of a segment, and the names of the fields that they are: an index without a name is ``index``."""
+    names: dict[str, str] = {}
+    for name in table.schema.names:
+        level = name.removeprefix("__index_level_").removesuffix("__")
+        plain = name
+        if name != level and level.isdigit():
+            plain = "index" if level == "0" else f"index_{level}"
+            while plain in table.schema.names or plain in names.values():
+                plain += "_"
+        names[name] = plain
+    return names
 
 
 def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[Any]]:
     """The keys (None if it has none) and the values, as dicts, of a segment's part."""
     table = read(row, topic)
     keys = None if row.key is None else text_keys(table.column(row.key)).to_pylist()
-    fields = [name for name in table.schema.names if not name.startswith("__index_level_")]
-    return keys, table.select(fields).to_pylist()
+    names = field_names(table)
+    columns = [python_values(column, field) for field, column in zip(table.schema, table.columns, strict=True)]
+    fields = list(names.values())
+    return keys, [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def text_keys(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A key column as text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     return column if pa.types.is_string(column.type) else column.cast(pa.string())

@@ -190,8 +190,8 @@ class Engine(Protocol):
         """The offsets that are kept."""
         ...
 
-    def from_end(self, topic: TopicInfo, messages: int) -> int:
-        """The offset with that many messages from it on, or the first that is kept."""
+    def from_end(self, topic: TopicInfo, messages: int, span: Span | None = None) -> int:
+        """The offset with that many messages from it on, or the first: of what is kept, or of a span of it."""
         ...
 
     def count(self, topic: TopicInfo, span: Span) -> int:

@@ -309,8 +309,8 @@ class SqliteEngine:
         with self._read() as db:
             return reader.span(db, self._table(topic))
 
-    def from_end(self, topic: TopicInfo, messages: int) -> int:
-        kept = self.span(topic)
+    def from_end(self, topic: TopicInfo, messages: int, span: Span | None = None) -> int:
+        kept = span or self.span(topic)
         return max(kept.first, kept.stop - messages)
 
     def count(self, topic: TopicInfo, span: Span) -> int:

@@ -58,7 +58,7 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
         stop = min(stop, segment[0])
     stop = min(stop, first + rows)
     while True:
-        count, size, earliest, latest, keys = row(db.execute(table.measure_lines, (first, stop, stop - first)))
+        count, size, earliest, latest, keys = row(db.execute(table.measure_lines, (first, stop)))
         if not count:
             return None
         if count == 1 or size <= max_bytes:

@@ -37,10 +37,13 @@ ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
 
 NEXT_SEGMENT = "SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset >= ? ORDER BY offset LIMIT 1"
 
-# How many of the next single messages there are, how large, and whether time, key and headers vary.
+# How many of the next single messages there are, how large, their first and last time, and how many have a key.
 MEASURE_LINES = """
-SELECT count(*), sum(octet_length(value)), min(time), max(time), count(key) FROM
-    (SELECT time, key, value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?)
+SELECT count(*), sum(octet_length(value)),
+    (SELECT time FROM {m} WHERE offset >= ?1 ORDER BY offset LIMIT 1),
+    (SELECT time FROM {m} WHERE offset < ?2 ORDER BY offset DESC LIMIT 1),
+    count(key)
+FROM {m} WHERE offset >= ?1 AND offset < ?2
 """
 LINES = """
 SELECT CAST(group_concat(value, char(10)) AS BLOB) FROM
