@@ -34,7 +34,7 @@ from pqlog.errors import (
     UnsafeStorageError,
 )
 from pqlog.history import History
-from pqlog.log import Log, Topic, open
+from pqlog.log import Log, Topic, open, read_log
 from pqlog.message import Message
 from pqlog.store.api import Moved
 
@@ -77,6 +77,7 @@ __all__ = [
     "UnknownTopicError",
     "UnsafeStorageError",
     "open",
+    "read_log",
 ]
 
 __version__ = "0.1.0"

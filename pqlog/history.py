@@ -450,7 +450,8 @@ class Readable:
         rows_per_file : int
             The range of offsets of a file.
         partition_by : str or sequence of str
-            Fields whose values become folders, ``city=Brno/``, as Hive, DuckDB, Polars and pandas read them.
+            Fields whose values become folders, ``city=Brno/``, as Hive, DuckDB, Polars and pandas read them. Where
+            some messages have none (``city=__HIVE_DEFAULT_PARTITION__/``), pandas needs ``partitioning=None``.
         columns, flatten, times, progress
             As for `to_pandas`.
 

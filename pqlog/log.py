@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
@@ -16,6 +16,8 @@ from pqlog.message import Message
 from pqlog.store.api import Engine, Moved, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
+    import pandas
+
     from pqlog.store.api import ClientInfo
 
 TIMEOUT_S = 30.0
@@ -733,6 +735,65 @@ def open(
         engine.close()
         raise
     return Log(file if file == ":memory:" else str(Path(file)), engine, info, found, mode == "w")
+
+
+def read_log(
+    path: str | os.PathLike[str],
+    topic: str = "main",
+    columns: Sequence[str] | None = None,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    key: str | None = None,
+    codec: str | Codec | None = None,
+    flatten: bool = False,
+    meta: bool = True,
+    times: Sequence[str] = (),
+    dtype_backend: str | None = None,
+    progress: bool = False,
+) -> pandas.DataFrame:
+    """Read a topic of a file into a pandas frame, in the manner of ``pandas.read_sql``; the file is not changed.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    topic : str
+        The topic.
+    start, stop, since, until, key
+        As for `Topic.history`.
+    codec
+        As for `pqlog.open`: a pickle topic must be asked for.
+    columns, flatten, meta, times, dtype_backend, progress
+        As for `Topic.to_pandas`.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    StoreError
+        There is no such file, or it is no log.
+    UnknownTopicError
+        The file has no such topic.
+
+    Examples
+    --------
+    >>> import pathlib, pqlog, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "events.db")
+    >>> with pqlog.open(path) as log:
+    ...     log.put_many({"n": n} for n in range(5))
+    range(1, 6)
+    >>> pqlog.read_log(path, columns=["n"], start=-2)["n"].tolist()
+    [3, 4]
+    """
+    with open(path, topic, codec, mode="r") as log:
+        return log.history(start, stop, since, until, key).to_pandas(
+            columns, flatten=flatten, meta=meta, times=times, dtype_backend=dtype_backend, progress=progress
+        )
 
 
 def _topic(

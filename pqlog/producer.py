@@ -64,7 +64,7 @@ def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str
     spool = Spool()
     try:
         if is_frame(values):
-            for segment in extras.load("frames").segments(values, key, text):
+            for segment in extras.load("frames").segments_of(values, key, text):
                 spool.add(segment)
             return spool
         if isinstance(values, Mapping) or not isinstance(values, Iterable):

@@ -12,6 +12,7 @@ ROOT = Path(pqlog.__file__).parent
 # From the top down; a module may import its own layer and those below it.
 LAYERS = [
     ["demo"],
+    ["export"],
     ["__init__"],
     ["log"],
     ["batches"],
@@ -42,7 +43,16 @@ def modules():
 
 
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    only_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in only_types:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pqlog"):
             base = node.module.removeprefix("pqlog").lstrip(".")
             for alias in node.names:

@@ -2,7 +2,7 @@
 
 from pqlog.frames.live import Live
 from pqlog.frames.pieces import View, latest_runs
-from pqlog.frames.segments import segments, unpack
+from pqlog.frames.segments import segments_of, unpack
 from pqlog.frames.tables import chunks, head, schema, tail, to_arrow, to_batches, to_pandas, to_polars
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "head",
     "latest_runs",
     "schema",
-    "segments",
+    "segments_of",
     "tail",
     "to_arrow",
     "to_batches",

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
@@ -29,6 +30,8 @@ BLOCK_BYTES = 1 << 20
 EXACT = 2**53
 """Integers below have a double of their own."""
 
+OBJECTS = np.dtype(object)
+"""The dtype of pandas columns of Python objects; that of its text columns has the same kind, but is another."""
 _MARK = b"pqlog"
 _INT64 = range(-(2**63), 2**63)
 

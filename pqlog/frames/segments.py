@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError
-from pqlog.frames.parse import json_field, json_texts, python_values
+from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values
 from pqlog.store.api import Row, Segment
 
 ROWS = 65_536
@@ -20,6 +21,8 @@ BYTES = 64 << 20
 """A segment of long values holds fewer messages: what they take in memory stays below this."""
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+ARROW_DTYPE = "pqlog_arrow_dtype"
+"""In pandas' note of a column: that it had an Arrow dtype."""
 _CALL, _START = b"pqlog.call", b"pqlog.row"
 """In a segment's schema metadata: of which call's frame it is a part, and the number of its first row there."""
 
@@ -27,7 +30,7 @@ _CALL, _START = b"pqlog.call", b"pqlog.row"
 # putting
 
 
-def segments(frame: Any, key: str | None, headers: str | None) -> Iterator[Segment]:
+def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Segment]:
     """The segments of a frame.
 
     Parameters
@@ -97,7 +100,7 @@ def _from_pandas(frame: Any) -> pa.Table:
     texts: dict[int, pa.Array] = {}
     plain = frame
     for position, dtype in enumerate(frame.dtypes):
-        text = _json_column(frame.iloc[:, position]) if dtype.kind == "O" else None
+        text = _json_column(frame.iloc[:, position]) if dtype == OBJECTS else None
         if text is not None:
             if plain is frame:
                 plain = frame.copy(deep=False)
@@ -110,7 +113,20 @@ def _from_pandas(frame: Any) -> pa.Table:
         raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
     for position, text in texts.items():
         table = table.set_column(position, json_field(table.schema.names[position]), text)
-    return table
+    return _with_arrow_dtypes(table, frame)
+
+
+def _with_arrow_dtypes(table: pa.Table, frame: Any) -> pa.Table:
+    """Note which columns had one of pandas' Arrow dtypes: by its name alone, Arrow's text is taken for pandas'."""
+    import pandas as pd
+
+    which = [position for position, dtype in enumerate(frame.dtypes) if isinstance(dtype, pd.ArrowDtype)]
+    if not which:
+        return table
+    notes = json.loads(table.schema.metadata[b"pandas"])
+    for position in which:
+        notes["columns"][position][ARROW_DTYPE] = True
+    return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(notes).encode()})
 
 
 def _json_column(column: Any) -> pa.Array | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pqlog import extras
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse
+from pqlog.frames import parse, segments
 from pqlog.frames.pieces import TIME, Piece, View, pieces
 from pqlog.frames.schema import Facts, conform
 from pqlog.history import Stretch
@@ -164,9 +164,14 @@ def _survey(stretch: Stretch, view: View, meta: bool) -> tuple[list[Piece] | Non
     return kept, layout
 
 
+def layout_of(stretch: Stretch, view: View, meta: bool) -> Layout:
+    """The layout of the stream of a stretch."""
+    return _survey(stretch, view, meta)[1]
+
+
 def schema(stretch: Stretch, view: View, meta: bool) -> pa.Schema:
     """The schema of the stream of a stretch."""
-    return _survey(stretch, view, meta)[1].schema
+    return layout_of(stretch, view, meta).schema
 
 
 def to_batches(stretch: Stretch, view: View, meta: bool, rows: int, progress: bool) -> pa.RecordBatchReader:
@@ -282,14 +287,16 @@ def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: s
             objects[table.schema.names[index]] = _objects(part, field.name)
             table = table.remove_column(index)
     frame = _plain_frame(table, layout, dtype_backend)
+    if not len(table.schema):
+        frame = pd.DataFrame(index=pd.RangeIndex(sum(len(piece.offsets) for piece in part)))
     for name, values in objects.items():
-        frame[name] = values
+        frame[name] = _object_column(values, frame.index)
     order = list(layout.schema.names)
     frame = frame[order] if list(frame.columns) != order else frame
     return frame.set_index("offset") if layout.meta else frame
 
 
-def _objects(part: Sequence[Piece], name: str) -> Any:
+def _objects(part: Sequence[Piece], name: str) -> list[Any]:
     """A column of nested or mixed values as Python objects."""
     values: list[Any] = []
     for piece in part:
@@ -298,14 +305,15 @@ def _objects(part: Sequence[Piece], name: str) -> Any:
             values += [None] * len(piece.offsets)
         else:
             values += parse.python_values(piece.fields.column(index), piece.fields.schema.field(index))
-    return _array(values)
+    return values
 
 
-def _array(values: list[Any]) -> Any:
+def _object_column(values: list[Any], index: pd.Index) -> pd.Series:
+    """A column of Python objects, which pandas shall not make anything else of."""
     array = np.empty(len(values), dtype=object)
-    for index, value in enumerate(values):  # one by one: NumPy would make a matrix of lists of one length
-        array[index] = value
-    return array
+    for position, value in enumerate(values):  # one by one: NumPy would make a matrix of lists of one length
+        array[position] = value
+    return pd.Series(array, index=index, dtype=object)
 
 
 _NULLABLE = {pa.bool_(): "boolean", **{getattr(pa, n.lower())(): n for n in ("Int8", "Int16", "Int32", "Int64")}}
@@ -321,7 +329,7 @@ def _plain_frame(table: pa.Table, layout: Layout, dtype_backend: str | None) -> 
             types_mapper=lambda t: pd.api.types.pandas_dtype(nullable[t]) if t in nullable else None,
             ignore_metadata=True,
         )
-    dtypes = {}
+    fields = dict(zip(layout.names, layout.fields.names, strict=True))
     notes = []
     for field, name in zip(layout.fields, layout.names, strict=True):
         if name not in table.schema.names:
@@ -329,7 +337,6 @@ def _plain_frame(table: pa.Table, layout: Layout, dtype_backend: str | None) -> 
         note = layout.pandas.get(field.name)
         if note is not None:
             notes.append({**note, "name": name, "field_name": name})
-            dtypes[name] = note["numpy_type"]
         elif field.name in layout.nulls and field.type in _NULLABLE:
             dtype = _NULLABLE[field.type]
             notes.append(
@@ -337,15 +344,21 @@ def _plain_frame(table: pa.Table, layout: Layout, dtype_backend: str | None) -> 
             )
     metadata = {"index_columns": [], "column_indexes": [], "columns": notes, "pandas_version": pd.__version__}
     frame = table.replace_schema_metadata({b"pandas": json.dumps(metadata).encode()}).to_pandas()
-    return _restored(frame, table, dtypes)
-
-
-def _restored(frame: pd.DataFrame, table: pa.Table, dtypes: dict[str, str]) -> pd.DataFrame:
-    """Columns that were of dtype object and came back as another."""
-    for name, dtype in dtypes.items():
-        if dtype == "object" and frame[name].dtype.kind != "O":
-            frame[name] = _array(table.column(name).to_pylist())
+    for position, name in enumerate(table.schema.names):
+        if name in fields:
+            _restore(frame, position, table.column(name), layout.pandas.get(fields[name]))
     return frame
+
+
+def _restore(frame: pd.DataFrame, position: int, column: pa.ChunkedArray, note: dict[str, Any] | None) -> None:
+    """Give a column its dtype back where pyarrow makes another of it."""
+    if note is None:
+        return
+    if segments.ARROW_DTYPE in note:
+        array = pd.arrays.ArrowExtensionArray(column)
+        frame.isetitem(position, pd.Series(array, index=frame.index))
+    elif note["numpy_type"] == "object" and frame.dtypes.iloc[position] != parse.OBJECTS:
+        frame.isetitem(position, _object_column(column.to_pylist(), frame.index))
 
 
 def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
@@ -368,17 +381,16 @@ def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
             step = index["step"]
             index["start"] += start * step
             index["stop"] = index["start"] + table.num_rows * step
-    dtypes = {note["field_name"]: note["numpy_type"] for note in metadata["columns"]}
     marked = {field.name: field for field in first.schema if parse.mark(field) is not None}
     texts = {name: table.column(name) for name in marked}
     for name in marked:  # as nulls for now: pyarrow would take the text for text
         table = table.set_column(table.schema.get_field_index(name), name, pa.nulls(table.num_rows))
     frame: pd.DataFrame = table.replace_schema_metadata({b"pandas": json.dumps(metadata).encode()}).to_pandas()
-    positions = [note["field_name"] for note in metadata["columns"]][: frame.shape[1]]
-    for position, field_name in enumerate(positions):
-        if field_name in marked:
-            values = parse.python_values(texts[field_name], marked[field_name])
-            frame.isetitem(position, _array(values))
-        elif dtypes[field_name] == "object" and frame.dtypes.iloc[position].kind != "O":
-            frame.isetitem(position, _array(table.column(field_name).to_pylist()))
+    for position, note in enumerate(metadata["columns"][: frame.shape[1]]):
+        name = note["field_name"]
+        if name in marked:
+            values = parse.python_values(texts[name], marked[name])
+            frame.isetitem(position, _object_column(values, frame.index))
+        else:
+            _restore(frame, position, table.column(name), note)
     return frame

@@ -1,0 +1,180 @@
+"""Export: a stretch of a topic as a dataset of Parquet files."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from pqlog import extras
+from pqlog.errors import ArgumentError
+from pqlog.frames import tables
+from pqlog.frames.pieces import View, pieces
+from pqlog.history import Stretch
+from pqlog.store.api import Span
+
+_ABOUT = b"pqlog.export"
+"""In a file's metadata: what it holds, as JSON."""
+BATCH_ROWS = 65_536
+
+
+class Bucket(NamedTuple):
+    """A fixed range of offsets: what one file holds."""
+
+    number: int
+    span: Span
+    """The part of it that is exported."""
+
+
+def to_parquet(
+    stretch: Stretch, view: View, folder: str, rows_per_file: int, partition_by: Sequence[str], progress: bool
+) -> list[str]:
+    """Write a stretch as a dataset; the files that were written."""
+    tables.check_rows(rows_per_file)
+    if stretch.latest is not None:
+        raise ArgumentError("which are the latest changes with each put: use history.latest().to_pandas().to_parquet()")
+    layout = tables.layout_of(stretch, view, meta=True)
+    unknown = [name for name in partition_by if name not in layout.schema.names]
+    if unknown:
+        raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
+    os.makedirs(folder, exist_ok=True)
+    export = _Export(stretch, view, layout, folder, rows_per_file, tuple(partition_by))
+    export.check_folder()
+    written = []
+    bar = extras.progress_bar(len(stretch.span), "exporting") if progress else None
+    try:
+        for bucket in _buckets(stretch.span, rows_per_file):
+            written += export.write(bucket)
+            if bar is not None:
+                bar.update(len(bucket.span))
+    finally:
+        if bar is not None:
+            bar.close()
+    return written
+
+
+def _buckets(span: Span, rows: int) -> Iterator[Bucket]:
+    first = span.first
+    while first < span.stop:
+        number = (first - 1) // rows
+        stop = min(span.stop, (number + 1) * rows + 1)
+        yield Bucket(number, Span(first, stop))
+        first = stop
+
+
+class _Export:
+    def __init__(
+        self,
+        stretch: Stretch,
+        view: View,
+        layout: tables.Layout,
+        folder: str,
+        rows_per_file: int,
+        partition_by: tuple[str, ...],
+    ) -> None:
+        self._stretch, self._view, self._layout, self._folder = stretch, view, layout, folder
+        self._rows, self._partition_by = rows_per_file, partition_by
+        source = stretch.source
+        self._options = {
+            "log": source.engine.uuid,
+            "topic": source.topic.name,
+            "key": stretch.key,
+            "rows_per_file": rows_per_file,
+            "partition_by": list(partition_by),
+            "columns": None if view.columns is None else list(view.columns),
+            "flatten": view.flatten,
+            "times": list(view.times),
+        }
+
+    def check_folder(self) -> None:
+        """Refuse a folder with another export in it."""
+        for path in _files(self._folder):
+            if path.endswith(".parquet") and os.sep + "." not in path.removeprefix(self._folder):
+                about = _about(path)
+                if about is None or about["options"] != self._options:
+                    raise ArgumentError(
+                        f"{path} is of another log, topic or history, or was written with other options: "
+                        f"export into a folder of its own"
+                    )
+                return
+
+    def write(self, bucket: Bucket) -> list[str]:
+        """Write the file of a bucket, unless it is there; with partitions, one in each folder that has messages."""
+        name = f"{bucket.number * self._rows + 1:015}.parquet"
+        schema = hashlib.sha256(self._layout.schema.serialize()).hexdigest()
+        mine = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
+        for path in glob.glob(os.path.join(glob.escape(self._folder), "**", name), recursive=True):
+            about = _about(path)
+            if about is None:
+                continue
+            if about["first"] < bucket.span.first:
+                raise ArgumentError(
+                    f"{path} begins at offset {about['first']}, this export at {bucket.span.first}, so messages would "
+                    f"be lost: export into a folder of its own"
+                )
+            if not self._partition_by and about["schema"] == schema and bucket.span.stop <= about["stop"]:
+                return []
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder) as partial:
+            self._write_files(bucket, partial, name, {_ABOUT: json.dumps(mine).encode()})
+            return [self._appear(path, partial) for path in sorted(_files(partial))]
+
+    def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
+        schema = self._layout.schema.with_metadata(metadata)
+        part = self._stretch._replace(span=bucket.span)
+        groups = tables.regroup(pieces(part, self._view), BATCH_ROWS)
+        found = (self._layout.table(group).replace_schema_metadata(metadata) for group in groups)
+        batches = (batch for table in found for batch in table.to_batches())
+        partitions = pa.schema([schema.field(column) for column in self._partition_by])
+        form = pyarrow.dataset.ParquetFileFormat()
+        try:
+            pyarrow.dataset.write_dataset(
+                batches,
+                partial,
+                schema=schema,
+                format=form,
+                file_options=form.make_write_options(compression="zstd"),
+                basename_template=f"{{i}}.{name}",
+                partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
+                preserve_order=True,
+            )
+        except pa.ArrowInvalid as error:
+            raise ArgumentError(f"cannot export by {', '.join(self._partition_by)}: {error}") from error
+
+    def _appear(self, path: str, partial: str) -> str:
+        """Give a finished file its place; both are durable then."""
+        place = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
+        final = os.path.join(place, os.path.basename(path).partition(".")[2])
+        os.makedirs(place, exist_ok=True)
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(path, final)
+        if os.name == "posix":
+            folder = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        return final
+
+
+def _files(folder: str) -> Iterator[str]:
+    for inner, _, names in os.walk(folder):
+        yield from (os.path.join(inner, name) for name in names)
+
+
+def _about(path: str) -> dict[str, Any] | None:
+    """What a file says of itself; None if it is not ours."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        return None
+    found: dict[str, Any] | None = json.loads(metadata[_ABOUT]) if _ABOUT in metadata else None
+    return found

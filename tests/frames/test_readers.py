@@ -1,0 +1,188 @@
+"""Who reads frames: pyarrow, polars, DuckDB, dask, narwhals' protocol; in streams, live, and the latest of each key."""
+
+import datetime
+
+import dask.dataframe
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pqlog
+
+ROWS = [{"city": city, "n": n} for n, city in enumerate(["Brno", "Praha", "Brno", "Plzeň"] * 3)]
+
+
+@pytest.fixture
+def sales(log):
+    """Twelve messages: some one by one, some as a frame."""
+    log.put_many(ROWS[:5], key="city")
+    log.put_many(pd.DataFrame(ROWS[5:9]), key="city")
+    log.put_many(ROWS[9:], key="city")
+    return log
+
+
+def test_an_arrow_stream_is_read_by_everyone(sales):
+    whole = sales.to_arrow()
+    assert pa.table(sales).equals(whole)
+    assert pa.table(sales[-4:]).num_rows == 4
+    assert pl.DataFrame(sales[-4:])["n"].to_list() == [8, 9, 10, 11]
+    assert pl.DataFrame(sales).shape == (12, 5)
+    assert pd.DataFrame.from_arrow(sales[-4:])["n"].tolist() == [8, 9, 10, 11]
+    h = sales.history()  # noqa: F841 - DuckDB finds it by its name
+    assert duckdb.sql("SELECT city, sum(n) FROM h GROUP BY city ORDER BY city").fetchall() == [
+        ("Brno", 0 + 2 + 4 + 6 + 8 + 10),
+        ("Plzeň", 3 + 7 + 11),
+        ("Praha", 1 + 5 + 9),
+    ]
+    assert duckdb.from_arrow(sales[2:5].to_arrow()).aggregate("sum(n)").fetchall() == [(6,)]
+    con = duckdb.connect()
+    con.register("sales", sales)
+    assert con.sql("SELECT count(*) FROM sales WHERE _key = 'Brno'").fetchall() == [(6,)]
+    assert con.sql("SELECT count(*) FROM sales").fetchall() == [(12,)]  # each query is a fresh stream
+
+
+def test_batches_of_a_client_are_readable_too(sales):
+    seen = []
+    for batch in sales.batches("etl", size=5):
+        assert pa.table(batch).num_rows == len(batch) == len(batch.to_polars())
+        assert batch.head(2).index.tolist() == [batch.first, batch.first + 1]
+        seen += batch.to_pandas(["n"])["n"].tolist()
+    assert seen == list(range(12))
+
+
+def test_streams_have_batches_of_the_size_asked_for(sales):
+    reader = sales.to_batches(rows=5, columns=["n"], meta=False)
+    assert reader.schema.names == ["n"]
+    assert [batch.num_rows for batch in reader] == [5, 5, 2]
+    assert [len(frame) for frame in sales.chunks(rows=7)] == [7, 5]
+    with pytest.raises(pqlog.ArgumentError, match="rows is a number"):
+        sales.to_batches(rows=0)
+
+
+def test_a_long_stream_reads_the_log_twice_but_keeps_none_of_it(log, monkeypatch):
+    monkeypatch.setattr("pqlog.frames.tables.KEEP_BYTES", 1000)
+    log.put_many({"n": n} for n in range(5_000))
+    log.put({"n": 0.5})
+    assert pa.types.is_floating(log.to_batches().schema.field("n").type)
+    frames = list(log.chunks(rows=1000))
+    assert [len(frame) for frame in frames] == [1000] * 5 + [1]
+    assert {str(frame["n"].dtype) for frame in frames} == {"float64"}
+
+
+def test_head_and_tail(sales):
+    assert sales.head()["n"].tolist() == [0, 1, 2, 3, 4]
+    assert sales.tail(3)["n"].tolist() == [9, 10, 11]
+    assert sales[3:8].tail(2)["n"].tolist() == [5, 6]
+    assert sales.history(key="Brno").head(2)["n"].tolist() == [0, 2]
+    assert sales.history(key="Brno").tail(2)["n"].tolist() == [8, 10]
+    assert sales.history().latest().tail(1)["n"].tolist() == [11]
+    assert len(sales.head(0)) == len(sales.tail(0)) == 0
+    assert len(sales.head(99)) == len(sales.tail(99)) == 12
+    with pytest.raises(pqlog.ArgumentError, match="n is a number"):
+        sales.head(-1)
+
+
+def test_by_key_over_segments_and_messages(sales):
+    frame = sales.history(key="Brno").to_pandas()
+    assert frame["n"].tolist() == [0, 2, 4, 6, 8, 10]
+    assert set(frame["_key"]) == {"Brno"}
+    assert len(sales.history(key="Brno")) == 6
+    assert len(sales.history(key="Wien").to_pandas()) == 0
+
+
+KEYS = st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.booleans()), max_size=15)
+
+
+@settings(max_examples=100)
+@given(KEYS, st.integers(1, 16), st.integers(1, 3))
+def test_latest_is_the_last_message_of_each_key(puts, stop, near):
+    with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pqlog.frames.pieces.NEAR", near)
+        newest = {}
+        for offset, (key, as_frame) in enumerate(puts, start=1):
+            if as_frame:
+                log.put_many(pd.DataFrame({"k": [key], "n": [offset]}), key="k")
+            else:
+                log.put({"k": key, "n": offset}, key=key)
+            if key is not None and offset < stop:
+                newest[key] = offset
+        history = log.history(stop=stop)
+        for latest in (history.latest(), history.latest(by="k")):
+            assert [message.offset for message in latest] == sorted(newest.values())
+            assert latest.to_pandas().index.tolist() == sorted(newest.values())
+            assert len(latest) == len(newest)
+        assert len(history.latest(by="nothing")) == 0
+
+
+def test_live_reads_only_what_is_new(sales, monkeypatch):
+    live = sales.live(["n"])
+    asked = []
+    from pqlog.frames import live as module
+
+    whole = module.pieces
+    monkeypatch.setattr(module, "pieces", lambda stretch, view: asked.append(stretch.span) or whole(stretch, view))
+    assert live.refresh() is live.frame
+    sales.put({"n": 0.5})
+    assert live.refresh()["n"].tolist() == [*range(12), 0.5]
+    assert [tuple(span) for span in asked] == [(13, 14)]
+    assert len(live) == 13
+
+
+def test_live_of_a_range_grows_to_its_end(log):
+    live = log.history(stop=4).live()
+    assert live.frame.empty
+    log.put_many({"n": n} for n in range(9))
+    assert live.refresh()["n"].tolist() == [0, 1, 2]
+
+
+def test_dask_reads_ranges_of_offsets(sales, path):
+    """The recipe of docs/frames.md."""
+    ranges = [(first, first + 5) for first in range(sales.first, sales.last + 1, 5)]
+
+    def read(span):
+        return pqlog.read_log(path, columns=["city", "n"], start=span[0], stop=span[1])
+
+    frame = dask.dataframe.from_map(read, ranges)
+    assert frame.npartitions == 3
+    assert frame.groupby("city")["n"].sum().compute().to_dict() == {"Brno": 30, "Plzeň": 21, "Praha": 15}
+
+
+def test_read_log_takes_one_call(path, sales):
+    frame = pqlog.read_log(path, columns=["n"], since="1h", key="Brno", meta=False)
+    assert frame["n"].tolist() == [0, 2, 4, 6, 8, 10]
+    with pytest.raises(pqlog.UnknownTopicError, match="no topic 'sales'"):
+        pqlog.read_log(path, "sales")
+    with pytest.raises(pqlog.StoreError, match="does not exist"):
+        pqlog.read_log(path.parent / "none.db")
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        "1h",
+        "2026-01-01",
+        datetime.date(2026, 1, 1),
+        datetime.datetime(2026, 1, 1),
+        pd.Timestamp("2026-01-01", tz="Europe/Prague"),
+        pd.Timedelta("1h"),
+        datetime.timedelta(hours=1),
+    ],
+    ids=str,
+)
+def test_times_of_all_kinds(sales, since):
+    assert len(sales.history(since=since)) == 12
+    assert len(sales.history(until=since)) == 0
+
+
+def test_progress_bars_count_messages(sales, tmp_path, capsys):
+    sales.to_pandas(progress=True)
+    sales.to_parquet(tmp_path / "out", progress=True)
+    shown = capsys.readouterr().err
+    assert "reading: 100%" in shown
+    assert "exporting: 100%" in shown
+    assert "12.0/12.0" in shown
+    assert "messages/s" in shown
