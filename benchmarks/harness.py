@@ -37,6 +37,17 @@ def sync_rate(folder: Path, count: int) -> float:
         os.close(file)
 
 
+def beside_the_disk(folder: Path, bursts: int, syncs: int, work: Callable[[], int]) -> tuple[float, float]:
+    """The rates of `work`, which says how much it did, and of the disk, in turns: the disk's drifts within seconds."""
+    done = took = synced = 0.0
+    for _ in range(bursts):
+        synced += syncs / sync_rate(folder, syncs)
+        start = time.perf_counter()
+        done += work()
+        took += time.perf_counter() - start
+    return done / took, bursts * syncs / synced
+
+
 @dataclass
 class Result:
     """A workload's rounds.
@@ -52,10 +63,14 @@ class Result:
     needed: float = 0.0
     absolute: float | None = None
     """The rate that is needed where the disk's loop gives 8,000/s; None where the ratio itself is."""
+    less: bool = False
+    """Whether what was measured, in place of a rate, shall stay below the limit; the ratio is then the limit by it."""
 
     @property
     def ratios(self) -> list[float]:
         """Each round's rate by its limit; by the rate that is needed at that round's disk speed, if one is named."""
+        if self.less:
+            return [limit / rate for rate, limit in zip(self.rates, self.limits, strict=True)]
         if self.absolute is None:
             return [rate / limit for rate, limit in zip(self.rates, self.limits, strict=True)]
         return [
@@ -112,7 +127,7 @@ def machine(folder: Path) -> dict[str, object]:
 
 def table(results: Iterable[Result]) -> str:
     """The results for a terminal."""
-    rows = [("workload", "median rate", "spread of ratio", "ratio", "needed", "")]
+    rows = [("workload", "median", "spread of ratio", "ratio", "needed", "")]
     for result in results:
         ratios = result.ratios
         rows.append(

@@ -15,7 +15,7 @@ import apsw
 import pandas as pd
 
 import pqlog
-from benchmarks.harness import Result, sync_rate, timed
+from benchmarks.harness import Result, beside_the_disk, sync_rate, timed
 
 DISK = "the disk's syncs"
 AT_8000 = "the rate where the disk gives 8,000 syncs/s"
@@ -50,26 +50,36 @@ class Bench:
         return self.folder / f"{next(self.fresh)}.db"
 
 
-def put(bench: Bench) -> float:
-    count = bench.count(5000)
+BURSTS = 5
+
+
+def put(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1000)
     with pqlog.open(bench.path()) as log:
-        log.put(event(0))
-        return timed(lambda: [log.put(event(n)) for n in range(count)], count)
+
+        def work() -> int:
+            for n in range(count):
+                log.put(event(n))
+            return count
+
+        return beside_the_disk(bench.folder, BURSTS, bench.count(1000), work)
 
 
-def put_threads(bench: Bench, threads: int = 16) -> float:
-    each = bench.count(1500)
+def put_threads(bench: Bench, threads: int = 16) -> tuple[float, float]:
+    each = bench.count(300)
     with pqlog.open(bench.path()) as log:
-        log.put(event(0))
-        workers = [threading.Thread(target=lambda: [log.put(event(n)) for n in range(each)]) for _ in range(threads)]
 
-        def work() -> None:
+        def work() -> int:
+            workers = [
+                threading.Thread(target=lambda: [log.put(event(n)) for n in range(each)]) for _ in range(threads)
+            ]
             for worker in workers:
                 worker.start()
             for worker in workers:
                 worker.join()
+            return each * threads
 
-        return timed(work, each * threads)
+        return beside_the_disk(bench.folder, BURSTS, bench.count(1000), work)
 
 
 def put_many(bench: Bench) -> float:
@@ -80,11 +90,13 @@ def put_many(bench: Bench) -> float:
         return timed(lambda: [log.put_many(values) for _ in range(4)], count * 4)
 
 
-def get(bench: Bench) -> float:
-    count = bench.count(5000)
+def get(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1000)
     with pqlog.open(bench.path()) as log:
-        log.put_many(event(n) for n in range(count))
-        return timed(lambda: sum(1 for _ in log.get("client")), count)
+        log.put_many(event(n) for n in range(count * BURSTS))
+        values = log.get("client")
+        work = lambda: sum(1 for _ in itertools.islice(values, count))  # noqa: E731
+        return beside_the_disk(bench.folder, BURSTS, bench.count(1000), work)
 
 
 def batches(bench: Bench) -> float:
@@ -100,7 +112,7 @@ def batches(bench: Bench) -> float:
         return timed(work, count)
 
 
-def usual_way(bench: Bench, count: int) -> float:
+def usual_way(bench: Bench, count: int, name: str = "events", make: Callable[[int], object] = event) -> float:
     """``read_sql`` and ``json.loads`` and ``DataFrame``, over the same JSON in a plain table; by the sqlite3 module."""
     script = """
 import json, sqlite3, sys, time
@@ -110,57 +122,154 @@ start = time.perf_counter()
 frame = pd.DataFrame(pd.read_sql("SELECT value FROM plain ORDER BY id", con)["value"].map(json.loads).tolist())
 print(len(frame) / (time.perf_counter() - start))
 """
-    path = bench.folder / f"plain-{count}.db"
+    path = bench.folder / f"plain-{name}-{count}.db"
     if not path.exists():
         db = apsw.Connection(str(path))
         db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, value TEXT)")
         with db:
-            db.executemany("INSERT INTO plain (value) VALUES (?)", ((json.dumps(event(n)),) for n in range(count)))
+            db.executemany("INSERT INTO plain (value) VALUES (?)", ((json.dumps(make(n)),) for n in range(count)))
         db.close()
     # a process of its own: the standard sqlite3 module must not meet ours in one process
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
+def messages_file(bench: Bench, count: int) -> Path:
+    """A log of single messages."""
+    path = bench.folder / f"messages-{count}.db"
+    if not path.exists():
+        with pqlog.open(path) as log:
+            log.put_many(event(n) for n in range(count))
+    return path
+
+
 def messages_to_pandas(bench: Bench) -> tuple[float, float]:
     count = bench.count(1_000_000)
     usual = usual_way(bench, count)
-    path = bench.folder / f"messages-{count}.db"
-    new = not path.exists()
-    with pqlog.open(path) as log:
-        if new:
-            log.put_many(event(n) for n in range(count))
+    with pqlog.open(messages_file(bench, count)) as log:
         return timed(lambda: log.to_pandas(), count), usual
+
+
+def event_frame(count: int) -> pd.DataFrame:
+    """Events as a frame."""
+    return pd.DataFrame([event(n) for n in range(count)])
+
+
+def two_columns(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    messages_file(bench, count)
+    with pqlog.open(bench.folder / f"messages-{count}.db") as log:
+        log.to_pandas(["id"])
+        return timed(lambda: log.to_pandas(["id", "amount"]), count), timed(lambda: log.to_pandas(), count)
 
 
 def frame_in(bench: Bench) -> float:
     count = bench.count(1_000_000)
-    frame = pd.DataFrame([event(n) for n in range(count)])
+    frame = event_frame(count)
     with pqlog.open(bench.path()) as log:
         log.put(event(0))
         return timed(lambda: log.put_many(frame), count)
 
 
+def frame_file(bench: Bench, count: int) -> Path:
+    """A log that holds one frame."""
+    path = bench.folder / f"frame-{count}.db"
+    if not path.exists():
+        with pqlog.open(path) as log:
+            log.put_many(event_frame(count))
+    return path
+
+
 def frame_back(bench: Bench) -> tuple[float, float]:
     count = bench.count(1_000_000)
     usual = usual_way(bench, count)
-    path = bench.folder / f"frame-{count}.db"
-    new = not path.exists()
-    with pqlog.open(path) as log:
-        if new:
-            log.put_many(pd.DataFrame([event(n) for n in range(count)]))
+    with pqlog.open(frame_file(bench, count)) as log:
         return timed(lambda: log.to_pandas(), count), usual
 
 
-def put_into_large(bench: Bench) -> tuple[float, float]:
+def frame_size(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    sample = [json.dumps(event(n), separators=(",", ":"), ensure_ascii=False) for n in range(0, count, 97)]
+    as_json = sum(len(text.encode()) for text in sample) / len(sample) * count
+    return frame_file(bench, count).stat().st_size / 1e6, as_json / 4 / 1e6
+
+
+def segment_values(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    with pqlog.open(frame_file(bench, count)) as log:
+        return timed(lambda: sum(1 for _ in log), count), 300_000
+
+
+SHAPES: dict[str, Callable[[int], object]] = {
+    "types that change": lambda n: {"a": n if n % 3 else str(n), "b": n % 7 if n % 2 else None, "c": [n]},
+    "nested": lambda n: {"a": {"x": n, "y": [n, n]}, "t": ["q"]},
+    "doubles beyond 2**53": lambda n: {"a": 1e20 + n, "b": n},
+    "new fields all the time": lambda n: {f"f{n // 3000}": n, "k": 1},
+    "text": lambda n: f"text {n}",
+}
+
+
+def worst_shapes(bench: Bench) -> tuple[float, float]:
+    """The shape for which pqlog does worst against the usual way."""
+    count = bench.count(200_000)
+    found = []
+    for name, make in SHAPES.items():
+        path = bench.folder / f"shape-{name}-{count}.db"
+        new = not path.exists()
+        with pqlog.open(path) as log:
+            if new:
+                log.put_many(make(n) for n in range(count))
+            ours = timed(lambda log=log: log.to_pandas(), count)
+        found.append((ours, usual_way(bench, count, name, make)))
+    return min(found, key=lambda pair: pair[0] / pair[1])
+
+
+MEMORY = """
+import sys
+import pandas, pyarrow, pyarrow.compute, pyarrow.csv, pyarrow.json, pqlog, pqlog.frames
+
+def peak():  # in MB; not ru_maxrss, which a process inherits from its parent
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024 / 1e6
+
+with pqlog.open(sys.argv[1]) as log:
+    before = peak()
+    if sys.argv[2] == "stream":
+        assert sum(batch.num_rows for batch in log.to_batches()) == len(log)
+        print(peak() - before, 300)
+    else:
+        frame = log.to_pandas()
+        print(peak() - before, 3 * frame.memory_usage(deep=True).sum() / 1e6)
+"""
+
+
+def memory(path: Path, what: str) -> tuple[float, float]:
+    """The memory in MB that reading takes, in a process of its own, and the limit."""
+    command = [sys.executable, "-c", MEMORY, str(path), what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, limit = map(float, done.stdout.split())
+    return peak, limit
+
+
+def stream_memory(bench: Bench) -> tuple[float, float]:
+    return memory(large_file(bench), "stream")
+
+
+def frame_memory(bench: Bench) -> tuple[float, float]:
+    return memory(messages_file(bench, bench.count(1_000_000)), "frame")
+
+
+def large_file(bench: Bench) -> Path:
+    """A log with ten million messages."""
     count = bench.count(10_000_000)
-    path = bench.folder / f"large-{count}.db"
-    with pqlog.open(path) as log:
-        if not len(log):
-            log.put_many(event(n) for n in range(count))
+    return messages_file(bench, count)
+
+
+def put_into_large(bench: Bench) -> tuple[float, float]:
+    with pqlog.open(large_file(bench)) as log:
         puts = bench.count(5000)
         large = timed(lambda: [log.put(event(n)) for n in range(puts)], puts)
-    return large, put(bench)
+    return large, put(bench)[0]
 
 
 def import_time(bench: Bench) -> tuple[float, float]:
@@ -180,8 +289,14 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("get, acknowledging each", "/s", DISK, needed=0.75), get),
         (Result("batches(size=1000), values", "/s", AT_8000, needed=1.0, absolute=500_000), batches),
         (Result("messages to pandas", "rows/s", "read_sql + json.loads", needed=12.0), messages_to_pandas),
-        (Result("put_many, pandas frame", "rows/s", AT_8000, needed=1.0, absolute=2_500_000), frame_in),
-        (Result("that frame back to pandas", "rows/s", "read_sql + json.loads", needed=50.0), frame_back),
+        (Result("two of the six columns", "rows/s", "all six", needed=1.0), two_columns),
+        (Result("memory of messages to pandas", "MB", "three times the frame", needed=1.0, less=True), frame_memory),
+        (Result("memory of a stream of 10,000,000", "MB", "300 MB", needed=1.0, less=True), stream_memory),
+        (Result("worst shapes to pandas", "rows/s", "read_sql + json.loads", needed=1 / 1.2), worst_shapes),
+        (Result("put_many, pandas frame", "rows/s", AT_8000, needed=1.0, absolute=3_000_000), frame_in),
+        (Result("file of that frame", "MB", "a quarter of its JSON", needed=1.0, less=True), frame_size),
+        (Result("that frame back to pandas", "rows/s", "read_sql + json.loads", needed=60.0), frame_back),
+        (Result("messages out of that frame", "/s", "300,000/s", needed=1.0), segment_values),
         (Result("put behind 10,000,000", "/s", "put into an empty log", needed=0.95), put_into_large),
         (Result("import pqlog", "/s", "one in 100 ms", needed=1.0), import_time),
     ]

@@ -629,6 +629,17 @@ class Log(Topic):
         """What distinguishes this file from every other, copies included."""
         return self._engine.uuid
 
+    def size_bytes(self) -> int:
+        """What the file and its write-ahead log take on the disk, in bytes.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> pqlog.open(":memory:").size_bytes() > 0
+        True
+        """
+        return self._engine.size_bytes()
+
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy to a new path while the log is in use. The copy has an uuid of its own.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,14 +166,17 @@ class Origin:
 def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Table:
     """The part of a segment that was asked for; of its columns those, if given."""
     wanted = None if columns is None else columns | ({row.key} if row.key is not None else set())
+    return _part(_open, row, topic, wanted)
+
+
+def _part(open: Callable[[bytes, frozenset[str] | None], pa.Table], row: Row, topic: str, wanted: Any) -> pa.Table:
     try:
-        return _open(row.id, row.value, wanted).slice(row.skip, row.rows)
+        return open(row.value, wanted).slice(row.skip, row.rows)
     except (pa.ArrowException, OSError) as error:
         raise DecodeError(topic, row.offset, f"its segment is damaged: {error}") from error
 
 
-@functools.lru_cache(maxsize=2)
-def _open(id: int, value: bytes, columns: frozenset[str] | None) -> pa.Table:
+def _open(value: bytes, columns: frozenset[str] | None) -> pa.Table:
     reader = pa.ipc.open_stream(value)
     if columns is not None:
         which = [i for i, name in enumerate(reader.schema.names) if name in columns]
@@ -182,6 +185,10 @@ def _open(id: int, value: bytes, columns: frozenset[str] | None) -> pa.Table:
                 which = [0]  # an empty list would mean all
             reader = pa.ipc.open_stream(value, options=pa.ipc.IpcReadOptions(included_fields=which))
     return reader.read_all()
+
+
+_open_kept = functools.lru_cache(maxsize=2)(_open)
+"""For readers of single messages, who ask for the same segment again and again."""
 
 
 def origin(table: pa.Table, row: Row) -> Origin | None:
@@ -208,7 +215,7 @@ def field_names(table: pa.Table) -> dict[str, str]:
 
 def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[Any]]:
     """The keys (None if it has none) and the values, as dicts, of a segment's part."""
-    table = read(row, topic)
+    table = _part(_open_kept, row, topic, None)
     keys = None if row.key is None else text_keys(table.column(row.key)).to_pylist()
     names = field_names(table)
     columns = [python_values(column, field) for field, column in zip(table.schema, table.columns, strict=True)]

@@ -115,6 +115,8 @@ class SqliteEngine:
             if not ours:
                 self._create(db)
             connections.settle(db, self.path, self._timeout_s)
+            if self._vfs is None:
+                connections.extend_wal(db, self.path)
         except BaseException:
             db.close()
             raise
