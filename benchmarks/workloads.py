@@ -53,6 +53,27 @@ class Bench:
 BURSTS = 5
 
 
+def bare_apsw(bench: Bench) -> tuple[float, float]:
+    """One INSERT a commit into a plain table, in WAL mode with synchronous=FULL: what SQLite itself takes."""
+    count = bench.count(1000)
+    db = apsw.Connection(str(bench.path()))
+    db.pragma("journal_mode", "wal")
+    db.pragma("synchronous", 2)
+    db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, value TEXT)")
+
+    def work() -> int:
+        for n in range(count):
+            db.execute("INSERT INTO plain (value) VALUES (?)", (json.dumps(event(n)),))
+        return count
+
+    for _ in range(2):
+        work()  # the write-ahead log has its size then
+    try:
+        return beside_the_disk(bench.folder, BURSTS, bench.count(1000), work)
+    finally:
+        db.close()
+
+
 def put(bench: Bench) -> tuple[float, float]:
     count = bench.count(1000)
     with pqlog.open(bench.path()) as log:
@@ -283,6 +304,7 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
     """All workloads, round by round."""
     bench = Bench(folder, scale, itertools.count())
     rows: list[tuple[Result, Callable[[Bench], float | tuple[float, float]]]] = [
+        (Result("bare APSW, an INSERT each", "/s", DISK, needed=0.0), bare_apsw),
         (Result("put, one thread", "/s", DISK, needed=0.8), put),
         (Result("put, 16 threads", "/s", DISK, needed=3.0), put_threads),
         (Result("put_many, 50,000 dicts", "/s", AT_8000, needed=1.0, absolute=800_000), put_many),

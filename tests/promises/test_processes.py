@@ -231,6 +231,74 @@ def test_a_fork_must_open_anew(path, log):
     assert [message.value for message in log] == [1, 3, 4]
 
 
+def test_closing_while_threads_put_ends_each_of_them(path):
+    """Each put has either returned, and is there, or raised ClosedError, and is not."""
+    for _ in range(10):
+        log = pqlog.open(path)
+        returned, refused, started = [], [], threading.Barrier(9)
+
+        def put(log=log, returned=returned, refused=refused, started=started):
+            started.wait(60)
+            try:
+                while True:
+                    returned.append(log.put("x"))
+            except pqlog.ClosedError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=put) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        started.wait(60)
+        while len(returned) < 20:
+            time.sleep(0.001)
+        log.close()
+        for thread in threads:
+            thread.join(60)
+        assert len(refused) == 8
+        with pqlog.open(path) as again:
+            assert sorted(returned) == [message.offset for message in again]
+        os.unlink(path)
+
+
+def test_a_signal_handler_may_put_but_not_in_the_midst_of_a_put(path):
+    script = """
+import signal, sys, pqlog
+log = pqlog.open(sys.argv[1])
+mine = refused = put = 0
+def handler(*_):
+    global refused, put
+    try:
+        log.put("handler"); put += 1
+    except pqlog.StoreError as error:
+        assert "in the midst of another put" in str(error)
+        refused += 1
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+while refused < 20:
+    log.put("mine"); mine += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+values = [message.value for message in log]
+assert values.count("mine") == mine and values.count("handler") == put, (mine, put, len(values))
+log.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_program_that_holds_the_file_is_waited_for_and_then_named(path):
+    import apsw
+
+    with pqlog.open(path, timeout=0.2) as log:
+        log.put(1)
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(pqlog.LockTimeoutError, match="Another process held the file"):
+            log.put(2)
+        other.execute("ROLLBACK")
+        other.close()
+        assert log.put(2) == 2
+
+
 def test_an_interrupt_leaves_the_log_usable(path):
     """Ctrl-C in the midst of puts, many times: the log goes on, and what returned is there."""
     script = """

@@ -177,8 +177,9 @@ class SqliteEngine:
             self._write = self._refuse
             self._watch.close()
             self._writer.close()
-            self._pool.close(self._readers)
-            self._db.close()
+            with connections.translated(self.path):
+                self._pool.close(self._readers)
+                self._db.close()
             if self._place is not None:
                 self._place.close()
             _open_engines.discard(self)
