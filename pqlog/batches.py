@@ -7,8 +7,9 @@ from typing import Any
 
 from pqlog import clients
 from pqlog.errors import ArgumentError
-from pqlog.history import Readable, Source, Stretch
 from pqlog.message import Message
+from pqlog.readable import Readable
+from pqlog.source import Source, Stretch
 from pqlog.store.api import Claim
 
 

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
-from pqlog.history import CHUNK_BYTES, CHUNK_ROWS, Source, Time, micros_of
+from pqlog.history import Time, micros_of
 from pqlog.message import Message, from_micros
+from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Source
 from pqlog.store.api import ClientInfo, Moved
 
 TICK_S = 0.005

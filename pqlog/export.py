@@ -18,7 +18,7 @@ from pqlog import extras
 from pqlog.errors import ArgumentError
 from pqlog.frames import tables
 from pqlog.frames.pieces import View, pieces
-from pqlog.history import Stretch
+from pqlog.source import Stretch
 from pqlog.store.api import Span
 
 _ABOUT = b"pqlog.export"

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 from pqlog import batches, clients, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, ReadOnlyError, UnknownTopicError
-from pqlog.history import History, Source, Stretch, Time
+from pqlog.history import History, Time
 from pqlog.message import Message
+from pqlog.readable import Readable
+from pqlog.source import Source, Stretch
 from pqlog.store.api import Engine, Moved, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 
 
-class Topic(history.Readable):
+class Topic(Readable):
     """A named, ordered, append-only sequence of messages in a file. Made by ``log.topic(name)``; a log is one itself.
 
     Examples

@@ -19,6 +19,8 @@ LAYERS = [
     ["clients"],
     ["frames"],
     ["history", "producer"],
+    ["readable"],
+    ["source"],
     ["extras", "codecs", "message"],
     ["store.sqlite"],
     ["store.api"],

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pqlog.frames.dataframes import frame_of
 from pqlog.frames.pieces import Piece, View, pieces
-from pqlog.frames.tables import Survey, frame_of
+from pqlog.frames.tables import Survey
 from pqlog.store.api import Span
 
 if TYPE_CHECKING:
     import pandas
 
-    from pqlog.history import Readable
+    from pqlog.readable import Readable
 
 
 class Live:

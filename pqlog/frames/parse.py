@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from pqlog.errors import ArgumentError
+from pqlog.errors import ArgumentError, CorruptLogError
 from pqlog.store.api import Lines
 
 MOST_FIELDS = 5_000
@@ -89,7 +89,20 @@ def _same(one: Any, other: Any) -> bool:
 def decode_text(column: Iterable[str | None]) -> list[Any]:
     """The values of a column of JSON text."""
     decode = msgspec.json.decode
-    return [None if text is None else decode(text) for text in column]
+    try:
+        return [None if text is None else decode(text) for text in column]
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise CorruptLogError(
+            f"a column of a frame is marked as JSON text, but holds something else: {error}"
+        ) from error
+
+
+def without_pickles(table: pa.Table) -> pa.Table:
+    """A table from a file, in which nothing is taken for a pickle: to read a file must never run code from it."""
+    for index, field in enumerate(table.schema):
+        if mark(field) == b"pickle":
+            table = table.set_column(index, field.remove_metadata(), table.column(index))
+    return table
 
 
 def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
@@ -173,8 +186,6 @@ class JsonParser:
 
     Parameters
     ----------
-    decoder : msgspec.json.Decoder
-        Decodes lines to plain values.
     wanted : frozenset of str, optional
         The only fields to read.
     """
@@ -185,24 +196,21 @@ class JsonParser:
         if wanted is not None:  # not seen yet: a value that comes is an error to the parser, and is learnt then
             self._known = {name: pa.field(name, pa.null()) for name in sorted(wanted)}
         self._fresh = True
-        self._decode = msgspec.json.Decoder().decode_lines
 
     def parse(self, lines: Lines) -> Iterator[pa.Table]:
         """The fields of a run of lines, in order."""
-        texts = lines.values
-        if not self._fresh:
-            table = self._by_columns(texts, lines.rows)
-            if table is not None:
-                yield table
-                return
-        yield from self._by_messages(texts)
+        table = None if self._fresh else self._by_columns(lines.values, lines.rows)
+        if table is not None:
+            yield table
+        else:
+            yield from self._by_messages(lines.values)
 
     def _by_messages(self, text: bytes) -> Iterator[pa.Table]:
         lines = text.split(b"\n")
         start, size = 0, LEARN_ROWS if self._fresh else SLICE_ROWS
         while start < len(lines):
             part = lines[start : start + size]
-            table = table_of(self._decode(b"\n".join(part)), self._wanted)
+            table = table_of(_decode_plain(b"\n".join(part)), self._wanted)
             self._learn(table.schema)
             yield table
             start += len(part)
@@ -262,6 +270,7 @@ class JsonParser:
         return found
 
 
+_decode_plain = msgspec.json.Decoder().decode_lines
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode_lines
 
 

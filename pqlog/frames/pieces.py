@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pqlog import extras
-from pqlog.errors import ArgumentError, DecodeError
-from pqlog.frames import parse, segments
-from pqlog.history import Source, Stretch, stop_of
+from pqlog.errors import DecodeError
+from pqlog.frames import parse, reshape, segments
+from pqlog.frames.reshape import TIME
+from pqlog.source import Source, Stretch, stop_of
 from pqlog.store.api import Lines, Row, Span
 
 CHUNK_ROWS = 100_000
@@ -27,7 +28,6 @@ SMALL = 20_000
 """A stretch of so few messages is not worth a thread."""
 NEAR = 512
 """Chosen messages no further apart than this are read in one run."""
-TIME = pa.timestamp("us", tz="UTC")
 
 
 class Piece(NamedTuple):
@@ -90,9 +90,9 @@ def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Pie
             if bar is not None:
                 bar.update(len(piece.offsets))
             if view.flatten:
-                piece = piece._replace(fields=_flatten(piece.fields))
+                piece = piece._replace(fields=reshape.flatten(piece.fields))
             if view.times:
-                piece = piece._replace(fields=_parse_times(piece, view.times))
+                piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
             if view.columns is not None:
                 there = set(piece.fields.schema.names)
                 piece = piece._replace(fields=piece.fields.select([name for name in view.columns if name in there]))
@@ -263,71 +263,3 @@ def _python_column(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array
         if not parse.is_json(field) or parse.json_texts(values) is not None:
             return field, column
     return parse.pickle_field(name), parse.pickled(values)
-
-
-def _flatten(table: pa.Table) -> pa.Table:
-    """The fields of nested objects as columns of their own, ``outer.inner``, as deep as they go."""
-    used = dict.fromkeys(table.schema.names)
-    fields: list[pa.Field] = []
-    columns: list[Any] = []
-    for field, column in zip(table.schema, table.columns, strict=True):
-        inner: pa.Table | None = None
-        if pa.types.is_struct(field.type):
-            flat = column.combine_chunks().flatten()
-            inner = pa.table(flat, [f"{field.name}.{child.name}" for child in field.type])
-        elif parse.is_json(field):
-            values = parse.decode_text(column.to_pylist())
-            inner_rows = [value if isinstance(value, dict) else {} for value in values]
-            others = [None if isinstance(value, dict) and value else value for value in values]
-            if any(inner_rows):
-                named = [{f"{field.name}.{key}": value for key, value in row.items()} for row in inner_rows]
-                inner = parse.table_of(named, None)
-            if inner is None or any(value is not None for value in others):
-                kept, array = parse.column_of(field.name, others)
-                fields.append(kept)
-                columns.append(array)
-        else:
-            fields.append(field)
-            columns.append(column)
-        if inner is not None:
-            inner = _flatten(inner)
-            for child, array in zip(inner.schema, inner.columns, strict=True):
-                name = parse.free(child.name, used)
-                used[name] = None
-                fields.append(child.with_name(name))
-                columns.append(array)
-    return parse.rows_table(fields, columns, table.num_rows)
-
-
-def _parse_times(piece: Piece, names: Sequence[str]) -> pa.Table:
-    """The fields `names` as times."""
-    table = piece.fields
-    for name in names:
-        index = table.schema.get_field_index(name)
-        if index < 0 or pa.types.is_null(table.schema.field(index).type):
-            continue
-        field, column = table.schema.field(index), table.column(index)
-        if pa.types.is_timestamp(field.type):
-            parsed = column.cast(pa.timestamp("us", field.type.tz)).cast(TIME)
-        else:
-            try:
-                parsed = column.cast(TIME) if pa.types.is_string(field.type) and not parse.is_json(field) else None
-            except pa.ArrowInvalid:  # some have no zone, or are no times at all
-                parsed = None
-            if parsed is None:
-                parsed = _one_by_one(name, parse.python_values(column, field), piece.offsets)
-        table = table.set_column(index, pa.field(name, TIME), parsed)
-    return table
-
-
-def _one_by_one(name: str, values: Sequence[Any], offsets: pa.Array) -> pa.Array:
-    times: list[datetime | None] = []
-    for index, value in enumerate(values):
-        try:
-            when = None if value is None else datetime.fromisoformat(value)
-        except (TypeError, ValueError):
-            raise ArgumentError(
-                f"times: the field {name!r} of message {offsets[index]} is {value!r}, which is no ISO 8601 time"
-            ) from None
-        times.append(when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when)
-    return pa.array(times, TIME)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError
-from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values
+from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values, without_pickles
 from pqlog.store.api import Row, Segment
 
 ROWS = 65_536
@@ -171,7 +171,7 @@ def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Tabl
 
 def _part(open: Callable[[bytes, frozenset[str] | None], pa.Table], row: Row, topic: str, wanted: Any) -> pa.Table:
     try:
-        return open(row.value, wanted).slice(row.skip, row.rows)
+        return without_pickles(open(row.value, wanted).slice(row.skip, row.rows))
     except (pa.ArrowException, OSError) as error:
         raise DecodeError(topic, row.offset, f"its segment is damaged: {error}") from error
 

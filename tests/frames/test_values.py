@@ -298,3 +298,29 @@ def test_very_long_values():
     with pqlog.open(":memory:") as log:
         log.put_many([{"a": "x" * 3_000_000}, {"a": "y"}] * 3 + [{"a": "z"}] * 3000)
         assert [len(text) for text in log.to_pandas()["a"]] == [3_000_000, 1] * 3 + [1] * 3000
+
+
+def test_a_file_cannot_make_its_reader_unpickle(path):
+    """A segment whose metadata calls a column a pickle: it stays bytes, and no code of the file runs."""
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(path.parent / "was-here"),)
+
+    column = pa.array([pickle.dumps(Evil())], pa.binary())
+    with pqlog.open(path) as log:
+        log.put_many(pa.table([column], schema=pa.schema([parse.pickle_field("x")])))
+    with pqlog.open(path) as log:
+        assert isinstance(log.to_pandas()["x"][1], bytes)
+        assert isinstance(log.to_pandas(meta=False)["x"][0], bytes)
+        assert isinstance(log[1].value["x"], bytes)
+        assert isinstance(next(log.get("c"))["x"], bytes)
+        log.put({"x": 1})
+        assert isinstance(log.to_pandas()["x"][1], (bytes, str))
+    assert not (path.parent / "was-here").exists()
+    with pqlog.open(path.parent / "b.db") as log:
+        log.put_many(pa.table([pa.array(["no json"])], schema=pa.schema([parse.json_field("x")])))
+        with pytest.raises(pqlog.CorruptLogError, match="marked as JSON text"):
+            log.to_pandas()

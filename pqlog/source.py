@@ -1,0 +1,115 @@
+"""Source: a topic to read from, and what its bytes mean; a stretch of it is what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pqlog import extras
+from pqlog.codecs import Codec, Json
+from pqlog.errors import DecodeError, Error, PickleRefusedError
+from pqlog.message import Message, from_micros
+from pqlog.store.api import Engine, Row, Span, TopicInfo
+
+CHUNK_ROWS = 4_096
+CHUNK_BYTES = 16 << 20
+"""How much is read at a time; one row may be larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A topic to read from: the engine, and what its bytes mean."""
+
+    engine: Engine
+    topic: TopicInfo
+    codec: Codec | None
+    """None for a pickle topic that was opened without asking for pickle, and for an unknown codec."""
+
+    def rows(self, span: Span, key: str | None = None) -> Iterator[Row]:
+        """The rows of a span, read in chunks; no statement is open while the caller works."""
+        while len(span):
+            chunk = self.engine.read(self.topic, span, CHUNK_ROWS, CHUNK_BYTES, key)
+            if not chunk:
+                return
+            yield from chunk
+            span = Span(stop_of(chunk[-1]), span.stop)
+
+    def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
+        """The messages of rows, decoded; of segments only those with `key`."""
+        for row in rows:
+            when = from_micros(row.time)
+            headers = {} if row.headers is None else {"headers": msgspec.json.decode(row.headers, type=dict[str, str])}
+            if row.rows is None:
+                yield Message(row.offset, when, self._decode(row), row.key, **headers)
+            else:
+                keys, values = extras.load("frames").unpack(row, self.topic.name)
+                for index, value in enumerate(values):
+                    of = keys[index] if keys is not None else None
+                    if key is None or of == key:
+                        yield Message(row.offset + index, when, value, of, **headers)
+
+    def values(self, span: Span) -> Iterator[Any]:
+        """The values of a span, decoded many at a time where the codec can."""
+        while len(span):
+            stop, values = self._next_values(span)
+            if stop is None:
+                return
+            yield from values
+            span = Span(stop, span.stop)
+
+    def _next_values(self, span: Span) -> tuple[int | None, Iterable[Any]]:
+        lines = None
+        if isinstance(self.codec, Json):
+            lines = self.engine.read_lines(self.topic, span, CHUNK_ROWS, CHUNK_BYTES)
+        if lines is not None and isinstance(self.codec, Json):
+            try:
+                values = self.codec.decode_lines(lines.values)
+            except (msgspec.MsgspecError, ValueError):
+                values = []  # one by one, to say which it was
+            if len(values) == lines.rows:
+                return lines.offset + lines.rows, values
+        rows = self.engine.read(self.topic, span, CHUNK_ROWS, CHUNK_BYTES)
+        if not rows:
+            return None, []
+        return stop_of(rows[-1]), (message.value for message in self.messages(rows))
+
+    def _decode(self, row: Row) -> Any:
+        name = self.topic.codec
+        if self.codec is None:
+            if name == "pickle":
+                raise PickleRefusedError(
+                    self.topic.name,
+                    row.offset,
+                    'it is a pickle, and reading one can run any code; if you trust the file, ask for codec="pickle"',
+                )
+            raise DecodeError(self.topic.name, row.offset, f"its codec {name!r} is unknown here: pass it as codec=")
+        try:
+            return self.codec.decode(row.value)
+        except Error:
+            raise
+        except Exception as error:  # a codec of the user's may raise anything
+            raise DecodeError(self.topic.name, row.offset, f"{type(error).__name__}: {error}") from error
+
+
+def stop_of(row: Row) -> int:
+    """The offset behind a row."""
+    return row.offset + (row.rows or 1)
+
+
+class Stretch(NamedTuple):
+    """Messages of a topic, as they lie there now: what is read."""
+
+    source: Source
+    span: Span
+    key: str | None = None
+    """Only messages with this key."""
+    latest: str | None = None
+    """Only the last message of each key ("key"), or of each value of that field."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The same for the same messages: those of a span never change."""
+        return self.source.engine.uuid, self.source.topic.id, self.span, self.key, self.latest
