@@ -38,7 +38,7 @@ def test_an_arrow_stream_is_read_by_everyone(sales):
         ("Plzeň", 3 + 7 + 11),
         ("Praha", 1 + 5 + 9),
     ]
-    assert duckdb.from_arrow(sales[2:5].to_arrow()).aggregate("sum(n)").fetchall() == [(6,)]
+    assert duckdb.from_arrow(sales[2:5]).aggregate("sum(n)").fetchall() == [(1 + 2 + 3,)]
     con = duckdb.connect()
     con.register("sales", sales)
     assert con.sql("SELECT count(*) FROM sales WHERE _key = 'Brno'").fetchall() == [(6,)]
