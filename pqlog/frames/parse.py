@@ -292,9 +292,7 @@ def _read_json(text: bytes, options: pa.json.ParseOptions) -> pa.Table | None:
     for block_size, threads in ((BLOCK_BYTES, True), (len(text) + 1, False)):  # a line must fit its block
         read = pa.json.ReadOptions(block_size=block_size, use_threads=threads)
         try:
-            return pa.json.read_json(
-                pa.BufferReader(text), read_options=read, parse_options=options, memory_pool=_POOL
-            )
+            return pa.json.read_json(pa.BufferReader(text), read_options=read, parse_options=options, memory_pool=_POOL)
         except pa.ArrowInvalid as error:
             if "straddling" not in str(error):
                 return None
