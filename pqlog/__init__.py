@@ -1,7 +1,7 @@
 """A durable, persistent log and queue for notebooks and data pipelines, in one SQLite file."""
 
-from pqlog.batches import Batch
-from pqlog.clients import Client, Clients
+from pqlog.batches import Batch, Staged
+from pqlog.clients import Claim, Client, Clients
 from pqlog.codecs import Codec
 from pqlog.errors import (
     ArgumentError,
@@ -41,6 +41,7 @@ from pqlog.store.api import Moved
 __all__ = [
     "ArgumentError",
     "Batch",
+    "Claim",
     "ClaimLostError",
     "ClaimedError",
     "Client",
@@ -69,6 +70,7 @@ __all__ = [
     "OldQueueError",
     "PickleRefusedError",
     "ReadOnlyError",
+    "Staged",
     "StoreError",
     "Topic",
     "TrimRefusedError",

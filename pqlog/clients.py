@@ -36,6 +36,8 @@ class Client:
         The number of its latest batch.
     open : int
         How many batches are handed out to it and not acknowledged.
+    attempt : int
+        How often the most often handed out of those was: 1 in a smooth run, more where one fails again and again.
     seen : datetime.datetime
         When it last moved, UTC.
     """
@@ -45,7 +47,37 @@ class Client:
     lag: int
     batches: int
     open: int
+    attempt: int
     seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A batch that is handed out and not acknowledged.
+
+    Attributes
+    ----------
+    number : int
+        The batch's number.
+    first, last : int
+        The offsets of its first and last message.
+    attempt : int
+        How often it was handed out.
+    owner : str
+        Who holds it: its name, host, process and thread; empty if it was released.
+    expires : datetime.datetime
+        Until when that is respected where nothing else is known of the owner, UTC; a living owner puts it off.
+    error : str or None
+        Why it was released, if by an exception.
+    """
+
+    number: int
+    first: int
+    last: int
+    attempt: int
+    owner: str
+    expires: datetime
+    error: str | None
 
 
 class Clients(Sequence[Client]):
@@ -61,7 +93,7 @@ class Clients(Sequence[Client]):
         return len(self._clients)
 
     def __repr__(self) -> str:
-        head = ("client", "position", "lag", "batches", "open", "last seen")
+        head = ("client", "position", "lag", "batches", "open", "attempt", "last seen")
         rows = [
             (
                 repr(c.client),
@@ -69,6 +101,7 @@ class Clients(Sequence[Client]):
                 f"{c.lag:,}",
                 f"{c.batches:,}",
                 f"{c.open}",
+                f"{c.attempt or ''}",
                 f"{c.seen:%Y-%m-%d %H:%M:%S}",
             )
             for c in self._clients
@@ -114,10 +147,19 @@ def clients(source: Source) -> Clients:
     """All clients of a topic."""
     return Clients(
         [
-            Client(c.client, c.position, c.lag, c.batches, c.open, from_micros(c.seen))
+            Client(c.client, c.position, c.lag, c.batches, c.open, c.attempt, from_micros(c.seen))
             for c in source.engine.clients(source.topic)
         ]
     )
+
+
+def claims(source: Source, client: str | None) -> list[Claim]:
+    """The batches of a client that are handed out."""
+    name = info(source, client).client
+    return [
+        Claim(c.number, c.span.first, c.span.stop - 1, c.attempt, c.owner, from_micros(c.expires), c.error)
+        for c in source.engine.claims(source.topic, name)
+    ]
 
 
 def join(source: Source, client: str | None) -> ClientInfo:

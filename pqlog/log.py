@@ -114,6 +114,7 @@ class Topic(Readable):
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        cursor: tuple[str, Any] | None = None,
     ) -> range:
         """Append many messages in one transaction: all or nothing.
 
@@ -127,6 +128,9 @@ class Topic(Readable):
             Notes beside every one of the values.
         id : str, optional
             Makes the whole call idempotent, as for `put`.
+        cursor : tuple of str and object, optional
+            A name, and how far its source has been read: any JSON value. It commits with the messages, also if there
+            are none; `Log.cursor` reads it back. Where `id` was used before, it stays as it is.
 
         Returns
         -------
@@ -150,6 +154,7 @@ class Topic(Readable):
         range(1001, 1003)
         """
         codec = self._codec or self._unwritable()
+        mark = None if cursor is None else producer.cursor_text(cursor)
         if producer.check_id(id) is not None:
             found = self._engine.find_id(self._info, id or "")
             if found is not None:
@@ -159,7 +164,8 @@ class Topic(Readable):
         except EncodeError as error:
             raise self._placed(error) from error.__cause__
         try:
-            put = self._engine.append(self._info, spool, id) if spool.messages or id else self._nothing()
+            something = spool.messages or id or mark
+            put = self._engine.append(self._info, spool, id, mark) if something else self._nothing()
         finally:
             spool.close()
         return range(put.first, put.stop)
@@ -298,10 +304,25 @@ class Topic(Readable):
         """
         self._engine.trigger()
 
-    def batches(self, client: str | None = None, size: int = 1000) -> Iterator[batches.Batch]:
+    def batches(
+        self,
+        client: str | None = None,
+        size: int = 1000,
+        *,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        follow: bool = False,
+        messages: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        owner: str | None = None,
+    ) -> Iterator[batches.Batch]:
         """What a client has not acknowledged, in checkpointed batches, until there is nothing more.
 
-        A batch's boundaries are durable before it is handed out; asking for the next acknowledges it.
+        A batch's boundaries are durable before it is handed out; asking for the next acknowledges it, in one commit
+        with what was put through it (`Batch.put_many`). After ``break``, an exception or a crash the same batch comes
+        again, with ``attempt`` one higher. Several workers, threads or processes, may share a client: each batch is
+        with one of them at a time, and who dies on this host is replaced at once.
 
         Parameters
         ----------
@@ -309,6 +330,22 @@ class Topic(Readable):
             As for `get`.
         size : int
             How many messages a new batch holds at most.
+        max_bytes : int, optional
+            How many bytes these take in the file at most; one message may be larger.
+        linger : float
+            How long to wait for a batch to fill, in seconds.
+        follow : bool
+            Wait for more messages for ever; ends when the log is closed.
+        messages : bool
+            Iterating over a batch gives `Message` objects in place of their values.
+        attempts : int, optional
+            After so many failures a batch goes whole to `dead_letter`, and the client moves on. Otherwise it is handed
+            out until it succeeds; ``log.clients()`` shows the attempts.
+        dead_letter : str, optional
+            A topic; the topic's name with ``.dead`` behind it unless given. Headers say where the messages came from
+            and why (see `Batch.reject`).
+        owner : str, optional
+            A name for this worker: one that begins anew under the same name has its batches at once, on any host.
 
         Yields
         ------
@@ -328,7 +365,33 @@ class Topic(Readable):
         >>> [list(batch) for batch in log.batches("etl", size=2)]
         [[0, 1], [2, 3], [4]]
         """
-        return batches.batches(self._source, client, size)
+        wish = batches.wish(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner)
+        return batches.batches(self._source, client, wish, self._sibling)
+
+    def _sibling(self, name: str, codec: str) -> Source:
+        """Another topic of the same file, made with a codec if it is new."""
+        if name == self.name:
+            return self._source
+        info, found = _topic(self._engine, name, None, None, writes=True, default=codec)
+        if found is None and self._codec is not None and info.codec == self._codec.name:
+            found = self._codec
+        return Source(self._engine, info, found)
+
+    def claims(self, client: str | None = None) -> list[clients.Claim]:
+        """The batches of a client that are handed out and not acknowledged.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(5))
+        range(1, 6)
+        >>> reading = log.batches("etl", size=2)
+        >>> batch = next(reading)
+        >>> [(claim.number, claim.first, claim.last, claim.attempt) for claim in log.claims("etl")]
+        [(1, 1, 2, 1)]
+        """
+        return clients.claims(self._source, client)
 
     # clients
 
@@ -626,6 +689,20 @@ class Log(Topic):
         """The names of all topics of the file."""
         return [info.name for info in self._engine.topics()]
 
+    def cursor(self, name: str) -> Any:
+        """How far a source outside has been read: what `put_many` was given with its messages; None if nothing yet.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"order": 1}], cursor=("orders-api", {"page": 2}))
+        range(1, 2)
+        >>> log.cursor("orders-api"), log.cursor("returns-api")
+        ({'page': 2}, None)
+        """
+        return producer.cursor_value(self._engine.cursor(name))
+
     @property
     def uuid(self) -> str:
         """What distinguishes this file from every other, copies included."""
@@ -810,7 +887,7 @@ def read_log(
 
 
 def _topic(
-    engine: Engine, name: str, codec: str | Codec | None, type: Any, writes: bool
+    engine: Engine, name: str, codec: str | Codec | None, type: Any, writes: bool, default: str = "json"
 ) -> tuple[TopicInfo, Codec | None]:
     """A topic and the codec to read it with; made if it is new."""
     if not isinstance(name, str) or not name:
@@ -826,7 +903,7 @@ def _topic(
             raise ReadOnlyError(f"the file has no topic 'main', but: {', '.join(map(repr, known))}: pass topic=")
         raise UnknownTopicError(name, similar)
     asked = None if codec is None else codec_for(codec, type)
-    info = known.get(name) or engine.topic(name, asked.name if asked else "json")
+    info = known.get(name) or engine.topic(name, asked.name if asked else default)
     if asked is None:
         if info.codec not in ("json", "msgpack", "bytes"):
             return info, None

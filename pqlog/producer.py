@@ -19,6 +19,16 @@ MEMORY_BYTES = 64 << 20
 """Of a `put_many` as much is held encoded in memory; what is beyond waits in a temporary file for its transaction."""
 
 
+def encode(codec: Codec, value: Any) -> bytes:
+    """A value's bytes."""
+    try:
+        data = codec.encode(value)
+    except Exception as error:
+        raise unencodable(codec, value, error) from error
+    check_encoded(codec, data)
+    return data
+
+
 def check_encoded(codec: Codec, data: Any) -> None:
     """A codec of the user's may do anything."""
     if type(data) is not bytes:
@@ -46,6 +56,21 @@ def header_text(headers: Mapping[str, str] | None) -> str | None:
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ArgumentError(f"headers are a dict of str to str, not {headers!r}")
     return msgspec.json.encode(dict(headers)).decode()
+
+
+def cursor_text(cursor: Any) -> tuple[str, str]:
+    """A cursor's name, and its value as JSON text."""
+    if not isinstance(cursor, tuple) or len(cursor) != 2 or not isinstance(cursor[0], str) or not cursor[0]:
+        raise ArgumentError(f"cursor is a name, a str that is not empty, and a JSON value, not {cursor!r}")
+    try:
+        return cursor[0], msgspec.json.encode(cursor[1]).decode()
+    except Exception as error:
+        raise ArgumentError(f"the cursor {cursor[0]!r} has a value that is not JSON: {error}") from error
+
+
+def cursor_value(text: str | None) -> Any:
+    """The value of a cursor."""
+    return None if text is None else msgspec.json.decode(text)
 
 
 def is_frame(values: Any) -> bool:

@@ -3,13 +3,14 @@
 from pqlog.frames.dataframes import chunks, head, tail, to_pandas
 from pqlog.frames.live import Live
 from pqlog.frames.pieces import View, latest_runs
-from pqlog.frames.segments import segments_of, unpack
+from pqlog.frames.segments import cut, segments_of, unpack
 from pqlog.frames.tables import schema, to_arrow, to_batches, to_polars
 
 __all__ = [
     "Live",
     "View",
     "chunks",
+    "cut",
     "head",
     "latest_runs",
     "schema",

@@ -60,12 +60,20 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
     start = 0
     for part in _parts(reader):
         metadata = {**(reader.schema.metadata or {}), _CALL: call, _START: b"%d" % start}
-        part = part.replace_schema_metadata(metadata)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, part.schema, options=_OPTIONS) as writer:
-            writer.write_table(part)
-        yield Segment(sink.getvalue().to_pybytes(), part.num_rows, key, headers)
+        yield Segment(_encoded(part.replace_schema_metadata(metadata)), part.num_rows, key, headers)
         start += part.num_rows
+
+
+def cut(row: Row, topic: str) -> bytes:
+    """The part of a segment that was asked for, as a segment of its own."""
+    return _encoded(read(row, topic).replace_schema_metadata(None))
+
+
+def _encoded(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:

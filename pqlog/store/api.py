@@ -106,8 +106,12 @@ class ClientInfo:
         When it last asked or acknowledged: microseconds since 1970, UTC.
     open : int
         How many of its batches are handed out and not acknowledged.
+    attempt : int
+        How often the most often handed out of those was; 0 if there is none.
     unread : Span
         The offsets behind the position.
+    unclaimed : Span
+        The offsets behind all batches that were handed out.
     """
 
     client: str
@@ -117,12 +121,28 @@ class ClientInfo:
     epoch: int
     seen: int
     open: int
+    attempt: int
     unread: Span
+    unclaimed: Span
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch that was handed out: its boundaries are durable."""
+    """A batch that was handed out: its boundaries are durable.
+
+    Attributes
+    ----------
+    token : int
+        Changes whenever it is handed out; an older holder cannot acknowledge it.
+    attempt : int
+        How often it was handed out.
+    owner : str
+        Who holds it; empty if it was released.
+    expires : int
+        Until when that is respected if nothing else is known of the owner: microseconds since 1970, UTC.
+    error : str or None
+        Why it was released, if by an exception.
+    """
 
     client: str
     epoch: int
@@ -130,6 +150,24 @@ class Claim:
     span: Span
     token: int
     attempt: int
+    owner: str
+    expires: int
+    error: str | None
+
+
+class Size(NamedTuple):
+    """How large a new batch may be."""
+
+    messages: int
+    max_bytes: int | None = None
+    """Of what the messages take in the file; one message may be larger."""
+
+
+class Output(NamedTuple):
+    """What a stage puts with the acknowledgement of its batch."""
+
+    topic: TopicInfo
+    chunks: Iterable[Chunk]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +215,21 @@ class Engine(Protocol):
         """Put one single message; its offset."""
         ...
 
-    def append(self, topic: TopicInfo, chunks: Iterable[Chunk], id: str | None = None) -> Span:
-        """Put everything in one transaction; with an `id` that was used before, only say where they went."""
+    def append(
+        self,
+        topic: TopicInfo,
+        chunks: Iterable[Chunk],
+        id: str | None = None,
+        cursor: tuple[str, str] | None = None,
+    ) -> Span:
+        """Put everything in one transaction; with an `id` that was used before, only say where it went.
+
+        A `cursor`, a name and JSON text, is set in the same transaction.
+        """
+        ...
+
+    def cursor(self, name: str) -> str | None:
+        """The JSON text of a cursor, if it was ever set."""
         ...
 
     def find_id(self, topic: TopicInfo, id: str) -> Span | None:
@@ -255,12 +306,31 @@ class Engine(Protocol):
         """Forget a client; False if there was none."""
         ...
 
-    def advance(self, topic: TopicInfo, client: str, done: Claim | None, size: int) -> Claim | None:
-        """Acknowledge a claim, if given, and claim the next batch, in one transaction; None if there is none.
+    def owner(self, name: str) -> str:
+        """What the calling thread is as an owner of claims; two with the same name, if it is not empty, are one."""
+        ...
 
-        A claim that was not acknowledged is handed out again, with the same boundaries and a new token. Raises
-        `ClaimLostError`, and changes nothing, if `done` was handed to somebody else meanwhile.
+    def is_free(self, claim: Claim, owner: str) -> bool:
+        """Whether `owner` may have a claim: it is its own, was released, has expired, or its owner is gone."""
+        ...
+
+    def advance(
+        self, topic: TopicInfo, client: str, size: Size, owner: str, done: Claim | None, outputs: Sequence[Output] = ()
+    ) -> tuple[Claim | None, list[Span]]:
+        """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is none.
+
+        That is the first free claim, with the same boundaries and a new token, or else a new batch. `outputs` are put
+        in the same transaction; where they went is returned. Raises `ClaimLostError`, and changes nothing, if `done`
+        was handed to somebody else meanwhile.
         """
+        ...
+
+    def finish(self, topic: TopicInfo, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
+        """The same without claiming another batch."""
+        ...
+
+    def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
+        """Let whoever asks next have a claim at once; False if somebody else has it already."""
         ...
 
     # keeping

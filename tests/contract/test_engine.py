@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import pqlog
-from pqlog.store.api import Moved, Segment, Singles, Span
+from pqlog.store.api import Moved, Output, Segment, Singles, Size, Span
 from pqlog.store.sqlite.engine import SqliteEngine
 
 
@@ -134,33 +134,122 @@ def test_a_client_that_is_made_again_has_another_epoch(engine, topic):
     assert engine.client(topic, "c").epoch not in (epoch, again)
 
 
+def take(engine, topic, owner, done=None, messages=5, outputs=()):
+    return engine.advance(topic, "c", Size(messages), owner, done, outputs)[0]
+
+
 def test_a_claim_is_stable_and_only_its_holder_acknowledges(engine, topic):
     fill(engine, topic)
     engine.join(topic, "c")
-    first = engine.advance(topic, "c", None, 5)
+    me = engine.owner("")
+    first = take(engine, topic, me)
     assert (first.number, first.span, first.attempt) == (1, Span(1, 6), 1)
-    again = engine.advance(topic, "c", None, 2)
+    again = take(engine, topic, me, messages=2)
     assert (again.number, again.span, again.attempt) == (1, Span(1, 6), 2)
     with pytest.raises(pqlog.ClaimLostError):
-        engine.advance(topic, "c", first, 5)
+        take(engine, topic, me, first)
+    with pytest.raises(pqlog.ClaimLostError):
+        engine.finish(topic, first)
     with pytest.raises(pqlog.ClaimedError):
         engine.acknowledge(topic, "c", 5, again.epoch)
     assert engine.client(topic, "c").position == 0
-    second = engine.advance(topic, "c", again, 5)
+    second = take(engine, topic, me, again)
     assert (second.number, second.span) == (2, Span(6, 9))
     assert engine.client(topic, "c").position == 5
-    assert engine.advance(topic, "c", second, 5) is None
+    assert take(engine, topic, me, second) is None
     assert engine.client(topic, "c").position == 8
+
+
+def test_workers_have_batches_of_their_own_and_the_position_is_the_end_of_those_done(engine, topic):
+    engine.append(topic, [singles(*[b"1"] * 9)])
+    engine.join(topic, "c")
+    one, two = engine.owner("one"), engine.owner("two")
+    first = take(engine, topic, one, messages=3)
+    second = take(engine, topic, two, messages=3)
+    assert (first.span, second.span) == (Span(1, 4), Span(4, 7))
+    third = take(engine, topic, two, second, messages=3)
+    assert third.span == Span(7, 10)
+    assert engine.client(topic, "c").position == 0  # the first batch is open still
+    assert take(engine, topic, two, third) is None
+    assert engine.client(topic, "c").position == 0
+    engine.finish(topic, first)
+    assert engine.client(topic, "c").position == 9
+    assert engine.claims(topic, "c") == []
+
+
+def test_a_released_claim_is_free_and_says_why(engine, topic):
+    engine.append(topic, [singles(*[b"1"] * 4)])
+    engine.join(topic, "c")
+    one, two = engine.owner("one"), engine.owner("two")
+    held = take(engine, topic, one, messages=2)
+    assert not engine.is_free(held, two)
+    assert engine.release(topic, held, "TypeError: no")
+    (free,) = engine.claims(topic, "c")
+    assert (free.owner, free.error, free.attempt) == ("", "TypeError: no", 1)
+    taken = take(engine, topic, two)
+    assert (taken.number, taken.span, taken.attempt, taken.error) == (1, Span(1, 3), 2, "TypeError: no")
+    assert not engine.release(topic, held, None)
+    with pytest.raises(pqlog.ClaimLostError):
+        engine.finish(topic, held)
+
+
+def test_outputs_commit_with_the_acknowledgement_or_not_at_all(engine, topic):
+    other = engine.topic("other", "json")
+    engine.append(topic, [singles(b"1", b"2")])
+    engine.join(topic, "c")
+    me = engine.owner("")
+    lost = take(engine, topic, me)
+    held = take(engine, topic, me)
+    outputs = [Output(other, [singles(b"3")]), Output(other, [Segment(b"segment", 4)])]
+    with pytest.raises(pqlog.ClaimLostError):
+        engine.finish(topic, lost, outputs)
+    assert len(engine.span(other)) == 0
+    assert engine.finish(topic, held, outputs) == [Span(1, 2), Span(2, 6)]
+    assert engine.span(other) == Span(1, 6)
+
+
+def test_a_batch_may_be_bounded_by_bytes(engine, topic):
+    engine.append(topic, [singles(*[b"1" * 100] * 10)])
+    engine.append(topic, [Segment(b"s" * 1000, 10)])
+    engine.join(topic, "c")
+    me, held, spans = engine.owner(""), None, []
+    while True:
+        held, _ = engine.advance(topic, "c", Size(100, 450), me, held)
+        if held is None:
+            break
+        spans.append(len(held.span))
+    assert sum(spans) == 20
+    assert max(spans) == 4
+    engine.append(topic, [singles(b"1" * 1000, b"2")])
+    held, _ = engine.advance(topic, "c", Size(100, 450), me, None)
+    assert len(held.span) == 1  # larger than the bound, but never nothing
+
+
+def test_a_cursor_commits_with_its_messages(engine, topic):
+    def broken():
+        yield singles(b"1")
+        raise RuntimeError("the source broke")
+
+    assert engine.cursor("source") is None
+    with pytest.raises(pqlog.Error):
+        engine.append(topic, broken(), cursor=("source", "1"))
+    assert engine.cursor("source") is None
+    engine.append(topic, [singles(b"1")], cursor=("source", "1"), id="x")
+    engine.append(topic, [singles(b"1")], cursor=("source", "0"), id="x")
+    assert engine.cursor("source") == "1"
+    engine.append(topic, [], cursor=("source", "2"))
+    assert engine.cursor("source") == "2"
 
 
 def test_seek_gives_up_claims(engine, topic):
     fill(engine, topic)
     engine.join(topic, "c")
-    held = engine.advance(topic, "c", None, 5)
+    me = engine.owner("")
+    held = take(engine, topic, me)
     engine.seek(topic, "c", 3)
     with pytest.raises(pqlog.ClaimLostError):
-        engine.advance(topic, "c", held, 5)
-    following = engine.advance(topic, "c", None, 5)
+        take(engine, topic, me, held)
+    following = take(engine, topic, me)
     assert (following.number, following.span) == (2, Span(3, 8))
     assert following.epoch != held.epoch
 

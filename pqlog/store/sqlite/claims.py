@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import secrets
-import socket
 import time
+from typing import Any
 
 import apsw
 
 from pqlog import errors
-from pqlog.store.api import Claim, ClientInfo, Moved, Span
-from pqlog.store.sqlite import statements
+from pqlog.store.api import Claim, ClientInfo, Moved, Size, Span
+from pqlog.store.sqlite import owners, statements
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.reader import span
 from pqlog.store.sqlite.table import Table
 
 LEASE_S = 60
+"""How long a claim of an owner of which nothing is known is respected; a living one puts it off in time."""
 
 
 def now_micros() -> int:
     """Microseconds since 1970, UTC."""
     return time.time_ns() // 1000
-
-
-@functools.cache
-def _owner(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            start = stat.read().rpartition(")")[2].split()[19]
-    except OSError:
-        start = ""
-    return f"{socket.gethostname()}:{pid}:{start}"
-
-
-def this_process() -> str:
-    """Who this is, so that others can tell whether it still lives: host, process, its start (Linux; else empty)."""
-    return _owner(os.getpid())
 
 
 def client(db: apsw.Connection, table: Table, name: str) -> ClientInfo | None:
@@ -52,10 +36,13 @@ def clients(db: apsw.Connection, table: Table) -> list[ClientInfo]:
     return [_info(found, kept) for found in rows(db.execute(statements.CLIENTS, (table.id,)))]
 
 
-def _info(found: tuple[str, int, int, int, int, int], kept: Span) -> ClientInfo:
-    name, next_offset, epoch, batches, seen, open_claims = found
+def _info(found: Any, kept: Span) -> ClientInfo:
+    name, next_offset, claimed, epoch, batches, seen, open_claims, attempt = found
     unread = Span(max(next_offset, kept.first), kept.stop)
-    return ClientInfo(name, next_offset - 1, len(unread), batches, epoch, seen, open_claims, unread)
+    unclaimed = Span(max(claimed, kept.first), kept.stop)
+    return ClientInfo(
+        name, next_offset - 1, len(unread), batches, epoch, seen, open_claims, attempt or 0, unread, unclaimed
+    )
 
 
 def claims(db: apsw.Connection, table: Table, name: str) -> list[Claim]:
@@ -63,14 +50,26 @@ def claims(db: apsw.Connection, table: Table, name: str) -> list[Claim]:
     found = client(db, table, name)
     epoch = found.epoch if found else 0
     return [
-        Claim(name, epoch, number, Span(first, stop), token, attempt)
-        for number, first, stop, token, attempt in rows(db.execute(statements.CLAIMS, (table.id, name)))
+        Claim(name, epoch, number, Span(first, stop), token, attempt, owner, expires, error)
+        for number, first, stop, token, attempt, owner, expires, error in rows(
+            db.execute(statements.CLAIMS, (table.id, name))
+        )
     ]
 
 
-def known(db: apsw.Connection, table: Table, name: str) -> tuple[str, int, int, int, int, int]:
-    """A client's row; raises if there is none."""
-    found: tuple[str, int, int, int, int, int] | None = row(db.execute(statements.CLIENT, (table.id, name)))
+def is_free(claim: Claim, owner: str) -> bool:
+    """Whether `owner` may take a claim over: it is its own, was released, has expired, or its owner is gone."""
+    return (
+        not claim.owner
+        or owners.is_same(claim.owner, owner)
+        or claim.expires < now_micros()
+        or owners.is_gone(claim.owner)
+    )
+
+
+def known(db: apsw.Connection, table: Table, name: str) -> ClientInfo:
+    """A client; raises if there is none any more."""
+    found = client(db, table, name)
     if found is None:
         raise errors.ClaimLostError(name, 0)
     return found
@@ -95,10 +94,8 @@ def _next_epoch(db: apsw.Connection) -> int:
 
 def acknowledge(db: apsw.Connection, table: Table, name: str, offset: int, epoch: int) -> bool:
     """Move a client on, if nobody moved it since `epoch`."""
-    claim = row(db.execute(statements.OPEN_CLAIM, (table.id, name)))
-    if claim is not None:
-        number, first, stop, _, _ = claim
-        raise errors.ClaimedError(name, number, first, stop - 1)
+    for claim in claims(db, table, name):
+        raise errors.ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1)
     db.execute(statements.ACKNOWLEDGE, (offset + 1, now_micros(), table.id, name, epoch))
     return bool(db.changes())
 
@@ -107,8 +104,7 @@ def seek(db: apsw.Connection, table: Table, name: str, to: int) -> Moved:
     """Move a client anywhere within what is kept."""
     kept = span(db, table)
     target = min(max(to, kept.first), kept.stop)
-    join(db, table, name, None)
-    was = known(db, table, name)[1]
+    was = join(db, table, name, None).position + 1
     db.execute(statements.DROP_CLAIMS, (table.id, name))
     db.execute(statements.SEEK, (target, _next_epoch(db), now_micros(), table.id, name))
     return Moved(target - 1, again=len(Span(target, was)), skipped=len(Span(max(was, kept.first), target)))
@@ -121,28 +117,61 @@ def delete(db: apsw.Connection, table: Table, name: str) -> bool:
     return bool(db.changes())
 
 
-def advance(db: apsw.Connection, table: Table, name: str, done: Claim | None, size: int) -> Claim | None:
-    """Acknowledge `done` and claim the next batch."""
-    _, next_offset, epoch, batches, _, _ = known(db, table, name)
-    if done is not None:
-        db.execute(statements.DROP_CLAIM, (table.id, name, done.number, done.token))
-        if not db.changes():
-            raise errors.ClaimLostError(name, done.number)
-        next_offset = done.span.stop
-        db.execute(statements.ACKNOWLEDGE, (next_offset, now_micros(), table.id, name, epoch))
-    token = secrets.randbits(62)
-    expires = now_micros() + LEASE_S * 1_000_000
-    again = row(db.execute(statements.OPEN_CLAIM, (table.id, name)))
-    if again is not None:
-        number, first, stop, _, attempt = again
-        db.execute(statements.TAKE_OVER, (token, attempt + 1, this_process(), expires, table.id, name, number))
-        return Claim(name, epoch, number, Span(first, stop), token, attempt + 1)
-    kept = span(db, table)
-    batch = Span(max(next_offset, kept.first), min(max(next_offset, kept.first) + size, kept.stop))
+def finish(db: apsw.Connection, table: Table, done: Claim) -> None:
+    """Acknowledge a claim; raises if it is not its holder's any more."""
+    db.execute(statements.DROP_CLAIM, (table.id, done.client, done.number, done.token))
+    if not db.changes():
+        raise errors.ClaimLostError(done.client, done.number)
+    db.execute(statements.MOVE_ON, (table.id, done.client, now_micros()))
+
+
+def release(db: apsw.Connection, table: Table, claim: Claim, error: str | None) -> bool:
+    """Let whoever asks next have a claim at once; False if it is not its holder's any more."""
+    db.execute(statements.RELEASE, (error, table.id, claim.client, claim.number, claim.token))
+    return bool(db.changes())
+
+
+def take(db: apsw.Connection, table: Table, name: str, size: Size, owner: str) -> Claim | None:
+    """Claim the first batch that is free, or cut a new one; None if there is nothing."""
+    token, expires = secrets.randbits(62), now_micros() + LEASE_S * 1_000_000
+    for claim in claims(db, table, name):
+        if is_free(claim, owner):
+            db.execute(statements.TAKE_OVER, (token, owner, expires, table.id, name, claim.number))
+            return Claim(
+                name, claim.epoch, claim.number, claim.span, token, claim.attempt + 1, owner, expires, claim.error
+            )
+    found = known(db, table, name)
+    batch = _cut(db, table, found.unclaimed, size)
     if not len(batch):
         return None
-    number = batches + 1
-    db.execute(statements.NUMBER, (number, now_micros(), table.id, name))
-    claim = (table.id, name, number, batch.first, batch.stop, token, 1, this_process(), expires)
-    db.execute(statements.CLAIM, claim)
-    return Claim(name, epoch, number, batch, token, 1)
+    number = found.batches + 1
+    db.execute(statements.CUT, (number, batch.stop, now_micros(), table.id, name))
+    db.execute(statements.CLAIM, (table.id, name, number, batch.first, batch.stop, token, owner, expires))
+    return Claim(name, found.epoch, number, batch, token, 1, owner, expires, None)
+
+
+def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span:
+    """The next batch: at most so many messages, and no more than so many bytes, but at least one message."""
+    first = unclaimed.first
+    stop = min(unclaimed.stop, first + size.messages)
+    if size.max_bytes is None or first >= stop:
+        return Span(first, stop)
+    begin = row(db.execute(table.row_of, (first,)))
+    left = float(size.max_bytes)
+    cursor = db.execute(table.sizes, (begin[0] if begin else first, stop))
+    for offset, bytes_, count in cursor:
+        each = bytes_ / count  # of a segment, each message counts as much
+        here = max(offset, first)
+        fitting = int(left / each) if each else count
+        if here + fitting < min(offset + count, stop):
+            stop = max(first + 1, here + fitting)
+            break
+        left -= each * (min(offset + count, stop) - here)
+    cursor.close()
+    return Span(first, stop)
+
+
+def renew(db: apsw.Connection, process: str) -> int:
+    """Put off the expiry of all claims of a process; how many it has."""
+    db.execute(statements.RENEW, (now_micros() + LEASE_S * 1_000_000, process))
+    return int(db.changes())

@@ -113,7 +113,7 @@ def check_kind(db: apsw.Connection, path: str) -> bool:
                 f"{path} has format version {version}; this pqlog reads up to {schema.VERSION}: "
                 f"pip install --upgrade pqlog"
             )
-        if version < 1 or not {"file", "topics", "clients", "claims", "ids"} <= tables:
+        if version < 1 or not {"file", "topics", "clients", "claims", "ids", "cursors"} <= tables:
             raise errors.CorruptLogError(f"{path} is marked as a pqlog file, but tables are missing: restore a backup")
         return True
     if {"log", "clients"} <= tables and not application:

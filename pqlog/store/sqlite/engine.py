@@ -13,10 +13,24 @@ from typing import TypeVar
 import apsw
 
 from pqlog import errors
-from pqlog.store.api import Chunk, Claim, ClientInfo, Lines, Moved, Row, Segment, Singles, Span, TopicInfo
-from pqlog.store.sqlite import claims, connections, reader, schema, statements
+from pqlog.store.api import (
+    Chunk,
+    Claim,
+    ClientInfo,
+    Lines,
+    Moved,
+    Output,
+    Row,
+    Segment,
+    Singles,
+    Size,
+    Span,
+    TopicInfo,
+)
+from pqlog.store.sqlite import claims, connections, owners, reader, schema, statements
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.place import Place
+from pqlog.store.sqlite.renewal import Renewal
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
@@ -75,6 +89,7 @@ class SqliteEngine:
         guard = self._pool.places if self._in_memory else None  # a database in memory has one connection for all
         self._writer = Writer(self._db, guard, path, self._before, self._watch.notify, self._failed)
         self._write = self._writer.submit if mode == "w" else self._refuse
+        self._renewal = Renewal(self._renew)
         _open_engines.add(self)
 
     # opening and closing
@@ -175,6 +190,7 @@ class SqliteEngine:
                 return
             self._closed = True
             self._write = self._refuse
+            self._renewal.stop()
             self._watch.close()
             self._writer.close()
             with connections.translated(self.path):
@@ -276,7 +292,13 @@ class SqliteEngine:
 
     # putting
 
-    def append(self, topic: TopicInfo, chunks: Iterable[Chunk], id: str | None = None) -> Span:
+    def append(
+        self,
+        topic: TopicInfo,
+        chunks: Iterable[Chunk],
+        id: str | None = None,
+        cursor: tuple[str, str] | None = None,
+    ) -> Span:
         table = self._table(topic)
 
         def put(transaction: Transaction) -> Span:
@@ -285,17 +307,19 @@ class SqliteEngine:
                 found = row(db.execute(statements.ID, (table.id, id)))
                 if found:
                     return Span(*found)
-            first, earliest = transaction.tail(table)
-            now = max(earliest, claims.now_micros())
-            stop = first
-            for chunk in chunks:
-                stop = _insert(db, table, stop, now, chunk)
-            transaction.set_tail(table, stop, now)
+            where = _append(transaction, table, chunks)
             if id is not None:
-                db.execute(statements.PUT_ID, (table.id, id, first, stop))
-            return Span(first, stop)
+                db.execute(statements.PUT_ID, (table.id, id, *where))
+            if cursor is not None:
+                db.execute(statements.SET_CURSOR, cursor)
+            return where
 
         return self._write(Task(put))
+
+    def cursor(self, name: str) -> str | None:
+        with self._read() as db:
+            found = row(db.execute(statements.CURSOR, (name,)))
+        return found[0] if found else None
 
     def append_one(self, topic: TopicInfo, value: bytes, key: str | None, headers: str | None) -> int:
         table = self._tables.get(topic.id) or self._table(topic)
@@ -373,9 +397,43 @@ class SqliteEngine:
         table = self._table(topic)
         return self._write(Task(lambda transaction: claims.delete(transaction.db, table, client)))
 
-    def advance(self, topic: TopicInfo, client: str, done: Claim | None, size: int) -> Claim | None:
+    def owner(self, name: str) -> str:
+        return owners.this_thread(name)
+
+    def is_free(self, claim: Claim, owner: str) -> bool:
+        return claims.is_free(claim, owner)
+
+    def advance(
+        self, topic: TopicInfo, client: str, size: Size, owner: str, done: Claim | None, outputs: Sequence[Output] = ()
+    ) -> tuple[Claim | None, list[Span]]:
         table = self._table(topic)
-        return self._write(Task(lambda transaction: claims.advance(transaction.db, table, client, done, size)))
+
+        def work(transaction: Transaction) -> tuple[Claim | None, list[Span]]:
+            went = [] if done is None else self._finish(transaction, table, done, outputs)
+            return claims.take(transaction.db, table, client, size, owner), went
+
+        claim, went = self._write(Task(work))
+        if claim is not None:
+            self._renewal.start()
+        return claim, went
+
+    def finish(self, topic: TopicInfo, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
+        table = self._table(topic)
+        return self._write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
+
+    def _finish(self, transaction: Transaction, table: Table, done: Claim, outputs: Sequence[Output]) -> list[Span]:
+        claims.finish(transaction.db, table, done)
+        return [_append(transaction, self._table(output.topic), output.chunks) for output in outputs]
+
+    def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
+        table = self._table(topic)
+        released = self._write(Task(lambda transaction: claims.release(transaction.db, table, claim, error)))
+        self._watch.notify()
+        return released
+
+    def _renew(self) -> bool:
+        """Put off the expiry of this process's claims; whether it has any."""
+        return self._write(Task(lambda transaction: claims.renew(transaction.db, owners.this_process()))) > 0
 
     # keeping
 
@@ -519,8 +577,8 @@ class Acknowledge(Job[bool]):
 
     def alone(self, db: apsw.Connection) -> bool | None:
         id = self.table.id
-        who = (id, self.client)
-        db.execute(statements.ACKNOWLEDGE_UNCLAIMED, (self.offset + 1, claims.now_micros(), *who, self.epoch, *who))
+        bindings = (self.offset + 1, claims.now_micros(), id, self.client, self.epoch)
+        db.execute(statements.ACKNOWLEDGE_UNCLAIMED, bindings)
         return True if db.changes() else None
 
 
@@ -534,6 +592,17 @@ def apsw_uri(path: str) -> str:
 def _writable(folder: str) -> bool:
     """Whether files can be made there; of a disk that is mounted read-only access(2) says so even to root."""
     return os.access(folder, os.W_OK)
+
+
+def _append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
+    """Put chunks at a topic's end, at one time, inside a transaction."""
+    first, earliest = transaction.tail(table)
+    now = max(earliest, claims.now_micros())
+    stop = first
+    for chunk in chunks:
+        stop = _insert(transaction.db, table, stop, now, chunk)
+    transaction.set_tail(table, stop, now)
+    return Span(first, stop)
 
 
 def _insert(db: apsw.Connection, table: Table, stop: int, now: int, chunk: Chunk) -> int:

@@ -34,7 +34,8 @@ CLIENTS = """
 CREATE TABLE clients (
     topic   INTEGER NOT NULL REFERENCES topics(id),
     name    TEXT NOT NULL,
-    next    INTEGER NOT NULL,      -- the offset after the last acknowledged one
+    next    INTEGER NOT NULL,      -- the offset after the acknowledged ones: all before it are
+    claimed INTEGER NOT NULL,      -- the offset after the last batch that was handed out
     epoch   INTEGER NOT NULL,      -- a new one at its first sight and at each seek: counted by the file
     batches INTEGER NOT NULL,      -- the number of its latest batch
     seen    INTEGER NOT NULL,      -- microseconds since 1970, UTC
@@ -51,8 +52,9 @@ CREATE TABLE claims (              -- batches that are handed out and not acknow
     stop    INTEGER NOT NULL,      -- the offset after the last of the batch
     token   INTEGER NOT NULL,      -- changes whenever it is handed out: an older holder cannot acknowledge
     attempt INTEGER NOT NULL,      -- how often it was handed out
-    owner   TEXT NOT NULL,         -- host, process and its start
-    expires INTEGER NOT NULL,      -- microseconds since 1970, UTC
+    owner   TEXT NOT NULL,         -- host, process, its start, and thread; or a name; '' if it was released
+    expires INTEGER NOT NULL,      -- microseconds since 1970, UTC; a living owner puts it off
+    error   TEXT,                  -- why it was released, if by an exception
     PRIMARY KEY (topic, client, number)
 ) STRICT, WITHOUT ROWID
 """
@@ -64,6 +66,13 @@ CREATE TABLE ids (                 -- puts that were given an id, so that the sa
     first INTEGER NOT NULL,
     stop  INTEGER NOT NULL,
     PRIMARY KEY (topic, id)
+) STRICT, WITHOUT ROWID
+"""
+
+CURSORS = """
+CREATE TABLE cursors (             -- how far sources outside have been read, committed with what they brought
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL            -- JSON
 ) STRICT, WITHOUT ROWID
 """
 
@@ -83,7 +92,7 @@ CREATE TABLE messages_{id} (
 # Finds the next segment without reading the messages before it; single messages do not enter it.
 SEGMENTS = "CREATE INDEX segments_{id} ON messages_{id} (offset) WHERE rows IS NOT NULL"
 
-NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, IDS)
+NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, IDS, CURSORS)
 NEW_TOPIC = (MESSAGES, SEGMENTS)
 
 

@@ -61,39 +61,54 @@ SELECT CAST(group_concat(json_quote(key), char(10)) AS BLOB) FROM
 # A step of the search for a time: the first row kept at or after an offset. Time never runs backwards: no index.
 PROBE = "SELECT offset, time, ifnull(rows, 1) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
 
-CLIENT = """
-SELECT name, next, epoch, batches, seen,
-    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name)
-FROM clients WHERE topic = ? AND name = ?
+_CLIENT = """
+SELECT name, next, claimed, epoch, batches, seen,
+    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name),
+    (SELECT max(attempt) FROM claims WHERE claims.topic = clients.topic AND client = name)
+FROM clients WHERE topic = ?
 """
-CLIENTS = """
-SELECT name, next, epoch, batches, seen,
-    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name)
-FROM clients WHERE topic = ? ORDER BY name
-"""
-JOIN = "INSERT INTO clients VALUES (?, ?, ?, ?, 0, ?)"
+CLIENT = f"{_CLIENT} AND name = ?"
+CLIENTS = f"{_CLIENT} ORDER BY name"
+JOIN = "INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5)"
 # Compare and set: a client that was moved with seek is not moved back by a reader that began before.
-ACKNOWLEDGE = "UPDATE clients SET next = max(next, ?), seen = ? WHERE topic = ? AND name = ? AND epoch = ?"
+ACKNOWLEDGE = """
+UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2
+WHERE topic = ?3 AND name = ?4 AND epoch = ?5
+"""
 # The same in a transaction of its own, for a client that has no claims.
-ACKNOWLEDGE_UNCLAIMED = f"{ACKNOWLEDGE} AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ? AND client = ?)"
+ACKNOWLEDGE_UNCLAIMED = f"{ACKNOWLEDGE} AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)"
 # Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
 NEXT_EPOCH = "UPDATE file SET value = value + 1 WHERE name = 'epoch' RETURNING value"
-SEEK = "UPDATE clients SET next = ?, epoch = ?, seen = ? WHERE topic = ? AND name = ?"
-NUMBER = "UPDATE clients SET batches = ?, seen = ? WHERE topic = ? AND name = ?"
+SEEK = "UPDATE clients SET next = ?1, claimed = ?1, epoch = ?2, seen = ?3 WHERE topic = ?4 AND name = ?5"
 DELETE_CLIENT = "DELETE FROM clients WHERE topic = ? AND name = ?"
 
-CLAIM = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-OPEN_CLAIM = """
-SELECT number, first, stop, token, attempt FROM claims WHERE topic = ? AND client = ? ORDER BY number LIMIT 1
-"""
+# A new batch behind all that were handed out.
+CUT = "UPDATE clients SET batches = ?, claimed = ?, seen = ? WHERE topic = ? AND name = ?"
+CLAIM = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL)"
 CLAIMS = """
-SELECT number, first, stop, token, attempt FROM claims WHERE topic = ? AND client = ? ORDER BY number
+SELECT number, first, stop, token, attempt, owner, expires, error FROM claims
+WHERE topic = ? AND client = ? ORDER BY number
 """
 TAKE_OVER = """
-UPDATE claims SET token = ?, attempt = ?, owner = ?, expires = ? WHERE topic = ? AND client = ? AND number = ?
+UPDATE claims SET token = ?, attempt = attempt + 1, owner = ?, expires = ? WHERE topic = ? AND client = ? AND number = ?
 """
+RELEASE = "UPDATE claims SET owner = '', error = ? WHERE topic = ? AND client = ? AND number = ? AND token = ?"
+RENEW = "UPDATE claims SET expires = ?1 WHERE instr(owner, ?2)"
 DROP_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ? AND token = ?"
 DROP_CLAIMS = "DELETE FROM claims WHERE topic = ? AND client = ?"
+# Several workers acknowledge in any order; the position is the end of the batches that all are.
+MOVE_ON = """
+UPDATE clients SET seen = ?3,
+    next = max(next, ifnull((SELECT min(first) FROM claims WHERE topic = ?1 AND client = ?2), claimed))
+WHERE topic = ?1 AND name = ?2
+"""
+# The messages behind an offset with the size of their rows: where a batch ends that is bounded by bytes.
+SIZES = """
+SELECT offset, octet_length(value), ifnull(rows, 1) FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
+"""
+
+CURSOR = "SELECT value FROM cursors WHERE name = ?"
+SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"
 TRIM = "UPDATE topics SET first = ? WHERE id = ? AND first < ?"

@@ -50,6 +50,7 @@ class Table:
         self.lines_time = fill(statements.LINES_TIME)
         self.lines_key = fill(statements.LINES_KEY)
         self.probe = fill(statements.PROBE)
+        self.sizes = fill(statements.SIZES)
         self.drop_trimmed = fill(statements.DROP_TRIMMED)
 
         self._put_rows: dict[int, str] = {1: self.put}
