@@ -392,7 +392,14 @@ def wish(
 
 def batches(source: Source, client: str | None, wish: Wish, sibling: Sibling) -> Iterator[Batch]:
     """Hand out batch after batch; asking for the next acknowledges the one before."""
-    return _batches(source, clients.client_name(client), wish, sibling)
+    reading = _batches(source, clients.client_name(client), wish, sibling)
+    return _until_closed(reading) if wish.follow else reading
+
+
+def _until_closed(reading: Iterator[Batch]) -> Iterator[Batch]:
+    """What follows a log ends with it; a batch that was not acknowledged by then comes again."""
+    with contextlib.suppress(ClosedError):
+        yield from reading
 
 
 def _batches(source: Source, name: str, wish: Wish, sibling: Sibling) -> Iterator[Batch]:
@@ -406,10 +413,7 @@ def _batches(source: Source, name: str, wish: Wish, sibling: Sibling) -> Iterato
             if not wish.follow:
                 return
             batch = None
-            try:
-                source.engine.wait(lambda: _has_work(source, name, owner), None, clients.TICK_S)
-            except ClosedError:
-                return
+            source.engine.wait(lambda: _has_work(source, name, owner), None, clients.TICK_S)
             continue
         batch = Batch(source, claim, sibling, wish.messages)
         if wish.attempts is not None and claim.attempt > wish.attempts:

@@ -350,6 +350,7 @@ class Topic(Readable):
         Yields
         ------
         Batch
+            Open as long as the iterator is not closed: to take a single one, keep the iterator beside it.
 
         Raises
         ------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import apsw
 
 from pqlog.store.api import Lines, Row, Span
@@ -57,17 +59,32 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
     if segment is not None:
         stop = min(stop, segment[0])
     stop = min(stop, first + rows)
-    while True:
-        count, size, earliest, latest, keys = row(db.execute(table.measure_lines, (first, stop)))
-        if not count:
-            return None
-        if count == 1 or size <= max_bytes:
-            break
+    if first >= stop:
+        return None
+    found = _lines(db, table, Span(first, stop), 2 * max_bytes)
+    while found is None:  # too large: rows of another size than those before, say
+        size = row(db.execute(table.lines_size, (first, stop)))[0]
         stop = first + max(1, min((stop - first) // 2, (stop - first) * max_bytes // size))
+        found = _lines(db, table, Span(first, stop), 2 * max_bytes if stop - first > 1 else None)
+    values, count, keys, earliest, latest = found
+    if not count:
+        return None
     bounds = (first, stop)
-    values = row(db.execute(table.lines, bounds))[0]
     times = b"%d" % earliest if earliest == latest else row(db.execute(table.lines_time, bounds))[0]
     return Lines(first, count, values, times, row(db.execute(table.lines_key, bounds))[0] if keys else None)
+
+
+def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | None) -> Any:
+    """The values of a span in one piece, unless they are larger than that: SQLite stops there by itself."""
+    before = db.limit(apsw.SQLITE_LIMIT_LENGTH)
+    if max_bytes is not None:
+        db.limit(apsw.SQLITE_LIMIT_LENGTH, max_bytes)
+    try:
+        return row(db.execute(table.lines, tuple(wanted)))
+    except apsw.TooBigError:
+        return None
+    finally:
+        db.limit(apsw.SQLITE_LIMIT_LENGTH, before)
 
 
 def offset_at(db: apsw.Connection, table: Table, time: int) -> int:

@@ -37,18 +37,14 @@ ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
 
 NEXT_SEGMENT = "SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset >= ? ORDER BY offset LIMIT 1"
 
-# How many of the next single messages there are, how large, their first and last time, and how many have a key.
-MEASURE_LINES = """
-SELECT count(*), sum(octet_length(value)),
-    (SELECT time FROM {m} WHERE offset >= ?1 ORDER BY offset LIMIT 1),
-    (SELECT time FROM {m} WHERE offset < ?2 ORDER BY offset DESC LIMIT 1),
-    count(key)
-FROM {m} WHERE offset >= ?1 AND offset < ?2
-"""
+# A run of single messages in one piece, how many they are and how many have a key, their first and last time.
 LINES = """
-SELECT CAST(group_concat(value, char(10)) AS BLOB) FROM
-    (SELECT value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
+SELECT CAST(group_concat(value, char(10)) AS BLOB), count(*), count(key),
+    (SELECT time FROM {m} WHERE offset >= ?1 ORDER BY offset LIMIT 1),
+    (SELECT time FROM {m} WHERE offset < ?2 ORDER BY offset DESC LIMIT 1)
+FROM (SELECT value, key FROM {m} WHERE offset >= ?1 AND offset < ?2 ORDER BY offset)
 """
+LINES_SIZE = "SELECT sum(octet_length(value)) FROM {m} WHERE offset >= ? AND offset < ?"
 LINES_TIME = """
 SELECT CAST(group_concat(time, char(10)) AS BLOB) FROM
     (SELECT time FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)

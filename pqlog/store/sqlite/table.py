@@ -45,7 +45,7 @@ class Table:
         self.read_key = fill(statements.READ_KEY)
         self.row_of = fill(statements.ROW_OF)
         self.next_segment = fill(statements.NEXT_SEGMENT)
-        self.measure_lines = fill(statements.MEASURE_LINES)
+        self.lines_size = fill(statements.LINES_SIZE)
         self.lines = fill(statements.LINES)
         self.lines_time = fill(statements.LINES_TIME)
         self.lines_key = fill(statements.LINES_KEY)

@@ -1,0 +1,333 @@
+"""Stages: what a batch puts is there if and only if the batch is acknowledged, whoever works and whoever dies."""
+
+import collections
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+import pqlog
+
+
+def values(topic):
+    return [message.value for message in topic]
+
+
+def start(script, *arguments):
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+
+
+def test_outputs_are_there_with_the_acknowledgement_and_not_before(log):
+    log.put_many(range(4))
+    out = log.topic("out")
+    seen = []
+    for batch in log.batches("stage", size=2):
+        staged = batch.put_many([value * 10 for value in batch], topic="out", key=None)
+        more = batch.put("end", topic="out", key="k", headers={"of": str(batch.number)})
+        seen.append(values(out))
+        with pytest.raises(pqlog.ArgumentError, match="not acknowledged yet"):
+            _ = staged.offsets
+    assert seen == [[], [0, 10, "end"]]
+    assert values(out) == [0, 10, "end", 20, 30, "end"]
+    assert (staged.offsets, more.offsets) == (range(4, 6), range(6, 7))
+    assert (out[6].key, out[6].headers) == ("k", {"of": "2"})
+
+
+def test_frames_are_staged_as_frames(log):
+    log.put_many(pd.DataFrame({"n": range(10)}))
+    for batch in log.batches("stage", size=6):
+        batch.put_many(batch.to_pandas(meta=False).assign(twice=lambda f: f["n"] * 2), topic="out")
+    assert log.topic("out").to_pandas()["twice"].tolist() == list(range(0, 20, 2))
+    assert log.topic("out").to_pandas()["twice"].dtype == "int64"
+
+
+def test_an_exception_releases_the_batch_and_drops_its_outputs(log):
+    log.put_many(range(4))
+    for attempt in (1, 2):
+
+        def work(attempt=attempt):
+            for batch in log.batches("stage", size=3):
+                assert (batch.number, batch.attempt) == (1, attempt)
+                with batch:
+                    batch.put("lost", topic="out")
+                    1 / 0
+
+        with pytest.raises(ZeroDivisionError):
+            work()
+        (claim,) = log.claims("stage")
+        assert (claim.owner, claim.error, claim.attempt) == ("", "ZeroDivisionError: division by zero", attempt)
+        assert log.clients()[0].attempt == attempt
+    assert len(log.topic("out")) == 0
+    assert [(b.number, list(b), b.attempt, b.error) for b in log.batches("stage", size=9)] == [
+        (1, [0, 1, 2], 3, "ZeroDivisionError: division by zero"),
+        (2, [3], 1, None),
+    ]
+
+
+def test_a_value_without_a_form_fails_the_batch_and_not_the_log(log):
+    log.put_many(range(2))
+
+    def work():
+        for batch in log.batches("stage"):
+            batch.put("first", topic="out")
+            batch.put_many([1, object()], topic="out")
+
+    with pytest.raises(pqlog.EncodeError):
+        work()
+    assert log.put("more") == 3
+    assert len(log.topic("out")) == 0
+    assert next(log.batches("stage")).attempt == 2
+
+
+def test_acknowledged_early_or_by_with(log):
+    log.put_many(range(6))
+    reading = log.batches("stage", size=2)
+    with next(reading) as batch:
+        batch.put("one", topic="out")
+    assert log.position("stage") == 2
+    second = next(reading)
+    second.put("two", topic="out")
+    second.ack()
+    assert values(log.topic("out")) == ["one", "two"]
+    for late in (second.ack, lambda: second.put(1, topic="out"), lambda: second.reject(log[3], "no")):
+        with pytest.raises(pqlog.ClaimLostError):
+            late()
+    next(reading).release()
+    assert [(b.number, b.attempt) for b in reading] == [(3, 2)]
+
+
+def test_a_batch_that_fails_again_and_again_goes_to_the_dead_letters(log):
+    log.put_many([{"n": 1}, {"n": 2}], key="n", headers={"own": "h"})
+    log.put_many(pd.DataFrame({"n": [3, 4, 5]}))
+    log.put({"n": 6})
+    done = []
+    for _ in range(4):
+        try:
+            for batch in log.batches("stage", size=4, attempts=2, dead_letter="dead"):
+                with batch:
+                    if batch.first == 1:
+                        raise RuntimeError("bad batch")
+                    done += [value["n"] for value in batch]
+        except RuntimeError:
+            continue
+    assert done == [5, 6]
+    assert log.lag("stage") == 0
+    dead = list(log.topic("dead"))
+    assert [message.value for message in dead] == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
+    assert dead[0].key == "1"
+    assert dead[0].headers["own"] == "h"
+    assert dead[1].headers["pqlog-offset"] == "2"
+    assert {message.headers["pqlog-reason"] for message in dead} == {"RuntimeError: bad batch"}
+    assert {message.headers["pqlog-batch"] for message in dead} == {"1"}
+
+
+def test_single_messages_are_rejected_with_the_batch(log):
+    log.put_many([1, "x", 3])
+    log.put_many(pd.DataFrame({"n": [1, None]}), key="n")
+
+    def work():
+        for batch in log.batches("stage"):
+            batch.reject(log[2], "not a number")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    for batch in log.batches("stage", messages=True):
+        for message in batch:
+            if message.offset in (2, 5):
+                batch.reject(message, "not a number", topic="bad")
+        with pytest.raises(pqlog.ArgumentError, match="a message of this batch"):
+            batch.reject("x", "no")
+    rejected = list(log.topic("bad"))
+    assert [message.value for message in rejected] == ["x", {"n": None}]
+    assert [message.headers["pqlog-offset"] for message in rejected] == ["2", "5"]
+
+
+def test_batches_are_cut_by_bytes_and_by_time(log):
+    log.put_many(["x" * 1000] * 10)
+    assert {len(batch) for batch in log.batches("bytes", max_bytes=3500)} == {3, 1}
+    began = time.monotonic()
+    feeding = threading.Timer(0.2, lambda: log.put_many(["late"] * 5))
+    feeding.start()
+    assert [len(batch) for batch in log.batches("linger", size=15, linger=30)] == [15]  # full before the time is up
+    assert time.monotonic() - began < 25
+    feeding.join()
+    assert [len(batch) for batch in log.batches("other", size=99, linger=0.05)] == [15]
+
+
+def test_follow_waits_for_more_until_the_log_is_closed(log):
+    got, ended = [], threading.Event()
+
+    def work():
+        for batch in log.batches("stage", follow=True):
+            got.extend(batch)
+        ended.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    for n in range(5):
+        log.put(n)
+        while n not in got:
+            time.sleep(0.001)
+    log.close()
+    assert ended.wait(30)
+    worker.join()
+
+
+def test_threads_share_a_client(log):
+    log.put_many(range(2000))
+    seen = collections.Counter()
+    both = threading.Barrier(4)
+
+    def work():
+        both.wait(60)
+        for batch in log.batches("stage", size=10):
+            seen.update(batch)
+            batch.put_many(list(batch), topic="out")
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert set(seen.values()) == {1}
+    assert len(seen) == 2000
+    assert sorted(values(log.topic("out"))) == list(range(2000))
+    assert (log.position("stage"), log.claims("stage")) == (2000, [])
+
+
+def test_a_cursor_is_where_the_messages_are(path):
+    with pqlog.open(path) as log:
+        assert log.cursor("api") is None
+        log.put_many([1, 2], cursor=("api", {"page": 1}))
+        log.put_many([], cursor=("api", {"page": 2}))
+        with pytest.raises(RuntimeError):
+            log.put_many(broken(), cursor=("api", {"page": 9}))
+    with pqlog.open(path, mode="r") as log:
+        assert log.cursor("api") == {"page": 2}
+
+
+def broken():
+    yield 1
+    raise RuntimeError
+
+
+STAGE = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    print("ready", flush=True)
+    for batch in log.batches("stage", size=int(sys.argv[2])):
+        batch.put_many([[batch.number, value] for value in batch], topic="out")
+        print(batch.number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, workers):
+    chance = random.Random(workers)
+    count = 10_000
+    with pqlog.open(path) as log:
+        log.put_many(range(count))
+        kills = 0
+        while True:
+            running = [start(STAGE, path, chance.randrange(5, 20)) for _ in range(workers)]
+            for process in running:
+                for _ in range(chance.randrange(1, 25)):
+                    process.stdout.readline()
+            for process in running:
+                with process:
+                    process.kill()
+                kills += process.returncode == -signal.SIGKILL
+            if not log.lag("stage"):
+                break
+        assert kills
+        found = values(log.topic("out"))
+        assert sorted(value for _, value in found) == list(range(count))
+        batches = collections.defaultdict(list)
+        for number, value in found:
+            batches[number].append(value)
+        ends = 0
+        for number in sorted(batches):  # each number is one run of messages, and they follow each other
+            assert batches[number] == list(range(ends, ends + len(batches[number])))
+            ends += len(batches[number])
+
+
+HOLD = """
+import sys, time, pqlog
+from pqlog.store.sqlite import claims, owners
+claims.LEASE_S = float(sys.argv[2])
+if sys.argv[3]:
+    owners._host = lambda: sys.argv[3]
+with pqlog.open(sys.argv[1]) as log:
+    for batch in log.batches("stage", size=3):
+        print("holds", flush=True)
+        sys.stdin.readline()
+        try:
+            batch.put("late", topic="out")
+            batch.ack()
+            print("acknowledged", flush=True)
+        except pqlog.ClaimLostError:
+            print("lost", flush=True)
+        break
+"""
+
+
+def holder(path, lease_s, host=""):
+    command = [sys.executable, "-c", HOLD, str(path), str(lease_s), host]
+    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "holds\n"
+    return process
+
+
+def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
+    log.put_many(range(6))
+    process = holder(path, 60)
+    assert [batch.number for batch in log.batches("stage", size=3)] == [2]  # it lives: its batch is its own
+    with process:
+        process.kill()
+    (batch,) = log.batches("stage", size=3)
+    assert (batch.number, batch.attempt, list(batch)) == (1, 2, [0, 1, 2])
+
+
+def test_a_living_owner_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
+    log.put_many(range(3))
+    process = holder(path, 0.6)
+    time.sleep(1.5)  # longer than its lease, which it renews meanwhile
+    assert list(log.batches("stage")) == []
+    process.send_signal(signal.SIGSTOP)
+    reading = log.batches("stage", follow=True)
+    taken = next(reading)
+    assert (taken.number, taken.attempt) == (1, 2)
+    taken.put("mine", topic="out")
+    taken.ack()
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate("\n", timeout=60)[0] == "lost\n"
+    assert values(log.topic("out")) == ["mine"]
+
+
+def test_of_another_host_only_the_expiry_counts(path, log):
+    log.put_many(range(3))
+    process = holder(path, 1.5, "elsewhere")
+    with process:
+        process.kill()
+    assert list(log.batches("stage")) == []
+    batch = next(log.batches("stage", follow=True))
+    assert (batch.number, batch.attempt) == (1, 2)
+
+
+def test_a_worker_with_a_name_has_its_batch_back_wherever_it_begins_anew(log):
+    log.put_many(range(4))
+    reading = log.batches("stage", size=2, owner="worker-1")
+    held = next(reading)
+    other = log.batches("stage", size=2, owner="worker-2")
+    assert next(other).number == 2
+    again = next(log.batches("stage", size=2, owner="worker-1"))
+    assert (again.number, again.attempt) == (1, 2)
+    with pytest.raises(pqlog.ClaimLostError):
+        held.ack()
