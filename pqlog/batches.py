@@ -390,9 +390,18 @@ def wish(
     )
 
 
-def batches(source: Source, client: str | None, wish: Wish, sibling: Sibling) -> Iterator[Batch]:
-    """Hand out batch after batch; asking for the next acknowledges the one before."""
-    reading = _batches(source, clients.client_name(client), wish, sibling)
+def batches(
+    source: Source,
+    client: str | None,
+    wish: Wish,
+    sibling: Sibling,
+    buried: Callable[[Batch], object] = lambda batch: None,
+) -> Iterator[Batch]:
+    """Hand out batch after batch; asking for the next acknowledges the one before.
+
+    A batch that goes to the dead letters is shown to `buried` in place of being handed out.
+    """
+    reading = _batches(source, clients.client_name(client), wish, sibling, buried)
     return _until_closed(reading) if wish.follow else reading
 
 
@@ -402,7 +411,9 @@ def _until_closed(reading: Iterator[Batch]) -> Iterator[Batch]:
         yield from reading
 
 
-def _batches(source: Source, name: str, wish: Wish, sibling: Sibling) -> Iterator[Batch]:
+def _batches(
+    source: Source, name: str, wish: Wish, sibling: Sibling, buried: Callable[[Batch], object]
+) -> Iterator[Batch]:
     clients.join(source, name)
     owner = source.engine.owner(wish.owner)
     batch: Batch | None = None
@@ -418,6 +429,7 @@ def _batches(source: Source, name: str, wish: Wish, sibling: Sibling) -> Iterato
         batch = Batch(source, claim, sibling, wish.messages)
         if wish.attempts is not None and claim.attempt > wish.attempts:
             batch._bury(wish.dead_letter, batch.error or "its reader stopped, without saying why")
+            buried(batch)
             continue
         try:
             yield batch

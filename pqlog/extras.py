@@ -7,7 +7,7 @@ from typing import Any
 
 from pqlog.errors import MissingExtraError
 
-_EXTRA = {"frames": "pandas", "export": "pandas", "notebook": "notebook"}
+_EXTRA = {"frames": "pandas", "export": "pandas", "pipe": "pandas", "notebook": "notebook"}
 _OF_PACKAGE = {"polars": "polars"}
 """Packages that a room loads only for some of what it does, and their extra."""
 

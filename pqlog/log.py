@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
-from pqlog import batches, clients, history, producer
+from pqlog import batches, clients, extras, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, ReadOnlyError, UnknownTopicError
 from pqlog.history import History, Time
@@ -20,6 +20,7 @@ from pqlog.store.api import Engine, Moved, Singles, Span, TopicInfo
 if TYPE_CHECKING:
     import pandas
 
+    from pqlog.pipe import Summary
     from pqlog.store.api import ClientInfo
 
 TIMEOUT_S = 30.0
@@ -368,6 +369,67 @@ class Topic(Readable):
         """
         wish = batches.wish(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner)
         return batches.batches(self._source, client, wish, self._sibling)
+
+    def pipe(
+        self,
+        client: str,
+        function: Callable[[pandas.DataFrame], Any],
+        into: str | None = None,
+        size: int = 50_000,
+        *,
+        key: str | None = None,
+        workers: int = 1,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        follow: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        progress: bool = False,
+    ) -> Summary:
+        """Run a function over a client's batches, as frames; what it returns goes into another topic, exactly once.
+
+        Parameters
+        ----------
+        client : str
+            As for `batches`.
+        function : callable
+            Is given a DataFrame, the messages' fields as by ``batch.to_pandas(meta=False)``; returns a frame, or an
+            iterable of values, or None for nothing.
+        into : str, optional
+            A topic of the same file; needed unless the function returns None.
+        key : str, optional
+            The name of the field that is the key of each message that is put.
+        workers : int
+            How many processes share the work; the function must be defined at the top of a module then.
+        size, max_bytes, linger, follow, attempts, dead_letter
+            As for `batches`. With `attempts`, a batch that fails is tried again at once.
+        progress : bool
+            Show a progress bar: messages to come, messages a second, the time left.
+
+        Returns
+        -------
+        Summary
+            Batches, messages in and out, rejected messages, and seconds.
+
+        Raises
+        ------
+        Exception
+            What the function raised, unless `attempts` is given; its batch comes again at the next call.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"n": 1}, {"n": None}, {"n": 3}])
+        range(1, 4)
+        >>> done = log.pipe("cleaner", lambda frame: frame.dropna(), into="clean")
+        >>> done.messages_in, done.messages_out, [message.value for message in log.topic("clean")]
+        (3, 2, [{'n': 1}, {'n': 3}])
+        """
+        wish = batches.wish(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
+        pipe = extras.load("pipe")
+        done: Summary = pipe.run(self, pipe.Job(client, function, into, key, wish), workers, progress)
+        return done
 
     def _sibling(self, name: str, codec: str) -> Source:
         """Another topic of the same file, made with a codec if it is new."""

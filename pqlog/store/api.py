@@ -197,6 +197,7 @@ class Engine(Protocol):
     """
 
     uuid: str
+    path: str
 
     def close(self) -> None:
         """End every waiting call with `ClosedError` and give everything back. Twice is once."""

@@ -1,0 +1,136 @@
+"""A pipe is a stage in one call: exactly once, also with several processes, and when they are killed."""
+
+import operator
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import pqlog
+
+
+def values(topic):
+    return [message.value for message in topic]
+
+
+def test_a_pipe_moves_what_the_function_returns(log):
+    log.put_many(pd.DataFrame({"n": range(10), "s": list("abcdefghij")}))
+    done = log.pipe("even", lambda frame: frame[frame["n"] % 2 == 0], into="even", size=4, key="s")
+    assert (done.batches, done.messages_in, done.messages_out, done.rejected) == (3, 10, 5, 0)
+    assert "3 batches, 10 messages in, 5 out, 0 rejected" in str(done)
+    assert log.topic("even").to_pandas()["n"].tolist() == [0, 2, 4, 6, 8]
+    assert log.topic("even")[2].key == "c"
+    again = log.pipe("even", lambda frame: frame, into="even")
+    assert (again.batches, again.messages_out) == (0, 0)
+
+
+def test_it_may_return_values_or_nothing(log):
+    log.put_many({"n": n} for n in range(4))
+    seen = []
+    assert log.pipe("look", lambda frame: seen.extend(frame["n"]), size=3).messages_out == 0
+    assert seen == [0, 1, 2, 3]
+    log.pipe("sum", lambda frame: [{"sum": int(frame["n"].sum())}], into="sums", size=2)
+    assert values(log.topic("sums")) == [{"sum": 1}, {"sum": 5}]
+
+
+def test_a_failure_ends_it_and_the_batch_comes_again(log):
+    log.put_many({"n": n} for n in range(6))
+    with pytest.raises(KeyError):
+        log.pipe("bad", lambda frame: frame["nothing"], into="out", size=2)
+    assert (log.lag("bad"), len(log.topic("out"))) == (6, 0)
+    assert log.claims("bad")[0].error == "KeyError: 'nothing'"
+    assert log.pipe("bad", lambda frame: frame, into="out", size=9).batches == 2
+    assert len(log.topic("out")) == 6
+
+
+def test_with_attempts_a_bad_batch_is_put_aside(log):
+    log.put_many({"n": n} for n in range(6))
+    tries = []
+
+    def work(frame):
+        tries.append(frame["n"].tolist())
+        if 2 in tries[-1]:
+            raise ValueError("two")
+        return frame
+
+    done = log.pipe("work", work, into="out", size=2, attempts=3)
+    assert tries == [[0, 1], [2, 3], [2, 3], [2, 3], [4, 5]]
+    assert (done.batches, done.messages_in, done.messages_out, done.rejected) == (3, 6, 4, 2)
+    assert [message.headers["pqlog-reason"] for message in log.topic("main.dead")] == ["ValueError: two"] * 2
+
+
+def test_what_cannot_be_is_said_at_once(log):
+    log.put({"n": 1})
+    with pytest.raises(pqlog.ArgumentError, match="into itself would never end"):
+        log.pipe("x", lambda frame: frame, into="main")
+    with pytest.raises(pqlog.ArgumentError, match=r"say into which topic with into="):
+        log.pipe("x", lambda frame: frame)
+    with pytest.raises(pqlog.ArgumentError, match="cannot be called"):
+        log.pipe("x", None, into="y")
+    with pytest.raises(pqlog.ArgumentError, match="workers is a number"):
+        log.pipe("x", len, workers=0)
+    with pytest.raises(pqlog.ArgumentError, match="define it at the top of a module"):
+        log.pipe("x", lambda frame: frame, into="y", workers=2)
+    with pqlog.open(":memory:") as memory, pytest.raises(pqlog.ArgumentError, match="in memory"):
+        memory.pipe("x", len, workers=2)
+
+
+def test_processes_share_the_work(log, capsys):
+    log.put_many(pd.DataFrame({"n": range(1000)}))
+    double = operator.methodcaller("mul", 2)
+    done = log.pipe("double", double, into="out", size=50, workers=2, progress=True)
+    assert (done.batches, done.messages_in, done.messages_out) == (20, 1000, 1000)
+    assert sorted(log.topic("out").to_pandas()["n"]) == list(range(0, 2000, 2))
+    shown = capsys.readouterr().err
+    assert "double: 100%" in shown
+    assert "messages/s" in shown
+
+
+def test_stages_in_a_chain_run_at_once(log):
+    """Three stages in one file, the second of two inputs, the third into two outputs."""
+    log.put_many({"n": n} for n in range(50))
+    log.topic("more").put_many({"n": n} for n in range(50, 100))
+    for size in (7, 11, 100):
+        log.pipe("one", lambda frame: frame.assign(one=1), into="joined", size=size)
+        log.topic("more").pipe("one", lambda frame: frame.assign(one=2), into="joined", size=size)
+        for batch in log.topic("joined").batches("split", size=size):
+            frame = batch.to_pandas(meta=False)
+            batch.put_many(frame[frame["n"] % 2 == 0], topic="even")
+            batch.put_many(frame[frame["n"] % 2 == 1], topic="odd")
+    assert sorted(log.topic("even").to_pandas()["n"]) == list(range(0, 100, 2))
+    assert sorted(log.topic("odd").to_pandas()["n"]) == list(range(1, 100, 2))
+
+
+PIPE = """
+import operator, sys, pqlog
+if __name__ == "__main__":
+    with pqlog.open(sys.argv[1]) as log:
+        print("ready", flush=True)
+        log.pipe("double", operator.methodcaller("mul", 2), into="out", size=20, workers=int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
+    """The whole group of processes is killed at random moments; each message is doubled once."""
+    script = tmp_path / "pipe.py"
+    script.write_text(PIPE)
+    chance = random.Random(workers)
+    with pqlog.open(path) as log:
+        log.put_many(pd.DataFrame({"n": range(20_000)}))
+        while not any(client.client == "double" for client in log.clients()) or log.lag("double"):
+            command = [sys.executable, str(script), str(path), str(workers)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+            with process:
+                process.stdout.readline()
+                out = log.topic("out")
+                enough = len(out) + chance.randrange(500, 6000)
+                while process.poll() is None and len(out) < enough:
+                    pass
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert sorted(out.to_pandas()["n"]) == list(range(0, 40_000, 2))
