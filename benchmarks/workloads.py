@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,6 +287,48 @@ def large_file(bench: Bench) -> Path:
     return messages_file(bench, count)
 
 
+def pipe_messages(bench: Bench) -> float:
+    count = bench.count(1_000_000)
+    with pqlog.open(bench.path()) as log:
+        log.put_many(event(n) for n in range(count))
+        return timed(lambda: log.pipe("stage", same, into="out", size=50_000), count)
+
+
+def pipe_against_single_messages(bench: Bench) -> tuple[float, float]:
+    """Against a get and a put for each message, at the disk's rate: two syncs a message."""
+    rate = pipe_messages(bench)
+    return rate, sync_rate(bench.folder, bench.count(3000)) / 2
+
+
+def pipe_segments(bench: Bench) -> float:
+    count = bench.count(1_000_000)
+    with pqlog.open(bench.path()) as log:
+        log.put_many(event_frame(count))
+        return timed(lambda: log.pipe("stage", same, into="out", size=50_000), count)
+
+
+def pipe_processes(bench: Bench) -> tuple[float, float]:
+    """Two processes and one, on a function that only computes."""
+    count = bench.count(400_000)
+    with pqlog.open(bench.path()) as log:
+        log.put_many(event_frame(count))
+        size = max(1, count // 20)
+        two = timed(lambda: log.pipe("two", compute, size=size, workers=2), count)
+        return two, timed(lambda: log.pipe("one", compute, size=size), count)
+
+
+def same(frame: pd.DataFrame) -> pd.DataFrame:
+    """The stage that changes nothing."""
+    return frame
+
+
+def compute(frame: pd.DataFrame) -> None:
+    """Half a second of the processor's time for 20,000 rows."""
+    until = time.process_time() + 0.5 * len(frame) / 20_000
+    while time.process_time() < until:
+        sum(range(1000))
+
+
 def put_into_large(bench: Bench) -> tuple[float, float]:
     with pqlog.open(large_file(bench)) as log:
         puts = bench.count(5000)
@@ -319,6 +362,10 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("file of that frame", "MB", "a quarter of its JSON", needed=1.0, less=True), frame_size),
         (Result("that frame back to pandas", "rows/s", "read_sql + json.loads", needed=60.0), frame_back),
         (Result("messages out of that frame", "/s", "300,000/s", needed=1.0), segment_values),
+        (Result("pipe, messages", "/s", AT_8000, needed=1.0, absolute=150_000), pipe_messages),
+        (Result("pipe, messages", "/s", "a get and a put each", needed=5.0), pipe_against_single_messages),
+        (Result("pipe, frames", "/s", AT_8000, needed=1.0, absolute=1_500_000), pipe_segments),
+        (Result("pipe, two processes", "/s", "one process", needed=1.6), pipe_processes),
         (Result("put behind 10,000,000", "/s", "put into an empty log", needed=0.95), put_into_large),
         (Result("import pqlog", "/s", "one in 100 ms", needed=1.0), import_time),
     ]

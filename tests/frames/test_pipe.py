@@ -6,6 +6,8 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pandas as pd
 import pytest
@@ -91,18 +93,40 @@ def test_processes_share_the_work(log, capsys):
 
 
 def test_stages_in_a_chain_run_at_once(log):
-    """Three stages in one file, the second of two inputs, the third into two outputs."""
-    log.put_many({"n": n} for n in range(50))
-    log.topic("more").put_many({"n": n} for n in range(50, 100))
-    for size in (7, 11, 100):
-        log.pipe("one", lambda frame: frame.assign(one=1), into="joined", size=size)
-        log.topic("more").pipe("one", lambda frame: frame.assign(one=2), into="joined", size=size)
-        for batch in log.topic("joined").batches("split", size=size):
+    """Three stages in one file at the same time, the second of two inputs, the third into two outputs."""
+    more, joined, ended = log.topic("more"), log.topic("joined"), threading.Event()
+
+    def split():
+        for batch in joined.batches("split", size=9):
             frame = batch.to_pandas(meta=False)
             batch.put_many(frame[frame["n"] % 2 == 0], topic="even")
             batch.put_many(frame[frame["n"] % 2 == 1], topic="odd")
-    assert sorted(log.topic("even").to_pandas()["n"]) == list(range(0, 100, 2))
-    assert sorted(log.topic("odd").to_pandas()["n"]) == list(range(1, 100, 2))
+
+    def again_and_again(stage):
+        while True:
+            last = ended.is_set()
+            stage()
+            if last:
+                return
+
+    stages = [
+        lambda: log.pipe("one", lambda frame: frame.assign(of=1), into="joined", size=7),
+        lambda: more.pipe("one", lambda frame: frame.assign(of=2), into="joined", size=11),
+    ]
+    first = [threading.Thread(target=again_and_again, args=(stage,)) for stage in stages]
+    third = threading.Thread(target=again_and_again, args=(split,))
+    for thread in (*first, third):
+        thread.start()
+    for n in range(0, 400, 2):
+        log.put({"n": n // 2})
+        more.put_many([{"n": 200 + n // 2}])
+    while log.lag("one") or more.lag("one") or joined.lag("split"):
+        time.sleep(0.001)
+    ended.set()
+    for thread in (*first, third):
+        thread.join(60)
+    assert sorted(log.topic("even").to_pandas()["n"]) == list(range(0, 400, 2))
+    assert sorted(log.topic("odd").to_pandas()["n"]) == list(range(1, 400, 2))
 
 
 PIPE = """

@@ -180,6 +180,35 @@ def test_follow_waits_for_more_until_the_log_is_closed(log):
     worker.join()
 
 
+FOLLOW = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    print("ready", flush=True)
+    for batch in log.batches("stage", follow=True):
+        print(list(batch), flush=True)
+        if len(sys.argv) > 2:
+            sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("where", ["waiting", "working"])
+def test_ctrl_c_ends_who_follows_and_loses_nothing(path, log, where):
+    command = [sys.executable, "-c", FOLLOW, str(path), *["hold"] * (where == "working")]
+    process = subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == "ready\n"
+    log.put(1)
+    assert process.stdout.readline() == "[1]\n"
+    if where == "waiting":
+        while log.lag("stage"):
+            time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
+    assert all(not claim.owner for claim in log.claims("stage"))
+    assert [list(batch) for batch in log.batches("stage")] == [[1]] * (where == "working")
+
+
 def test_threads_share_a_client(log):
     log.put_many(range(2000))
     seen = collections.Counter()
@@ -331,3 +360,74 @@ def test_a_worker_with_a_name_has_its_batch_back_wherever_it_begins_anew(log):
     assert (again.number, again.attempt) == (1, 2)
     with pytest.raises(pqlog.ClaimLostError):
         held.ack()
+
+
+FIGHT = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    print("ready", flush=True)
+    for batch in log.batches("stage", size=20, follow=True):
+        values = list(batch)
+        batch.put_many([[sys.argv[2], value] for value in values], topic="out")
+        if values[-1] == "end":
+            batch.ack()
+            break
+"""
+
+
+def test_a_batch_takes_one_sync(path):
+    """Its acknowledgement, its outputs and the claim of the next batch are one commit."""
+    import apsw
+
+    syncs = collections.Counter()
+
+    class File(apsw.VFSFile):
+        def __init__(self, name, flags):
+            super().__init__("", name, flags)
+            self.kind = "wal" if flags[0] & apsw.SQLITE_OPEN_WAL else "other"
+
+        def xSync(self, flags):
+            syncs[self.kind] += 1
+            return super().xSync(flags)
+
+    class Counting(apsw.VFS):
+        def xOpen(self, name, flags):
+            return File(name, flags)
+
+    vfs = Counting("counting", "")
+    with pqlog.open(path, vfs="counting") as log:
+        log.put_many(range(1000))
+        log.topic("out")
+        before = syncs["wal"]
+        for batch in log.batches("stage", size=10):
+            batch.put_many(list(batch), topic="out")
+        taken = syncs["wal"] - before
+        assert len(log.topic("out")) == 1000
+    assert 100 < taken <= 103, syncs  # a hundred batches, the client's first sight, and the end
+    del vfs
+
+
+def test_two_processes_fight_over_a_client_for_a_minute(path, log):
+    """While this process puts; they have no order between them, but each message is done once, by one of them."""
+    fighters = [start(FIGHT, path, name) for name in "ab"]
+    for fighter in fighters:
+        assert fighter.stdout.readline() == "ready\n"
+    count, until = 0, time.monotonic() + 60
+    while time.monotonic() < until:
+        log.put_many(range(count, count + 50))
+        count += 50
+        while log.lag("stage") > 500:
+            time.sleep(0.001)
+    while log.lag("stage"):
+        time.sleep(0.001)
+    for _ in fighters:  # one end for each, since who got it is gone
+        log.put("end")
+        while log.lag("stage"):
+            time.sleep(0.001)
+    for fighter in fighters:
+        with fighter:
+            assert fighter.wait(60) == 0
+    found = values(log.topic("out"))
+    assert sorted(value for _, value in found if value != "end") == list(range(count))
+    assert {name for name, _ in found} == {"a", "b"}
+    assert log.claims("stage") == []
