@@ -253,7 +253,10 @@ class Batch(Readable):
 
     def _bury(self, topic: str | None, reason: str) -> None:
         """Stage all its messages for a dead-letter topic, as they are: they may be what cannot be decoded."""
-        source = self._sibling(topic or f"{self.topic}.dead", self._source.topic.codec)
+        codec = self._source.topic.codec
+        source = self._sibling(topic or f"{self.topic}.dead", codec)
+        if source.topic.codec != codec:
+            raise CodecMismatchError(source.topic.name, codec, source.topic.codec)
         for row in self._source.rows(self._claim.span):
             own = {} if row.headers is None else msgspec.json.decode(row.headers, type=dict[str, str])
             text = producer.header_text({**own, **self._headers(row.offset, from_micros(row.time), reason)})

@@ -343,8 +343,8 @@ class Topic(Readable):
             After so many failures a batch goes whole to `dead_letter`, and the client moves on. Otherwise it is handed
             out until it succeeds; ``log.clients()`` shows the attempts.
         dead_letter : str, optional
-            A topic; the topic's name with ``.dead`` behind it unless given. Headers say where the messages came from
-            and why (see `Batch.reject`).
+            A topic of the same codec; the topic's name with ``.dead`` behind it unless given. Headers say where the
+            messages came from and why (see `Batch.reject`); of a frame's, where the first of them did.
         owner : str, optional
             A name for this worker: one that begins anew under the same name has its batches at once, on any host.
 

@@ -127,6 +127,40 @@ def test_a_batch_that_fails_again_and_again_goes_to_the_dead_letters(log):
     assert {message.headers["pqlog-batch"] for message in dead} == {"1"}
 
 
+def test_dead_letters_keep_their_codec(log):
+    log.topic("bytes", codec="bytes")
+    log.put(1)
+    next(log.batches("stage"))
+    with pytest.raises(pqlog.CodecMismatchError):
+        next(log.batches("stage", attempts=1, dead_letter="bytes"))
+    assert log.lag("stage") == 1
+    assert list(log.batches("stage", attempts=1)) == []
+    assert values(log.topic("main.dead")) == [1]
+
+
+def test_a_message_that_cannot_be_decoded_goes_to_the_dead_letters_as_it_is(path):
+    import apsw
+
+    with pqlog.open(path) as log:
+        log.put_many([1, 2, 3])
+    db = apsw.Connection(str(path))
+    db.execute("UPDATE messages_1 SET value = '{' WHERE offset = 2")
+    db.close()
+    with pqlog.open(path) as log:
+
+        def work():
+            for batch in log.batches("stage", size=1, attempts=1):
+                with batch:
+                    batch.put_many(list(batch), topic="out")
+
+        with pytest.raises(pqlog.DecodeError):
+            work()
+        work()
+        assert values(log.topic("out")) == [1, 3]
+        with pytest.raises(pqlog.DecodeError):
+            values(log.topic("main.dead"))
+
+
 def test_single_messages_are_rejected_with_the_batch(log):
     log.put_many([1, "x", 3])
     log.put_many(pd.DataFrame({"n": [1, None]}), key="n")
