@@ -95,6 +95,8 @@ def test_processes_share_the_work(log, capsys):
 def test_stages_in_a_chain_run_at_once(log):
     """Three stages in one file at the same time, the second of two inputs, the third into two outputs."""
     more, joined, ended = log.topic("more"), log.topic("joined"), threading.Event()
+    for topic, client in ((log, "one"), (more, "one"), (joined, "split")):
+        topic.seek(client, to="start")  # known before their threads ask
 
     def split():
         for batch in joined.batches("split", size=9):

@@ -297,6 +297,7 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
     count = 10_000
     with pqlog.open(path) as log:
         log.put_many(range(count))
+        log.seek("stage", to="start")
         kills = 0
         while True:
             running = [start(STAGE, path, chance.randrange(5, 20)) for _ in range(workers)]
@@ -443,6 +444,7 @@ def test_a_batch_takes_one_sync(path):
 
 def test_two_processes_fight_over_a_client_for_a_minute(path, log):
     """While this process puts; they have no order between them, but each message is done once, by one of them."""
+    log.seek("stage", to="start")  # known before the first of them asks
     fighters = [start(FIGHT, path, name) for name in "ab"]
     for fighter in fighters:
         assert fighter.stdout.readline() == "ready\n"
