@@ -361,8 +361,8 @@ def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
 
 def test_a_living_owner_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
     log.put_many(range(3))
-    process = holder(path, 0.6)
-    time.sleep(1.5)  # longer than its lease, which it renews meanwhile
+    process = holder(path, 3)
+    time.sleep(4.5)  # longer than its lease, which it renews meanwhile
     assert list(log.batches("stage")) == []
     process.send_signal(signal.SIGSTOP)
     reading = log.batches("stage", follow=True)
@@ -377,7 +377,7 @@ def test_a_living_owner_puts_its_expiry_off_and_a_paused_one_loses_its_batch(pat
 
 def test_of_another_host_only_the_expiry_counts(path, log):
     log.put_many(range(3))
-    process = holder(path, 1.5, "elsewhere")
+    process = holder(path, 4, "elsewhere")
     with process:
         process.kill()
     assert list(log.batches("stage")) == []
