@@ -157,10 +157,7 @@ class Batch(Readable):
         7
         """
         producer.check_key(key)
-        source = self._output(topic)
-        text = producer.header_text(headers)
-        single = producer.encode(_codec(source), value)
-        return self._stage(source, [Singles([single], [key], text)])
+        return self._stage_single(self._output(topic), value, key, headers)
 
     def put_many(
         self, values: Iterable[Any], topic: str, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -191,13 +188,17 @@ class Batch(Readable):
         [{'n': 1}]
         """
         source = self._output(topic)
-        return self._stage(source, producer.chunks(_codec(source), values, key, headers))
+        return self._stage(source, producer.chunks(source.writable(), values, key, headers))
 
     def _output(self, topic: str) -> Source:
         self._check_open()
         if not isinstance(topic, str):
             raise ArgumentError(f"topic is the name of a topic of the same file, not {topic!r}")
         return self._sibling(topic, "json")
+
+    def _stage_single(self, source: Source, value: Any, key: str | None, headers: Mapping[str, str] | None) -> Staged:
+        text = producer.header_text(headers)
+        return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
 
     def _stage(self, source: Source, chunks: Iterable[Chunk]) -> Staged:
         staged = Staged(source.topic.name)
@@ -237,9 +238,7 @@ class Batch(Readable):
             raise ArgumentError(f"reject takes a message of this batch, from batch.messages(), not {message!r}")
         source = self._sibling(topic or f"{self.topic}.rejected", self._source.topic.codec)
         headers = {**message.headers, **self._headers(message.offset, message.time, reason)}
-        text = producer.header_text(headers)
-        single = producer.encode(_codec(source), message.value)
-        return self._stage(source, [Singles([single], [message.key], text)])
+        return self._stage_single(source, message.value, message.key, headers)
 
     def _headers(self, offset: int, put: datetime, reason: str) -> dict[str, str]:
         return {
@@ -332,12 +331,6 @@ class Batch(Readable):
             f"<pqlog.Batch {self.number} of {self.client!r}, topic {self.topic!r}: offsets {self.first:,} to "
             f"{self.last:,}, attempt {self.attempt}>"
         )
-
-
-def _codec(source: Source) -> Any:
-    if source.codec is None:
-        raise CodecMismatchError(source.topic.name, None, source.topic.codec)
-    return source.codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -23,7 +23,6 @@ from pqlog.store.api import Span
 
 _ABOUT = b"pqlog.export"
 """In a file's metadata: what it holds, as JSON."""
-BATCH_ROWS = 65_536
 
 
 class Bucket(NamedTuple):
@@ -47,17 +46,12 @@ def to_parquet(
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
     os.makedirs(folder, exist_ok=True)
     export = _Export(stretch, view, layout, folder, rows_per_file, tuple(partition_by))
-    export.check_folder()
+    export.look_around()
     written = []
-    bar = extras.progress_bar(len(stretch.span), "exporting") if progress else None
-    try:
+    with extras.progress_bar(len(stretch.span), "exporting", progress) as done:
         for bucket in _buckets(stretch.span, rows_per_file):
             written += export.write(bucket)
-            if bar is not None:
-                bar.update(len(bucket.span))
-    finally:
-        if bar is not None:
-            bar.close()
+            done(len(bucket.span))
     return written
 
 
@@ -82,6 +76,8 @@ class _Export:
     ) -> None:
         self._stretch, self._view, self._layout, self._folder = stretch, view, layout, folder
         self._rows, self._partition_by = rows_per_file, partition_by
+        self._there: dict[str, list[str]] = {}
+        """The paths of the files that were there before, by their names."""
         source = stretch.source
         self._options = {
             "log": source.engine.uuid,
@@ -94,24 +90,25 @@ class _Export:
             "times": list(view.times),
         }
 
-    def check_folder(self) -> None:
-        """Refuse a folder with another export in it."""
+    def look_around(self) -> None:
+        """Find the files that are there; refuse a folder with another export in it."""
         for path in _files(self._folder):
             if path.endswith(".parquet") and os.sep + "." not in path.removeprefix(self._folder):
-                about = _about(path)
-                if about is None or about["options"] != self._options:
-                    raise ArgumentError(
-                        f"{path} is of another log, topic or history, or was written with other options: "
-                        f"export into a folder of its own"
-                    )
-                return
+                self._there.setdefault(os.path.basename(path), []).append(path)
+        for path in itertools.islice(itertools.chain(*self._there.values()), 1):
+            about = _about(path)
+            if about is None or about["options"] != self._options:
+                raise ArgumentError(
+                    f"{path} is of another log, topic or history, or was written with other options: "
+                    f"export into a folder of its own"
+                )
 
     def write(self, bucket: Bucket) -> list[str]:
         """Write the file of a bucket, unless it is there; with partitions, one in each folder that has messages."""
         name = f"{bucket.number * self._rows + 1:015}.parquet"
         schema = hashlib.sha256(self._layout.schema.serialize()).hexdigest()
         mine = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
-        for path in glob.glob(os.path.join(glob.escape(self._folder), "**", name), recursive=True):
+        for path in self._there.get(name, ()):
             about = _about(path)
             if about is None:
                 continue
@@ -129,7 +126,7 @@ class _Export:
     def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
         schema = self._layout.schema.with_metadata(metadata)
         part = self._stretch._replace(span=bucket.span)
-        groups = tables.regroup(pieces(part, self._view), BATCH_ROWS)
+        groups = tables.regroup(pieces(part, self._view), tables.BATCH_ROWS)
         found = (self._layout.table(group).replace_schema_metadata(metadata) for group in groups)
         batches = (batch for table in found for batch in table.to_batches())
         partitions = pa.schema([schema.field(column) for column in self._partition_by])

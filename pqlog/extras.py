@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pqlog.errors import MissingExtraError
@@ -41,6 +43,11 @@ def package(name: str) -> Any:
         raise MissingExtraError(name, _OF_PACKAGE.get(name, "pandas")) from error
 
 
-def progress_bar(total: int, what: str) -> Any:
-    """A bar that counts messages: right in a terminal and in a notebook."""
-    return package("tqdm.auto").tqdm(total=total, desc=what, unit=" messages", unit_scale=True)
+@contextlib.contextmanager
+def progress_bar(total: int, what: str, show: bool) -> Iterator[Callable[[int], object]]:
+    """What to call with each number of messages that are done: moves a bar in a terminal or a notebook, if `show`."""
+    if not show:
+        yield lambda messages: None
+        return
+    with package("tqdm.auto").tqdm(total=total, desc=what, unit=" messages", unit_scale=True) as bar:
+        yield bar.update

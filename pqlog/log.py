@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from pqlog import batches, clients, extras, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
@@ -94,8 +94,8 @@ class Topic(Readable):
         >>> log.put({"n": 1}, id="order-17"), log.put({"n": 1}, id="order-17")
         (2, 2)
         """
-        codec = self._codec or self._unwritable()
-        try:
+        codec = self._codec or self._source.writable()
+        try:  # producer.encode in place: each call less counts on the way of a single put
             data = codec.encode(value)
         except Exception as error:
             raise self._placed(unencodable(codec, value, error)) from error
@@ -154,7 +154,7 @@ class Topic(Readable):
         >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city", id="backfill-2026-11-23")
         range(1001, 1003)
         """
-        codec = self._codec or self._unwritable()
+        codec = self._codec or self._source.writable()
         mark = None if cursor is None else producer.cursor_text(cursor)
         if producer.check_id(id) is not None:
             found = self._engine.find_id(self._info, id or "")
@@ -177,9 +177,6 @@ class Topic(Readable):
 
     def _placed(self, error: EncodeError) -> EncodeError:
         return error.placed(index=error.index, offset=self._engine.span(self._info).stop + error.index)
-
-    def _unwritable(self) -> NoReturn:
-        raise CodecMismatchError(self.name, None, self.codec)
 
     # getting
 

@@ -103,17 +103,13 @@ def run(topic: Topic, job: Job, workers: int, progress: bool) -> Summary:
     if job.into == topic.name:
         raise ArgumentError("a pipe from a topic into itself would never end")
     client = clients.join(topic._source, job.client)
-    bar = extras.progress_bar(client.lag, job.client or "pipe") if progress else None
-    try:
+    with extras.progress_bar(client.lag, job.client or "pipe", progress) as done:
         if workers == 1:
-            return job.run(topic._source, topic._sibling, (lambda _: None) if bar is None else bar.update)
-        return _run_processes(topic, job, workers, bar)
-    finally:
-        if bar is not None:
-            bar.close()
+            return job.run(topic._source, topic._sibling, done)
+        return _run_processes(topic, job, workers, done if progress else None)
 
 
-def _run_processes(topic: Topic, job: Job, workers: int, bar: Any) -> Summary:
+def _run_processes(topic: Topic, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
     path = topic._engine.path
     if path == ":memory:":
         raise ArgumentError("a log in memory is this process's alone: workers=1, or open a file")
@@ -132,9 +128,9 @@ def _run_processes(topic: Topic, job: Job, workers: int, bar: Any) -> Summary:
         running = [pool.submit(_work_in_process, path, topic.name, codec, job) for _ in range(workers)]
         left = topic.lag(job.client)
         while True:
-            done, _ = concurrent.futures.wait(running, POLL_S if bar is not None else None)
-            if bar is not None:
-                bar.update(left - (left := topic.lag(job.client)))
+            done, _ = concurrent.futures.wait(running, None if progress is None else POLL_S)
+            if progress is not None:
+                progress(left - (left := topic.lag(job.client)))
             if len(done) == workers:
                 break
         found = [future.result() for future in running]

@@ -10,7 +10,7 @@ import msgspec
 
 from pqlog import extras
 from pqlog.codecs import Codec, Json
-from pqlog.errors import DecodeError, Error, PickleRefusedError
+from pqlog.errors import CodecMismatchError, DecodeError, Error, PickleRefusedError
 from pqlog.message import Message, from_micros
 from pqlog.store.api import Engine, Row, Span, TopicInfo
 
@@ -27,6 +27,12 @@ class Source:
     topic: TopicInfo
     codec: Codec | None
     """None for a pickle topic that was opened without asking for pickle, and for an unknown codec."""
+
+    def writable(self) -> Codec:
+        """The codec to put with; raises `CodecMismatchError` where there is none here."""
+        if self.codec is None:
+            raise CodecMismatchError(self.topic.name, None, self.topic.codec)
+        return self.codec
 
     def rows(self, span: Span, key: str | None = None) -> Iterator[Row]:
         """The rows of a span, read in chunks; no statement is open while the caller works."""

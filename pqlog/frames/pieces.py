@@ -84,11 +84,9 @@ class View:
 
 def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Piece]:
     """The messages of a stretch in order, in pieces of bounded size."""
-    bar = extras.progress_bar(len(stretch.span), "reading") if progress else None
-    try:
+    with extras.progress_bar(len(stretch.span), "reading", progress) as done:
         for piece in _chosen(stretch, view):
-            if bar is not None:
-                bar.update(len(piece.offsets))
+            done(len(piece.offsets))
             if view.flatten:
                 piece = piece._replace(fields=reshape.flatten(piece.fields))
             if view.times:
@@ -97,9 +95,6 @@ def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Pie
                 there = set(piece.fields.schema.names)
                 piece = piece._replace(fields=piece.fields.select([name for name in view.columns if name in there]))
             yield piece
-    finally:
-        if bar is not None:
-            bar.close()
 
 
 def _chosen(stretch: Stretch, view: View) -> Iterator[Piece]:

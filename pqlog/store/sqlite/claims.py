@@ -48,11 +48,14 @@ def _info(found: Any, kept: Span) -> ClientInfo:
 def claims(db: apsw.Connection, table: Table, name: str) -> list[Claim]:
     """The batches of a client that are handed out."""
     found = client(db, table, name)
-    epoch = found.epoch if found else 0
+    return _claims(db, table, found) if found else []
+
+
+def _claims(db: apsw.Connection, table: Table, of: ClientInfo) -> list[Claim]:
     return [
-        Claim(name, epoch, number, Span(first, stop), token, attempt, owner, expires, error)
+        Claim(of.client, of.epoch, number, Span(first, stop), token, attempt, owner, expires, error)
         for number, first, stop, token, attempt, owner, expires, error in rows(
-            db.execute(statements.CLAIMS, (table.id, name))
+            db.execute(statements.CLAIMS, (table.id, of.client))
         )
     ]
 
@@ -93,9 +96,16 @@ def _next_epoch(db: apsw.Connection) -> int:
 
 
 def acknowledge(db: apsw.Connection, table: Table, name: str, offset: int, epoch: int) -> bool:
-    """Move a client on, if nobody moved it since `epoch`."""
+    """Move a client on, if nobody moved it since `epoch`; raises if a batch of it is handed out."""
+    if acknowledge_unclaimed(db, table, name, offset, epoch):
+        return True
     for claim in claims(db, table, name):
         raise errors.ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1)
+    return False
+
+
+def acknowledge_unclaimed(db: apsw.Connection, table: Table, name: str, offset: int, epoch: int) -> bool:
+    """The same in one statement; False also if a batch is handed out."""
     db.execute(statements.ACKNOWLEDGE, (offset + 1, now_micros(), table.id, name, epoch))
     return bool(db.changes())
 
@@ -134,13 +144,13 @@ def release(db: apsw.Connection, table: Table, claim: Claim, error: str | None) 
 def take(db: apsw.Connection, table: Table, name: str, size: Size, owner: str) -> Claim | None:
     """Claim the first batch that is free, or cut a new one; None if there is nothing."""
     token, expires = secrets.randbits(62), now_micros() + LEASE_S * 1_000_000
-    for claim in claims(db, table, name):
+    found = known(db, table, name)
+    for claim in _claims(db, table, found):
         if is_free(claim, owner):
             db.execute(statements.TAKE_OVER, (token, owner, expires, table.id, name, claim.number))
             return Claim(
                 name, claim.epoch, claim.number, claim.span, token, claim.attempt + 1, owner, expires, claim.error
             )
-    found = known(db, table, name)
     batch = _cut(db, table, found.unclaimed, size)
     if not len(batch):
         return None

@@ -576,10 +576,7 @@ class Acknowledge(Job[bool]):
         return claims.acknowledge(transaction.db, self.table, self.client, self.offset, self.epoch)
 
     def alone(self, db: apsw.Connection) -> bool | None:
-        id = self.table.id
-        bindings = (self.offset + 1, claims.now_micros(), id, self.client, self.epoch)
-        db.execute(statements.ACKNOWLEDGE_UNCLAIMED, bindings)
-        return True if db.changes() else None
+        return claims.acknowledge_unclaimed(db, self.table, self.client, self.offset, self.epoch) or None
 
 
 def apsw_uri(path: str) -> str:

@@ -66,13 +66,13 @@ FROM clients WHERE topic = ?
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
 JOIN = "INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5)"
-# Compare and set: a client that was moved with seek is not moved back by a reader that began before.
+# Compare and set: a client that was moved with seek is not moved back by a reader that began before. Only for a client
+# that has no claims.
 ACKNOWLEDGE = """
 UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2
 WHERE topic = ?3 AND name = ?4 AND epoch = ?5
+    AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)
 """
-# The same in a transaction of its own, for a client that has no claims.
-ACKNOWLEDGE_UNCLAIMED = f"{ACKNOWLEDGE} AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)"
 # Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
 NEXT_EPOCH = "UPDATE file SET value = value + 1 WHERE name = 'epoch' RETURNING value"
 SEEK = "UPDATE clients SET next = ?1, claimed = ?1, epoch = ?2, seen = ?3 WHERE topic = ?4 AND name = ?5"
