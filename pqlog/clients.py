@@ -130,8 +130,8 @@ def client_name(client: str | None) -> str:
 
 
 def near(name: str, names: Sequence[str]) -> list[str]:
-    """Names like `name`, which may have been meant."""
-    return difflib.get_close_matches(name, [other for other in names if other], n=3, cutoff=0.8)
+    """Other names like `name`, which may have been meant; it may itself have come to be among them meanwhile."""
+    return difflib.get_close_matches(name, [other for other in names if other not in ("", name)], n=3, cutoff=0.8)
 
 
 def info(source: Source, client: str | None) -> ClientInfo:

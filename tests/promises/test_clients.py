@@ -183,6 +183,13 @@ def test_unknown_names_get_a_suggestion(log):
         log.delete_client("nobody")
 
 
+def test_a_name_is_not_like_itself():
+    """Two threads that make a client known at once are not told that one may have meant the other."""
+    from pqlog.clients import near
+
+    assert near("stage", ["", "stage", "stages"]) == ["stages"]
+
+
 def test_names_may_be_any_text(log):
     for name in ("", " ", "'", '"; DROP TABLE clients', "日本", "\n", "a" * 1000, "\0"):
         log.topic(name or "x", codec="json").put(name)
