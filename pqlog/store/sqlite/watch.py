@@ -38,7 +38,7 @@ class Watch:
         self.notify()
 
     def wait(self, ready: Callable[[], bool], timeout_s: float | None, tick_s: float) -> bool:
-        """Wait until `ready` or woken; False when the time is up.
+        """Wait until `ready`; False when the time is up.
 
         The sequence number is read before `ready` looks, so that what lands in between is not missed.
         """
@@ -56,9 +56,8 @@ class Watch:
                         self._changed.wait(left_s)
                 finally:
                     self._waiters -= 1
-                if self._sequence != seen:
-                    return True
             if deadline is not None and time.monotonic() >= deadline:
                 return ready()
             poll_s = min(poll_s * 1.5, tick_s)
+            seen = self._sequence  # woken, it may be by something else: look again
         return True
