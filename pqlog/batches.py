@@ -256,7 +256,7 @@ class Batch(Readable):
         source = self._sibling(topic or f"{self.topic}.dead", codec)
         if source.topic.codec != codec:
             raise CodecMismatchError(source.topic.name, codec, source.topic.codec)
-        for row in self._source.rows(self._claim.span):
+        for row in self._source.rows(self._claim.span, damaged=True):
             own = {} if row.headers is None else msgspec.json.decode(row.headers, type=dict[str, str])
             text = producer.header_text({**own, **self._headers(row.offset, from_micros(row.time), reason)})
             chunk: Chunk

@@ -9,7 +9,8 @@
     ├── Empty                       no message within the time-out
     ├── EncodeError                 a value has no form in the topic's codec
     ├── DecodeError                 a kept message cannot be decoded; carries its offset
-    │   └── PickleRefusedError      it is a pickle, and pickle was not asked for
+    │   ├── PickleRefusedError      it is a pickle, and pickle was not asked for
+    │   └── DamagedError            it is not what was put (also a CorruptLogError)
     ├── CodecMismatchError          the topic was made with another codec
     ├── UnknownTopicError           no topic of that name (a KeyError)
     ├── UnknownClientError          no client of that name (a KeyError)
@@ -240,6 +241,26 @@ class DiskError(StoreError):
 
 class LockTimeoutError(StoreError):
     """Another process held the file for longer than the time-out."""
+
+
+class DamagedError(DecodeError, CorruptLogError):
+    """Kept messages are not what was put: their checksum does not fit.
+
+    Attributes
+    ----------
+    topic : str
+    offset, last : int
+        The first and the last of the messages that one checksum covers; at least one of them is damaged.
+    """
+
+    def __init__(self, topic: str, offset: int, last: int) -> None:
+        which = f"message {offset}" if offset == last else f"one of the messages {offset} to {last}"
+        Exception.__init__(
+            self,
+            f"{which} of topic {topic!r} is damaged: its checksum does not fit. Restore a backup, or copy what is "
+            f"whole with pqlog.salvage(path, to); a client skips it with log.seek(client, to={last + 1})",
+        )
+        self.topic, self.offset, self.last, self.reason = topic, offset, last, "its checksum does not fit"
 
 
 class UnsafeStorageError(StoreError):

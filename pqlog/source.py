@@ -34,10 +34,10 @@ class Source:
             raise CodecMismatchError(self.topic.name, None, self.topic.codec)
         return self.codec
 
-    def rows(self, span: Span, key: str | None = None) -> Iterator[Row]:
+    def rows(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Row]:
         """The rows of a span, read in chunks; no statement is open while the caller works."""
         while len(span):
-            chunk = self.engine.read(self.topic, span, CHUNK_ROWS, CHUNK_BYTES, key)
+            chunk = self.engine.read(self.topic, span, CHUNK_ROWS, CHUNK_BYTES, key, damaged)
             if not chunk:
                 return
             yield from chunk

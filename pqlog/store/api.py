@@ -254,10 +254,20 @@ class Engine(Protocol):
         """The offset of the first message put at or after a time (microseconds), or the next offset if none was."""
         ...
 
-    def read(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int, key: str | None = None) -> Sequence[Row]:
+    def read(
+        self,
+        topic: TopicInfo,
+        span: Span,
+        rows: int,
+        max_bytes: int,
+        key: str | None = None,
+        damaged: bool = False,
+    ) -> Sequence[Row]:
         """The first rows in a span, at most `rows` of them; at least one if there is any, however large.
 
-        With `key`: single messages of that key, and segments that may hold some.
+        With `key`: single messages of that key, and segments that may hold some. Raises `DamagedError` where the first
+        of them do not have the checksum that they were put with, unless `damaged` says that they are wanted as they
+        are.
         """
         ...
 

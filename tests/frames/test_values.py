@@ -269,13 +269,13 @@ def test_pickle_topics_keep_their_objects(path):
         log.to_pandas()
 
 
-def test_a_damaged_message_says_which_it_is(path):
+def test_a_message_that_cannot_be_decoded_says_which_it_is(path):
     import apsw
 
-    with pqlog.open(path) as log:
-        log.put_many([{"a": 1}, {"a": 2}, {"a": 3}])
+    with pqlog.open(path, codec="bytes") as log:
+        log.put_many([b'{"a": 1}', b'{"a":', b'{"a": 3}'])
     db = apsw.Connection(str(path))
-    db.execute("UPDATE messages_1 SET value = '{\"a\":' WHERE offset = 2")
+    db.execute("UPDATE topics SET codec = 'json'")
     db.close()
     with pqlog.open(path) as log, pytest.raises(pqlog.DecodeError, match="message 2 of topic 'main'") as caught:
         log.to_pandas()

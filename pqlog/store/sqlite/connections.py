@@ -49,7 +49,10 @@ def translate(error: Exception, path: str) -> errors.Error:
         case apsw.NotADBError():
             return errors.NotALogError(f"{path} is not a pqlog file, nor any SQLite database: choose another path")
         case apsw.CorruptError():
-            return errors.CorruptLogError(f"{said}. The file is damaged: stop writing to it and restore a backup")
+            return errors.CorruptLogError(
+                f"{said}. The file is damaged: stop writing to it and restore a backup, "
+                f"or copy what can be read with pqlog.salvage(path, to)"
+            )
         case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.AuthError():
             return errors.ReadOnlyError(f'{said}. Open it with mode="r", or make the file and its folder writable')
         case apsw.BusyError() | apsw.LockedError():
@@ -64,6 +67,11 @@ def translate(error: Exception, path: str) -> errors.Error:
             return errors.ArgumentError(f"{said}. SQLite keeps values up to 1,000,000,000 bytes: split it")
         case apsw.ConnectionClosedError():
             return errors.ClosedError(f"{path} was closed")
+        case TypeError() | ValueError() | LookupError() | OverflowError():  # a value of another type than its column
+            return errors.CorruptLogError(
+                f"{path} holds what no pqlog wrote ({type(error).__name__}: {error}): restore a backup, "
+                f"or copy what can be read with pqlog.salvage(path, to)"
+            )
         case _:
             return errors.StoreError(f"{said} ({type(error).__name__})")
 
@@ -268,8 +276,9 @@ def translated(path: str) -> Iterator[None]:
     """Turn what SQLite raises into ours."""
     try:
         yield
-    except (apsw.Error, MemoryError) as error:
-        raise translate(error, path) from error
+    except (apsw.Error, MemoryError, TypeError, ValueError, LookupError, OverflowError) as error:
+        ours = translate(error, path)
+        raise ours from (None if ours is error else error)
 
 
 def rows(cursor: apsw.Cursor) -> list[Any]:

@@ -27,11 +27,12 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, owners, reader, schema, statements
+from pqlog.store.sqlite import checksums, claims, connections, owners, reader, schema, statements
+from pqlog.store.sqlite.checksums import extend
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.renewal import Renewal
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 
@@ -80,7 +81,9 @@ class SqliteEngine:
         connections.check_sqlite()
         try:
             self._db = self._open()
-            self.uuid: str = row(self._db.execute("SELECT value FROM file WHERE name = 'uuid'"))[0]
+            facts = dict(rows(self._db.execute("SELECT name, value FROM file")))
+            self.uuid: str = facts["uuid"]
+            self._seed: int = facts["seed"]
         except Exception as error:
             ours = connections.translate(error, path)
             raise ours from (None if ours is error else error)
@@ -287,7 +290,7 @@ class SqliteEngine:
     def _table(self, topic: TopicInfo) -> Table:
         table = self._tables.get(topic.id)
         if table is None:
-            table = self._tables[topic.id] = Table(topic)
+            table = self._tables[topic.id] = Table(topic, self._seed)
         return table
 
     # putting
@@ -348,9 +351,19 @@ class SqliteEngine:
         with self._snapshot() as db:
             return reader.offset_at(db, self._table(topic), time)
 
-    def read(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int, key: str | None = None) -> list[Row]:
-        with self._read() as db:
-            return reader.read(db, self._table(topic), span, rows, max_bytes, key)
+    def read(
+        self,
+        topic: TopicInfo,
+        span: Span,
+        rows: int,
+        max_bytes: int,
+        key: str | None = None,
+        damaged: bool = False,
+    ) -> list[Row]:
+        with self._snapshot() as db:
+            if key is None:
+                return reader.read(db, self._table(topic), span, rows, max_bytes, damaged)
+            return reader.read_key(db, self._table(topic), span, rows, max_bytes, key)
 
     def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
         if topic.codec != "json":
@@ -462,10 +475,7 @@ class SqliteEngine:
         def drop(transaction: Transaction) -> int:
             db = transaction.db
             first = row(db.execute(table.first, (table.id,)))[0]
-            newest = row(db.execute(f"SELECT max(offset) FROM {table.name}"))[0]
-            if newest is None:
-                return 0
-            db.execute(table.drop_trimmed, (first, newest, TRIM_STEP))
+            db.execute(table.drop_trimmed, (first, TRIM_STEP))
             return db.changes()
 
         def give_back(transaction: Transaction) -> int:
@@ -527,40 +537,45 @@ class Put(Job[int]):
         self.kin = table
         self.value, self.key, self.headers = value, key, headers
 
+    def _kept(self, now: int, crc: int) -> int:
+        return checksums.mask(crc, checksums.beside(now, self.headers, (self.key,)), self.kin.seed)
+
     def run(self, transaction: Transaction) -> int:
-        offset, earliest = transaction.tail(self.kin)
-        now = max(earliest, claims.now_micros())
-        transaction.db.execute(self.kin.put, (offset, now, self.key, self.headers, self.value, None))
-        transaction.set_tail(self.kin, offset + 1, now)
+        table = self.kin
+        offset, earliest, crc = transaction.tail(table)
+        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
+        transaction.db.execute(table.put, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
+        transaction.set_tail(table, Tail(offset + 1, now, crc))
         return offset
 
     def alone(self, db: apsw.Connection) -> int | None:
         table = self.kin
-        offset, now = table.tail or table.read_tail(db)
-        now = max(now, claims.now_micros())
+        offset, earliest, crc = table.tail or table.read_tail(db)
+        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
         try:
-            db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, None))
+            db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
         except _NOT_THERE:
             table.tail = None
             return None
-        table.tail = (offset + 1, now)
+        table.tail = Tail(offset + 1, now, crc)
         return offset  # type: ignore[no-any-return]
 
     def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
         table = self.kin
-        first, earliest = table.tail or table.read_tail(db)
+        first, earliest, crc = table.tail or table.read_tail(db)
         now = max(earliest, claims.now_micros())
         stop = first
         bindings: list[object] = []
         for job in jobs:
-            bindings += (stop, now, job.key, job.headers, job.value, None)
+            crc = extend(crc, job.value)
+            bindings += (stop, now, job.key, job.headers, job.value, job._kept(now, crc))
             stop += 1
         try:
             db.execute(table.put_remembered(stop - first), bindings)
         except _NOT_THERE:
             table.tail = None
             return None
-        table.tail = (stop, now)
+        table.tail = Tail(stop, now, crc)
         return list(range(first, stop))
 
 
@@ -593,36 +608,55 @@ def _writable(folder: str) -> bool:
 
 def _append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
     """Put chunks at a topic's end, at one time, inside a transaction."""
-    first, earliest = transaction.tail(table)
-    now = max(earliest, claims.now_micros())
-    stop = first
+    first, earliest, crc = transaction.tail(table)
+    tail = Tail(first, max(earliest, claims.now_micros()), crc)
     for chunk in chunks:
-        stop = _insert(transaction.db, table, stop, now, chunk)
-    transaction.set_tail(table, stop, now)
-    return Span(first, stop)
+        tail = _insert(transaction.db, table, tail, chunk)
+    transaction.set_tail(table, tail)
+    return Span(first, tail.stop)
 
 
-def _insert(db: apsw.Connection, table: Table, stop: int, now: int, chunk: Chunk) -> int:
-    """Insert a chunk from the offset `stop` on; the new stop. Takes the fastest way that fits the chunk."""
+def _insert(db: apsw.Connection, table: Table, tail: Tail, chunk: Chunk) -> Tail:
+    """Insert a chunk at the end; the new end. Takes the fastest way that fits the chunk."""
+    stop, now, crc = tail
     if isinstance(chunk, Segment):
-        db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, chunk.rows))
-        return stop + chunk.rows
-    count = len(chunk.values)
-    if chunk.keys is None:
-        db.execute(table.put_array, (stop, now, chunk.headers, apsw.carray(tuple(chunk.values))))
-    else:
-        whole = count // ROWS_A_STATEMENT * ROWS_A_STATEMENT
-        db.executemany(table.put_rows(ROWS_A_STATEMENT), _bindings(chunk, range(whole), stop, now, ROWS_A_STATEMENT))
-        db.executemany(table.put, _bindings(chunk, range(whole, count), stop, now, 1))
-    return stop + count
+        crc = extend(crc, chunk.value)
+        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,)), table.seed)
+        db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
+        return Tail(stop + chunk.rows, now, crc)
+    kepts: list[int | None] = []
+    start = 0
+    for index, end in enumerate(checksums.along(chunk.values, crc), 1):
+        if end is None:
+            kepts.append(None)
+            continue
+        crc = end
+        kepts.append(_kept(chunk, start, index, now, crc, table.seed))
+        if chunk.keys is None:
+            run = apsw.carray(tuple(chunk.values[start:index]))
+            db.execute(table.put_array, (stop + start, now, chunk.headers, run, index - start, kepts[-1]))
+        start = index
+    if chunk.keys is not None:
+        many = len(kepts) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
+        for which, rows in ((range(many), ROWS_A_STATEMENT), (range(many, len(kepts)), 1)):
+            db.executemany(table.put_rows(rows), _bindings(chunk, kepts, which, tail, rows))
+    return Tail(stop + len(kepts), now, crc)
 
 
-def _bindings(chunk: Singles, which: range, stop: int, now: int, rows: int) -> Iterator[list[object]]:
+def _kept(chunk: Singles, start: int, stop: int, now: int, crc: int, seed: int) -> int:
+    keys = () if chunk.keys is None else chunk.keys[start:stop]
+    return checksums.mask(crc, checksums.beside(now, chunk.headers, keys), seed)
+
+
+def _bindings(
+    chunk: Singles, kepts: Sequence[int | None], which: range, tail: Tail, rows: int
+) -> Iterator[list[object]]:
     assert chunk.keys is not None
     for start in which[::rows]:
         bindings: list[object] = []
         for index in range(start, start + rows):
-            bindings += (stop + index, now, chunk.keys[index], chunk.headers, chunk.values[index], None)
+            one = chunk.keys[index], chunk.headers, chunk.values[index], kepts[index]
+            bindings += (tail.stop + index, tail.time, *one)
         yield bindings
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
 
+from pqlog.errors import DamagedError
 from pqlog.store.api import Lines, Row, Span
+from pqlog.store.sqlite import checksums
 from pqlog.store.sqlite.connections import row
+from pqlog.store.sqlite.connections import rows as rows_of
 from pqlog.store.sqlite.table import Table
 
 
@@ -19,33 +23,85 @@ def span(db: apsw.Connection, table: Table) -> Span:
 
 
 def read(
-    db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str | None = None
+    db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, damaged: bool = False
 ) -> list[Row]:
-    """The first rows in `wanted`, clipped to it; at least one, however large, if there is any."""
+    """The first rows in `wanted`, clipped to it; at least one, however large, if there is any.
+
+    They are read from behind a checksum up to the next one, and verified before they are returned.
+    """
     wanted = Span(max(wanted.first, row(db.execute(table.first, (table.id,)))[0]), wanted.stop)
+    if not len(wanted):
+        return []
+    begin, crc = anchor(db, table, wanted.first)
+    expected = begin
+    found: list[Row] = []
+    since: list[tuple[int, str | None, str | None]] = []  # times, headers and keys that the next sum covers
+    verified, left = 0, max_bytes
+    cursor = db.execute(table.read, (begin or 0,))
+    try:
+        for offset, time, key, headers, value, count, kept in cursor:
+            if offset >= wanted.stop and not since:
+                break
+            if expected not in (None, offset):
+                crc ^= 1  # rows are missing: let no sum fit
+            since.append((time, headers, key))
+            crc, expected = checksums.extend(crc, value), offset + (count or 1)
+            first, stop = max(offset, wanted.first), min(expected, wanted.stop)
+            if first < stop and left > 0 and len(found) < rows:
+                left -= len(value)
+                part = None if count is None else stop - first
+                found.append(Row(first, time, key, headers, value, part, first - offset, offset))
+            if kept is None:
+                continue
+            kept_crc, besides = checksums.unmask(kept, table.seed)
+            if not damaged and (crc != kept_crc or besides != _beside(since)):
+                break
+            crc, verified, begin = kept_crc, len(found), expected
+            since.clear()
+            if found and (left <= 0 or len(found) >= rows):
+                break
+    except (TypeError, ValueError):  # a value has not even the type of its column, or a text is none
+        since.append((0, None, None))
+    finally:
+        cursor.close()
+    if damaged:
+        return found
+    if since and not verified:  # else the caller is given what is whole, and the error when it asks for more
+        raise DamagedError(table.topic, max(begin or 1, wanted.first), (expected or wanted.stop) - 1)
+    return found[:verified]
+
+
+def _beside(rows: Sequence[tuple[int, str | None, str | None]]) -> int:
+    time, headers, _ = rows[0]
+    same = len(rows) == 1 or all(row[:2] == (time, headers) for row in rows)
+    return checksums.beside(time, headers, [key for _, _, key in rows]) if same else -1
+
+
+def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:
+    """The same of one key, and of segments, of which only the name of the key's field is known here."""
     begin = row(db.execute(table.row_of, (wanted.first,)))
     start = begin[0] if begin else wanted.first
-    if key is None:
-        cursor = db.execute(table.read, (start, wanted.stop, rows + 1))
-    else:
-        cursor = db.execute(table.read_key, (start, wanted.stop, key, rows + 1))
     found: list[Row] = []
-    left = max_bytes
-    for offset, time, row_key, headers, value, count in cursor:
-        if count is None:
-            if offset < wanted.first:
-                continue
-            found.append(Row(offset, time, row_key, headers, value, None, 0, offset))
-        else:
-            first, stop = max(offset, wanted.first), min(offset + count, wanted.stop)
-            if first >= stop:
-                continue
-            found.append(Row(first, time, row_key, headers, value, stop - first, first - offset, offset))
-        left -= len(value)
-        if left <= 0 or len(found) >= rows:
+    at, left = wanted.first, max_bytes
+    for (offset,) in rows_of(db.execute(table.with_key, (start, wanted.stop, key, rows))):
+        if offset < at and at > wanted.first:
+            continue
+        at = max(offset, at)
+        run = read(db, table, Span(at, wanted.stop), checksums.ROWS, left)
+        chosen = [one for one in run if one.rows is not None or one.key == key]
+        found += chosen
+        left -= sum(len(one.value) for one in chosen)
+        if run:
+            at = run[-1].offset + (run[-1].rows or 1)
+        if left <= 0:
             break
-    cursor.close()
     return found
+
+
+def anchor(db: apsw.Connection, table: Table, offset: int) -> tuple[int | None, int]:
+    """Where a checksum begins that covers an offset, and what it continues; None at the topic's first row."""
+    found = row(db.execute(table.anchor, (offset,)))
+    return (found[0], checksums.unmask(found[1], table.seed)[0]) if found else (None, 0)
 
 
 def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int) -> Lines | None:
@@ -70,6 +126,9 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
     if not count:
         return None
     bounds = (first, stop)
+    if count != stop - first or not _fits(db, table, Span(first, stop), values):
+        read(db, table, Span(first, stop), stop - first, max_bytes)  # says which, unless the first are whole
+        return None
     times = b"%d" % earliest if earliest == latest else row(db.execute(table.lines_time, bounds))[0]
     return Lines(first, count, values, times, row(db.execute(table.lines_key, bounds))[0] if keys else None)
 
@@ -85,6 +144,18 @@ def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | Non
         return None
     finally:
         db.limit(apsw.SQLITE_LIMIT_LENGTH, before)
+
+
+def _fits(db: apsw.Connection, table: Table, wanted: Span, values: bytes) -> bool:
+    """Whether a run of single messages, read as lines, is what was put."""
+    begin, crc = anchor(db, table, wanted.first)
+    before = row(db.execute(table.text, (begin or 0, wanted.first)))[0]
+    end, kept = row(db.execute(table.next_sum, (wanted.stop - 1,))) or (0, 0)
+    behind = row(db.execute(table.text, (wanted.stop, end + 1)))[0]
+    for lines in (before, values, behind):
+        if lines is not None:
+            crc = checksums.extend(crc, lines)
+    return crc == checksums.unmask(kept, table.seed)[0]
 
 
 def offset_at(db: apsw.Connection, table: Table, time: int) -> int:

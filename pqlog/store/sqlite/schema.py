@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 
 import apsw
+
+from pqlog.store.sqlite import checksums
 
 APPLICATION_ID = 0x70716C67
 """``pqlg`` in ASCII: marks the file for `file(1)` and for us."""
@@ -15,7 +18,7 @@ VERSION = 1
 
 FILE = """
 CREATE TABLE file (            -- facts about the file
-    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch'
+    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch', 'seed' of the checksums
     value ANY NOT NULL
 ) STRICT, WITHOUT ROWID
 """
@@ -85,7 +88,8 @@ CREATE TABLE messages_{id} (
     key     TEXT,                  -- of a segment: the name of the field that is its key
     headers TEXT,                  -- a JSON object of strings
     value   ANY NOT NULL,          -- TEXT for JSON, BLOB for other codecs; of a segment: an Arrow IPC stream
-    rows    INTEGER                -- NULL for a single message; of a segment: how many messages it holds
+    rows    INTEGER,               -- NULL for a single message; of a segment: how many messages it holds
+    crc     INTEGER                -- checksums of the rows since the last that has them: see checksums.py
 ) STRICT
 """
 
@@ -100,7 +104,7 @@ def create(db: apsw.Connection) -> None:
     """Make the tables of a new file, inside the caller's transaction."""
     for statement in NEW_FILE:
         db.execute(statement)
-    facts = (str(uuid.uuid4()), time.time_ns() // 1000)
-    db.execute("INSERT INTO file VALUES ('uuid', ?), ('created', ?), ('epoch', 0)", facts)
+    facts = (str(uuid.uuid4()), time.time_ns() // 1000, secrets.randbits(checksums.SEED_BITS))
+    db.execute("INSERT INTO file VALUES ('uuid', ?), ('created', ?), ('epoch', 0), ('seed', ?)", facts)
     db.pragma("application_id", APPLICATION_ID)
     db.pragma("user_version", VERSION)

@@ -1,19 +1,20 @@
 """The statements of the engine, whole, each with what it is for. `{m}` is the table of a topic's messages."""
 
-# The newest row: the next offset and the time that must not be run behind.
-TAIL = "SELECT offset + ifnull(rows, 1), time FROM {m} ORDER BY offset DESC LIMIT 1"
+# The newest row: the next offset, the time that must not be run behind, and the checksum to continue.
+TAIL = "SELECT offset + ifnull(rows, 1), time, crc FROM {m} ORDER BY offset DESC LIMIT 1"
 
-# Many values without keys, headers or segments among them: one call hands SQLite the whole array.
+# Many values without keys, headers or segments among them: one call hands SQLite a whole array. The last has the sum.
 PUT_ARRAY = """
-INSERT INTO {m} (offset, time, headers, value) SELECT ? + rowid - 1, ?, ?, {array_value} FROM carray(?)
+INSERT INTO {m} (offset, time, headers, value, crc)
+SELECT ?1 + rowid - 1, ?2, ?3, {array_value}, iif(rowid = ?5, ?6, NULL) FROM carray(?4)
 """
 
-PUT = "INSERT INTO {m} (offset, time, key, headers, value, rows) VALUES (?, ?, ?, ?, {value}, ?)"
+PUT = "INSERT INTO {m} (offset, time, key, headers, value, crc) VALUES (?, ?, ?, ?, {value}, ?)"
 # The offset of a put that rests on the remembered end of the topic. Another process may have put since: then the offset
 # is taken, and the insertion fails. Or it has put and trimmed what it put: then `first` is beyond the offset, and ''
 # is no offset either. Looking up that one row costs nothing that could be measured.
 REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id})"
-PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, rows) VALUES (?, ?, ?, ?, ?, ?)"
+PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 ID = "SELECT first, stop FROM ids WHERE topic = ? AND id = ?"
 PUT_ID = "INSERT INTO ids VALUES (?, ?, ?, ?)"
@@ -23,19 +24,27 @@ DROP_IDS = "DELETE FROM ids WHERE topic = ? AND stop <= ?"
 FIRST = "SELECT first FROM topics WHERE id = ?"
 
 # Rows from an offset on. A text value is read as its bytes, which costs nothing.
-READ = """
-SELECT offset, time, key, headers, CAST(value AS BLOB), rows FROM {m}
-WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?
-"""
-# The same for one key; of segments only the name of the key's field is known here.
-READ_KEY = """
-SELECT offset, time, key, headers, CAST(value AS BLOB), rows FROM {m}
-WHERE offset >= ? AND offset < ? AND (rows IS NOT NULL OR key = ?) ORDER BY offset LIMIT ?
+READ = "SELECT offset, time, key, headers, CAST(value AS BLOB), rows, crc FROM {m} WHERE offset >= ? ORDER BY offset"
+# Which of them have a key; of segments only the name of the key's field is known here.
+WITH_KEY = """
+SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (rows IS NOT NULL OR key = ?) ORDER BY offset LIMIT ?
 """
 # The row in which an offset lies: itself, or the segment that began before it.
 ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
 
 NEXT_SEGMENT = "SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset >= ? ORDER BY offset LIMIT 1"
+
+# Where a checksum that covers what lies behind it begins: behind the last row before an offset that has one.
+ANCHOR = """
+SELECT offset + ifnull(rows, 1), crc FROM {m}
+WHERE offset < ?1 AND offset + ifnull(rows, 1) <= ?1 AND crc IS NOT NULL ORDER BY offset DESC LIMIT 1
+"""
+# The first row from an offset on that has one.
+NEXT_SUM = "SELECT offset, crc FROM {m} WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1"
+TEXT = """
+SELECT CAST(group_concat(value, char(10)) AS BLOB)
+FROM (SELECT value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
+"""
 
 # A run of single messages in one piece, how many they are and how many have a key, their first and last time.
 LINES = """
@@ -108,8 +117,11 @@ SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value 
 
 BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"
 TRIM = "UPDATE topics SET first = ? WHERE id = ? AND first < ?"
-# Rows whose last message is trimmed, oldest first, a step at a time; the newest row stays.
+# Rows that are trimmed, oldest first, a step at a time. The last of them that has a checksum stays, and what lies
+# behind it: the sums of what is kept continue it. So the newest row always stays.
 DROP_TRIMMED = """
 DELETE FROM {m} WHERE offset IN (
-    SELECT offset FROM {m} WHERE offset + ifnull(rows, 1) <= ? AND offset < ? ORDER BY offset LIMIT ?)
+    SELECT offset FROM {m} WHERE offset < (
+        SELECT max(offset) FROM {m} WHERE offset + ifnull(rows, 1) <= ? AND crc IS NOT NULL
+    ) ORDER BY offset LIMIT ?)
 """

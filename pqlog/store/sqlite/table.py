@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import apsw
 
 from pqlog.store.api import TopicInfo
-from pqlog.store.sqlite import statements
+from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import row
+
+
+class Tail(NamedTuple):
+    """The end of a topic."""
+
+    stop: int
+    """The next offset."""
+    time: int
+    """Of the newest message, which must not be run behind."""
+    crc: int
+    """The checksum to continue."""
 
 
 class Table:
@@ -16,12 +29,14 @@ class Table:
     ----------
     info : TopicInfo
         Its id is in the table's name, so that no name of a topic is ever quoted.
+    seed : int
+        The file's, of the checksums.
     """
 
-    def __init__(self, info: TopicInfo) -> None:
-        self.id, self.name = info.id, f"messages_{info.id}"
-        self.tail: tuple[int, int] | None = None
-        """The next offset and the newest time, as the last commit of this process left them; for the writer alone.
+    def __init__(self, info: TopicInfo, seed: int) -> None:
+        self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
+        self.tail: Tail | None = None
+        """Where the last commit of this process left the topic; for the writer alone.
 
         Another process may have appended since: an insertion by `put_remembered` then fails.
         """
@@ -42,7 +57,10 @@ class Table:
         self.put_segment = fill(statements.PUT_SEGMENT)
         self.first = statements.FIRST
         self.read = fill(statements.READ)
-        self.read_key = fill(statements.READ_KEY)
+        self.anchor = fill(statements.ANCHOR)
+        self.next_sum = fill(statements.NEXT_SUM)
+        self.text = fill(statements.TEXT)
+        self.with_key = fill(statements.WITH_KEY)
         self.row_of = fill(statements.ROW_OF)
         self.next_segment = fill(statements.NEXT_SEGMENT)
         self.lines_size = fill(statements.LINES_SIZE)
@@ -74,6 +92,10 @@ class Table:
             self._put_remembered[rows] = statement
         return statement
 
-    def read_tail(self, db: apsw.Connection) -> tuple[int, int]:
-        """The next offset and the newest time, from the file."""
-        return row(db.execute(self.ask_tail)) or (1, 0)
+    def read_tail(self, db: apsw.Connection) -> Tail:
+        """The topic's end, from the file."""
+        found = row(db.execute(self.ask_tail))
+        if found is None:
+            return Tail(1, 0, 0)
+        stop, time, kept = found
+        return Tail(stop, time, checksums.unmask(kept, self.seed)[0])

@@ -22,7 +22,7 @@ import apsw
 
 from pqlog.errors import ClosedError, Error, StoreError
 from pqlog.store.sqlite.connections import translate
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.table import Table, Tail
 
 T = TypeVar("T")
 
@@ -34,17 +34,17 @@ class Transaction:
 
     def __init__(self, db: apsw.Connection) -> None:
         self.db = db
-        self._tails: dict[Table, tuple[int, int]] = {}
+        self._tails: dict[Table, Tail] = {}
 
-    def tail(self, table: Table) -> tuple[int, int]:
-        """The next offset of a topic and the time that must not be run behind."""
+    def tail(self, table: Table) -> Tail:
+        """Where a topic ends, with what this transaction put."""
         if table not in self._tails:
             self._tails[table] = table.read_tail(self.db)
         return self._tails[table]
 
-    def set_tail(self, table: Table, stop: int, time: int) -> None:
+    def set_tail(self, table: Table, tail: Tail) -> None:
         """Note that messages were appended."""
-        self._tails[table] = (stop, time)
+        self._tails[table] = tail
 
     def committed(self) -> None:
         """Tell the tables where they end now."""
