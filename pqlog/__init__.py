@@ -35,9 +35,9 @@ from pqlog.errors import (
     UnsafeStorageError,
 )
 from pqlog.history import History
-from pqlog.log import Log, Topic, open, read_log
+from pqlog.log import Log, Topic, open, read_log, salvage
 from pqlog.message import Message
-from pqlog.store.api import Moved
+from pqlog.store.api import Moved, Salvage
 
 __all__ = [
     "ArgumentError",
@@ -72,6 +72,7 @@ __all__ = [
     "OldQueueError",
     "PickleRefusedError",
     "ReadOnlyError",
+    "Salvage",
     "Staged",
     "StoreError",
     "Topic",
@@ -82,6 +83,7 @@ __all__ = [
     "UnsafeStorageError",
     "open",
     "read_log",
+    "salvage",
 ]
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from pqlog.history import History, Time
 from pqlog.message import Message
 from pqlog.readable import Readable
 from pqlog.source import Source, Stretch
-from pqlog.store.api import Engine, Moved, Singles, Span, TopicInfo
+from pqlog.store.api import Engine, Moved, Row, Salvage, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
     import pandas
@@ -801,6 +801,32 @@ class Log(Topic):
         """
         self._engine.backup(os.fspath(path))
 
+    def verify(self, progress: bool = False) -> list[str]:
+        """Read the whole file and say what is wrong with it: SQLite's structures, clients, each message's checksum.
+
+        Parameters
+        ----------
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        list of str
+            A sentence for each problem; empty if the file is whole.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(1000))
+        range(1, 1001)
+        >>> log.verify()
+        []
+        """
+        total = sum(len(self._engine.span(info)) for info in self._engine.topics())
+        with extras.progress_bar(total, "verify", progress) as report:
+            return self._engine.verify(report)
+
     def close(self) -> None:
         """Give everything back. Whoever waits in another thread gets `ClosedError`. Closing twice is no error."""
         self._engine.close()
@@ -826,6 +852,7 @@ def open(
     mode: str = "w",
     vfs: str | None = None,
     timeout: float = TIMEOUT_S,
+    network: bool = False,
 ) -> Log:
     """Open a log; the file is made if it is missing.
 
@@ -846,6 +873,9 @@ def open(
         The name of a SQLite VFS.
     timeout : float
         How long to wait, in seconds, while another process holds the file.
+    network : bool
+        Open it although it lies on a network file system, whose locks and syncs may not be what they promise: then
+        pqlog cannot keep its promises either.
 
     Returns
     -------
@@ -859,8 +889,12 @@ def open(
         The file was written by a newer pqlog.
     CodecMismatchError
         The topic was made with another codec.
+    CorruptLogError
+        The file is damaged, or commits in its -wal are.
+    UnsafeStorageError
+        Durability cannot be had there: a network disk, say, or a file with two names.
     StoreError
-        The file cannot be opened, or durability cannot be had there.
+        The file cannot be opened.
 
     Examples
     --------
@@ -878,13 +912,72 @@ def open(
     file = os.fspath(path)
     if not isinstance(file, str) or not file or "\0" in file:
         raise ArgumentError(f"path is the path of a file, not {path!r}")
-    engine = SqliteEngine(file, mode=mode, vfs=vfs, timeout_s=float(timeout))
+    engine = SqliteEngine(file, mode=mode, vfs=vfs, timeout_s=float(timeout), network=network)
     try:
         info, found = _topic(engine, topic, codec, type, writes=mode == "w")
     except BaseException:
         engine.close()
         raise
     return Log(file if file == ":memory:" else str(Path(file)), engine, info, found, mode == "w")
+
+
+def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: bool = False) -> Salvage:
+    """Copy what can still be read of a damaged log into a new one; the old file is not changed.
+
+    Messages keep their times, keys and headers, and are numbered anew. Clients go on with the first message that they
+    had not acknowledged; batches that were handed out are cut anew. Nobody may write to the old file meanwhile.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The damaged file, with its -wal beside it if there is one.
+    to : str or os.PathLike
+        Where nothing is yet.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    Salvage
+        How many messages were copied, and which were lost.
+
+    Raises
+    ------
+    ArgumentError
+        There is something at `to`.
+    CorruptLogError
+        Not even its list of topics can be read.
+
+    Examples
+    --------
+    >>> import pathlib, pqlog, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> with pqlog.open(folder / "old.db") as log:
+    ...     log.put_many(range(1000))
+    range(1, 1001)
+    >>> pqlog.salvage(folder / "old.db", folder / "new.db")
+    Salvage(messages=1000, lost={}, problems=[])
+    """
+    from pqlog.store.sqlite import rescue
+    from pqlog.store.sqlite.engine import SqliteEngine
+
+    file, new = os.fspath(path), os.fspath(to)
+    if os.path.exists(new):
+        raise ArgumentError(f"{new} exists: give a path where nothing is")
+
+    def cut(row: Row, topic: str) -> bytes:
+        return extras.load("frames").cut(row, topic) if row.skip else row.value
+
+    old = SqliteEngine(file, mode="r", damaged=True)
+    try:
+        copy = SqliteEngine(new, mode="w")
+        try:
+            with extras.progress_bar(0, "salvage", progress) as report:
+                return rescue.salvage(old, copy, cut, report)
+        finally:
+            copy.close()
+    finally:
+        old.close()
 
 
 def read_log(

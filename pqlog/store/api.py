@@ -8,7 +8,7 @@ The suite in ``tests/contract`` is what any engine must pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 
@@ -189,6 +189,25 @@ class Moved:
     skipped: int
 
 
+@dataclass(slots=True)
+class Salvage:
+    """What could be copied of a damaged log, and what could not.
+
+    Attributes
+    ----------
+    messages : int
+        How many were copied.
+    lost : dict of str to list of range
+        By topic, the offsets in the old file that could not be read.
+    problems : list of str
+        What else could not be read, a sentence each.
+    """
+
+    messages: int = 0
+    lost: dict[str, list[range]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
 class Engine(Protocol):
     """What keeps the messages.
 
@@ -351,6 +370,10 @@ class Engine(Protocol):
 
     def backup(self, path: str) -> None:
         """Write a copy, with an uuid of its own, to a path where nothing is."""
+
+    def verify(self, report: Callable[[int], object]) -> list[str]:
+        """Read everything, and say what is wrong: a sentence each. `report` is told of messages that were read."""
+        ...
 
     def size_bytes(self) -> int:
         """What the file takes on the disk."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
@@ -185,3 +186,20 @@ def renew(db: apsw.Connection, process: str) -> int:
     """Put off the expiry of all claims of a process; how many it has."""
     db.execute(statements.RENEW, (now_micros() + LEASE_S * 1_000_000, process))
     return int(db.changes())
+
+
+def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
+    """Where clients and claims stand outside of their topic, or against each other."""
+    found: list[str] = []
+    for table in tables:
+        stop = span(db, table).stop
+        for one in clients(db, table):
+            where = f"topic {table.topic!r}, client {one.client!r}"
+            if not 1 <= one.unread.first <= one.unclaimed.first <= stop:
+                found.append(f"{where}: it stands at {one.unread.first}, claims end at {one.unclaimed.first} of {stop}")
+            for claim in _claims(db, table, one):
+                if not one.position < claim.span.first < claim.span.stop <= one.unclaimed.first:
+                    found.append(f"{where}: batch {claim.number} has the offsets {tuple(claim.span)}")
+                if claim.number > one.batches:
+                    found.append(f"{where}: batch {claim.number} of only {one.batches}")
+    return found

@@ -147,6 +147,11 @@ def set_wal(db: apsw.Connection, path: str, timeout_s: float) -> None:
     patiently(turn, timeout_s)
 
 
+def integrity(db: apsw.Connection, _tables: object) -> list[str]:
+    """What SQLite finds wrong with its structures."""
+    return [f"SQLite: {said}" for (said,) in db.execute("PRAGMA integrity_check(100)") if said != "ok"]
+
+
 def patiently(action: Callable[[], T], timeout_s: float) -> T:
     """Do `action`, again while it is told "locked" and there is time."""
     deadline = time.monotonic() + timeout_s
@@ -277,8 +282,9 @@ def translated(path: str) -> Iterator[None]:
     try:
         yield
     except (apsw.Error, MemoryError, TypeError, ValueError, LookupError, OverflowError) as error:
-        ours = translate(error, path)
-        raise ours from (None if ours is error else error)
+        if isinstance(error, errors.Error):
+            raise
+        raise translate(error, path) from error
 
 
 def rows(cursor: apsw.Cursor) -> list[Any]:

@@ -21,18 +21,16 @@ from pqlog.store.api import (
     Moved,
     Output,
     Row,
-    Segment,
-    Singles,
     Size,
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import checksums, claims, connections, owners, reader, schema, statements
-from pqlog.store.sqlite.checksums import extend
+from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite.append import Put, append
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.renewal import Renewal
-from pqlog.store.sqlite.table import Table, Tail
+from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 
@@ -42,7 +40,6 @@ MEMORY = ":memory:"
 READERS = 8
 """How many queries may run at once; more wait for a place."""
 
-ROWS_A_STATEMENT = 50
 TRIM_STEP = 2_000
 """Rows that are dropped, and pages that are given back, in one transaction: other puts wait no longer than that."""
 
@@ -62,12 +59,26 @@ class SqliteEngine:
         A registered SQLite VFS.
     timeout_s : float
         How long to wait while another process holds the file.
+    network : bool
+        Whether a network disk will do.
+    damaged : bool
+        Whether to open a file of whose commits some are known to be lost.
     """
 
-    def __init__(self, path: str, *, mode: str, vfs: str | None, timeout_s: float) -> None:
-        self.path, self.mode = path, mode
-        self._vfs, self._timeout_s = vfs, timeout_s
+    def __init__(
+        self,
+        path: str,
+        *,
+        mode: str,
+        vfs: str | None = None,
+        timeout_s: float = 30.0,
+        network: bool = False,
+        damaged: bool = False,
+    ) -> None:
         self._in_memory = path == MEMORY
+        # As SQLite does: the -wal of a symbolic link lies beside the file itself.
+        self.path, self.mode = path if self._in_memory else os.path.realpath(path), mode
+        self._vfs, self._timeout_s, self._network, self._damaged = vfs, timeout_s, network, damaged
         self._pid = os.getpid()
         self._forked = False
         self._closed = False
@@ -75,10 +86,11 @@ class SqliteEngine:
         self._unsettled = False
         self._place: Place | None = None
         self._tables: dict[int, Table] = {}
-        self._watch = Watch(path)
+        self._watch = Watch(self.path)
         self._flags = apsw.SQLITE_OPEN_READWRITE if mode == "w" else apsw.SQLITE_OPEN_READONLY
         self._uri = path
         connections.check_sqlite()
+        hazards.check_process(self.path)
         try:
             self._db = self._open()
             facts = dict(rows(self._db.execute("SELECT name, value FROM file")))
@@ -91,7 +103,7 @@ class SqliteEngine:
         self._pool = connections.Pool(self._reader, self._readers, path)
         guard = self._pool.places if self._in_memory else None  # a database in memory has one connection for all
         self._writer = Writer(self._db, guard, path, self._before, self._watch.notify, self._failed)
-        self._write = self._writer.submit if mode == "w" else self._refuse
+        self.write = self._writer.submit if mode == "w" else self._refuse
         self._renewal = Renewal(self._renew)
         _open_engines.add(self)
 
@@ -106,6 +118,9 @@ class SqliteEngine:
             return db
         if os.path.isdir(self.path):
             raise errors.NotALogError(f"{self.path} is a directory: give the path of a file in it")
+        if not self._network:
+            hazards.check_disk(self.path)
+        hazards.check_size(self.path)
         if self.mode == "r":
             return self._open_readonly()
         db = self._open_writable()
@@ -120,10 +135,14 @@ class SqliteEngine:
             raise errors.ReadOnlyError(
                 f'{folder} cannot be written, and a log needs its -wal beside it: open it with mode="r" to read it'
             )
+        hazards.check_names(self.path)
         flags = self._flags | apsw.SQLITE_OPEN_CREATE
         db = connections.connect(self.path, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
         try:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # leave what may be refused as it is
             ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
+            hazards.check_wal(db, self.path)
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if db.readonly("main"):
                 raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
             if not ours:
@@ -172,6 +191,8 @@ class SqliteEngine:
         try:
             if not connections.check_kind(db, self.path):
                 raise errors.NotALogError(f"{self.path} is an empty file, not a log")
+            if not self._damaged:
+                hazards.check_wal(db, self.path)
             connections.configure(db, self.path)
         except BaseException:
             db.close()
@@ -192,7 +213,7 @@ class SqliteEngine:
             if self._closed:
                 return
             self._closed = True
-            self._write = self._refuse
+            self.write = self._refuse
             self._renewal.stop()
             self._watch.close()
             self._writer.close()
@@ -206,7 +227,7 @@ class SqliteEngine:
     def forked(self) -> None:
         """In a forked child: never touch the parent's connections again, nor close them."""
         self._forked = True
-        self._write = self._refuse
+        self.write = self._refuse
         connections.leak(self._db)
         self._pool.leak()
 
@@ -257,14 +278,21 @@ class SqliteEngine:
     @contextmanager
     def _snapshot(self) -> Iterator[apsw.Connection]:
         """For several questions that must agree with each other."""
-        with self._read() as db, db:
-            yield db
+        with self._read() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")  # nothing was written; of a damaged file, COMMIT would fail
 
     # topics
 
     def topics(self) -> list[TopicInfo]:
         with self._read() as db:
-            return [TopicInfo(*found) for found in db.execute("SELECT id, name, codec FROM topics ORDER BY id")]
+            return self._topics(db)
+
+    def _topics(self, db: apsw.Connection) -> list[TopicInfo]:
+        return [TopicInfo(*found) for found in db.execute("SELECT id, name, codec FROM topics ORDER BY id")]
 
     def topic(self, name: str, codec: str) -> TopicInfo:
         for info in self.topics():
@@ -285,9 +313,9 @@ class SqliteEngine:
                 db.execute(statement.format(id=info.id))
             return info
 
-        return self._write(Task(make))
+        return self.write(Task(make))
 
-    def _table(self, topic: TopicInfo) -> Table:
+    def table(self, topic: TopicInfo) -> Table:
         table = self._tables.get(topic.id)
         if table is None:
             table = self._tables[topic.id] = Table(topic, self._seed)
@@ -302,7 +330,7 @@ class SqliteEngine:
         id: str | None = None,
         cursor: tuple[str, str] | None = None,
     ) -> Span:
-        table = self._table(topic)
+        table = self.table(topic)
 
         def put(transaction: Transaction) -> Span:
             db = transaction.db
@@ -310,14 +338,14 @@ class SqliteEngine:
                 found = row(db.execute(statements.ID, (table.id, id)))
                 if found:
                     return Span(*found)
-            where = _append(transaction, table, chunks)
+            where = append(transaction, table, chunks)
             if id is not None:
                 db.execute(statements.PUT_ID, (table.id, id, *where))
             if cursor is not None:
                 db.execute(statements.SET_CURSOR, cursor)
             return where
 
-        return self._write(Task(put))
+        return self.write(Task(put))
 
     def cursor(self, name: str) -> str | None:
         with self._read() as db:
@@ -325,8 +353,18 @@ class SqliteEngine:
         return found[0] if found else None
 
     def append_one(self, topic: TopicInfo, value: bytes, key: str | None, headers: str | None) -> int:
-        table = self._tables.get(topic.id) or self._table(topic)
-        return self._write(Put(table, value, key, headers))
+        table = self._tables.get(topic.id) or self.table(topic)
+        return self.write(Put(table, value, key, headers))
+
+    def cursors(self) -> list[tuple[str, str]]:
+        """All cursors."""
+        with self._read() as db:
+            return rows(db.execute(statements.CURSORS))
+
+    def ids(self, topic: TopicInfo) -> list[tuple[str, int, int]]:
+        """All ids of a topic, and where their puts went."""
+        with self._read() as db:
+            return rows(db.execute(statements.IDS, (topic.id,)))
 
     def find_id(self, topic: TopicInfo, id: str) -> Span | None:
         with self._read() as db:
@@ -337,7 +375,7 @@ class SqliteEngine:
 
     def span(self, topic: TopicInfo) -> Span:
         with self._read() as db:
-            return reader.span(db, self._table(topic))
+            return reader.span(db, self.table(topic))
 
     def from_end(self, topic: TopicInfo, messages: int, span: Span | None = None) -> int:
         kept = span or self.span(topic)
@@ -345,11 +383,11 @@ class SqliteEngine:
 
     def count(self, topic: TopicInfo, span: Span) -> int:
         with self._read() as db:
-            return reader.count(db, self._table(topic), span)
+            return reader.count(db, self.table(topic), span)
 
     def offset_at(self, topic: TopicInfo, time: int) -> int:
         with self._snapshot() as db:
-            return reader.offset_at(db, self._table(topic), time)
+            return reader.offset_at(db, self.table(topic), time)
 
     def read(
         self,
@@ -362,14 +400,14 @@ class SqliteEngine:
     ) -> list[Row]:
         with self._snapshot() as db:
             if key is None:
-                return reader.read(db, self._table(topic), span, rows, max_bytes, damaged)
-            return reader.read_key(db, self._table(topic), span, rows, max_bytes, key)
+                return reader.read(db, self.table(topic), span, rows, max_bytes, damaged)
+            return reader.read_key(db, self.table(topic), span, rows, max_bytes, key)
 
     def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
         if topic.codec != "json":
             return None
         with self._snapshot() as db:
-            return reader.read_lines(db, self._table(topic), span, rows, max_bytes)
+            return reader.read_lines(db, self.table(topic), span, rows, max_bytes)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         self._check_open()
@@ -382,33 +420,33 @@ class SqliteEngine:
 
     def clients(self, topic: TopicInfo) -> list[ClientInfo]:
         with self._read() as db:
-            return claims.clients(db, self._table(topic))
+            return claims.clients(db, self.table(topic))
 
     def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
         with self._read() as db:
-            return claims.client(db, self._table(topic), client)
+            return claims.client(db, self.table(topic), client)
 
     def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
         found = self.client(topic, client)
         if found is not None:
             return found
-        table = self._table(topic)
-        return self._write(Task(lambda transaction: claims.join(transaction.db, table, client, start)))
+        table = self.table(topic)
+        return self.write(Task(lambda transaction: claims.join(transaction.db, table, client, start)))
 
     def acknowledge(self, topic: TopicInfo, client: str, offset: int, epoch: int) -> bool:
-        return self._write(Acknowledge(self._table(topic), client, offset, epoch))
+        return self.write(Acknowledge(self.table(topic), client, offset, epoch))
 
     def claims(self, topic: TopicInfo, client: str) -> list[Claim]:
         with self._read() as db:
-            return claims.claims(db, self._table(topic), client)
+            return claims.claims(db, self.table(topic), client)
 
     def seek(self, topic: TopicInfo, client: str, to: int) -> Moved:
-        table = self._table(topic)
-        return self._write(Task(lambda transaction: claims.seek(transaction.db, table, client, to)))
+        table = self.table(topic)
+        return self.write(Task(lambda transaction: claims.seek(transaction.db, table, client, to)))
 
     def delete_client(self, topic: TopicInfo, client: str) -> bool:
-        table = self._table(topic)
-        return self._write(Task(lambda transaction: claims.delete(transaction.db, table, client)))
+        table = self.table(topic)
+        return self.write(Task(lambda transaction: claims.delete(transaction.db, table, client)))
 
     def owner(self, name: str) -> str:
         return owners.this_thread(name)
@@ -419,34 +457,34 @@ class SqliteEngine:
     def advance(
         self, topic: TopicInfo, client: str, size: Size, owner: str, done: Claim | None, outputs: Sequence[Output] = ()
     ) -> tuple[Claim | None, list[Span]]:
-        table = self._table(topic)
+        table = self.table(topic)
 
         def work(transaction: Transaction) -> tuple[Claim | None, list[Span]]:
             went = [] if done is None else self._finish(transaction, table, done, outputs)
             return claims.take(transaction.db, table, client, size, owner), went
 
-        claim, went = self._write(Task(work))
+        claim, went = self.write(Task(work))
         if claim is not None:
             self._renewal.start()
         return claim, went
 
     def finish(self, topic: TopicInfo, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
-        table = self._table(topic)
-        return self._write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
+        table = self.table(topic)
+        return self.write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
 
     def _finish(self, transaction: Transaction, table: Table, done: Claim, outputs: Sequence[Output]) -> list[Span]:
         claims.finish(transaction.db, table, done)
-        return [_append(transaction, self._table(output.topic), output.chunks) for output in outputs]
+        return [append(transaction, self.table(output.topic), output.chunks) for output in outputs]
 
     def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
-        table = self._table(topic)
-        released = self._write(Task(lambda transaction: claims.release(transaction.db, table, claim, error)))
+        table = self.table(topic)
+        released = self.write(Task(lambda transaction: claims.release(transaction.db, table, claim, error)))
         self._watch.notify()
         return released
 
     def _renew(self) -> bool:
         """Put off the expiry of this process's claims; whether it has any."""
-        return self._write(Task(lambda transaction: claims.renew(transaction.db, owners.this_process()))) > 0
+        return self.write(Task(lambda transaction: claims.renew(transaction.db, owners.this_process()))) > 0
 
     # keeping
 
@@ -455,7 +493,7 @@ class SqliteEngine:
 
         A crash in between leaves rows below the mark, which nobody sees and the next trim drops.
         """
-        table = self._table(topic)
+        table = self.table(topic)
 
         def mark(transaction: Transaction) -> int:
             db = transaction.db
@@ -485,10 +523,10 @@ class SqliteEngine:
                 db.execute(f"PRAGMA incremental_vacuum({TRIM_STEP})").fetchall()
             return free
 
-        trimmed = self._write(Task(mark))
-        while self._write(Task(drop)):
+        trimmed = self.write(Task(mark))
+        while self.write(Task(drop)):
             pass
-        while self._write(Task(give_back)) > TRIM_STEP:
+        while self.write(Task(give_back)) > TRIM_STEP:
             pass
         self._checkpoint()
         return trimmed
@@ -519,64 +557,25 @@ class SqliteEngine:
         os.rename(partial, path)
         connections.sync_folder(path)
 
+    def verify(self, report: Callable[[int], object]) -> list[str]:
+        found: list[str] = []
+        for look in (connections.integrity, claims.check):
+            try:
+                with self._snapshot() as db:
+                    found += look(db, [self.table(topic) for topic in self._topics(db)])
+            except errors.CorruptLogError as error:
+                found.append(str(error))
+        for topic in self.topics():
+            for run, damage in rescue.runs(self, topic):
+                report(sum(row.rows or 1 for row in run))
+                found += [] if damage is None else [str(damage)]
+        return found
+
     def size_bytes(self) -> int:
         if self._in_memory:
             with self._read() as db:
                 return int(db.pragma("page_count")) * int(db.pragma("page_size"))
         return sum(os.stat(name).st_size for name in (self.path, self.path + "-wal") if os.path.exists(name))
-
-
-# Another process was there before; or one of the values is at fault, and a transaction will say which.
-_NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
-
-
-class Put(Job[int]):
-    """A put of one message: several are one insertion."""
-
-    def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
-        self.kin = table
-        self.value, self.key, self.headers = value, key, headers
-
-    def _kept(self, now: int, crc: int) -> int:
-        return checksums.mask(crc, checksums.beside(now, self.headers, (self.key,)), self.kin.seed)
-
-    def run(self, transaction: Transaction) -> int:
-        table = self.kin
-        offset, earliest, crc = transaction.tail(table)
-        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
-        transaction.db.execute(table.put, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
-        transaction.set_tail(table, Tail(offset + 1, now, crc))
-        return offset
-
-    def alone(self, db: apsw.Connection) -> int | None:
-        table = self.kin
-        offset, earliest, crc = table.tail or table.read_tail(db)
-        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
-        try:
-            db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
-        except _NOT_THERE:
-            table.tail = None
-            return None
-        table.tail = Tail(offset + 1, now, crc)
-        return offset  # type: ignore[no-any-return]
-
-    def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
-        table = self.kin
-        first, earliest, crc = table.tail or table.read_tail(db)
-        now = max(earliest, claims.now_micros())
-        stop = first
-        bindings: list[object] = []
-        for job in jobs:
-            crc = extend(crc, job.value)
-            bindings += (stop, now, job.key, job.headers, job.value, job._kept(now, crc))
-            stop += 1
-        try:
-            db.execute(table.put_remembered(stop - first), bindings)
-        except _NOT_THERE:
-            table.tail = None
-            return None
-        table.tail = Tail(stop, now, crc)
-        return list(range(first, stop))
 
 
 class Acknowledge(Job[bool]):
@@ -604,60 +603,6 @@ def apsw_uri(path: str) -> str:
 def _writable(folder: str) -> bool:
     """Whether files can be made there; of a disk that is mounted read-only access(2) says so even to root."""
     return os.access(folder, os.W_OK)
-
-
-def _append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
-    """Put chunks at a topic's end, at one time, inside a transaction."""
-    first, earliest, crc = transaction.tail(table)
-    tail = Tail(first, max(earliest, claims.now_micros()), crc)
-    for chunk in chunks:
-        tail = _insert(transaction.db, table, tail, chunk)
-    transaction.set_tail(table, tail)
-    return Span(first, tail.stop)
-
-
-def _insert(db: apsw.Connection, table: Table, tail: Tail, chunk: Chunk) -> Tail:
-    """Insert a chunk at the end; the new end. Takes the fastest way that fits the chunk."""
-    stop, now, crc = tail
-    if isinstance(chunk, Segment):
-        crc = extend(crc, chunk.value)
-        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,)), table.seed)
-        db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
-        return Tail(stop + chunk.rows, now, crc)
-    kepts: list[int | None] = []
-    start = 0
-    for index, end in enumerate(checksums.along(chunk.values, crc), 1):
-        if end is None:
-            kepts.append(None)
-            continue
-        crc = end
-        kepts.append(_kept(chunk, start, index, now, crc, table.seed))
-        if chunk.keys is None:
-            run = apsw.carray(tuple(chunk.values[start:index]))
-            db.execute(table.put_array, (stop + start, now, chunk.headers, run, index - start, kepts[-1]))
-        start = index
-    if chunk.keys is not None:
-        many = len(kepts) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
-        for which, rows in ((range(many), ROWS_A_STATEMENT), (range(many, len(kepts)), 1)):
-            db.executemany(table.put_rows(rows), _bindings(chunk, kepts, which, tail, rows))
-    return Tail(stop + len(kepts), now, crc)
-
-
-def _kept(chunk: Singles, start: int, stop: int, now: int, crc: int, seed: int) -> int:
-    keys = () if chunk.keys is None else chunk.keys[start:stop]
-    return checksums.mask(crc, checksums.beside(now, chunk.headers, keys), seed)
-
-
-def _bindings(
-    chunk: Singles, kepts: Sequence[int | None], which: range, tail: Tail, rows: int
-) -> Iterator[list[object]]:
-    assert chunk.keys is not None
-    for start in which[::rows]:
-        bindings: list[object] = []
-        for index in range(start, start + rows):
-            one = chunk.keys[index], chunk.headers, chunk.values[index], kepts[index]
-            bindings += (tail.stop + index, tail.time, *one)
-        yield bindings
 
 
 _open_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()

@@ -62,8 +62,11 @@ def read(
                 break
     except (TypeError, ValueError):  # a value has not even the type of its column, or a text is none
         since.append((0, None, None))
+    except (apsw.CorruptError, apsw.IOError):
+        if not verified:
+            raise
     finally:
-        cursor.close()
+        cursor.close(True)  # not to raise the error of its last step again
     if damaged:
         return found
     if since and not verified:  # else the caller is given what is whole, and the error when it asks for more

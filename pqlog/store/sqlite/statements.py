@@ -17,6 +17,7 @@ REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id}
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 ID = "SELECT first, stop FROM ids WHERE topic = ? AND id = ?"
+IDS = "SELECT id, first, stop FROM ids WHERE topic = ?"
 PUT_ID = "INSERT INTO ids VALUES (?, ?, ?, ?)"
 DROP_IDS = "DELETE FROM ids WHERE topic = ? AND stop <= ?"
 
@@ -113,6 +114,7 @@ SELECT offset, octet_length(value), ifnull(rows, 1) FROM {m} WHERE offset >= ? A
 """
 
 CURSOR = "SELECT value FROM cursors WHERE name = ?"
+CURSORS = "SELECT name, value FROM cursors"
 SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"

@@ -1,0 +1,121 @@
+"""Appending: one message, several as one insertion, chunks of any kind, each with its checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import apsw
+
+from pqlog.store.api import Chunk, Segment, Singles, Span
+from pqlog.store.sqlite import checksums
+from pqlog.store.sqlite.checksums import extend
+from pqlog.store.sqlite.claims import now_micros
+from pqlog.store.sqlite.table import Table, Tail
+from pqlog.store.sqlite.writer import Job, Transaction
+
+ROWS_A_STATEMENT = 50
+
+# Another process was there before; or one of the values is at fault, and a transaction will say which.
+_NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+
+
+class Put(Job[int]):
+    """A put of one message: several are one insertion."""
+
+    def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
+        self.kin = table
+        self.value, self.key, self.headers = value, key, headers
+
+    def _kept(self, now: int, crc: int) -> int:
+        return checksums.mask(crc, checksums.beside(now, self.headers, (self.key,)), self.kin.seed)
+
+    def run(self, transaction: Transaction) -> int:
+        table = self.kin
+        offset, earliest, crc = transaction.tail(table)
+        now, crc = max(earliest, now_micros()), extend(crc, self.value)
+        transaction.db.execute(table.put, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
+        transaction.set_tail(table, Tail(offset + 1, now, crc))
+        return offset
+
+    def alone(self, db: apsw.Connection) -> int | None:
+        table = self.kin
+        offset, earliest, crc = table.tail or table.read_tail(db)
+        now, crc = max(earliest, now_micros()), extend(crc, self.value)
+        try:
+            db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
+        except _NOT_THERE:
+            table.tail = None
+            return None
+        table.tail = Tail(offset + 1, now, crc)
+        return offset  # type: ignore[no-any-return]
+
+    def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
+        table = self.kin
+        first, earliest, crc = table.tail or table.read_tail(db)
+        now = max(earliest, now_micros())
+        stop = first
+        bindings: list[object] = []
+        for job in jobs:
+            crc = extend(crc, job.value)
+            bindings += (stop, now, job.key, job.headers, job.value, job._kept(now, crc))
+            stop += 1
+        try:
+            db.execute(table.put_remembered(stop - first), bindings)
+        except _NOT_THERE:
+            table.tail = None
+            return None
+        table.tail = Tail(stop, now, crc)
+        return list(range(first, stop))
+
+
+def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
+    """Put chunks at a topic's end, at one time, inside a transaction."""
+    first, earliest, crc = transaction.tail(table)
+    now, tail = max(earliest, now_micros()), Tail(first, earliest, crc)
+    for chunk in chunks:
+        tail = insert(transaction.db, table, tail, now, chunk)
+    transaction.set_tail(table, tail)
+    return Span(first, tail.stop)
+
+
+def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk) -> Tail:
+    """Insert a chunk at the end; the new end. Takes the fastest way that fits the chunk."""
+    stop, _, crc = tail
+    if isinstance(chunk, Segment):
+        crc = extend(crc, chunk.value)
+        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,)), table.seed)
+        db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
+        return Tail(stop + chunk.rows, now, crc)
+    kepts: list[int | None] = []
+    start = 0
+    for index, end in enumerate(checksums.along(chunk.values, crc), 1):
+        if end is None:
+            kepts.append(None)
+            continue
+        crc = end
+        kepts.append(_kept(chunk, start, index, now, crc, table.seed))
+        if chunk.keys is None:
+            run = apsw.carray(tuple(chunk.values[start:index]))
+            db.execute(table.put_array, (stop + start, now, chunk.headers, run, index - start, kepts[-1]))
+        start = index
+    if chunk.keys is not None:
+        many = len(kepts) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
+        for which, rows in ((range(many), ROWS_A_STATEMENT), (range(many, len(kepts)), 1)):
+            db.executemany(table.put_rows(rows), _bindings(chunk, kepts, which, stop, now, rows))
+    return Tail(stop + len(kepts), now, crc)
+
+
+def _kept(chunk: Singles, start: int, stop: int, now: int, crc: int, seed: int) -> int:
+    keys = () if chunk.keys is None else chunk.keys[start:stop]
+    return checksums.mask(crc, checksums.beside(now, chunk.headers, keys), seed)
+
+
+def _bindings(
+    chunk: Singles, kepts: Sequence[int | None], which: range, stop: int, now: int, rows: int
+) -> Iterator[list[object]]:
+    assert chunk.keys is not None
+    for start in which[::rows]:
+        bindings: list[object] = []
+        for index in range(start, start + rows):
+            bindings += (stop + index, now, chunk.keys[index], chunk.headers, chunk.values[index], kepts[index])
+        yield bindings

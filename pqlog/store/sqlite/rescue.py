@@ -1,0 +1,181 @@
+"""What can still be read of a damaged file, and a new file made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
+from pqlog.store.api import Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
+from pqlog.store.sqlite import append, claims, statements
+from pqlog.store.sqlite.table import Table, Tail
+from pqlog.store.sqlite.writer import Task, Transaction
+
+if TYPE_CHECKING:
+    from pqlog.store.sqlite.engine import SqliteEngine
+
+RUN_ROWS, RUN_BYTES = 10_000, 16 << 20
+
+_UNREADABLE = (CorruptLogError, DiskError)
+
+
+def runs(engine: SqliteEngine, topic: TopicInfo) -> Iterator[tuple[Sequence[Row], StoreError | None]]:
+    """The rows of a topic, run by run; where some cannot be read, the error, and on behind them."""
+    try:
+        span = engine.span(topic)
+    except _UNREADABLE as error:
+        yield [], error
+        return
+    while len(span):
+        rows: Sequence[Row] = []
+        try:
+            rows = engine.read(topic, span, RUN_ROWS, RUN_BYTES)
+            behind = rows[-1].offset + (rows[-1].rows or 1) if rows else span.stop
+            yield rows, None
+        except DamagedError as error:
+            yield rows, error
+            behind = error.last + 1
+        except _UNREADABLE as error:
+            yield rows, error
+            behind = _next_readable(engine, topic, span)
+        span = Span(max(behind, span.first + 1), span.stop)
+
+
+def _next_readable(engine: SqliteEngine, topic: TopicInfo, span: Span) -> int:
+    """The first offset behind an unreadable one that can be read: by longer and longer steps, then by halves."""
+
+    def readable(offset: int) -> bool:
+        try:
+            engine.read(topic, Span(offset, offset + 1), 1, RUN_BYTES)
+        except DamagedError:
+            return True  # this error says itself how far it goes
+        except _UNREADABLE:
+            return False
+        return True
+
+    low, step = span.first, 1
+    while low + step < span.stop and not readable(low + step):
+        low, step = low + step, step * 2
+    high = min(low + step, span.stop)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if readable(middle) else (middle, high)
+    return high
+
+
+def salvage(
+    old: SqliteEngine, new: SqliteEngine, cut: Callable[[Row, str], bytes], report: Callable[[int], object]
+) -> Salvage:
+    """Copy what can be read of one log into another, new one.
+
+    Messages keep their times, keys and headers, and are numbered anew; clients go on with the first message that they
+    had not acknowledged, ids and cursors hold. Batches that were handed out will be handed out anew.
+
+    Parameters
+    ----------
+    cut : callable
+        Makes a segment of the part of one that is kept.
+    """
+    done = Salvage()
+    for topic in old.topics():
+        into = new.topic(topic.name, topic.codec)
+        kept: list[tuple[Span, int]] = []
+        lost: list[range] = []
+        at = 1
+        for rows, _ in runs(old, topic):
+            if rows:
+                span = Span(rows[0].offset, rows[-1].offset + (rows[-1].rows or 1))
+                if kept and span.first > at:
+                    lost.append(range(at, span.first))
+                kept.append((span, new.write(Task(_copy(new.table(into), _chunks(rows, topic.name, cut))))))
+                at = span.stop
+                done.messages += len(span)
+                report(len(span))
+        _ends(old, topic, kept, lost)
+        if lost:
+            done.lost[topic.name] = lost
+        new.write(Task(_rest(old, topic, new.table(into), kept, done)))
+    new.write(Task(_cursors(old, done)))
+    return done
+
+
+def _ends(old: SqliteEngine, topic: TopicInfo, kept: Sequence[tuple[Span, int]], lost: list[range]) -> None:
+    """What is lost at a topic's begin and end."""
+    try:
+        span = old.span(topic)
+    except _UNREADABLE:
+        return
+    first, stop = (kept[0][0].first, kept[-1][0].stop) if kept else (span.stop, span.stop)
+    if first > span.first:
+        lost.insert(0, range(span.first, first))
+    if stop < span.stop:
+        lost.append(range(stop, span.stop))
+
+
+def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -> list[tuple[int, Chunk]]:
+    """Rows as chunks with their times: single messages of one time and the same headers together."""
+    chunks: list[tuple[int, Chunk]] = []
+    run: list[Row] = []
+    for row in [*rows, None]:
+        if run and (row is None or row.rows is not None or (row.time, row.headers) != (run[0].time, run[0].headers)):
+            keys = [one.key for one in run]
+            some = keys if any(key is not None for key in keys) else None
+            chunks.append((run[0].time, Singles([one.value for one in run], some, run[0].headers)))
+            run = []
+        if row is None:
+            break
+        if row.rows is None:
+            run.append(row)
+        else:
+            chunks.append((row.time, Segment(cut(row, topic), row.rows, row.key, row.headers)))
+    return chunks
+
+
+def _copy(table: Table, chunks: Sequence[tuple[int, Chunk]]) -> Callable[[Transaction], int]:
+    def work(transaction: Transaction) -> int:
+        tail = first = transaction.tail(table)
+        for time, chunk in chunks:
+            now = max(tail.time, time)
+            tail = append.insert(transaction.db, table, Tail(tail.stop, now, tail.crc), now, chunk)
+        transaction.set_tail(table, tail)
+        return first.stop
+
+    return work
+
+
+def _rest(
+    old: SqliteEngine, topic: TopicInfo, table: Table, kept: Sequence[tuple[Span, int]], done: Salvage
+) -> Callable[[Transaction], None]:
+    """The clients and ids of a topic, at the new offsets."""
+
+    def moved(offset: int) -> int:
+        for span, first in kept:
+            if offset < span.stop:
+                return first + max(0, offset - span.first)
+        return kept[-1][1] + len(kept[-1][0]) if kept else 1
+
+    def work(transaction: Transaction) -> None:
+        db = transaction.db
+        for client in _readable(lambda: old.clients(topic), f"the clients of topic {topic.name!r}", done):
+            claims.seek(db, table, client.client, moved(client.unread.first))
+        for id, first, stop in _readable(lambda: old.ids(topic), f"the ids of topic {topic.name!r}", done):
+            if any(span.first <= first and stop <= span.stop for span, _ in kept):
+                db.execute(statements.PUT_ID, (table.id, id, moved(first), moved(first) + stop - first))
+
+    return work
+
+
+def _cursors(old: SqliteEngine, done: Salvage) -> Callable[[Transaction], None]:
+    def work(transaction: Transaction) -> None:
+        for cursor in _readable(old.cursors, "the cursors", done):
+            transaction.db.execute(statements.SET_CURSOR, cursor)
+
+    return work
+
+
+def _readable(read: Callable[[], Sequence[Any]], what: str, done: Salvage) -> Sequence[Any]:
+    try:
+        return read()
+    except _UNREADABLE as error:
+        done.problems.append(f"{what} cannot be read: {error}")
+        return []

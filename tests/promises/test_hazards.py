@@ -1,0 +1,226 @@
+"""What breaks SQLite files without a word elsewhere is refused, warned of or harmless here."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from unittest import mock
+
+import pytest
+
+import pqlog
+from pqlog.store.sqlite import claims, connections, hazards
+
+
+def python(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_symbolic_link_is_the_file_that_it_names(path):
+    (path.parent / "sub").mkdir()
+    link = path.parent / "sub" / "link.db"
+    link.symlink_to(path)
+    with pqlog.open(link) as log, pqlog.open(path) as same:
+        assert [log.put("a"), same.put("b"), log.put("c")] == [1, 2, 3]
+        assert log.uuid == same.uuid
+        assert log.size_bytes() == same.size_bytes() > 4_000_000  # with the -wal
+        os.unlink(path.with_name(path.name + "-wal"))
+        for one in (log, same):
+            with pytest.raises(pqlog.MovedError):
+                one.put("d")
+    assert os.listdir(link.parent) == ["link.db"]
+
+
+def test_a_relative_path_stays_where_it_was(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    with pqlog.open("events.db") as log:
+        monkeypatch.chdir("/")
+        assert log.put(1) == 1
+        assert len(list(log)) == 1
+        assert log.size_bytes() > 4_000_000
+
+
+def test_a_file_with_two_names_is_only_read(path):
+    pqlog.open(path).close()
+    os.link(path, path.parent / "second.db")
+    with pytest.raises(pqlog.UnsafeStorageError, match="2 names"):
+        pqlog.open(path)
+    with pqlog.open(path, mode="r") as log:
+        assert len(log) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no list of mounts elsewhere")
+def test_a_network_disk_is_refused_unless_one_knows_better(tmp_path):
+    """Which kinds those are is a list; here a disk in memory stands on it."""
+    disk = tmp_path / "a disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+    try:
+        pqlog.open(disk / "a.db").close()
+        with mock.patch.object(hazards, "_NETWORK", {"tmpfs"}):
+            for mode in "wr":
+                with pytest.raises(pqlog.UnsafeStorageError, match=r"network file system \(tmpfs\).*network=True"):
+                    pqlog.open(disk / "a.db", mode=mode)
+            with pqlog.open(disk / "a.db", network=True) as log:
+                assert log.put(1) == 1
+            pqlog.open(tmp_path / "b.db").close()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_sqlite3_in_this_process_is_warned_of(path):
+    script = """
+import sqlite3, sys, warnings, pqlog
+pqlog.open(sys.argv[1]).close()
+warnings.simplefilter("error")
+with pqlog.open(sys.argv[1]) as log, pqlog.open(sys.argv[1]):
+    log.put(1)                                            # the module alone does no harm
+db = sqlite3.connect(sys.argv[1])
+db.execute("SELECT count(*) FROM topics").fetchall()
+try:
+    pqlog.open(sys.argv[1])
+except UserWarning as warning:
+    assert "sqlite3" in str(warning)
+    print("warned")
+"""
+    done = python(script, path)
+    assert (done.stdout, done.returncode) == ("warned\n", 0), done.stderr
+
+
+def test_another_program_may_read_and_merge(path):
+    """Plain SQLite in another process, also as the last that closes the file: nothing of ours breaks."""
+    script = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+print(db.execute("SELECT count(*), sum(value ->> 'n') FROM messages_1").fetchall()[0])
+db.close()
+"""
+    with pqlog.open(path) as log:
+        for n in range(10):
+            log.put({"n": n})
+        assert python(script, path).stdout == "(10, 45)\n"
+        log.put({"n": 10})
+    crash = "import os, sys, pqlog\nlog = pqlog.open(sys.argv[1])\nlog.put({'n': 11})\nos._exit(0)"
+    assert python(crash, path).returncode == 0
+    assert python(script, path).stdout == "(12, 66)\n"
+    assert os.listdir(path.parent) == [path.name]  # it merged the write-ahead log
+    with pqlog.open(path) as log:
+        assert [message.value["n"] for message in log] == list(range(12))
+        assert log.verify() == []
+
+
+def test_a_reader_that_sleeps_does_not_let_the_write_ahead_log_grow(path):
+    """No read is open while the caller's code runs, in whatever way it reads."""
+    with pqlog.open(path) as log, pqlog.open(path) as other:
+        log.put_many({"n": n} for n in range(20_000))
+        log.put_many([1])
+        readers = [
+            iter(other),
+            iter(other.history()),
+            other.history().values(),
+            other.get("c"),
+            other.batches("b", size=100),
+            other.chunks(100),
+            iter(other.to_batches(100)),
+        ]
+        for reader in readers:
+            next(reader)
+        wal = path.with_name(path.name + "-wal")
+        for _ in range(5):
+            for _ in range(600):
+                log.put("x")
+            assert wal.stat().st_size < 2 * connections.WAL_BYTES
+        del readers
+
+
+def test_a_clock_that_jumps_back(path):
+    hour = 3_600_000_000
+    with pqlog.open(path) as log:
+        now = claims.now_micros()
+        for jump in (0, -hour, -2 * hour, hour, 0):
+            with mock.patch.object(claims, "now_micros", return_value=now + jump), mock.patch(
+                "pqlog.store.sqlite.append.now_micros", return_value=now + jump
+            ):
+                log.put(jump)
+                log.put_many([jump, jump])
+        times = [message.time for message in log]
+        assert times == sorted(times)
+        assert len(log.history(until=times[0])) == 0
+        assert len(log.history(since=times[-1])) == 6  # from the latest that the clock ever was
+
+
+def test_64_threads_and_8_processes_at_once(path):
+    """Puts, reads, clients and batches; who finds the file locked waits."""
+    script = """
+import sys, threading, pqlog
+name = sys.argv[2]
+failed = []
+with pqlog.open(sys.argv[1], timeout=120) as log:
+    def work(thread):
+        try:
+            for n in range(10):
+                log.put([name, thread, n])
+            log.put_many([[name, thread, n] for n in range(10, 20)])
+            if thread == 0:
+                for batch in log.batches("shared", size=50):
+                    batch.put_many(list(batch), topic="out")
+            elif thread == 1:
+                sum(1 for _ in log)
+        except BaseException as error:
+            failed.append(error)
+            raise
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+sys.exit(len(failed))
+"""
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script, str(path), str(n)], stderr=subprocess.PIPE, text=True)
+        for n in range(8)
+    ]
+    for worker in workers:
+        _, said = worker.communicate(timeout=240)
+        assert worker.returncode == 0, said
+    with pqlog.open(path) as log:
+        for batch in log.batches("shared", size=1000):
+            batch.put_many(list(batch), topic="out")
+        values = [message.value for message in log]
+        assert sorted(values) == sorted([str(p), t, n] for p in range(8) for t in range(8) for n in range(20))
+        assert sorted(log.topic("out").history().values()) == sorted(values)
+        for process in range(8):
+            for thread in range(8):
+                assert [n for p, t, n in values if (p, t) == (str(process), thread)] == list(range(20))
+        assert log.verify() == []
+
+
+def test_a_file_that_only_its_owner_may_read_stays_so(path):
+    path.touch(mode=0o600)
+    with pqlog.open(path) as log:
+        log.put(1)
+        modes = {os.stat(path.parent / name).st_mode & 0o777 for name in os.listdir(path.parent)}
+    assert modes == {0o600}
+
+
+def test_threads_that_wait_are_not_left_behind_by_a_close(path):
+    log = pqlog.open(path)
+    ended = []
+
+    def wait():
+        try:
+            for _ in log.get_blocking("c"):
+                pass
+        except pqlog.ClosedError:
+            ended.append(True)
+
+    threads = [threading.Thread(target=wait) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while log.topics() and not log.clients():
+        time.sleep(0.001)
+    log.close()
+    for thread in threads:
+        thread.join(60)
+    assert ended == [True] * 4
