@@ -1,0 +1,311 @@
+"""A disk that keeps what was synced, and of the rest whatever chance leaves of it.
+
+`Disk` is a SQLite VFS over real files in a real folder: shared memory, locks and several connections work as ever. It
+records each write, truncation, sync, creation and deletion, each an *event*. `Disk.cut` makes of the first so many
+events the files that a power cut at that moment could leave:
+
+- what a sync of a file had covered is there;
+- of what came later each write is there or not, in any order, whole or only some of its sectors of 512 bytes;
+- a file that was created or deleted since the last sync of the folder is there or not;
+- what a *failed* sync should have covered is there or not, and no later sync changes that: the system took those pages
+  for clean (https://danluu.com/fsyncgate/), though reading them still gives what was written.
+
+A disk can also fail on request: a `Fault` tells which operations raise what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import apsw
+
+from pqlog.store.sqlite import connections
+
+SECTOR = 512
+_numbers = itertools.count()
+
+
+class Event(NamedTuple):
+    """Something that was done to a file."""
+
+    kind: str
+    """create, delete, write, truncate, sync, failed sync, sync folder"""
+    name: str
+    file: int = 0
+    """Which file of that name it was: a deleted and a new one are two."""
+    at: int = 0
+    """Where it was written, or how long it was made."""
+    data: bytes = b""
+
+
+@dataclass
+class Fault:
+    """Lets operations fail.
+
+    Parameters
+    ----------
+    kinds : tuple of str
+        Which: write, sync, truncate.
+    number : int
+        The first that fails, counted from 0.
+    lasting : bool
+        Whether all later ones fail too.
+    full : bool
+        As a full disk does (ENOSPC), in place of a broken one (EIO).
+    """
+
+    kinds: tuple[str, ...]
+    number: int
+    lasting: bool = False
+    full: bool = False
+    seen: int = 0
+    struck: int = 0
+
+    def strikes(self, kind: str) -> bool:
+        """Whether the operation at hand fails."""
+        if kind not in self.kinds:
+            return False
+        self.seen += 1
+        hit = self.seen > self.number if self.lasting else self.seen == self.number + 1
+        self.struck += hit
+        return hit
+
+    def error(self, kind: str) -> Exception:
+        """What it fails with."""
+        if self.full and kind != "sync":
+            return apsw.exception_for(apsw.SQLITE_FULL)
+        code = {
+            "write": apsw.SQLITE_IOERR_WRITE,
+            "sync": apsw.SQLITE_IOERR_FSYNC,
+            "truncate": apsw.SQLITE_IOERR_TRUNCATE,
+        }[kind]
+        return apsw.exception_for(code)
+
+
+class _File(apsw.VFSFile):
+    def __init__(self, disk: Disk, name: object, flags: list[int]) -> None:
+        path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
+        created = not os.path.exists(path)
+        super().__init__("", name, flags)
+        self.disk, self.name = disk, os.path.basename(path)
+        self.file = disk.opened(self.name, created)
+        # unixOpen in os_unix.c: a journal that it creates has its folder synced with its own first sync
+        journal = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
+        self.syncs_folder = created and bool(flags[1] & journal or flags[0] & journal)
+
+    def _do(self, kind: str, at: int, data: bytes, work: Callable[[], object]) -> None:
+        fault = self.disk.fault
+        if fault is not None and fault.strikes(kind):
+            if kind == "write":  # some of it may have got there
+                half = data[: len(data) // SECTOR // 2 * SECTOR]
+                if half:
+                    super().xWrite(half, at)
+                    self.disk.events.append(Event(kind, self.name, self.file, at, half))
+            elif kind == "sync":
+                self.disk.events.append(Event("failed sync", self.name, self.file))
+            raise fault.error(kind)
+        work()
+        self.disk.events.append(Event(kind, self.name, self.file, at, data))
+
+    def xWrite(self, data, offset):
+        self._do("write", offset, bytes(data), lambda: super(_File, self).xWrite(data, offset))
+
+    def xTruncate(self, size):
+        self._do("truncate", size, b"", lambda: super(_File, self).xTruncate(size))
+
+    def xSync(self, flags):
+        # To sync the real file would only cost time: what a cut leaves is worked out from the events.
+        self._do("sync", 0, b"", lambda: time.sleep(self.disk.sync_s))
+        if self.syncs_folder:
+            self.syncs_folder = False
+            self.disk.events.append(Event("sync folder", ""))
+
+
+class _Vfs(apsw.VFS):
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        super().__init__(disk.vfs_name, "")
+
+    def xOpen(self, name, flags):
+        if not isinstance(name, apsw.URIFilename | str):
+            return super().xOpen(name, flags)  # a temporary file, which no crash leaves
+        return _File(self.disk, name, flags)
+
+    def xDelete(self, name, sync_folder):
+        super().xDelete(name, sync_folder)
+        self.disk.events.append(Event("delete", os.path.basename(name)))
+        if sync_folder:
+            self.disk.events.append(Event("sync folder", ""))
+
+
+@dataclass
+class Disk:
+    """A folder whose files are recorded from the moment on in which this is made.
+
+    Parameters
+    ----------
+    folder : Path
+        What lies in it already is durable.
+    sync_s : float
+        How long a sync takes, in seconds: in the meantime other threads queue.
+    """
+
+    folder: Path
+    sync_s: float = 0.0
+    fault: Fault | None = None
+    events: list[Event] = field(default_factory=list)
+    _files: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.vfs_name = f"simulated-{next(_numbers)}"
+        self._begin = {path.name: path.read_bytes() for path in self.folder.iterdir() if not path.name.endswith("-shm")}
+        self._files = {name: next(_numbers) for name in self._begin}
+        self._first = dict(self._files)
+        self._vfs = _Vfs(self)
+
+    def opened(self, name: str, created: bool) -> int:
+        """The number of a file that is opened."""
+        if created or name not in self._files:
+            self._files[name] = next(_numbers)
+            self.events.append(Event("create", name, self._files[name]))
+        return self._files[name]
+
+    def process_killed(self, folder: Path) -> Disk:
+        """What the next process finds in a new folder, if this one is killed: all that was written, synced or not."""
+        folder.mkdir()
+        for path in self.folder.iterdir():
+            if not path.name.endswith("-shm"):
+                (folder / path.name).write_bytes(path.read_bytes())
+        other = Disk(folder)
+        other.events, other._begin = list(self.events), self._begin
+        other._first, other._files = self._first, dict(self._files)
+        return other
+
+    @property
+    def now(self) -> int:
+        """How many events there were."""
+        return len(self.events)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Record also the syncs of the folder that pqlog does itself."""
+        real = connections.sync_folder
+
+        def sync_folder(path: str) -> None:
+            real(path)
+            self.events.append(Event("sync folder", ""))
+
+        with mock.patch.object(connections, "sync_folder", sync_folder):
+            yield
+
+    def cut(self, at: int, chance: random.Random) -> dict[str, bytes]:
+        """The files that a power cut after `at` events leaves, one of many possibilities."""
+        files = {self._first[name]: _Content(bytearray(data)) for name, data in self._begin.items()}
+        names, waiting = dict(self._first), []
+        for event in self.events[:at]:
+            match event.kind:
+                case "create" | "delete":
+                    waiting.append(event)
+                    if event.kind == "create":
+                        files[event.file] = _Content(bytearray())
+                case "sync folder":
+                    _rename(names, waiting)
+                    waiting = []
+                case _:
+                    files[event.file].take(event)
+        mood = chance.choice(["nothing", "all", "some", "some"])
+        _rename(names, [event for event in waiting if _survives(mood, chance)])
+        left = {name: files[file].cut(mood, chance) for name, file in names.items()}
+        for name in left:
+            if name.endswith("-wal") and chance.random() < 0.5:  # as connections.extend_wal leaves it
+                left[name] = left[name].ljust(connections.WAL_BYTES, b"\0")
+        return left
+
+
+def _rename(names: dict[str, int], events: list[Event]) -> None:
+    for event in events:
+        if event.kind == "create":
+            names[event.name] = event.file
+        else:
+            names.pop(event.name, None)
+
+
+def _survives(mood: str, chance: random.Random) -> bool:
+    return mood == "all" or (mood == "some" and chance.random() < 0.5)
+
+
+@dataclass
+class _Content:
+    """A file's durable bytes, and what came since."""
+
+    durable: bytearray
+    waiting: list[Event] = field(default_factory=list)
+    doubtful: list[Event] = field(default_factory=list)
+    """What a failed sync should have covered."""
+
+    def take(self, event: Event) -> None:
+        if event.kind == "sync":
+            # A failed sync loses data, not sizes; and what was written over later is in doubt no more.
+            sizes = [one for one in self.doubtful if one.kind == "truncate"]
+            for one in sizes + self.waiting:
+                self._apply(self.durable, one)
+                self.doubtful = [other for other in self.doubtful if not _covers(one, other)]
+            self.waiting.clear()
+        elif event.kind == "failed sync":
+            self.doubtful += self.waiting
+            self.waiting.clear()
+        else:
+            self.waiting.append(event)
+
+    def cut(self, mood: str, chance: random.Random) -> bytes:
+        left = bytearray(self.durable)
+        for group in (self.doubtful, self.waiting):
+            survivors = [event for event in group if _survives(mood, chance)]
+            if mood == "some" and chance.random() < 0.5:
+                chance.shuffle(survivors)
+            for event in survivors:
+                torn = chance if mood == "some" and chance.random() < 0.2 else None
+                self._apply(left, event, torn)
+        return bytes(left)
+
+    @staticmethod
+    def _apply(content: bytearray, event: Event, torn: random.Random | None = None) -> None:
+        if event.kind == "truncate":
+            del content[event.at :]
+            content.extend(bytes(event.at - len(content)))
+            return
+        for start in range(0, len(event.data), SECTOR):
+            if torn is not None and torn.random() < 0.5:
+                continue
+            part, at = event.data[start : start + SECTOR], event.at + start
+            if len(content) < at + len(part):
+                content.extend(bytes(at + len(part) - len(content)))
+            content[at : at + len(part)] = part
+
+
+def _covers(later: Event, earlier: Event) -> bool:
+    """Whether a write or truncation leaves nothing in doubt of an earlier one."""
+    if earlier.kind == "truncate" or later.kind == "truncate":
+        return earlier.kind == "truncate" or earlier.at >= later.at
+    return later.at < earlier.at + len(earlier.data) and earlier.at < later.at + len(later.data)
+
+
+def errors_are_quiet() -> contextlib.AbstractContextManager[object]:
+    """APSW reports an exception in a VFS also as unraisable; here they are meant."""
+    return mock.patch("sys.unraisablehook")
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    """Put the files that a cut left into a new folder."""
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)

@@ -1,0 +1,236 @@
+"""The properties catch every way of breaking the promises that we could think of: else they prove nothing.
+
+Each mutation replaces a part of pqlog by one that is wrong; the property that should notice must fail.
+"""
+
+import contextlib
+import random
+import threading
+from unittest import mock
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+import pqlog
+from pqlog import clients
+from pqlog.store.sqlite import append, connections, engine, writer
+from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.story import Story
+from tests.simulation.syncs import fail_a_sync
+
+
+def stories(tmp_path):
+    run_state_machine_as_test(
+        Story,
+        settings=settings(
+            max_examples=300,
+            stateful_step_count=30,
+            deadline=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            print_blob=False,
+        ),
+    )
+
+
+def threads(tmp_path):
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        disk, puts = put_from_threads(folder)
+        check_cuts(disk, puts, random.Random(number), cuts=40)
+
+
+def failing_syncs(tmp_path):
+    for number in range(12):
+        fail_a_sync(tmp_path / str(number), number, True, random.Random(number), cuts=12)
+
+
+@contextlib.contextmanager
+def pragma(name, value):
+    changed = tuple((n, value if n == name else v) for n, v in connections._PRAGMAS)
+    with mock.patch.object(connections, "_PRAGMAS", changed):
+        yield
+
+
+def synchronous_normal():
+    return pragma("synchronous", 1)
+
+
+def synchronous_off():
+    return pragma("synchronous", 0)
+
+
+@contextlib.contextmanager
+def rollback_journal():
+    """As the seed of this project had it: a journal whose deletion is not synced."""
+
+    def delete(db, path, timeout_s):
+        assert db.pragma("journal_mode", "delete") == "delete"
+
+    with mock.patch.object(connections, "set_wal", delete), mock.patch.object(engine, "Place"):
+        yield
+
+
+@contextlib.contextmanager
+def acknowledged_before_processing():
+    def get(source, name, messages):
+        client = clients.join(source, name)
+        for message in source.messages(source.engine.read(source.topic, client.unread, 100, 1 << 20)):
+            source.engine.acknowledge(source.topic, name, message.offset, client.epoch)
+            yield message if messages else message.value
+
+    with mock.patch.object(clients, "_get", get):
+        yield
+
+
+@contextlib.contextmanager
+def claims_not_synced():
+    real = engine.SqliteEngine.advance
+
+    def advance(self, *arguments):
+        self._db.pragma("synchronous", 1)
+        try:
+            return real(self, *arguments)
+        finally:
+            self._db.pragma("synchronous", 2)
+
+    with mock.patch.object(engine.SqliteEngine, "advance", advance):
+        yield
+
+
+def _apart(first):
+    """Outputs and acknowledgement in two transactions."""
+    real_finish, real_advance = engine.SqliteEngine.finish, engine.SqliteEngine.advance
+
+    def put(self, outputs):
+        return [self.append(output.topic, list(output.chunks)) for output in outputs]
+
+    def finish(self, topic, done, outputs=()):
+        went = put(self, outputs) if first == "outputs" else None
+        real_finish(self, topic, done)
+        return put(self, outputs) if went is None else went
+
+    def advance(self, topic, client, size, owner, done, outputs=()):
+        went = put(self, outputs) if first == "outputs" else None
+        claim, _ = real_advance(self, topic, client, size, owner, done)
+        return claim, put(self, outputs) if went is None else went
+
+    return mock.patch.multiple(engine.SqliteEngine, finish=finish, advance=advance)
+
+
+def outputs_before_the_acknowledgement():
+    return _apart("outputs")
+
+
+def outputs_after_the_acknowledgement():
+    return _apart("acknowledgement")
+
+
+@contextlib.contextmanager
+def no_settling():
+    with mock.patch.object(connections, "settle"):
+        yield
+
+
+@contextlib.contextmanager
+def returned_before_its_commit():
+    real = writer.Writer.submit
+    late = []
+
+    def submit(self, job):
+        if not isinstance(job, append.Put):
+            return real(self, job)
+        ready = threading.Event()
+
+        def later():
+            ready.wait(0.002)
+            with contextlib.suppress(pqlog.Error):
+                real(self, job)
+
+        late.append(threading.Thread(target=later))
+        late[-1].start()
+        return 0
+
+    with mock.patch.object(writer.Writer, "submit", submit):
+        yield
+    for thread in late:
+        thread.join(60)
+
+
+@contextlib.contextmanager
+def released_by_an_older_sync():
+    """A commit wakes also those who queued during its sync, whose puts it does not hold."""
+    real = writer.Writer._wake
+
+    def wake(self, group):
+        for job in list(self._waiting):
+            if isinstance(job, append.Put) and not job.taken:
+                job.outcome, job.done, job.taken = 0, True, True
+                self._waiting.remove(job)
+                job.wake()
+        real(self, group)
+
+    with mock.patch.object(writer.Writer, "_wake", wake):
+        yield
+
+
+@contextlib.contextmanager
+def id_in_a_commit_of_its_own():
+    real = engine.SqliteEngine.append
+
+    def put(self, topic, chunks, id=None, cursor=None):
+        where = (self.find_id(topic, id) if id else None) or real(self, topic, chunks, None, cursor)
+        if id and not self.find_id(topic, id):
+            self.write(
+                writer.Task(lambda t: t.db.execute("INSERT INTO ids VALUES (?, ?, ?, ?)", (topic.id, id, *where)))
+            )
+        return where
+
+    with mock.patch.object(engine.SqliteEngine, "append", put):
+        yield
+
+
+@contextlib.contextmanager
+def chunks_in_commits_of_their_own():
+    real = engine.SqliteEngine.append
+
+    def put(self, topic, chunks, id=None, cursor=None):
+        values = [
+            chunk._replace(values=[value]) for chunk in chunks if hasattr(chunk, "values") for value in chunk.values
+        ]
+        if not values or id or cursor:
+            return real(self, topic, chunks, id, cursor)
+        return (
+            type(where)(first.first, where.stop)
+            if (first := real(self, topic, values[:1])) and (where := real(self, topic, values[1:]))
+            else None
+        )
+
+    with mock.patch.object(engine.SqliteEngine, "append", put):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("mutation", "prove"),
+    [
+        (synchronous_normal, stories),
+        (synchronous_normal, threads),
+        (synchronous_off, stories),
+        (rollback_journal, stories),
+        (acknowledged_before_processing, stories),
+        (claims_not_synced, stories),
+        (outputs_before_the_acknowledgement, stories),
+        (outputs_after_the_acknowledgement, stories),
+        (id_in_a_commit_of_its_own, stories),
+        (chunks_in_commits_of_their_own, stories),
+        (no_settling, failing_syncs),
+        (returned_before_its_commit, threads),
+        (released_by_an_older_sync, threads),
+    ],
+    ids=lambda part: part.__name__,
+)
+def test_the_properties_catch(mutation, prove, tmp_path):
+    with mutation(), pytest.raises((AssertionError, pqlog.CorruptLogError)):
+        prove(tmp_path)
