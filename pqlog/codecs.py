@@ -13,7 +13,10 @@ import msgspec
 
 from pqlog.errors import ArgumentError, EncodeError
 
-__all__ = ["Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for", "unencodable"]
+__all__ = ["UNDECODABLE", "Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for", "unencodable"]
+
+UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding JSON raises: it is none, its text is none (a ValueError), or it is nested too deeply."""
 
 
 @runtime_checkable

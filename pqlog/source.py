@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pqlog import extras
-from pqlog.codecs import Codec, Json
+from pqlog.codecs import UNDECODABLE, Codec, Json
 from pqlog.errors import CodecMismatchError, DecodeError, Error, PickleRefusedError
 from pqlog.message import Message, from_micros
 from pqlog.store.api import Engine, Row, Span, TopicInfo
@@ -73,7 +73,7 @@ class Source:
         if lines is not None and isinstance(self.codec, Json):
             try:
                 values = self.codec.decode_lines(lines.values)
-            except (msgspec.MsgspecError, ValueError):
+            except UNDECODABLE:
                 values = []  # one by one, to say which it was
             if len(values) == lines.rows:
                 return lines.offset + lines.rows, values

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError, CorruptLogError
 from pqlog.store.api import Lines
 
@@ -71,7 +72,7 @@ def json_texts(values: Sequence[Any]) -> pa.Array | None:
     """The same, but None unless exactly the same objects come back."""
     try:
         column = json_column(values)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+    except (*UNDECODABLE, TypeError, OverflowError):
         return None
     return column if all(map(_same, decode_text(column.to_pylist()), values)) else None
 
@@ -91,7 +92,7 @@ def decode_text(column: Iterable[str | None]) -> list[Any]:
     decode = msgspec.json.decode
     try:
         return [None if text is None else decode(text) for text in column]
-    except (msgspec.MsgspecError, TypeError) as error:
+    except (*UNDECODABLE, TypeError) as error:
         raise CorruptLogError(
             f"a column of a frame is marked as JSON text, but holds something else: {error}"
         ) from error
@@ -257,7 +258,7 @@ class JsonParser:
         """The JSON text of nested and mixed fields; None if a line has a field that is not known."""
         try:
             rows = _decode_raw(text)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             return None
         if self._wanted is None and not all(map(self._known.keys().__ge__, map(dict.keys, rows))):
             return None

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pqlog import extras
-from pqlog.errors import DecodeError
+from pqlog.codecs import UNDECODABLE
+from pqlog.errors import DecodeError, Error
 from pqlog.frames import parse, reshape, segments
 from pqlog.frames.reshape import TIME
 from pqlog.source import Source, Stretch, stop_of
@@ -210,7 +211,9 @@ class _Reader:
                 key = None if keys is None else keys.slice(start, rows)
                 yield Piece(offsets.slice(start, rows), times.slice(start, rows), key, table)
                 start += rows
-        except msgspec.MsgspecError:
+        except UNDECODABLE as error:
+            if isinstance(error, Error):
+                raise
             for index in range(start, lines.rows):  # which one was it?
                 offset = offsets[index].as_py()
                 list(self._source.messages(self._source.rows(Span(offset, offset + 1))))

@@ -117,7 +117,7 @@ def _frames(path: str, page: int) -> tuple[bytes, list[tuple[int, bytes]]]:
         with open(path + "-wal", "rb") as wal:
             header, fd = wal.read(32), wal.fileno()
             return header, [_frame(os.pread(fd, 16, at)) for at in range(32, os.fstat(fd).st_size - 23, page + 24)]
-    except OSError:
+    except (OSError, struct.error):  # it is not there, or is being cut off by another process
         return b"", []
 
 

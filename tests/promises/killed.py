@@ -1,0 +1,62 @@
+"""What the processes of test_kills.py do until they are killed; each appends to a report what it had come to.
+
+Run as a program, it forks one for each line that it reads, which is much faster than to start an interpreter.
+"""
+
+import os
+import signal
+import sys
+
+import pqlog
+
+
+def _reporting(path):
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return lambda *what: os.write(fd, (" ".join(map(str, what)) + "\n").encode())
+
+
+def produce(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for n in range(sys.maxsize):
+            if n % 5 == 4:
+                went = log.put_many([[int(name), n, i] for i in range(30)])
+                say(went.start, went.stop)
+            else:
+                offset = log.put([int(name), n, 0], id=f"{name}-{n}")
+                say(offset, offset + 1)
+
+
+def consume(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for message in log.get_blocking("reader", messages=True):
+            say(message.offset)
+
+
+def stage(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for batch in log.batches("stage", size=7, follow=True):
+            say(batch.number, batch.first, batch.last)
+            batch.put_many([[message.offset] for message in batch.messages()], topic="out")
+
+
+def main():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # leave no zombies
+    for line in sys.stdin:
+        work, *arguments = line.rstrip("\n").split("\t")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                globals()[work](*arguments)
+            finally:
+                os._exit(1)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
