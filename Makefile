@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench clean
+.PHONY: help test lint demo bench crash clean
 
 help:  ## Print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,10 @@ demo: $(VENV)/ready  ## Real flights through a log, a process killed half-way, a
 
 bench: $(VENV)/ready  ## Measure what each sync costs on this disk
 	$(BIN)/python -m benchmarks --rounds 3
+
+SECONDS ?= 600
+crash: $(VENV)/ready  ## Search at random for a power cut that breaks a promise, for SECONDS=600
+	$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
