@@ -129,10 +129,11 @@ def test_a_reader_that_sleeps_does_not_let_the_write_ahead_log_grow(path):
         for reader in readers:
             next(reader)
         wal = path.with_name(path.name + "-wal")
-        for _ in range(5):
-            for _ in range(600):
+        for _ in range(10):
+            for _ in range(1000):
                 log.put("x")
-            assert wal.stat().st_size < 2 * connections.WAL_BYTES
+            assert wal.stat().st_size < 4 * connections.WAL_BYTES  # where a commit merges by itself
+        assert wal.stat().st_size < 3 * connections.WAL_BYTES
         del readers
 
 

@@ -145,9 +145,20 @@ class Story(RuleBasedStateMachine):
 
     # reading
 
+    def join(self, client):
+        """A client that is new begins at the first message that is kept: a commit of its own."""
+        self.log._engine.join(self.log._info, client)
+        if client == "reader":
+            self.state.reader = max(self.state.reader, self.state.first - 1)
+        else:
+            self.state.stage = max(self.state.stage, self.state.first - 1)
+            self.state.claimed = max(self.state.claimed, self.state.first)
+        self.step()
+
     @rule(count=st.integers(1, 4))
     def get(self, count):
         """Ask for so many messages, and stop in the midst of the last one."""
+        self.join("reader")
         reader = self.log.get("reader")
         for number in range(count):
             value = next(reader, None)
@@ -166,6 +177,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 4))
     def take(self, size):
+        self.join("stage")
         reading = self.log.batches("stage", size=size)
         self.lost.append(self.held)
         self.took(next(reading, None), size, reading)

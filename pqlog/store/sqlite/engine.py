@@ -28,6 +28,7 @@ from pqlog.store.api import (
 from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements
 from pqlog.store.sqlite.append import Put, append
 from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.merger import Merger
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.renewal import Renewal
 from pqlog.store.sqlite.table import Table
@@ -86,7 +87,7 @@ class SqliteEngine:
         self._unsettled = False
         self._place: Place | None = None
         self._tables: dict[int, Table] = {}
-        self._watch = Watch(self.path)
+        self._watch = Watch(self.path, None if self._in_memory else self.path + "-wal")
         self._flags = apsw.SQLITE_OPEN_READWRITE if mode == "w" else apsw.SQLITE_OPEN_READONLY
         self._uri = path
         connections.check_sqlite()
@@ -105,6 +106,8 @@ class SqliteEngine:
         self._writer = Writer(self._db, guard, path, self._before, self._watch.notify, self._failed)
         self.write = self._writer.submit if mode == "w" else self._refuse
         self._renewal = Renewal(self._renew)
+        merges = mode == "w" and not self._in_memory
+        self._merger = Merger(self._db, self._reader) if merges else None
         _open_engines.add(self)
 
     # opening and closing
@@ -218,6 +221,8 @@ class SqliteEngine:
             self._watch.close()
             self._writer.close()
             with connections.translated(self.path):
+                if self._merger is not None:
+                    self._merger.close()
                 self._pool.close(self._readers)
                 self._db.close()
             if self._place is not None:
@@ -230,6 +235,8 @@ class SqliteEngine:
         self.write = self._refuse
         connections.leak(self._db)
         self._pool.leak()
+        if self._merger is not None:
+            self._merger.leak()
 
     def _check_fork(self) -> None:
         if self._forked:

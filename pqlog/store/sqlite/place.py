@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import sys
 from collections.abc import Sequence
 
+from pqlog.store.sqlite import inotify
+
 _LINUX = sys.platform == "linux" and os.path.isdir("/proc/self/fd")
-_ATTRIB, _MOVE_SELF, _DELETE_SELF = 0x4, 0x800, 0x400  # inotify(7); an unlink shows as a change of attributes
 
 
 class Place:
@@ -30,7 +30,7 @@ class Place:
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = [os.path.realpath(path) for path in paths]
         self._held = [os.open(path, os.O_PATH) for path in self._paths] if _LINUX else []
-        self._events = _watch(self._paths) if _LINUX else None
+        self._events = inotify.watch(self._paths, inotify.GONE)
         self._poll = None
         if self._events is not None:
             self._poll = select.poll()
@@ -62,16 +62,3 @@ class Place:
             return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, self._paths)]
         except FileNotFoundError:
             return []
-
-
-def _watch(paths: Sequence[str]) -> int | None:
-    """A descriptor that becomes readable when one of the files is moved or deleted; None if there are no more."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    events: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if events < 0:
-        return None
-    for path in paths:
-        if libc.inotify_add_watch(events, os.fsencode(path), _ATTRIB | _MOVE_SELF | _DELETE_SELF) < 0:
-            os.close(events)
-            return None
-    return events

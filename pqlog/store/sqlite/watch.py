@@ -1,36 +1,49 @@
-"""Waiting for messages: woken at once by this process, by polling for others."""
+"""Waiting for messages: woken at once by this process and, on Linux, by what others write; by polling elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pqlog.errors import ClosedError
+from pqlog.store.sqlite import inotify
 
 FIRST_POLL_S = 0.001
+SOON_S = (0.0001, 0.0001, 0.0002, 0.0004, 0.0008, 0.0015)
+"""When to look once another process has written: its commit counts once it is synced."""
 
 
 class Watch:
-    """What threads wait on. Every commit of this process, `trigger` and `close` move its sequence number on."""
+    """What threads wait on. Every commit of this process, `trigger` and `close` move its sequence number on.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._changed = threading.Condition()
+    Parameters
+    ----------
+    path : str
+        For error messages.
+    wal : str, optional
+        The file that every commit is appended to, by whatever process.
+    """
+
+    def __init__(self, path: str, wal: str | None) -> None:
+        self._path, self._wal = path, wal
         self._numbers = itertools.count(1)
         self._sequence = 0
-        self._waiters = 0
+        self._bells: set[_Bell] = set()
         self._closed = False
 
     def notify(self) -> None:
         """Something may have changed: all who wait look again."""
-        # No lock where nobody waits: whoever comes to wait looks at the number again before it sleeps. Each call gives
-        # a new number, so that of two at once neither goes unnoticed, whichever is stored last.
+        # No lock: whoever comes to wait looks at the number again before it sleeps. Each call gives a new number, so
+        # that of two at once neither goes unnoticed, whichever is stored last.
         self._sequence = next(self._numbers)
-        if self._waiters:
-            with self._changed:
-                self._changed.notify_all()
+        if self._bells:
+            for bell in tuple(self._bells):
+                bell.ring()
 
     def close(self) -> None:
         """End all who wait with `ClosedError`."""
@@ -43,21 +56,74 @@ class Watch:
         The sequence number is read before `ready` looks, so that what lands in between is not missed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        poll_s = min(FIRST_POLL_S, tick_s)
-        seen = self._sequence
-        while not ready():
-            left_s = poll_s if deadline is None else min(poll_s, deadline - time.monotonic())
-            with self._changed:
+        poll_s, seen = min(FIRST_POLL_S, tick_s), self._sequence
+        if ready():
+            return True
+        with self._bell() as bell:
+            while not ready():
+                left_s = poll_s if deadline is None else min(poll_s, deadline - time.monotonic())
                 if self._closed:
                     raise ClosedError(f"{self._path} was closed")
-                self._waiters += 1
-                try:
-                    if self._sequence == seen and left_s > 0:
-                        self._changed.wait(left_s)
-                finally:
-                    self._waiters -= 1
-            if deadline is not None and time.monotonic() >= deadline:
-                return ready()
-            poll_s = min(poll_s * 1.5, tick_s)
-            seen = self._sequence  # woken, it may be by something else: look again
+                if self._sequence == seen and left_s > 0 and bell.wait(left_s) and self._sequence == seen:
+                    for soon_s in SOON_S:  # written by another process
+                        time.sleep(min(soon_s, tick_s))
+                        if ready():
+                            return True
+                if deadline is not None and time.monotonic() >= deadline:
+                    return ready()
+                poll_s = min(poll_s * 1.5, tick_s)
+                seen = self._sequence  # woken, it may be by something else: look again
         return True
+
+    @contextlib.contextmanager
+    def _bell(self) -> Iterator[_Bell]:
+        bell = _Bell(self._wal)
+        self._bells.add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells.discard(bell)
+            bell.close()
+
+
+class _Bell:
+    """What one thread sleeps on."""
+
+    def __init__(self, wal: str | None) -> None:
+        self._written = None if wal is None else inotify.watch([wal], inotify.MODIFY)
+        self._rung = threading.Event()
+        self._closing = threading.Lock()  # else a ring could write to whatever has the number of a closed pipe
+        self._pipe: tuple[int, int] | None = None
+        if self._written is not None:
+            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._poll = select.poll()
+            self._poll.register(self._written, select.POLLIN)
+            self._poll.register(self._pipe[0], select.POLLIN)
+
+    def ring(self) -> None:
+        """Wake the thread."""
+        self._rung.set()
+        with self._closing:
+            if self._pipe is not None:
+                with contextlib.suppress(BlockingIOError):  # full: it will wake
+                    os.write(self._pipe[1], b"!")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until rung, or until another process has written; whether it was that."""
+        if self._pipe is None or self._written is None:
+            self._rung.wait(timeout_s)
+            self._rung.clear()
+            return False
+        found = {fd for fd, _ in self._poll.poll(max(1, timeout_s * 1000))}
+        for fd in found:
+            with contextlib.suppress(BlockingIOError):
+                os.read(fd, 65536)
+        return self._written in found
+
+    def close(self) -> None:
+        """Let go."""
+        with self._closing:
+            if self._pipe is not None and self._written is not None:
+                for fd in (*self._pipe, self._written):
+                    os.close(fd)
+                self._pipe = None

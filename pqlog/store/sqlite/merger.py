@@ -1,0 +1,87 @@
+"""Merging: moving what the write-ahead log holds into the database file, beside the puts and not within one.
+
+SQLite would do so within the commit that fills the log: that put took 0.94 ms in place of 0.15, and as one in a thousand
+it was the p99.9 of all. Here a thread merges while puts go on, and the next commit merges the little that was put
+meanwhile: only a log that is merged to its end begins anew at its front, so that it stays small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+import apsw
+
+from pqlog.errors import Error
+from pqlog.store.sqlite import connections
+
+PAGES = 800
+"""Before the 1,000 to which the log is extended at opening: growing on would cost each put 80 µs."""
+TOO_MANY = 4_000
+"""From here on a commit merges by itself: the thread does not get there."""
+
+
+class Merger:
+    """Merges whenever the log has grown to 800 pages.
+
+    Parameters
+    ----------
+    db : apsw.Connection
+        The writing connection.
+    make : callable
+        Makes a connection for the thread.
+    """
+
+    def __init__(self, db: apsw.Connection, make: Callable[[], apsw.Connection]) -> None:
+        self._make = make
+        self._own: apsw.Connection | None = None
+        self._thread: threading.Thread | None = None
+        self._is_merging = self._is_merged = False
+        db.set_wal_hook(self._committed)
+
+    def _committed(self, db: apsw.Connection, name: str, pages: int) -> int:
+        """Called by SQLite after each commit, with the size of the log."""
+        if pages < PAGES:
+            return apsw.SQLITE_OK
+        if self._is_merged or pages >= TOO_MANY:
+            self._is_merged = False
+            _merge(db)
+        elif not self._is_merging:
+            self._is_merging = True
+            try:
+                self._thread = threading.Thread(target=self._work, name="pqlog-merge", daemon=True)
+                self._thread.start()
+            except RuntimeError:  # the interpreter is shutting down
+                self._is_merging = False
+        return apsw.SQLITE_OK
+
+    def _work(self) -> None:
+        try:
+            if self._own is None:
+                self._own = self._make()
+            _merge(self._own)
+            self._is_merged = True
+        except (apsw.Error, Error):
+            pass  # as in _merge
+        finally:
+            self._is_merging = False
+
+    def close(self) -> None:
+        """Let a merge end; the writer is closed already."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._own is not None:
+            self._own.close()
+
+    def leak(self) -> None:
+        """In a forked child: leave the parent's connection alone."""
+        if self._own is not None:
+            connections.leak(self._own)
+
+
+def _merge(db: apsw.Connection) -> None:
+    with contextlib.suppress(
+        apsw.Error
+    ):  # what fails stays in the write-ahead log, where it is safe, for the next time
+        db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -1,0 +1,30 @@
+"""Every benchmark runs, at a tiny scale: so that none rots. What they measure is not looked at here."""
+
+import json
+import shutil
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import peers, pictures
+
+
+@pytest.mark.parametrize("part", ["goals", *program.PARTS])
+def test_every_part_runs_and_saves(tmp_path, part, capsys):
+    """Its redis-server is Debian's package of that name: it must be there."""
+    assert shutil.which("redis-server"), "apt-get install redis-server"
+    program.main([part, "--rounds", "1", "--scale", "0.002", "--folder", str(tmp_path), "--results", str(tmp_path)])
+    saved = json.loads((tmp_path / f"{part}.json").read_text())
+    assert saved["rows"]
+    assert saved["machine"]["sqlite"]
+    if part == "peers":
+        assert {row["peer"] for row in saved["rows"]} == {peer.name for peer in peers.PEERS}
+    assert saved["machine"]["cpu"] in capsys.readouterr().out
+
+
+def test_the_pictures_are_drawn_from_results(tmp_path):
+    for part in ("fsync", "peers", "routes"):
+        saved = program.RESULTS / f"{part}.json"
+        assert saved.exists(), "python -m benchmarks all --results benchmarks/results"
+    pictures.draw(program.RESULTS, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"fsync.svg", "peers.svg", "routes.svg"}
