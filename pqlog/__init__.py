@@ -34,8 +34,9 @@ from pqlog.errors import (
     UnknownTopicError,
     UnsafeStorageError,
 )
+from pqlog.extras import load_ipython_extension
 from pqlog.history import History
-from pqlog.log import Log, Topic, open, read_log, salvage
+from pqlog.log import Log, Topic, explore, open, read_log, salvage
 from pqlog.message import Message
 from pqlog.store.api import Moved, Salvage
 
@@ -81,6 +82,8 @@ __all__ = [
     "UnknownClientError",
     "UnknownTopicError",
     "UnsafeStorageError",
+    "explore",
+    "load_ipython_extension",
     "open",
     "read_log",
     "salvage",

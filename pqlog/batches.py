@@ -326,6 +326,10 @@ class Batch(Readable):
         elif self._is_open:
             self.ack()
 
+    def _repr_html_(self) -> str:
+        views = extras.load("notebook.views")
+        return views.or_reason(views.batch_view, self)  # type: ignore[no-any-return]
+
     def __repr__(self) -> str:
         return (
             f"<pqlog.Batch {self.number} of {self.client!r}, topic {self.topic!r}: offsets {self.first:,} to "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pqlog import extras
 from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
 from pqlog.history import Time, micros_of
 from pqlog.message import Message, from_micros
@@ -83,8 +84,13 @@ class Claim:
 class Clients(Sequence[Client]):
     """The clients of a topic: a sequence that prints as a table; ``pandas.DataFrame(clients)`` makes a frame."""
 
-    def __init__(self, clients: Sequence[Client]) -> None:
+    def __init__(self, clients: Sequence[Client], messages: int = 0) -> None:
         self._clients = tuple(clients)
+        self.messages = messages
+        """How many messages the topic kept when they were looked at."""
+
+    def _repr_html_(self) -> str:
+        return extras.load("notebook.views").clients_view(self)  # type: ignore[no-any-return]
 
     def __getitem__(self, index: Any) -> Any:
         return self._clients[index]
@@ -145,12 +151,12 @@ def info(source: Source, client: str | None) -> ClientInfo:
 
 def clients(source: Source) -> Clients:
     """All clients of a topic."""
-    return Clients(
-        [
-            Client(c.client, c.position, c.lag, c.batches, c.open, c.attempt, from_micros(c.seen))
-            for c in source.engine.clients(source.topic)
-        ]
-    )
+    return Clients([of_info(c) for c in source.engine.clients(source.topic)], len(source.engine.span(source.topic)))
+
+
+def of_info(c: ClientInfo) -> Client:
+    """A client as it is shown."""
+    return Client(c.client, c.position, c.lag, c.batches, c.open, c.attempt, from_micros(c.seen))
 
 
 def claims(source: Source, client: str | None) -> list[Claim]:
@@ -248,19 +254,23 @@ class OneByOne:
 
 def seek(source: Source, client: str | None, to: int | str | Time) -> Moved:
     """Move a client to an offset, a time, or an end."""
-    engine, topic, name = source.engine, source.topic, client_name(client)
+    name = client_name(client)
+    return source.engine.seek(source.topic, name, target(source, to))
+
+
+def target(source: Source, to: int | str | Time) -> int:
+    """The offset that an offset, a time, or an end stands for."""
+    engine, topic = source.engine, source.topic
     kept = engine.span(topic)
     if to == "start":
-        offset = kept.first
-    elif to == "end":
-        offset = kept.stop
-    elif isinstance(to, int) and not isinstance(to, bool):
-        offset = to if to >= 0 else engine.from_end(topic, -to)
-    elif isinstance(to, (float, bool)):
+        return kept.first
+    if to == "end":
+        return kept.stop
+    if isinstance(to, int) and not isinstance(to, bool):
+        return to if to >= 0 else engine.from_end(topic, -to)
+    if isinstance(to, (float, bool)):
         raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
-    else:
-        offset = engine.offset_at(topic, micros_of(to))
-    return engine.seek(topic, name, offset)
+    return engine.offset_at(topic, micros_of(to))
 
 
 def delete(source: Source, client: str | None) -> None:

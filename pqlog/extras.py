@@ -32,7 +32,12 @@ def load(room: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("pqlog"):
             raise
-        raise MissingExtraError(error.name, _EXTRA[room]) from error
+        raise MissingExtraError(error.name, _EXTRA[room.partition(".")[0]]) from error
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext pqlog`` in IPython and Jupyter: makes the magic ``%pqlog`` known."""
+    load("notebook.magic").register(shell)
 
 
 def package(name: str) -> Any:

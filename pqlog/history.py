@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -182,11 +183,32 @@ class History(Readable):
         source, span, key, latest = self._stretch()
         return source.values(span) if key is None and latest is None else (message.value for message in self)
 
+    def _repr_html_(self) -> str:
+        views = extras.load("notebook.views")
+        return views.or_reason(views.history_view, self)  # type: ignore[no-any-return]
+
     def __repr__(self) -> str:
         _, span, key, latest = self._stretch()
         only = "" if key is None else f", key={key!r}"
         only += "" if latest is None else f", the latest by {latest}"
         return f"<pqlog.History of {self._source.topic.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
+
+
+def timeline(source: Source, span: Span, bins: int) -> tuple[list[int], list[int]]:
+    """How many messages of a span were put when: `bins` + 1 times in microseconds, and the counts in between.
+
+    Bounded work however long the span is: a search by bisection for each of the times.
+    """
+    engine, topic = source.engine, source.topic
+    first, last = engine.time_at(topic, span.first), engine.time_at(topic, span.stop - 1)
+    if first is None or last is None:
+        return [], []
+    width = max(1, -(-(last - first + 1) // bins))
+    times = [first + width * index for index in range(bins + 1)]
+    offsets = [span.first, *(engine.offset_at(topic, time) for time in times[1:-1]), span.stop]
+    offsets = [min(max(offset, span.first), span.stop) for offset in offsets]
+    times[-1] = last
+    return times, [stop - start for start, stop in itertools.pairwise(offsets)]
 
 
 def message_at(source: Source, offset: int) -> Message:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from pqlog import batches, clients, extras, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
-from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, ReadOnlyError, UnknownTopicError
+from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, ReadOnlyError, UnknownTopicError
 from pqlog.history import History, Time
 from pqlog.message import Message
 from pqlog.readable import Readable
@@ -20,6 +20,7 @@ from pqlog.store.api import Engine, Moved, Row, Salvage, Singles, Span, TopicInf
 if TYPE_CHECKING:
     import pandas
 
+    from pqlog.notebook.explorer import Explorer
     from pqlog.pipe import Summary
     from pqlog.store.api import ClientInfo
 
@@ -53,6 +54,11 @@ class Topic(Readable):
     def codec(self) -> str:
         """The name of the codec that the topic was made with."""
         return self._info.codec
+
+    def _other(self, name: str) -> Topic:
+        """A topic of the same file that exists."""
+        info, codec = _topic(self._engine, name, None, None, writes=False)
+        return Topic(self._engine, info, codec, self._one_by_one)
 
     # putting
 
@@ -705,6 +711,29 @@ class Topic(Readable):
             offset = self._engine.offset_at(self._info, history.micros_of(before))
         return self._engine.trim(self._info, offset, force)
 
+    def _repr_html_(self) -> str:
+        views = extras.load("notebook.views")
+        return views.or_reason(views.topic_view, self)  # type: ignore[no-any-return]
+
+    def explore(self) -> Explorer:
+        """An explorer of the file in a notebook: messages, search, live tail, clients; needs the extra ``notebook``.
+
+        Returns
+        -------
+        Explorer
+            A widget; its ``frame`` is the selection as a DataFrame.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno", "amount": 12.5}, {"city": "Praha", "amount": 3.0}])
+        range(1, 3)
+        >>> log.explore().frame["amount"].sum()
+        15.5
+        """
+        return extras.load("notebook.explorer").Explorer(self)  # type: ignore[no-any-return]
+
     def __repr__(self) -> str:
         return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
 
@@ -839,8 +868,17 @@ class Log(Topic):
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        views = extras.load("notebook.views")
+        return views.or_reason(views.log_view, self)  # type: ignore[no-any-return]
+
     def __repr__(self) -> str:
-        return f"<pqlog.Log {self.path!r}, topic {self.name!r}>"
+        try:
+            counts = [len(self._engine.span(info)) for info in self._engine.topics()]
+        except Error:
+            return f"<pqlog.Log {self.path!r}, closed>"
+        topics = "1 topic" if len(counts) == 1 else f"{len(counts)} topics"
+        return f"<pqlog.Log {self.path!r}: {sum(counts):,} messages in {topics}, {self.size_bytes():,} bytes>"
 
 
 def open(
@@ -919,6 +957,22 @@ def open(
         engine.close()
         raise
     return Log(file if file == ":memory:" else str(Path(file)), engine, info, found, mode == "w")
+
+
+def explore(path: str | os.PathLike[str]) -> Explorer:
+    """The explorer of a file that is opened for reading only: nothing in it can be changed by looking.
+
+    Examples
+    --------
+    >>> import pathlib, pqlog, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "events.db")
+    >>> with pqlog.open(path) as log:
+    ...     log.put_many([{"n": n} for n in range(100)])
+    range(1, 101)
+    >>> len(pqlog.explore(path).frame)
+    100
+    """
+    return open(path, mode="r").explore()
 
 
 def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: bool = False) -> Salvage:

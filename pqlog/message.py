@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from pqlog import extras
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -57,3 +59,6 @@ class Message:
     value: Any
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+
+    def _repr_html_(self) -> str:
+        return extras.load("notebook.views").message_view(self)  # type: ignore[no-any-return]

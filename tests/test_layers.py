@@ -12,7 +12,7 @@ ROOT = Path(pqlog.__file__).parent
 # From the top down; a module may import its own layer and those below it.
 LAYERS = [
     ["demo"],
-    ["export", "pipe"],
+    ["export", "notebook", "pipe"],
     ["__init__"],
     ["log"],
     ["batches"],

@@ -273,6 +273,10 @@ class Engine(Protocol):
         """The offset of the first message put at or after a time (microseconds), or the next offset if none was."""
         ...
 
+    def time_at(self, topic: TopicInfo, offset: int) -> int | None:
+        """When the message at an offset was put (microseconds), without reading it; None if it is not kept."""
+        ...
+
     def read(
         self,
         topic: TopicInfo,

@@ -396,6 +396,10 @@ class SqliteEngine:
         with self._snapshot() as db:
             return reader.offset_at(db, self.table(topic), time)
 
+    def time_at(self, topic: TopicInfo, offset: int) -> int | None:
+        with self._snapshot() as db:
+            return reader.time_at(db, self.table(topic), offset)
+
     def read(
         self,
         topic: TopicInfo,

@@ -1,6 +1,6 @@
 """Merging: moving what the write-ahead log holds into the database file, beside the puts and not within one.
 
-SQLite would do so within the commit that fills the log: that put took 0.94 ms in place of 0.15, and as one in a thousand
+SQLite would do so in the commit that fills the log: that put took 0.94 ms in place of 0.15, and as one in a thousand
 it was the p99.9 of all. Here a thread merges while puts go on, and the next commit merges the little that was put
 meanwhile: only a log that is merged to its end begins anew at its front, so that it stays small.
 """

@@ -180,6 +180,15 @@ def offset_at(db: apsw.Connection, table: Table, time: int) -> int:
     return low
 
 
+def time_at(db: apsw.Connection, table: Table, offset: int) -> int | None:
+    """When the message at an offset was put; None if it is not kept."""
+    kept = span(db, table)
+    if not kept.first <= offset < kept.stop:
+        return None
+    begin = row(db.execute(table.row_of, (offset,)))
+    return row(db.execute(table.probe, (begin[0],)))[1] if begin else None
+
+
 def count(db: apsw.Connection, table: Table, wanted: Span) -> int:
     """How many messages are kept in `wanted`. Offsets have no gaps here, so nothing is read."""
     kept = span(db, table)

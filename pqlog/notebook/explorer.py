@@ -1,0 +1,464 @@
+"""The explorer: a widget that looks through a file, follows it as it grows, and gives what is selected as a frame.
+
+The widgets are made once; afterwards only their values change. Every handler holds a lock, since Jupyter may run two at
+once, and shows its own errors: the page would not.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import ipywidgets as widgets
+
+from pqlog import clients as positions
+from pqlog.errors import DecodeError
+from pqlog.history import timeline
+from pqlog.message import Message, from_micros
+from pqlog.notebook import views
+from pqlog.store.api import Span
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pqlog.log import Topic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ROWS = 20
+"""Messages on a page."""
+BINS = 60
+SEARCH = 100_000
+"""Messages that one search looks through; "Search on" looks through as many more."""
+TAIL_MS = 500
+
+
+def _guarded(handler: F) -> F:
+    """A handler that shows its error, and of which only one runs at a time."""
+
+    @functools.wraps(handler)
+    def run(self: Explorer, *arguments: Any) -> Any:
+        with self._lock:
+            try:
+                self._say("")
+                return handler(self, *arguments)
+            except Exception as error:
+                self._say(f"{type(error).__name__}: {error}")
+                return None
+
+    return run  # type: ignore[return-value]
+
+
+class Explorer(widgets.VBox):  # type: ignore[misc]
+    """What ``log.explore()`` shows.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The selection: the topic's messages in the chosen stretch of time, of the key, and of the search.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put_many({"n": n} for n in range(100))
+    range(1, 101)
+    >>> explorer = log.explore()
+    >>> explorer.search("n = 7")
+    >>> explorer.frame["n"].tolist()
+    [7]
+    """
+
+    def __init__(self, topic: Topic) -> None:
+        self._lock = threading.RLock()
+        self._topic = topic
+        self._engine = topic._engine
+        self._page = 0
+        self._times: list[int] = []
+        self._counts: list[int] = []
+        self._matches: list[Message] | None = None
+        self._searched_to = 0
+        self._seek_to: int | None = None
+        self._make()
+        super().__init__(self._parts())
+        self.add_class("pqlog-explorer")
+        self._load()
+
+    # the parts
+
+    def _make(self) -> None:
+        wide, full = widgets.Layout(width="auto"), widgets.Layout(width="auto", min_width="0")
+        self._topics = widgets.Dropdown(
+            options=[info.name for info in self._engine.topics()],
+            value=self._topic.name,
+            description="Topic",
+            layout=widgets.Layout(width="260px"),
+        )
+        self._refresh = widgets.Button(description="Refresh", icon="refresh", layout=wide)
+        self._tail = widgets.Play(
+            interval=TAIL_MS, min=0, max=2**31 - 1, show_repeat=False, tooltip="Follow the topic", layout=wide
+        )
+        self._tail_label = widgets.Label("Live tail")
+        self._summary = widgets.HTML(layout=full)
+        self._plot = widgets.HTML(layout=full)
+        self._range = widgets.IntRangeSlider(
+            min=0, max=BINS, value=(0, BINS), readout=False, continuous_update=False,
+            layout=widgets.Layout(width="auto", max_width="860px"),
+        )  # fmt: skip
+        self._range_label = widgets.HTML(layout=full)
+        self._query = widgets.Text(
+            placeholder='text, or field = value, or key = "name"',
+            continuous_update=False,
+            layout=widgets.Layout(width="320px"),
+        )
+        self._search = widgets.Button(description="Search", icon="search", layout=wide)
+        self._search_on = widgets.Button(description="Search on", layout=wide)
+        self._clear = widgets.Button(description="Clear", layout=wide)
+        self._sort = widgets.Dropdown(
+            options=["offset"], value="offset", description="Sort page", layout=widgets.Layout(width="240px")
+        )
+        self._down = widgets.ToggleButton(value=False, description="descending", layout=wide)
+        self._table = widgets.HTML(layout=full)
+        self._first, self._back, self._next, self._last = (
+            widgets.Button(description=text, layout=wide) for text in ("First", "Back", "Next", "Last")
+        )
+        self._where = widgets.Label()
+        self._clients = widgets.HTML(layout=full)
+        self._client = widgets.Dropdown(description="Client", layout=widgets.Layout(width="240px"))
+        self._to = widgets.Text(placeholder='offset, time, "start" or "end"', layout=widgets.Layout(width="220px"))
+        self._seek = widgets.Button(description="Seek …", layout=wide)
+        self._question = widgets.Label()
+        self._confirm = widgets.Button(description="Move it", button_style="warning", layout=wide)
+        self._cancel = widgets.Button(description="Cancel", layout=wide)
+        self._ask = widgets.HBox([self._question, self._confirm, self._cancel], layout=widgets.Layout(display="none"))
+        self._code_button = widgets.Button(description="Code for this selection", icon="code", layout=wide)
+        self._code = widgets.HTML(layout=full)
+        self._error = widgets.HTML(layout=full)
+
+        self._topics.observe(self._choose_topic, "value")
+        self._refresh.on_click(self._reload)
+        self._tail.observe(self._tick, "value")
+        self._range.observe(self._narrow, "value")
+        self._query.observe(self._do_search, "value")  # Enter, or leaving the field
+        self._search.on_click(self._do_search)
+        self._search_on.on_click(self._do_search_on)
+        self._clear.on_click(self._do_clear)
+        self._sort.observe(self._resort, "value")
+        self._down.observe(self._resort, "value")
+        for button, where in ((self._first, "first"), (self._back, "back"), (self._next, "next"), (self._last, "last")):
+            button.on_click(functools.partial(self._turn, where))
+        self._seek.on_click(self._ask_seek)
+        self._confirm.on_click(self._do_seek)
+        self._cancel.on_click(self._do_cancel)
+        self._code_button.on_click(self._show_code)
+
+    def _parts(self) -> list[widgets.Widget]:
+        line = widgets.Layout(flex_flow="row wrap", align_items="center")
+        writes = [widgets.HBox([self._client, self._to, self._seek], layout=line), self._ask]
+        return [
+            widgets.HBox([self._topics, self._refresh, self._tail, self._tail_label], layout=line),
+            self._summary,
+            self._error,
+            self._plot,
+            self._range,
+            self._range_label,
+            widgets.HBox([self._query, self._search, self._search_on, self._clear], layout=line),
+            widgets.HBox([self._sort, self._down], layout=line),
+            self._table,
+            widgets.HBox([self._first, self._back, self._next, self._last, self._where], layout=line),
+            widgets.HBox([self._code_button], layout=line),
+            self._code,
+            self._clients,
+            *(writes if self._topic_writes() else []),
+        ]
+
+    def _topic_writes(self) -> bool:
+        return getattr(self._engine, "mode", "w") == "w"
+
+    # what is selected
+
+    @property
+    def _span(self) -> Span:
+        """The offsets in the chosen stretch of time."""
+        kept = self._engine.span(self._topic._info)
+        low, high = self._range.value
+        first, stop = kept
+        if low > 0 and self._times:
+            first = self._engine.offset_at(self._topic._info, self._times[low])
+        if high < BINS and self._times:
+            stop = self._engine.offset_at(self._topic._info, self._times[high])
+        return Span(max(kept.first, first), min(kept.stop, stop))
+
+    @property
+    def frame(self) -> pandas.DataFrame:
+        """The selection as a DataFrame."""
+        with self._lock:
+            span, wanted = self._span, _Query.of(self._query.value) if self._matches is not None else None
+            frame = self._topic.history(span.first, span.stop, key=wanted.key if wanted else None).to_pandas()
+            if wanted is None or wanted.is_all:
+                return frame
+            offsets = [message.offset for message in self._find(span, wanted, len(span))]
+            return frame[frame.index.isin(offsets)]
+
+    def search(self, query: str) -> None:
+        """Look for messages: a text, ``field = value``, or ``key = name``."""
+        if self._query.value == query:
+            self._do_search()
+        else:
+            self._query.value = query  # which searches
+
+    # handlers
+
+    @_guarded
+    def _load(self) -> None:
+        self._show_timeline()
+        self._show_page()
+        self._show_clients()
+
+    @_guarded
+    def _reload(self, *_: object) -> None:
+        names = [info.name for info in self._engine.topics()]
+        if list(self._topics.options) != names:
+            self._topics.options = names
+            self._topics.value = self._topic.name
+        self._load()
+
+    @_guarded
+    def _choose_topic(self, change: Any) -> None:
+        if change["new"] in (None, self._topic.name):
+            return
+        self._topic = self._topic._other(change["new"])
+        self._page, self._matches = 0, None
+        self._range.value = (0, BINS)
+        self._load()
+
+    @_guarded
+    def _tick(self, *_: object) -> None:
+        """Of the live tail: look whether there is more, and if so show the end."""
+        before = self._where.value
+        self._show_timeline()
+        span = self._span
+        self._page = max(0, (len(span) - 1) // ROWS)
+        if self._position(span) != before:
+            self._matches = None
+            self._show_page()
+            self._show_clients()
+
+    @_guarded
+    def _narrow(self, *_: object) -> None:
+        self._page, self._matches = 0, None
+        self._show_timeline(anew=False)
+        self._show_page()
+
+    @_guarded
+    def _do_search(self, *_: object) -> None:
+        wanted = _Query.of(self._query.value)
+        self._page = 0
+        if wanted.is_nothing:
+            self._matches = None
+        else:
+            self._matches, self._searched_to = [], self._span.first
+            self._look(wanted)
+        self._show_page()
+
+    @_guarded
+    def _do_search_on(self, *_: object) -> None:
+        if self._matches is not None:
+            self._look(_Query.of(self._query.value))
+            self._show_page()
+
+    @_guarded
+    def _do_clear(self, *_: object) -> None:
+        self._query.value, self._matches, self._page = "", None, 0
+        self._show_page()
+
+    @_guarded
+    def _resort(self, *_: object) -> None:
+        self._show_page()
+
+    @_guarded
+    def _turn(self, where: str, *_: object) -> None:
+        last = self._pages() - 1
+        self._page = {"first": 0, "back": self._page - 1, "next": self._page + 1, "last": last}[where]
+        self._show_page()
+
+    @_guarded
+    def _ask_seek(self, *_: object) -> None:
+        client, to = self._client.value, self._to.value.strip()
+        if client is None:
+            self._say("there is no client to move")
+            return
+        target = positions.target(self._topic._source, int(to) if to.lstrip("-").isdigit() else to)
+        info = positions.info(self._topic._source, client)
+        again, skipped = max(0, info.position + 1 - target), max(0, target - info.position - 1)
+        self._seek_to = target
+        self._question.value = (
+            f"Move {client!r} from {info.position + 1:,} to {target:,}? {again:,} messages come again, "
+            f"{skipped:,} are skipped."
+        )
+        self._ask.layout.display = ""
+
+    @_guarded
+    def _do_seek(self, *_: object) -> None:
+        if self._seek_to is not None:
+            self._topic.seek(self._client.value, to=self._seek_to)
+        self._do_cancel()
+        self._show_clients()
+
+    @_guarded
+    def _do_cancel(self, *_: object) -> None:
+        self._seek_to, self._ask.layout.display = None, "none"
+
+    @_guarded
+    def _show_code(self, *_: object) -> None:
+        self._code.value = views.page(f"<pre>{views.esc(self.code)}</pre>")
+
+    # showing
+
+    def _say(self, error: str) -> None:
+        self._error.value = views.page(f'<span class="wrong">{views.esc(error)}</span>') if error else ""
+
+    def _show_timeline(self, anew: bool = True) -> None:
+        source, kept = self._topic._source, self._engine.span(self._topic._info)
+        if anew:
+            self._times, self._counts = timeline(source, kept, BINS) if len(kept) else ([], [])
+        low, high = self._range.value
+        size = views.size(self._engine.size_bytes())
+        head = f'<span class="head">{views.esc(getattr(self._topic, "path", self._engine.path))}</span>'
+        self._summary.value = views.page(f'{head} <span class="dim">{size}, {len(kept):,} messages</span>')
+        self._plot.value = views.page(views.histogram(self._counts, (low, high), width=860, height=64))
+        if self._times:
+            since, until = from_micros(self._times[low]), from_micros(self._times[high])
+            text = f"{views.moment(since)} to {views.moment(until)} UTC, {len(self._span):,} messages"
+            self._range_label.value = views.page(f'<span class="dim">{text}</span>')
+        else:
+            self._range_label.value = ""
+
+    def _show_page(self) -> None:
+        self._page = min(max(0, self._page), self._pages() - 1)
+        span = self._span
+        start = self._page * ROWS
+        found: Sequence[Message | DecodeError]
+        if self._matches is not None:
+            found = self._matches[start : start + ROWS]
+        else:
+            here = Span(span.first + start, min(span.stop, span.first + start + ROWS))
+            found = views.read_some(self._topic._source, here, ROWS)
+        names = ["offset", "time", "key", *views.columns_of(found)]
+        if list(self._sort.options) != names:
+            chosen = self._sort.value
+            self._sort.options = names
+            self._sort.value = chosen if chosen in names else "offset"
+        shown = sorted(found, key=lambda one: _rank(one, self._sort.value), reverse=self._down.value)
+        none = "No messages yet." if not len(span) else "No message matches."
+        self._table.value = views.page(views.messages_table(shown, short=60) if shown else f'<p class="dim">{none}</p>')
+        self._where.value = self._position(span)
+        self._search_on.disabled = self._matches is None or self._searched_to >= span.stop
+
+    def _position(self, span: Span) -> str:
+        pages = f"page {self._page + 1:,} of {self._pages():,}"
+        if self._matches is None:
+            return f"{pages}, {len(span):,} messages"
+        looked = self._searched_to - span.first
+        return f"{pages}, {len(self._matches):,} found in {looked:,} of {len(span):,} messages"
+
+    def _pages(self) -> int:
+        count = len(self._span) if self._matches is None else len(self._matches)
+        return max(1, -(-count // ROWS))
+
+    def _show_clients(self) -> None:
+        found = self._topic.clients()
+        self._clients.value = views.clients_view(found)
+        names = [client.client for client in found]
+        if list(self._client.options) != names:
+            chosen = self._client.value
+            self._client.options = names
+            self._client.value = chosen if chosen in names else next(iter(names), None)
+
+    # searching
+
+    def _look(self, wanted: _Query) -> None:
+        span = self._span
+        stop = min(span.stop, self._searched_to + SEARCH)
+        assert self._matches is not None
+        self._matches += self._find(Span(self._searched_to, stop), wanted, len(span))
+        self._searched_to = stop
+
+    def _find(self, span: Span, wanted: _Query, most: int) -> Iterator[Message]:
+        source = self._topic._source
+        for message in source.messages(source.rows(span, wanted.key), wanted.key):
+            if wanted.fits(message):
+                yield message
+
+    # code
+
+    @property
+    def code(self) -> str:
+        """What gives the same selection without the explorer."""
+        topic = "log" if self._topic.name == "main" else f"log.topic({self._topic.name!r})"
+        low, high = self._range.value
+        bounds = []
+        if low > 0 and self._times:
+            bounds.append(f"since={from_micros(self._times[low]).isoformat()!r}")
+        if high < BINS and self._times:
+            bounds.append(f"until={from_micros(self._times[high]).isoformat()!r}")
+        wanted = _Query.of(self._query.value) if self._matches is not None else _Query()
+        if wanted.key is not None:
+            bounds.append(f"key={wanted.key!r}")
+        lines = [f"frame = {topic}.history({', '.join(bounds)}).to_pandas()"]
+        if wanted.field is not None:
+            lines.append(f"frame = frame[frame[{wanted.field!r}].astype(str) == {wanted.text!r}]")
+        elif wanted.text:
+            lines.append(f"frame = frame[frame.astype(str).apply(lambda row: row.str.contains({wanted.text!r}, "
+                         f"case=False, regex=False).any(), axis=1)]")  # fmt: skip
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """In a plain terminal: the page as text."""
+        frame = self.frame
+        return f"{self._topic.name}: {len(frame):,} messages\n{frame.head(ROWS)}"
+
+
+class _Query:
+    """What is looked for: a text anywhere, the value of a field, or a key."""
+
+    def __init__(self, text: str = "", field: str | None = None, key: str | None = None) -> None:
+        self.text, self.field, self.key = text, field, key
+
+    @classmethod
+    def of(cls, query: str) -> _Query:
+        name, equals, value = query.partition("=")
+        name, value = name.strip(), value.strip().strip("\"'")
+        if equals and name == "key":
+            return cls(key=value)
+        if equals and name and " " not in name:
+            return cls(value, field=name)
+        return cls(query.strip())
+
+    @property
+    def is_nothing(self) -> bool:
+        return not self.text and self.field is None and self.key is None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every message of the key fits."""
+        return not self.text and self.field is None
+
+    def fits(self, message: Message) -> bool:
+        if self.field is not None:
+            return views.as_text(views.field_of(message, self.field)) == self.text
+        return self.is_all or self.text.lower() in views.as_text(message.value).lower()
+
+
+def _rank(one: Message | DecodeError, name: str) -> tuple[int, Any]:
+    """Where a message belongs in a sorted page: numbers, then text, then what has no value."""
+    if isinstance(one, DecodeError):
+        return 3, one.offset
+    value = {"offset": one.offset, "time": one.offset, "key": one.key}.get(name)
+    if name not in ("offset", "time", "key"):
+        value = views.field_of(one, name)
+    if isinstance(value, (int, float)) and value == value:
+        return 0, value
+    return (2, one.offset) if value is None else (1, views.as_text(value))

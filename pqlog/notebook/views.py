@@ -1,0 +1,316 @@
+"""HTML views of logs, clients, histories, batches and messages. Each reads a bounded amount, however large the log is.
+
+Everything that comes from a file is escaped. Colours are those of the page around, so light and dark themes both work.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pqlog.errors import DecodeError, Error
+from pqlog.history import timeline
+from pqlog.message import Message, from_micros
+from pqlog.source import Source, Stretch
+from pqlog.store.api import Span
+
+if TYPE_CHECKING:
+    from pqlog.batches import Batch
+    from pqlog.clients import Client, Clients
+    from pqlog.history import History
+    from pqlog.log import Log, Topic
+
+LOOK = 20_000
+"""How many offsets are looked through for messages to show."""
+SHOWN = 5
+SHORT = 80
+LONG = 10_000
+"""How many characters of a value are shown: in a table, and once it is clicked on."""
+BINS = 48
+
+_STYLE = """<style>
+.pqlog { font-size: 13px; line-height: 1.45; max-width: 100%; overflow-x: auto; }
+.pqlog table { border-collapse: collapse; margin: 4px 0 8px; font-size: 12px; }
+.pqlog table th, .pqlog table td { padding: 2px 10px 2px 0; text-align: left !important; vertical-align: top;
+  border: 0; white-space: normal; max-width: 520px; overflow-wrap: break-word; }
+.pqlog table tr, .pqlog table tr:hover { background: none !important; }
+.pqlog th { font-weight: 600; opacity: .65; white-space: nowrap; }
+.pqlog table td.n, .pqlog table th.n { text-align: right !important; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
+.pqlog tbody tr { border-top: 1px solid rgba(128,128,128,.22); }
+.pqlog .head { font-weight: 600; } .pqlog .dim { opacity: .65; }
+.pqlog .bar { display: inline-block; width: 90px; height: 8px; background: rgba(128,128,128,.25); border-radius: 2px; }
+.pqlog .bar i { display: block; height: 8px; background: #3b82c4; border-radius: 2px; }
+.pqlog svg rect { fill: #3b82c4; } .pqlog svg rect.off { fill: rgba(128,128,128,.35); }
+.pqlog summary { cursor: pointer; list-style: none; } .pqlog summary::after { content: " …"; color: #3b82c4; }
+.pqlog details[open] summary { opacity: .5; }
+.pqlog pre { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; background: none; }
+.pqlog .wrong { color: #c0392b; }
+.pqlog-explorer .widget-html, .pqlog-explorer .widget-html-content { min-width: 0; max-width: 100%; }
+</style>"""
+
+
+def page(*parts: str) -> str:
+    """A view made of parts."""
+    return f'{_STYLE}<div class="pqlog">{"".join(parts)}</div>'
+
+
+def esc(text: object) -> str:
+    """Text as HTML; control characters are shown as their names."""
+    return html.escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text)))
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if value < 1000:
+            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} GB"
+
+
+def moment(when: datetime) -> str:
+    """A time for people, to the second."""
+    return f"{when:%Y-%m-%d %H:%M:%S}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset()) -> str:
+    """A table of cells that are HTML already."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}{' class=n' if i in numbers else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f"<table><thead><tr>{line(head, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def as_text(value: object) -> str:
+    """A payload as text: JSON where it has that form."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return repr(value)
+    try:
+        return msgspec.json.encode(value).decode()
+    except Exception:  # a codec of the user's may give anything
+        return repr(value)
+
+
+def value_cell(value: object, short: int = SHORT) -> str:
+    """A payload in a table: shortened, the whole on a click."""
+    if value is None:
+        return ""
+    text = as_text(value)
+    if len(text) <= short and "\n" not in text:
+        return esc(text)
+    rest = "" if len(text) <= LONG else f"\n({len(text) - LONG:,} more characters)"
+    first = text[:short].replace("\n", " ")
+    return f"<details><summary>{esc(first)}</summary><pre>{esc(text[:LONG])}{rest}</pre></details>"
+
+
+def lag_bar(client: Client, messages: int) -> str:
+    """How much of a topic a client has acknowledged."""
+    done = 100.0 if not messages else 100.0 * max(0, messages - client.lag) / messages
+    return f'<span class="bar" title="{done:.1f} %"><i style="width:{done:.1f}%"></i></span>'
+
+
+def histogram(counts: Sequence[int], chosen: tuple[int, int] | None = None, width: int = 240, height: int = 28) -> str:
+    """Messages over time, as inline SVG; bars outside of `chosen` are pale."""
+    if not any(counts):
+        return ""
+    step, top = width / len(counts), max(counts)
+    bars = []
+    for index, count in enumerate(counts):
+        tall = 0 if not count else max(1.5, height * count / top)
+        pale = chosen is not None and not chosen[0] <= index < chosen[1]
+        bars.append(
+            f'<rect{" class=off" if pale else ""} x="{index * step:.1f}" y="{height - tall:.1f}" '
+            f'width="{max(0.5, step - 1):.1f}" height="{tall:.1f}"><title>{count:,}</title></rect>'
+        )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'style="max-width:100%">{"".join(bars)}</svg>'
+    )
+
+
+def messages_table(messages: Iterable[Message | DecodeError], short: int = SHORT) -> str:
+    """Messages, with the fields of their payloads as columns."""
+    found = list(messages)
+    fields = columns_of(found)
+    has_key = any(isinstance(m, Message) and m.key is not None for m in found)
+    head = ["offset", "time", *(["key"] if has_key else []), *(esc(name) for name in fields)]
+    rows = [_cells(message, fields, has_key, short) for message in found]
+    return table(head, rows, frozenset({0}))
+
+
+def columns_of(messages: Iterable[Message | DecodeError]) -> list[str]:
+    """The fields of payloads that are objects, and "value" for others."""
+    fields: dict[str, None] = {}
+    for message in messages:
+        if isinstance(message, Message):
+            value = message.value
+            fields |= dict.fromkeys(map(str, value) if isinstance(value, Mapping) else ["value"])
+    return list(fields)[:40]
+
+
+def field_of(message: Message, name: str) -> Any:
+    """The value of one of those fields."""
+    value = message.value
+    if isinstance(value, Mapping):
+        return value.get(name)
+    return value if name == "value" else None
+
+
+def _cells(message: Message | DecodeError, fields: Sequence[str], has_key: bool, short: int) -> list[str]:
+    if isinstance(message, DecodeError):
+        return [f"{message.offset:,}", f'<span class="wrong">{esc(message.reason)}</span>']
+    cells = [f"{message.offset:,}", moment(message.time)]
+    if has_key:
+        cells.append(value_cell(message.key, short))
+    return cells + [value_cell(field_of(message, name), short) for name in fields]
+
+
+def read_some(source: Source, span: Span, count: int, key: str | None = None) -> list[Message | DecodeError]:
+    """The first messages of a span; where one cannot be decoded, the error in its place, and on behind it."""
+    found: list[Message | DecodeError] = []
+    span = Span(span.first, min(span.stop, span.first + LOOK))
+    while len(span) and len(found) < count:
+        rows = source.rows(Span(span.first, min(span.stop, span.first + 500)), key)
+        try:
+            found += itertools.islice(source.messages(rows, key), count - len(found))
+            span = Span(span.first + 500, span.stop)
+        except DecodeError as error:
+            found.append(error)
+            span = Span(getattr(error, "last", error.offset) + 1, span.stop)
+    return found
+
+
+def _span_line(source: Source, span: Span) -> str:
+    if not len(span):
+        return '<span class="dim">no messages</span>'
+    times, counts = timeline(source, span, BINS)
+    first, last = from_micros(times[0]), from_micros(times[-1])
+    return (
+        f'{len(span):,} messages <span class="dim">offsets {span.first:,} to {span.stop - 1:,}, '
+        f"{moment(first)} to {moment(last)} UTC</span><br>{histogram(counts)}"
+    )
+
+
+def log_view(log: Log) -> str:
+    """A log: its file, topics, and the clients of each."""
+    engine = log._engine
+    parts = [
+        f'<span class="head">{esc(log.path)}</span> <span class="dim">{size(engine.size_bytes())}, '
+        f"{len(engine.topics())} topics</span>"
+    ]
+    rows, clients = [], []
+    for info in engine.topics()[:50]:
+        topic = Source(engine, info, None)
+        span = engine.span(info)
+        times, counts = timeline(topic, span, BINS) if len(span) else ([], [])
+        until = moment(from_micros(times[-1])) if times else ""
+        rows.append([esc(info.name), esc(info.codec), f"{len(span):,}", until, histogram(counts, width=160, height=18)])
+        clients += [(info.name, len(span), client) for client in engine.clients(info)]
+    parts.append(table(["topic", "codec", "messages", "last put (UTC)", "over time"], rows, frozenset({2})))
+    if clients:
+        from pqlog.clients import of_info
+
+        parts.append(
+            table(
+                ["client", "topic", "position", "lag", "", "last seen (UTC)"],
+                [
+                    [esc(repr(c.client)), esc(name), f"{c.position:,}", f"{c.lag:,}", lag_bar(of_info(c), count),
+                     moment(from_micros(c.seen))]
+                    for name, count, c in clients[:50]
+                ],
+                frozenset({2, 3}),
+            )
+        )  # fmt: skip
+    return page(*parts)
+
+
+def topic_view(topic: Topic) -> str:
+    """A topic: its span, its latest messages, its clients."""
+    source = topic._source
+    span = source.engine.span(source.topic)
+    recent = Span(max(span.first, span.stop - SHOWN), span.stop)
+    return page(
+        f'<span class="head">{esc(topic.name)}</span> <span class="dim">codec {esc(topic.codec)}</span><br>',
+        _span_line(source, span),
+        messages_table(read_some(source, recent, SHOWN)) if len(span) else "",
+        clients_table(topic.clients()) if len(topic.clients()) else "",
+    )
+
+
+def clients_table(clients: Clients) -> str:
+    """Clients, with bars of what they have acknowledged."""
+    return table(
+        ["client", "position", "lag", "", "batches", "open", "attempt", "last seen (UTC)"],
+        [
+            [
+                esc(repr(c.client)),
+                f"{c.position:,}",
+                f"{c.lag:,}",
+                lag_bar(c, clients.messages),
+                f"{c.batches:,}",
+                f"{c.open}",
+                f"{c.attempt or ''}",
+                moment(c.seen),
+            ]
+            for c in clients
+        ],
+        frozenset({1, 2, 4, 5, 6}),
+    )
+
+
+def clients_view(clients: Clients) -> str:
+    """The clients of a topic."""
+    return page(clients_table(clients) if len(clients) else '<span class="dim">no client has read this topic</span>')
+
+
+def history_view(history: History) -> str:
+    """A history: its bounds, and its first messages."""
+    stretch = history._stretch()
+    return page(esc(repr(history)[1:-1]), "<br>", _stretch(stretch))
+
+
+def batch_view(batch: Batch) -> str:
+    """A batch: its boundaries, and its first messages."""
+    return page(esc(repr(batch)[1:-1]), "<br>", _stretch(batch._stretch()))
+
+
+def _stretch(stretch: Stretch) -> str:
+    source, span, key, latest = stretch
+    if latest is not None:
+        return '<span class="dim">not looked for yet: take it as a frame</span>'
+    found = read_some(source, span, 2 * SHOWN, key)
+    line = _span_line(source, span) if key is None else ""
+    none = "" if found else f'<span class="dim">none among the first {min(len(span), LOOK):,} offsets</span>'
+    return line + (messages_table(found) if found else none if len(span) else "")
+
+
+def message_view(message: Message) -> str:
+    """A message, whole."""
+    text = as_text(message.value)
+    if isinstance(message.value, (Mapping, list)):
+        text = msgspec.json.format(text, indent=2) if text[:1] in "{[" else text
+    facts = [("offset", f"{message.offset:,}"), ("time", esc(message.time.isoformat()))]
+    facts += [("key", esc(message.key))] if message.key is not None else []
+    facts += [(esc(name), esc(text)) for name, text in message.headers.items()]
+    rest = "" if len(text) <= LONG else f"\n({len(text) - LONG:,} more characters)"
+    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts)
+    return page(f"<table><tbody>{rows}</tbody></table><pre>{esc(text[:LONG])}{rest}</pre>")
+
+
+def or_reason(view: Any, of: Any) -> str:
+    """A view, or why there is none: of a log that was closed, say."""
+    try:
+        return str(view(of))
+    except Error as error:
+        return page(f'<span class="wrong">{esc(error)}</span>')
