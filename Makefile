@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench crash clean
+.PHONY: help test lint demo bench bench-full pictures crash clean
 
 help:  ## Print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,12 +25,18 @@ lint: $(VENV)/ready  ## Lint, format check and strict types
 demo: $(VENV)/ready  ## Real flights through a log, a process killed half-way, a picture
 	$(BIN)/python -m pqlog.demo
 
-bench: $(VENV)/ready  ## Measure what each sync costs on this disk
-	$(BIN)/python -m benchmarks --rounds 3
+bench: $(VENV)/ready  ## Measure the workloads that have a goal, beside this disk's own speed (5 minutes)
+	$(BIN)/python -m benchmarks goals --rounds 3
+
+bench-full: $(VENV)/ready  ## Measure everything: syncs, latency, peers, routes to pandas, stages (half an hour)
+	$(BIN)/python -m benchmarks all --rounds 3 --large --results benchmarks/results
+
+pictures: $(VENV)/ready  ## Draw the pictures of docs/ from the stored results
+	$(BIN)/python -m benchmarks draw
 
 SECONDS ?= 600
 crash: $(VENV)/ready  ## Search at random for a power cut that breaks a promise, for SECONDS=600
 	$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench-*

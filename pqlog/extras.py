@@ -49,7 +49,7 @@ def package(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, what: str, show: bool) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int | None, what: str, show: bool) -> Iterator[Callable[[int], object]]:
     """What to call with each number of messages that are done: moves a bar in a terminal or a notebook, if `show`."""
     if not show:
         yield lambda messages: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -122,6 +122,7 @@ class Topic(Readable):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         cursor: tuple[str, Any] | None = None,
+        progress: bool = False,
     ) -> range:
         """Append many messages in one transaction: all or nothing.
 
@@ -138,6 +139,8 @@ class Topic(Readable):
         cursor : tuple of str and object, optional
             A name, and how far its source has been read: any JSON value. It commits with the messages, also if there
             are none; `Log.cursor` reads it back. Where `id` was used before, it stays as it is.
+        progress : bool
+            Show a bar while the values are encoded; they are put when it has come to its end.
 
         Returns
         -------
@@ -166,8 +169,10 @@ class Topic(Readable):
             found = self._engine.find_id(self._info, id or "")
             if found is not None:
                 return range(found.first, found.stop)
+        total = len(values) if isinstance(values, Sized) else None
         try:
-            spool = producer.chunks(codec, values, key, headers)
+            with extras.progress_bar(total, "put", progress) as report:
+                spool = producer.chunks(codec, values, key, headers, report)
         except EncodeError as error:
             raise self._placed(error) from error.__cause__
         try:

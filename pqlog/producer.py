@@ -78,8 +78,14 @@ def is_frame(values: Any) -> bool:
     return hasattr(values, "__arrow_c_stream__") or hasattr(values, "__dataframe__")
 
 
-def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str] | None) -> Spool:
-    """Everything that one call puts, encoded.
+def chunks(
+    codec: Codec,
+    values: Any,
+    key: str | None,
+    headers: Mapping[str, str] | None,
+    report: Callable[[int], object] = lambda messages: None,
+) -> Spool:
+    """Everything that one call puts, encoded; `report` is told of each number of messages that are.
 
     The caller's iterable is run to its end here, outside of any lock or transaction: it may be slow, it may raise, it
     may put or get through the same log.
@@ -91,6 +97,7 @@ def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str
         if is_frame(values):
             for segment in extras.load("frames").segments_of(values, key, text):
                 spool.add(segment)
+                report(segment.rows)
             return spool
         if isinstance(values, Mapping) or not isinstance(values, Iterable):
             raise ArgumentError(
@@ -99,6 +106,7 @@ def chunks(codec: Codec, values: Any, key: str | None, headers: Mapping[str, str
         rest = iter(values)
         while chunk := list(itertools.islice(rest, CHUNK)):
             spool.add(_encode_chunk(codec, chunk, key, text, spool.messages))
+            report(len(chunk))
     except BaseException:
         spool.close()
         raise

@@ -313,7 +313,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @_guarded
     def _show_code(self, *_: object) -> None:
-        self._code.value = views.page(f"<pre>{views.esc(self.code)}</pre>")
+        self._code.value = self._code_view()
+
+    def _code_view(self) -> str:
+        return views.page(f"<pre>{views.esc(self.code)}</pre>")
 
     # showing
 
@@ -330,8 +333,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._summary.value = views.page(f'{head} <span class="dim">{size}, {len(kept):,} messages</span>')
         self._plot.value = views.page(views.histogram(self._counts, (low, high), width=860, height=64))
         if self._times:
-            since, until = from_micros(self._times[low]), from_micros(self._times[high])
-            text = f"{views.moment(since)} to {views.moment(until)} UTC, {len(self._span):,} messages"
+            since, until = (views.instant(from_micros(self._times[index])) for index in (low, high))
+            text = f"{since} to {until} UTC, {len(self._span):,} messages"
             self._range_label.value = views.page(f'<span class="dim">{text}</span>')
         else:
             self._range_label.value = ""
@@ -355,6 +358,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         none = "No messages yet." if not len(span) else "No message matches."
         self._table.value = views.page(views.messages_table(shown, short=60) if shown else f'<p class="dim">{none}</p>')
         self._where.value = self._position(span)
+        if self._code.value:  # it is in view: let it be that of this selection
+            self._code.value = self._code_view()
         self._search_on.disabled = self._matches is None or self._searched_to >= span.stop
 
     def _position(self, span: Span) -> str:

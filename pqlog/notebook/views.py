@@ -80,6 +80,11 @@ def moment(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S}"
 
 
+def instant(when: datetime) -> str:
+    """A time for people, to the millisecond."""
+    return when.isoformat(" ", "milliseconds").removesuffix("+00:00")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset()) -> str:
     """A table of cells that are HTML already."""
 
@@ -170,7 +175,7 @@ def field_of(message: Message, name: str) -> Any:
 def _cells(message: Message | DecodeError, fields: Sequence[str], has_key: bool, short: int) -> list[str]:
     if isinstance(message, DecodeError):
         return [f"{message.offset:,}", f'<span class="wrong">{esc(message.reason)}</span>']
-    cells = [f"{message.offset:,}", moment(message.time)]
+    cells = [f"{message.offset:,}", instant(message.time)]
     if has_key:
         cells.append(value_cell(message.key, short))
     return cells + [value_cell(field_of(message, name), short) for name in fields]
@@ -198,7 +203,7 @@ def _span_line(source: Source, span: Span) -> str:
     first, last = from_micros(times[0]), from_micros(times[-1])
     return (
         f'{len(span):,} messages <span class="dim">offsets {span.first:,} to {span.stop - 1:,}, '
-        f"{moment(first)} to {moment(last)} UTC</span><br>{histogram(counts)}"
+        f"{instant(first)} to {instant(last)} UTC</span><br>{histogram(counts)}"
     )
 
 

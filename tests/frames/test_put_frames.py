@@ -281,3 +281,12 @@ def test_a_key_column_that_is_not_text_is_given_as_text(log):
     assert log.to_pandas()["_key"].tolist() == ["7", "8"]
     assert [message.value for message in log.history(key="8")] == [{"n": 8}]
     assert log.history(key="8").to_pandas()["n"].tolist() == [8]
+
+
+def test_a_bar_shows_how_far_a_put_has_come(log, capsys):
+    log.put_many(pd.DataFrame({"n": range(200_000)}), progress=True)
+    said = capsys.readouterr().err
+    assert "put: 100%" in said
+    assert "200k/200k" in said
+    log.put_many(iter(range(25_000)), progress=True)
+    assert "25.0k messages" in capsys.readouterr().err

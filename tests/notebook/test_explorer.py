@@ -69,6 +69,18 @@ def test_a_search_its_frame_and_its_code_agree(log, query, found):
     assert len(explorer.frame) == 500
 
 
+def test_code_that_is_in_view_follows_the_selection(log):
+    explorer = log.explore()
+    assert explorer._code.value == ""
+    explorer.search("n = 1")
+    explorer._code_button.click()
+    assert "&#x27;n&#x27;" in explorer._code.value
+    explorer.search("n = 234")
+    assert "234" in explorer._code.value
+    explorer._clear.click()
+    assert "234" not in explorer._code.value
+
+
 def test_a_stretch_of_time_its_frame_and_its_code_agree(log):
     explorer = log.explore()
     explorer._range.value = (0, BINS // 2)

@@ -14,12 +14,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import pqlog
+from pqlog.store.sqlite import merger
 from tests.simulation.disk import Disk, write
 
 CUTS = int(os.environ.get("PQLOG_CUTS", "2"))
@@ -72,6 +74,8 @@ class Story(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
+        self.merging = mock.patch.object(merger, "PAGES", 30)  # so that short stories merge too, in their thread
+        self.merging.start()
         self.opened = 0
         self.count = 0
         self.state = State()
@@ -100,6 +104,7 @@ class Story(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.close()
+        self.merging.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def step(self) -> None:

@@ -103,11 +103,11 @@ class SqliteEngine:
         self._readers = 1 if self._in_memory else READERS
         self._pool = connections.Pool(self._reader, self._readers, path)
         guard = self._pool.places if self._in_memory else None  # a database in memory has one connection for all
-        self._writer = Writer(self._db, guard, path, self._before, self._watch.notify, self._failed)
-        self.write = self._writer.submit if mode == "w" else self._refuse
-        self._renewal = Renewal(self._renew)
         merges = mode == "w" and not self._in_memory
         self._merger = Merger(self._db, self._reader) if merges else None
+        self._writer = Writer(self._db, guard, path, self._before, self._after, self._failed)
+        self.write = self._writer.submit if mode == "w" else self._refuse
+        self._renewal = Renewal(self._renew)
         _open_engines.add(self)
 
     # opening and closing
@@ -263,6 +263,12 @@ class SqliteEngine:
         if self._unsettled:
             connections.settle(self._db, self.path, self._timeout_s)
             self._unsettled = False
+
+    def _after(self) -> None:
+        """After each commit, before its callers wake."""
+        self._watch.notify()
+        if self._merger is not None:
+            self._merger.committed()
 
     def _failed(self, error: Exception) -> None:
         """After a failed transaction."""

@@ -18,6 +18,8 @@ from pqlog.store.sqlite import connections
 
 PAGES = 800
 """Before the 1,000 to which the log is extended at opening: growing on would cost each put 80 µs."""
+LOOK_EVERY = 16
+"""Commits between two looks at the log's size; a look takes 3 µs."""
 TOO_MANY = 4_000
 """From here on a commit merges by itself: the thread does not get there."""
 
@@ -34,27 +36,36 @@ class Merger:
     """
 
     def __init__(self, db: apsw.Connection, make: Callable[[], apsw.Connection]) -> None:
-        self._make = make
+        self._db, self._make = db, make
         self._own: apsw.Connection | None = None
         self._thread: threading.Thread | None = None
         self._is_merging = self._is_merged = False
-        db.set_wal_hook(self._committed)
+        self._commits = 0
+        db.wal_autocheckpoint(TOO_MANY)
 
-    def _committed(self, db: apsw.Connection, name: str, pages: int) -> int:
-        """Called by SQLite after each commit, with the size of the log."""
-        if pages < PAGES:
-            return apsw.SQLITE_OK
-        if self._is_merged or pages >= TOO_MANY:
+    def committed(self) -> None:
+        """To be called after each commit, by whoever leads."""
+        self._commits += 1
+        if self._commits >= LOOK_EVERY or self._is_merged:
+            self._commits = 0
+            self._look()
+
+    def _look(self) -> None:
+        if self._is_merged:
             self._is_merged = False
-            _merge(db)
-        elif not self._is_merging:
+            _merge(self._db)
+        elif not self._is_merging and self._pages() >= PAGES:
             self._is_merging = True
             try:
                 self._thread = threading.Thread(target=self._work, name="pqlog-merge", daemon=True)
                 self._thread.start()
             except RuntimeError:  # the interpreter is shutting down
                 self._is_merging = False
-        return apsw.SQLITE_OK
+
+    def _pages(self) -> int:
+        with contextlib.suppress(apsw.Error):  # the commit has succeeded, whatever is found here
+            return self._db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0]
+        return 0
 
     def _work(self) -> None:
         try:
