@@ -89,7 +89,7 @@ class SqliteEngine:
         self._tables: dict[int, Table] = {}
         self._watch = Watch(self.path, None if self._in_memory else self.path + "-wal")
         self._flags = apsw.SQLITE_OPEN_READWRITE if mode == "w" else apsw.SQLITE_OPEN_READONLY
-        self._uri = path
+        self._uri = self.path
         connections.check_sqlite()
         hazards.check_process(self.path)
         try:
