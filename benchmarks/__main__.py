@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("part", choices=["goals", *PARTS, "all", "draw"], nargs="?", default="goals")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians count (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much work, 1 is what the figures need")
-    parser.add_argument("--only", default="", help="of the goals, those whose name contains this")
+    parser.add_argument("--only", default="", help="of goals and peers, the workloads whose name contains this")
     parser.add_argument("--large", action="store_true", help="of the routes, also 10,000,000 messages")
     parser.add_argument("--folder", type=Path, help="the disk to measure (default: this folder's)")
     parser.add_argument(
@@ -51,7 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
                 rows = [result.as_dict() for result in results]
                 shown = harness.table(results)
             else:
-                more = {"largest": 10_000_000} if part == "routes" and options.large else {}
+                more: dict[str, object] = {}
+                if part == "routes" and options.large:
+                    more["largest"] = 10_000_000
+                if part == "peers":
+                    more["only"] = options.only
                 rows = list(_told(PARTS[part](Path(folder), options.rounds, options.scale, **more), part))
                 shown = _table(rows)
         print(" ".join(f"{name}: {value};" for name, value in machine.items()))

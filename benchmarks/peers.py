@@ -476,6 +476,14 @@ def size(peer: Peer, count: int) -> float:
     return peer.size_bytes() / count
 
 
+def behind(peer: Peer, count: int) -> float:
+    """One after the other, behind so many that are there already; who has no put_many is spared that."""
+    values = [event(n) for n in range(min(count, 10_000))]
+    for _ in range(max(1, count // len(values))):
+        peer.put_many(values)
+    return put(peer, min(count, 2_000))
+
+
 def latency(peer: Peer, count: int) -> tuple[float, float]:
     """From before a put in this process until another has the message: p50 and p99 in ms."""
     if type(peer).wait is Peer.wait:
@@ -514,16 +522,20 @@ WORKLOADS: tuple[tuple[str, Callable[[Peer, int], Any], int], ...] = (
     ("batches", batches, 20_000),
     ("bytes a message", size, 20_000),
     ("latency between processes", latency, 400),
+    ("put behind 1,000,000", behind, 1_000_000),
 )
+ONCE = (size, behind)
 
 
-def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
+def run(folder: Path, rounds: int, scale: float, only: str = "") -> Iterator[dict[str, object]]:
     """A row for each workload and peer; all peers in each round."""
     kinds = available()
     for name, work, count in WORKLOADS:
+        if only not in name:
+            continue
         found: dict[type[Peer], list[Any]] = {kind: [] for kind in kinds}
         limits = []
-        for _ in range(1 if work is size else rounds):
+        for _ in range(1 if work in ONCE else rounds):
             limits.append(sync_rate(folder, max(20, int(1000 * scale))))
             for kind in kinds:
                 with _fresh(kind, folder) as peer, contextlib.suppress(NotImplementedError):

@@ -66,7 +66,7 @@ def _fsync(rows: list[dict[str, Any]]) -> plt.Figure:
 
 def _peers(rows: list[dict[str, Any]]) -> plt.Figure:
     """Each workload, fastest first."""
-    works = [name for name in dict.fromkeys(row["workload"] for row in rows) if name != "bytes a message"]
+    works = [name for name in dict.fromkeys(row["workload"] for row in rows) if name != "bytes a message"][:6]
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.5))
     for axis, work in zip(axes.flat, works, strict=False):
         chosen = [row for row in rows if row["workload"] == work]

@@ -96,7 +96,7 @@ def test_closing_wakes_who_waits(log):
     ]
     for thread in waiting:
         thread.start()
-    while log._engine._watch._waiters < 2:
+    while len(log._engine._watch._bells) < 2:
         time.sleep(0.001)
     log.close()
     for thread in waiting:

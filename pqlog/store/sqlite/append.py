@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import apsw
 
 from pqlog.store.api import Chunk, Segment, Singles, Span
-from pqlog.store.sqlite import checksums
+from pqlog.store.sqlite import checksums, claims
 from pqlog.store.sqlite.checksums import extend
-from pqlog.store.sqlite.claims import now_micros
 from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.writer import Job, Transaction
 
@@ -32,7 +31,7 @@ class Put(Job[int]):
     def run(self, transaction: Transaction) -> int:
         table = self.kin
         offset, earliest, crc = transaction.tail(table)
-        now, crc = max(earliest, now_micros()), extend(crc, self.value)
+        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
         transaction.db.execute(table.put, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
         transaction.set_tail(table, Tail(offset + 1, now, crc))
         return offset
@@ -40,7 +39,7 @@ class Put(Job[int]):
     def alone(self, db: apsw.Connection) -> int | None:
         table = self.kin
         offset, earliest, crc = table.tail or table.read_tail(db)
-        now, crc = max(earliest, now_micros()), extend(crc, self.value)
+        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
         try:
             db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
         except _NOT_THERE:
@@ -52,7 +51,7 @@ class Put(Job[int]):
     def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
         table = self.kin
         first, earliest, crc = table.tail or table.read_tail(db)
-        now = max(earliest, now_micros())
+        now = max(earliest, claims.now_micros())
         stop = first
         bindings: list[object] = []
         for job in jobs:
@@ -71,7 +70,7 @@ class Put(Job[int]):
 def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
     """Put chunks at a topic's end, at one time, inside a transaction."""
     first, earliest, crc = transaction.tail(table)
-    now, tail = max(earliest, now_micros()), Tail(first, earliest, crc)
+    now, tail = max(earliest, claims.now_micros()), Tail(first, earliest, crc)
     for chunk in chunks:
         tail = insert(transaction.db, table, tail, now, chunk)
     transaction.set_tail(table, tail)

@@ -140,9 +140,10 @@ class SqliteEngine:
             )
         hazards.check_names(self.path)
         flags = self._flags | apsw.SQLITE_OPEN_CREATE
+        crashed = os.path.exists(self.path + "-wal") and os.stat(self.path + "-wal").st_size > 0
         db = connections.connect(self.path, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
         try:
-            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # leave what may be refused as it is
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(crashed))  # leave what may be refused as it is
             ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
             hazards.check_wal(db, self.path)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
