@@ -56,16 +56,23 @@ def main(arguments: list[str] | None = None) -> int:
                     more["largest"] = 10_000_000
                 if part == "peers":
                     more["only"] = options.only
-                rows = list(_told(PARTS[part](Path(folder), options.rounds, options.scale, **more), part))
+                rows = []
+                for row in _told(PARTS[part](Path(folder), options.rounds, options.scale, **more), part):
+                    rows.append(row)
+                    _save(part, machine, options, rows)  # a run that is broken off leaves what it has measured
                 shown = _table(rows)
         print(" ".join(f"{name}: {value};" for name, value in machine.items()))
         print(shown)
-        if options.results:
-            options.results.mkdir(parents=True, exist_ok=True)
-            date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            found = {"machine": machine, "date": date, "rounds": options.rounds, "scale": options.scale, "rows": rows}
-            (options.results / f"{part}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        _save(part, machine, options, rows)
     return 0 if good else 1
+
+
+def _save(part: str, machine: dict[str, object], options: argparse.Namespace, rows: list[dict[str, object]]) -> None:
+    if options.results:
+        options.results.mkdir(parents=True, exist_ok=True)
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        found = {"machine": machine, "date": date, "rounds": options.rounds, "scale": options.scale, "rows": rows}
+        (options.results / f"{part}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def _told(rows: Iterable[dict[str, object]], part: str) -> Iterator[dict[str, object]]:

@@ -111,8 +111,8 @@ def _file(folder: Path, route: str, shape: str, rows: int) -> Path:
 
 def run(folder: Path, rounds: int, scale: float, largest: int = 1_000_000) -> Iterator[dict[str, object]]:
     """A row for each shape, number of rows and route; all routes in each round."""
-    for shape, make in SHAPES.items():
-        for full in (100_000, 1_000_000, 10_000_000):
+    for full in (100_000, 1_000_000, 10_000_000):
+        for shape, make in SHAPES.items():
             if full > largest or (full > 1_000_000 and shape == "wide"):
                 continue
             rows = max(200, int(full * scale))

@@ -734,8 +734,8 @@ class Topic(Readable):
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"city": "Brno", "amount": 12.5}, {"city": "Praha", "amount": 3.0}])
         range(1, 3)
-        >>> log.explore().frame["amount"].sum()
-        15.5
+        >>> log.explore().frame["amount"].tolist()
+        [12.5, 3.0]
         """
         return extras.load("notebook.explorer").Explorer(self)  # type: ignore[no-any-return]
 
