@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pandas as pd
@@ -68,14 +69,24 @@ def seen(log: pqlog.Log) -> State:
     return state
 
 
+class AtOnce:
+    """A thread that the system lets run to its end when it starts."""
+
+    def __init__(self, target, **_):
+        self.start = target
+
+    def join(self):
+        """It has ended."""
+
+
 class Story(RuleBasedStateMachine):
     """Told by hypothesis; see the module."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
-        self.merging = mock.patch.object(merger, "PAGES", 30)  # so that short stories merge too, in their thread
-        self.merging.start()
+        self.merging = mock.patch.multiple(merger, PAGES=30, threading=SimpleNamespace(Thread=AtOnce))
+        self.merging.start()  # so that short stories merge too, and each at the same event when it is told again
         self.opened = 0
         self.count = 0
         self.state = State()

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from hypothesis import Phase, settings
+from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
@@ -232,5 +233,6 @@ def chunks_in_commits_of_their_own():
     ids=lambda part: part.__name__,
 )
 def test_the_properties_catch(mutation, prove, tmp_path):
-    with mutation(), pytest.raises((AssertionError, pqlog.CorruptLogError)):
+    # FlakyFailure: it failed, and then not again, as what depends on the order of threads may
+    with mutation(), pytest.raises((AssertionError, pqlog.CorruptLogError, FlakyFailure)):
         prove(tmp_path)
