@@ -27,7 +27,6 @@ def draw(results: Path, folder: Path) -> None:
         if (results / f"{part}.json").exists():
             figure = make(_rows(results, part))
             figure.savefig(folder / f"{part}.svg", bbox_inches="tight", metadata={"Date": None})
-            figure.savefig(folder / f"{part}.png", bbox_inches="tight", dpi=110)
             plt.close(figure)
             print(folder / f"{part}.svg")
 

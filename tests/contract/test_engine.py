@@ -40,6 +40,33 @@ def fill(engine, topic):
     engine.append_one(topic, b"8", "k", None)
 
 
+def test_times_without_reading(engine, topic):
+    fill(engine, topic)
+    times = [row.time for row in engine.read(topic, Span(1, 9), 100, 1 << 20)]
+    assert [engine.time_at(topic, offset) for offset in (1, 3, 4, 7, 8)] == [times[i] for i in (0, 2, 3, 3, 4)]
+    assert engine.time_at(topic, 0) is None
+    assert engine.time_at(topic, 9) is None
+
+
+def test_verify_reads_everything_and_tells(engine, topic):
+    fill(engine, topic)
+    told = []
+    assert engine.verify(told.append) == []
+    assert sum(told) == 8
+
+
+def test_what_is_damaged_is_read_only_on_request(engine, topic):
+    fill(engine, topic)
+    if isinstance(engine, SqliteEngine):
+        engine._db.execute("UPDATE messages_1 SET value = '9' WHERE offset = 8")
+    assert [row.value for row in engine.read(topic, Span(4, 8), 100, 1 << 20)] == [b"segment"]
+    with pytest.raises(pqlog.DamagedError) as caught:
+        engine.read(topic, Span(8, 9), 100, 1 << 20)
+    assert (caught.value.offset, caught.value.last) == (8, 8)
+    assert [row.value for row in engine.read(topic, Span(8, 9), 100, 1 << 20, damaged=True)] == [b"9"]
+    assert len(engine.verify(lambda messages: None)) == 1
+
+
 def test_topics_are_made_once(engine):
     first = engine.topic("a", "json")
     assert engine.topic("a", "bytes") == first
