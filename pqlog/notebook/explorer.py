@@ -7,6 +7,7 @@ once, and shows its own errors: the page would not.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -329,7 +330,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self._times, self._counts = timeline(source, kept, BINS) if len(kept) else ([], [])
         low, high = self._range.value
         size = views.size(self._engine.size_bytes())
-        head = f'<span class="head">{views.esc(getattr(self._topic, "path", self._engine.path))}</span>'
+        path = views.esc(self._engine.path)
+        head = f'<span class="head" title="{path}">{views.esc(os.path.basename(self._engine.path))}</span>'
         self._summary.value = views.page(f'{head} <span class="dim">{size}, {len(kept):,} messages</span>')
         self._plot.value = views.page(views.histogram(self._counts, (low, high), width=860, height=64))
         if self._times:
