@@ -6,6 +6,7 @@ Run as a program, it forks one for each line that it reads, which is much faster
 import os
 import signal
 import sys
+import traceback
 
 import pqlog
 
@@ -53,6 +54,8 @@ def main():
         if pid == 0:
             try:
                 globals()[work](*arguments)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         print(pid, flush=True)

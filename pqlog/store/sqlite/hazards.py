@@ -6,6 +6,7 @@ import contextlib
 import os
 import struct
 import sys
+import time
 import warnings
 
 import apsw
@@ -93,19 +94,28 @@ def check_wal(db: apsw.Connection, path: str) -> None:
     synced before the next one is written, so behind that end there can lie one that was torn; if there are two, then
     the first was durable, and what broke is the disk, not the current.
     """
+    for _ in range(5):  # others may be cutting the log off just now: what is damaged stays so
+        lost, read = _lost_commits(db, path)
+        if lost < 2:
+            return
+        time.sleep(0.02)
+    raise CorruptLogError(
+        f"{path}-wal is damaged behind its frame {max(0, read)}: {lost} commits there cannot be read, and all but the "
+        f"last of them were durable. Nothing was changed. Restore a backup of both files, or copy what can be read "
+        f"with pqlog.salvage(path, to)"
+    )
+
+
+def _lost_commits(db: apsw.Connection, path: str) -> tuple[int, int]:
+    """How many commits lie in the write-ahead log behind the last frame that SQLite reads, and which frame that is."""
     page = int(row(db.execute("PRAGMA page_size"))[0])
     header, frames = _frames(path, page)
-    if not frames:
-        return
     read, _ = db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)
+    if not frames:
+        return 0, read
     salts = header[16:24] if _is_whole(header) else frames[0][1]
     lost = [number for number, (pages, salt) in enumerate(frames, 1) if number > read and pages and salt == salts]
-    if len(lost) > 1 and _frames(path, page)[0] == header:  # else others are at work, and it is read anew
-        raise CorruptLogError(
-            f"{path}-wal is damaged behind its frame {max(0, read)}: {len(lost)} commits there cannot be read, and all "
-            f"but the last of them were durable. Nothing was changed. Restore a backup of both files, or copy what can "
-            f"be read with pqlog.salvage(path, to)"
-        )
+    return (len(lost) if _frames(path, page)[0] == header else 0), read
 
 
 def _frames(path: str, page: int) -> tuple[bytes, list[tuple[int, bytes]]]:
