@@ -115,7 +115,9 @@ def _lost_commits(db: apsw.Connection, path: str) -> tuple[int, int]:
         return 0, read
     salts = header[16:24] if _is_whole(header) else frames[0][1]
     lost = [number for number, (pages, salt) in enumerate(frames, 1) if number > read and pages and salt == salts]
-    return (len(lost) if _frames(path, page)[0] == header else 0), read
+    if len(lost) > 1 and _frames(path, page)[0] != header:  # others are at work
+        return 0, read
+    return len(lost), read
 
 
 def _frames(path: str, page: int) -> tuple[bytes, list[tuple[int, bytes]]]:

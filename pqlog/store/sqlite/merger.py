@@ -92,7 +92,6 @@ class Merger:
 
 
 def _merge(db: apsw.Connection) -> None:
-    with contextlib.suppress(
-        apsw.Error
-    ):  # what fails stays in the write-ahead log, where it is safe, for the next time
+    # What fails stays in the write-ahead log, where it is safe, for the next time.
+    with contextlib.suppress(apsw.Error):
         db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
