@@ -33,11 +33,13 @@ from pqlog.errors import (
     UnknownClientError,
     UnknownTopicError,
     UnsafeStorageError,
+    UntrustedPicklesError,
 )
 from pqlog.extras import load_ipython_extension
 from pqlog.history import History
 from pqlog.log import Log, Topic, explore, open, read_log, salvage
 from pqlog.message import Message
+from pqlog.migration import Migration, migrate
 from pqlog.store.api import Moved, Salvage
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "LockTimeoutError",
     "Log",
     "Message",
+    "Migration",
     "MissingExtraError",
     "MovedError",
     "Moved",
@@ -82,8 +85,10 @@ __all__ = [
     "UnknownClientError",
     "UnknownTopicError",
     "UnsafeStorageError",
+    "UntrustedPicklesError",
     "explore",
     "load_ipython_extension",
+    "migrate",
     "open",
     "read_log",
     "salvage",

@@ -11,6 +11,7 @@
     ├── DecodeError                 a kept message cannot be decoded; carries its offset
     │   ├── PickleRefusedError      it is a pickle, and pickle was not asked for
     │   └── DamagedError            it is not what was put (also a CorruptLogError)
+    ├── UntrustedPicklesError       a file to migrate holds pickles, and was not called trusted
     ├── CodecMismatchError          the topic was made with another codec
     ├── UnknownTopicError           no topic of that name (a KeyError)
     ├── UnknownClientError          no client of that name (a KeyError)
@@ -103,6 +104,23 @@ class DecodeError(Error):
 
 class PickleRefusedError(DecodeError):
     """The message is a pickle, which can run any code, and pickle was not asked for."""
+
+
+class UntrustedPicklesError(Error):
+    """A file that is to be migrated holds pickles, which can run any code, and was not called trusted.
+
+    Attributes
+    ----------
+    messages, clients : int
+        How many pickled messages and how many clients it has.
+    """
+
+    def __init__(self, path: str, program: str, messages: int, clients: int) -> None:
+        super().__init__(
+            f"{path} is a file of {program} with {messages:,} pickled messages and {clients:,} clients. Unpickling can "
+            f"run any code: if you trust the file, pass trust_pickle=True (--trust-pickle)"
+        )
+        self.messages, self.clients = messages, clients
 
 
 class CodecMismatchError(Error):

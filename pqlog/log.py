@@ -835,6 +835,34 @@ class Log(Topic):
         """
         self._engine.backup(os.fspath(path))
 
+    def compact(self) -> int:
+        """Write the file anew, without what unused and half-empty pages take; puts wait meanwhile.
+
+        `trim` gives back whole pages by itself; this gives back the rest. It needs free space for two copies of what is
+        kept. A crash in between leaves the file as it was.
+
+        Returns
+        -------
+        int
+            How many bytes shorter the file is.
+
+        Raises
+        ------
+        DiskFullError
+            There is no space for the copies; nothing was changed.
+
+        Examples
+        --------
+        >>> import pqlog, pathlib, tempfile
+        >>> with pqlog.open(pathlib.Path(tempfile.mkdtemp(), "events.db")) as log:
+        ...     for _ in range(3):
+        ...         _ = log.put_many("x" * 1000 for _ in range(1000))
+        ...         _ = log.trim(before=-1)
+        ...     log.compact() >= 0, len(log)
+        (True, 1)
+        """
+        return self._engine.compact()
+
     def verify(self, progress: bool = False) -> list[str]:
         """Read the whole file and say what is wrong with it: SQLite's structures, clients, each message's checksum.
 

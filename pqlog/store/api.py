@@ -372,6 +372,10 @@ class Engine(Protocol):
         """Drop what lies before an offset, all or nothing; how many messages that were."""
         ...
 
+    def compact(self) -> int:
+        """Give back what disk space can be had without dropping a message; how many bytes that were."""
+        ...
+
     def backup(self, path: str) -> None:
         """Write a copy, with an uuid of its own, to a path where nothing is."""
 

@@ -281,6 +281,18 @@ def test_seek_gives_up_claims(engine, topic):
     assert following.epoch != held.epoch
 
 
+def test_compact_gives_space_back_and_keeps_everything(engine, topic):
+    for _ in range(3):
+        engine.append(topic, [singles(*[b"x" * 1_000] * 1_000)])
+    engine.join(topic, "c")
+    kept = engine.read(topic, Span(1, 3_001), 3_000, 1 << 24)
+    assert engine.compact() >= 0
+    assert engine.read(topic, Span(1, 3_001), 3_000, 1 << 24) == kept
+    assert engine.span(topic) == Span(1, 3_001)
+    assert engine.client(topic, "c").unread == Span(1, 3_001)
+    assert engine.append_one(topic, b"1", None, None) == 3_001
+
+
 def test_trim_keeps_what_is_asked_for_also_inside_a_segment(engine, topic):
     fill(engine, topic)
     engine.append(topic, [singles(b"9")], "x")

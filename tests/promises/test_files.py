@@ -105,7 +105,13 @@ def test_mode_r_reads_and_writes_nothing(path):
     with pqlog.open(path, mode="r") as log:
         assert [message.value for message in log] == ["a", "b", "c"]
         assert log.position("c") == 3
-        for write in (lambda: log.put(1), lambda: log.seek("c", to=1), lambda: log.trim(2), lambda: list(log.get("d"))):
+        for write in (
+            lambda: log.put(1),
+            lambda: log.seek("c", to=1),
+            lambda: log.trim(2),
+            log.compact,
+            lambda: list(log.get("d")),
+        ):
             with pytest.raises(pqlog.ReadOnlyError, match='mode="r"'):
                 write()
         with pytest.raises(pqlog.UnknownTopicError, match="no topic 'other'"):
@@ -187,6 +193,23 @@ def test_trim_shrinks_the_file_while_the_log_is_in_use(path, log):
     log.trim(before=log.last)
     assert path.stat().st_size < before / 20
     assert log.put("next") == 50_001
+
+
+def test_compact_shrinks_the_file_while_the_log_is_in_use(path, log):
+    other = log.topic("other")
+    for _ in range(300):  # pages of the two in turns, of which trim frees whole ones only
+        log.put_many("x" * 100 for _ in range(40))
+        other.put_many("y" * 1_000 for _ in range(9))
+    log.trim(before=log.last)
+    before = path.stat().st_size
+    reading = iter(other)
+    next(reading)
+    freed = log.compact()
+    assert freed >= 0
+    assert path.stat().st_size == before - freed
+    assert path.with_name("events.db-wal").stat().st_size < 6 << 20
+    assert sum(1 for _ in reading) == 2_699
+    assert (log.put("next"), log.verify()) == (12_001, [])
 
 
 def test_trim_keeps_what_a_client_has_not_acknowledged(log):

@@ -295,6 +295,11 @@ class Story(RuleBasedStateMachine):
         self.log._engine._checkpoint()
 
     @rule()
+    def compact(self):
+        self.log.compact()
+        self.step()
+
+    @rule()
     def reopen(self):
         self.close()
         self.step()

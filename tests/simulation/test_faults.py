@@ -28,6 +28,7 @@ def work(log, done):
         lambda: list(log.get("reader")),
         lambda: log.trim(before=5),
         log._engine._checkpoint,
+        log.compact,
     ]
     while len(done) < len(pieces):
         pieces[len(done)]()
@@ -158,6 +159,8 @@ def test_a_disk_that_is_really_full(tmp_path):
                     put = n + 1
             with pytest.raises(pqlog.DiskFullError):
                 log.put_many({"n": n, "text": "x" * 2000} for n in range(3000))
+            with pytest.raises(pqlog.DiskFullError):
+                log.compact()
             assert [message.value["n"] for message in log] == list(range(put))
             ballast.unlink()
             for n in range(put, put + 100):

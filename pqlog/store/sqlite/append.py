@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import apsw
 
 from pqlog.store.api import Chunk, Segment, Singles, Span
-from pqlog.store.sqlite import checksums, claims
+from pqlog.store.sqlite import checksums, claims, statements
 from pqlog.store.sqlite.checksums import extend
 from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.writer import Job, Transaction
@@ -75,6 +75,25 @@ def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> S
         tail = insert(transaction.db, table, tail, now, chunk)
     transaction.set_tail(table, tail)
     return Span(first, tail.stop)
+
+
+def append_at(transaction: Transaction, table: Table, chunks: Iterable[tuple[int, Chunk]]) -> Span:
+    """The same of chunks that bring their times; 0 is now."""
+    tail = transaction.tail(table)
+    first = tail.stop
+    for time, chunk in chunks:
+        now = max(tail.time, time or claims.now_micros())
+        tail = insert(transaction.db, table, Tail(tail.stop, now, tail.crc), now, chunk)
+    transaction.set_tail(table, tail)
+    return Span(first, tail.stop)
+
+
+def begin_at(transaction: Transaction, table: Table, first: int) -> None:
+    """Let a topic in which nothing was ever put begin at an offset, as if what lies before had been trimmed."""
+    if first > 1:
+        transaction.set_tail(table, Tail(first - 1, 0, 0))
+        append_at(transaction, table, [(1, Singles([b"null"]))])  # trim, too, leaves a row before the first
+        transaction.db.execute(statements.TRIM, (first, table.id, first))
 
 
 def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk) -> Tail:

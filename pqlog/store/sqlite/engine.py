@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 import apsw
@@ -26,7 +26,7 @@ from pqlog.store.api import (
     TopicInfo,
 )
 from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements
-from pqlog.store.sqlite.append import Put, append
+from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.merger import Merger
 from pqlog.store.sqlite.place import Place
@@ -278,18 +278,18 @@ class SqliteEngine:
         if isinstance(error, (apsw.IOError, apsw.FullError)):
             self._unsettled = True
 
-    def _refuse(self, job: Job[T]) -> T:
+    def _refuse(self, job: Job[T] | None = None) -> T:
         """In place of the writer's `submit`, where nothing can be written."""
         self._check_open()
         raise errors.ReadOnlyError(f'{self.path} was opened with mode="r": open it without to write')
 
-    @contextmanager
+    @contextlib.contextmanager
     def _read(self) -> Iterator[apsw.Connection]:
         self._check_open()
         with self._pool.borrow() as db:
             yield db
 
-    @contextmanager
+    @contextlib.contextmanager
     def _snapshot(self) -> Iterator[apsw.Connection]:
         """For several questions that must agree with each other."""
         with self._read() as db:
@@ -504,6 +504,30 @@ class SqliteEngine:
         """Put off the expiry of this process's claims; whether it has any."""
         return self.write(Task(lambda transaction: claims.renew(transaction.db, owners.this_process()))) > 0
 
+    # taking over what another program kept
+
+    def adopt(self, topic: TopicInfo, first: int, chunks: Sequence[tuple[int, Chunk]], cursor: tuple[str, str]) -> None:
+        """Put chunks at times of their own (microseconds; 0 is now); in a new topic `first` is the first offset."""
+        table = self.table(topic)
+
+        def put(transaction: Transaction) -> None:
+            if transaction.tail(table).stop == 1:
+                begin_at(transaction, table, first)
+            append_at(transaction, table, chunks)
+            transaction.db.execute(statements.SET_CURSOR, cursor)
+
+        self.write(Task(put))
+
+    def adopt_clients(self, clients: Sequence[tuple[TopicInfo, str, int]], cursor: tuple[str, str]) -> None:
+        """Make clients known, each with the next offset that it gets, all at once."""
+
+        def seek(transaction: Transaction) -> None:
+            for topic, client, to in clients:
+                claims.seek(transaction.db, self.table(topic), client, to)
+            transaction.db.execute(statements.SET_CURSOR, cursor)
+
+        self.write(Task(seek))
+
     # keeping
 
     def trim(self, topic: TopicInfo, before: int, force: bool) -> int:
@@ -554,6 +578,25 @@ class SqliteEngine:
         if not self._in_memory:
             with self._writer.pause() as db, connections.translated(self.path):
                 db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def compact(self) -> int:
+        """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it if nobody reads."""
+        if self.mode == "r":
+            self._refuse()
+        with self._writer.pause() as db, connections.translated(self.path):
+            self._before()
+            pages: int = db.pragma("page_count")
+            try:
+                db.execute("VACUUM")
+                pages -= db.pragma("page_count")
+                with contextlib.suppress(apsw.BusyError):  # a reader holds it back: a later commit merges it
+                    db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except Exception as error:
+                self._failed(error)
+                raise
+            if not self._in_memory and self._vfs is None:
+                connections.extend_wal(db, self.path)
+            return pages * int(db.pragma("page_size"))
 
     def backup(self, path: str) -> None:
         self._check_open()

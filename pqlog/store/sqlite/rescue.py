@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.api import Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
 from pqlog.store.sqlite import append, claims, statements
-from pqlog.store.sqlite.table import Table, Tail
+from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.writer import Task, Transaction
 
 if TYPE_CHECKING:
@@ -132,15 +132,7 @@ def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -
 
 
 def _copy(table: Table, chunks: Sequence[tuple[int, Chunk]]) -> Callable[[Transaction], int]:
-    def work(transaction: Transaction) -> int:
-        tail = first = transaction.tail(table)
-        for time, chunk in chunks:
-            now = max(tail.time, time)
-            tail = append.insert(transaction.db, table, Tail(tail.stop, now, tail.crc), now, chunk)
-        transaction.set_tail(table, tail)
-        return first.stop
-
-    return work
+    return lambda transaction: append.append_at(transaction, table, chunks).first
 
 
 def _rest(

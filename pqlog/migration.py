@@ -1,0 +1,318 @@
+"""Migration: a queue of persistent-queue-log or persist-queue becomes a log."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pqlog import extras
+from pqlog.codecs import UNDECODABLE, Json
+from pqlog.errors import ArgumentError, CorruptLogError, UntrustedPicklesError
+from pqlog.producer import cursor_text, cursor_value
+from pqlog.source import Source
+from pqlog.store.api import Singles, TopicInfo
+
+if TYPE_CHECKING:
+    from pqlog.store.sqlite.engine import SqliteEngine
+    from pqlog.store.sqlite.foreign import Foreign, Queue
+
+CURSOR = "pqlog.migrate"
+"""Under this name the new file keeps how far it has come."""
+
+STEP_ROWS, STEP_BYTES = 10_000, 16 << 20
+"""How much is copied in one transaction."""
+
+_JSON = Json()
+
+
+@dataclass(slots=True)
+class Migration:
+    """What became of a queue.
+
+    Attributes
+    ----------
+    program : str
+        What had written it: ``"persistent-queue-log"`` or ``"persist-queue"``.
+    messages : int
+        How many messages were copied by this call.
+    topics : dict of str to str
+        The new topics and their codecs.
+    clients : int
+        How many clients kept their positions.
+    notes : list of str
+        What one should know, a sentence each.
+    """
+
+    program: str
+    messages: int = 0
+    topics: dict[str, str] = field(default_factory=dict)
+    clients: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def migrate(
+    old: str | os.PathLike[str], new: str | os.PathLike[str], trust_pickle: bool = False, progress: bool = False
+) -> Migration:
+    """Make a log of a queue of persistent-queue-log, or of the SQLite queues of persist-queue.
+
+    The old file is not changed. Of persistent-queue-log the ids become offsets and clients keep their positions; of
+    persist-queue what is not consumed yet is copied, with its times. Values become JSON where that loses nothing, else
+    the topic has the codec pickle. Broken off, at any moment, the same call goes on where it was. At the end all
+    messages are read again and compared.
+
+    Parameters
+    ----------
+    old : str or os.PathLike
+        The old file; of persist-queue also its folder.
+    new : str or os.PathLike
+        Where nothing is yet, or a migration that was broken off.
+    trust_pickle : bool
+        Both keep pickles, and unpickling can run any code: say True of a file whose origin you trust.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    Migration
+
+    Raises
+    ------
+    UntrustedPicklesError
+        There are pickles, and `trust_pickle` is not given; it says how many. Nothing was made.
+    NotALogError
+        The old file is of neither.
+    ArgumentError
+        At `new` is something else.
+    CorruptLogError
+        A message was not what it should be when it was read again.
+
+    Notes
+    -----
+    Of ids with gaps between them offsets are counted from 1. persistent-queue-log keeps no times: its messages have
+    that of the migration. Byte strings of Python 2 are read as UTF-8, or else as Latin-1.
+
+    Examples
+    --------
+    >>> import apsw, pathlib, pickle, pqlog, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> old = apsw.Connection(str(folder / "old.db"))
+    >>> _ = old.execute("CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB)")
+    >>> _ = old.execute("CREATE TABLE clients (client_id TEXT PRIMARY KEY, acknowledged INTEGER)")
+    >>> _ = old.execute("INSERT INTO log (data) VALUES (?), (?)", [pickle.dumps({"n": n}) for n in (1, 2)])
+    >>> _ = old.execute("INSERT INTO clients VALUES ('billing', 1)")
+    >>> done = pqlog.migrate(folder / "old.db", folder / "new.db", trust_pickle=True)
+    >>> done.messages, done.topics, done.clients
+    (2, {'main': 'json'}, 1)
+    >>> with pqlog.open(folder / "new.db") as log:
+    ...     list(log.get("billing"))
+    [{'n': 2}]
+    """
+    from pqlog.store.sqlite.foreign import open_foreign
+
+    source, target = os.fspath(old), os.fspath(new)
+    with open_foreign(source) as file:
+        if os.path.exists(target) and os.path.samefile(file.path, target):
+            raise ArgumentError(f"{target} is the old file, which is not changed: give another path for the new one")
+        if not trust_pickle:
+            _refuse_pickles(file)
+        total = 3 * sum(queue.messages for queue in file.queues)  # looked at, copied, read again
+        with _opened(target, file) as engine, extras.progress_bar(total, "migrate", progress) as report:
+            return _Migrating(file, engine, report).run()
+
+
+def _refuse_pickles(file: Foreign) -> None:
+    pickles = sum(_is_pickle(file, data) for queue in file.queues for _, data, _ in _rows(file, queue, -1))
+    if pickles:
+        clients = sum(len(queue.clients) for queue in file.queues)
+        raise UntrustedPicklesError(file.path, file.program, pickles, clients)
+
+
+@contextmanager
+def _opened(path: str, file: Foreign) -> Iterator[SqliteEngine]:
+    """The new file; one that exists must be a migration of the same old file."""
+    from pqlog.store.sqlite.engine import SqliteEngine
+
+    engine = SqliteEngine(path, mode="w")
+    try:
+        state = cursor_value(engine.cursor(CURSOR))
+        if state is None and engine.topics():
+            raise ArgumentError(f"{path} is a log with messages of its own: give a path where nothing is")
+        if state is not None and state["source"] != file.fingerprint:
+            raise ArgumentError(f"{path} was made of another file than {file.path}: give a path where nothing is")
+        yield engine
+    finally:
+        engine.close()
+
+
+class _Migrating:
+    """A migration under way: its state is committed with the messages that it speaks of."""
+
+    def __init__(self, file: Foreign, engine: SqliteEngine, report: Callable[[int], object]) -> None:
+        self._file, self._engine, self._report = file, engine, report
+        new = {"source": file.fingerprint, "last": {}, "done": False}
+        self._state: dict[str, Any] = cursor_value(engine.cursor(CURSOR)) or new
+        self._done = Migration(file.program)
+
+    def run(self) -> Migration:
+        """Do what is left to do."""
+        if self._state["done"]:
+            self._was_done()
+            return self._done
+        self._engine.adopt_clients([], self._cursor())  # from now on the file is known for what it is
+        queues = [(queue, self._topic(queue)) for queue in self._file.queues]
+        for queue, topic in queues:
+            self._copy(queue, topic)
+        for queue, topic in queues:
+            self._compare(queue, topic)
+        clients = [(topic, name, queue.first + n) for queue, topic in queues for name, n in queue.clients.items()]
+        self._state["done"] = True
+        self._engine.adopt_clients(clients, self._cursor())
+        for topic, name, next_offset in clients:
+            client = self._engine.client(topic, name)
+            if client is None or client.position != next_offset - 1:
+                raise CorruptLogError(f"client {name!r} is not where it should be in {self._engine.path}")
+        self._done.clients = len(clients)
+        self._done.topics = {topic.name: topic.codec for _, topic in queues}
+        self._done.notes += [note for queue, _ in queues for note in queue.notes]
+        return self._done
+
+    def _cursor(self) -> tuple[str, str]:
+        return cursor_text((CURSOR, self._state))
+
+    def _was_done(self) -> None:
+        later = sum(
+            1 for queue in self._file.queues for _ in _rows(self._file, queue, self._state["last"].get(queue.topic, -1))
+        )
+        if later:
+            raise ArgumentError(
+                f"{self._file.path} was migrated to {self._engine.path} before, and {later:,} messages came after "
+                f"that: migrate it anew, to a path where nothing is"
+            )
+        self._done.topics = {topic.name: topic.codec for topic in self._engine.topics()}
+        self._done.notes.append("It was migrated before: nothing was done.")
+
+    def _topic(self, queue: Queue) -> TopicInfo:
+        """The topic of a queue, made with the codec that loses nothing."""
+        for topic in self._engine.topics():
+            if topic.name == queue.topic:
+                return topic
+        codec = "json"
+        for id, data, _ in _rows(self._file, queue, -1):
+            if not _is_pickle(self._file, data) and _json_value(data) is _NONE:
+                raise ArgumentError(
+                    f"{self._file.path} has in {queue.topic!r} an item, {id}, that is neither a pickle nor JSON: "
+                    f"persist-queue's other serializers cannot be read"
+                )
+            if codec == "json" and self._as_json(data) is None:
+                codec = "pickle"
+            self._report(1)
+        return self._engine.topic(queue.topic, codec)
+
+    def _as_json(self, data: bytes) -> bytes | None:
+        """A value as JSON; None where that would lose something, or there is no value."""
+        try:
+            value = _unpickle(data)[0] if _is_pickle(self._file, data) else _json_value(data)
+            encoded = _JSON.encode(value)
+            return encoded if _same(value, _JSON.decode(encoded)) else None
+        except Exception:  # what is unpickled may raise anything
+            return None
+
+    def _form(self, topic: TopicInfo, id: int, data: bytes) -> bytes:
+        """What the new file keeps of a row."""
+        if topic.codec == "json":
+            encoded = self._as_json(data)
+            if encoded is None:
+                raise ArgumentError(
+                    f"the item {id}, which has come to {self._file.path} since the migration began, loses something as "
+                    f"JSON: migrate it anew, to a path where nothing is"
+                )
+            return encoded
+        if not _is_pickle(self._file, data):
+            return pickle.dumps(_json_value(data))
+        try:
+            value, as_is = _unpickle(data)
+            return data if as_is else pickle.dumps(value, protocol=5)
+        except Exception:  # its class may be missing here: it is kept as it is
+            return data
+
+    def _copy(self, queue: Queue, topic: TopicInfo) -> None:
+        last = self._state["last"]
+        while rows := self._file.read(queue, last.get(topic.name, -1), STEP_ROWS, STEP_BYTES):
+            last[topic.name] = rows[-1][0]
+            chunks = [
+                (time, Singles([self._form(topic, id, data) for id, data, _ in group]))
+                for time, group in itertools.groupby(rows, key=lambda row: row[2])
+            ]
+            self._engine.adopt(topic, queue.first, chunks, self._cursor())
+            self._done.messages += len(rows)
+            self._report(len(rows))
+
+    def _compare(self, queue: Queue, topic: TopicInfo) -> None:
+        """Read all messages of a topic again."""
+        source = Source(self._engine, topic, None)
+        kept = source.rows(self._engine.span(topic))
+        old = _rows(self._file, queue, -1)
+        for offset, (was, message) in enumerate(itertools.zip_longest(old, kept), queue.first):
+            if (
+                was is None
+                or message is None
+                or message.offset != offset
+                or message.value != self._form(topic, was[0], was[1])
+            ):
+                raise CorruptLogError(
+                    f"{self._engine.path} has not what it should have at offset {offset} of topic {topic.name!r}: "
+                    f"delete it and migrate anew"
+                )
+            self._report(1)
+
+
+_NONE = object()
+
+
+def _rows(file: Foreign, queue: Queue, after: int) -> Iterator[tuple[int, bytes, int]]:
+    while rows := file.read(queue, after, STEP_ROWS, STEP_BYTES):
+        yield from rows
+        after = rows[-1][0]
+
+
+def _is_pickle(file: Foreign, data: bytes) -> bool:
+    """persistent-queue-log has nothing else; persist-queue's pickles have a protocol that marks them."""
+    return file.program == "persistent-queue-log" or data[:1] == pickle.PROTO
+
+
+def _json_value(data: bytes) -> Any:
+    try:
+        return _JSON.decode(data)
+    except UNDECODABLE:
+        return _NONE
+
+
+def _unpickle(data: bytes) -> tuple[Any, bool]:
+    """A value, and whether Python reads its pickle without being told an encoding."""
+    try:
+        return pickle.loads(data), True  # noqa: S301 - the caller trusts the file
+    except UnicodeDecodeError:  # byte strings of Python 2
+        pass
+    try:
+        return pickle.loads(data, encoding="utf-8"), False  # noqa: S301
+    except UnicodeDecodeError:
+        return pickle.loads(data, encoding="latin-1"), False  # noqa: S301 - as Python's documentation has it
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal in all they hold: True is not 1, a tuple is no list."""
+    if type(one) is not type(other):
+        return False
+    if type(one) is dict:
+        return list(one) == list(other) and all(type(key) is str and _same(one[key], other[key]) for key in one)
+    if type(one) is list:
+        return len(one) == len(other) and all(map(_same, one, other))
+    if type(one) is float:
+        return one == other and math.copysign(1, one) == math.copysign(1, other)
+    return bool(one == other)
