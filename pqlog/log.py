@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from pqlog import batches, clients, extras, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
-from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, ReadOnlyError, UnknownTopicError
+from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, UnknownTopicError
 from pqlog.history import History, Time
 from pqlog.message import Message
 from pqlog.readable import Readable
@@ -992,8 +992,15 @@ def open(
     return Log(file if file == ":memory:" else str(Path(file)), engine, info, found, mode == "w")
 
 
-def explore(path: str | os.PathLike[str]) -> Explorer:
+def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
     """The explorer of a file that is opened for reading only: nothing in it can be changed by looking.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    topic : str
+        The topic that it shows first.
 
     Examples
     --------
@@ -1005,7 +1012,7 @@ def explore(path: str | os.PathLike[str]) -> Explorer:
     >>> len(pqlog.explore(path).frame)
     100
     """
-    return open(path, mode="r").explore()
+    return open(path, topic, mode="r").explore()
 
 
 def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: bool = False) -> Salvage:
@@ -1138,10 +1145,8 @@ def _topic(
         raise ArgumentError(f"the topic's name {name!r} has characters that are no Unicode text") from None
     known = {info.name: info for info in engine.topics()}
     if name not in known and not writes:
-        similar = clients.near(name, list(known))
-        if name == "main" and known:
-            raise ReadOnlyError(f"the file has no topic 'main', but: {', '.join(map(repr, known))}: pass topic=")
-        raise UnknownTopicError(name, similar)
+        # main may not have been asked for: any other may be meant
+        raise UnknownTopicError(name, list(known) if name == "main" else clients.near(name, list(known)))
     asked = None if codec is None else codec_for(codec, type)
     info = known.get(name) or engine.topic(name, asked.name if asked else default)
     if asked is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import marshal
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -306,13 +306,8 @@ def _unpickle(data: bytes) -> tuple[Any, bool]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal in all they hold: True is not 1, a tuple is no list."""
-    if type(one) is not type(other):
-        return False
-    if type(one) is dict:
-        return list(one) == list(other) and all(type(key) is str and _same(one[key], other[key]) for key in one)
-    if type(one) is list:
-        return len(one) == len(other) and all(map(_same, one, other))
-    if type(one) is float:
-        return one == other and math.copysign(1, one) == math.copysign(1, other)
-    return bool(one == other)
+    """Whether two values are equal in all they hold: True is not 1, a tuple is no list.
+
+    marshal's first format writes exact built-in types and nothing else, without references; it raises otherwise.
+    """
+    return marshal.dumps(one, 0) == marshal.dumps(other, 0)

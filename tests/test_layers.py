@@ -12,6 +12,7 @@ ROOT = Path(pqlog.__file__).parent
 
 # From the top down; a module may import its own layer and those below it.
 LAYERS = [
+    ["cli", "__main__"],
     ["demo"],
     ["export", "notebook", "pipe"],
     ["__init__"],

@@ -37,7 +37,7 @@ class Queue:
     topic: str
     """The name that its topic is to have."""
     query: str
-    """Its rows behind an id: id, data, microseconds since 1970 or 0."""
+    """Its rows behind an id: id, data, microseconds since 1970 or 0. (Python 2 bound its pickles as text.)"""
     messages: int
     first: int
     """The offset of its first message."""
@@ -74,9 +74,8 @@ class Foreign:
         found: list[tuple[int, bytes, int]] = []
         cursor = self._db.execute(queue.query, (after, limit))
         for id, data, time in cursor:
-            # Python 2 bound its pickles as text
-            found.append((id, data.encode() if isinstance(data, str) else bytes(data), time))
-            max_bytes -= len(found[-1][1])
+            found.append((id, data or b"", time))
+            max_bytes -= len(data or b"")
             if max_bytes <= 0:
                 break
         cursor.close(True)
@@ -96,7 +95,7 @@ class Foreign:
         acknowledged = "SELECT client_id, (SELECT count(*) FROM log WHERE id <= acknowledged) FROM clients"
         return Queue(
             "main",
-            "SELECT id, data, 0 FROM log WHERE id > ? ORDER BY id LIMIT ?",
+            "SELECT id, CAST(data AS BLOB), 0 FROM log WHERE id > ? ORDER BY id LIMIT ?",
             count,
             first if whole and count else 1,
             dict(rows(self._db.execute(acknowledged))),
@@ -122,7 +121,7 @@ class Foreign:
     def _part(self, topic: str, table: str, condition: str, notes: tuple[str, ...] = ()) -> Queue:
         count = row(self._db.execute(f"SELECT count(*) FROM {table} WHERE {condition}"))[0]
         query = (
-            f"SELECT _id, data, CAST(ifnull(timestamp, 0) * 1e6 AS INTEGER) FROM {table} "
+            f"SELECT _id, CAST(data AS BLOB), CAST(ifnull(timestamp, 0) * 1e6 AS INTEGER) FROM {table} "
             f"WHERE _id > ? AND {condition} ORDER BY _id LIMIT ?"
         )
         return Queue(topic, query, count, 1, {}, notes)

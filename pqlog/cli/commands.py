@@ -1,0 +1,6 @@
+"""All commands, in the order in which the help lists them."""
+
+from pqlog.cli import writing, reading, keeping  # noqa: F401, I001 - each adds its own
+from pqlog.cli.app import app
+
+__all__ = ["app"]

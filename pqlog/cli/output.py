@@ -1,0 +1,155 @@
+"""What the commands print: lines of JSON, tables, complaints; nothing that a terminal would take for a command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pqlog.codecs import Json
+from pqlog.errors import StoreError
+from pqlog.message import Message
+
+# C0 and C1 controls (escape codes begin with one), and what turns the direction of text or its lines.
+_HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_JSON = Json()
+
+
+class BrokenPipe(Exception):
+    """Whoever read our output has gone."""
+
+
+def harmless(text: str) -> str:
+    """A text as a terminal may have it: control characters become JSON's escapes, which leaves JSON the same JSON."""
+    return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def json_text(value: Any) -> str:
+    """A value as one line of JSON; what has no form in it as the text of its repr."""
+    try:
+        data = _JSON.encode(value)
+    except Exception:  # a pickle may hold anything
+        data = _JSON.encode(_printable(value))
+    return harmless(data.decode())
+
+
+def _printable(value: Any) -> Any:
+    """The same with a text in place of whatever JSON has no form for."""
+    if isinstance(value, dict):
+        return {str(key): _printable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(inner) for inner in value]
+    try:
+        _JSON.encode(value)
+        return value
+    except Exception:
+        return repr(value).encode(errors="backslashreplace").decode()
+
+
+def message_json(message: Message) -> str:
+    """A message as one line of JSON, with all that the log knows of it."""
+    head = {"offset": message.offset, "time": message.time, "key": message.key, "headers": dict(message.headers)}
+    return f'{json_text(head)[:-1]},"value":{json_text(message.value)}}}'
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Print lines as fast as they come; the reader may go at any time."""
+    for text in texts:
+        line(text, flush=False)
+    flush()
+
+
+def line(text: str, flush: bool = True) -> None:
+    """Print a line; with `flush`, it has left this process when this returns."""
+    with writing():
+        sys.stdout.write(text + "\n")
+        if flush:
+            sys.stdout.flush()
+
+
+def flush() -> None:
+    """Let all that was printed leave this process."""
+    with writing():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Around whatever writes to standard output, which may be a pipe without a reader, or a full disk."""
+    try:
+        yield
+    except OSError as error:
+        # or the interpreter complains when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise BrokenPipe from None
+        raise StoreError(f"the output cannot be written: {error.strerror}") from error
+
+
+def count(number: int, what: str) -> str:
+    """Such as "1 message", "2,000 messages"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def say(text: str) -> None:
+    """A sentence for a person, where there is no other output."""
+    line(harmless(text))
+
+
+def complain(text: str) -> None:
+    """A sentence on standard error."""
+    sys.stderr.write(f"pqlog: {harmless(text)}\n")
+    sys.stderr.flush()
+
+
+def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
+    """Rows as a table, or as a JSON array."""
+    if as_json:
+        line(json_text(found))
+    elif not found:
+        say(empty)
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, value in found[0].items():
+            table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
+        for record in found:
+            table.add_row(*(Text(_cell(value)) for value in record.values()))
+        _print(table)
+
+
+def facts(found: dict[str, Any]) -> None:
+    """Names and values, a line each."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in found.items():
+        table.add_row(name, Text(_cell(value)))
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    lines(text.rstrip() for text in capture.get().splitlines())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    text = str(value)
+    return harmless(text) if text else '""'

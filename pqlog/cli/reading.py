@@ -1,0 +1,350 @@
+"""Commands that read messages: get, tail, export, explore."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+import pqlog
+from pqlog import clients as positions
+from pqlog import extras
+from pqlog.cli import app, output
+from pqlog.errors import ArgumentError, MissingExtraError
+from pqlog.message import Message
+
+Meta = Annotated[bool, typer.Option("--meta", "-m", help="Whole messages: offset, time, key, headers, value.")]
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=0, help="At most so many.", show_default=False)]
+
+
+@app.command(
+    app.MESSAGES,
+    "get",
+    "pqlog get events.db --since 1h",
+    "pqlog get events.db --field city --field amount",
+    "pqlog get events.db --client billing --limit 10",
+    "pqlog get events.db --client etl --batch 1000 > part.ndjson",
+)
+def get(
+    file: app.File,
+    topic: app.Topic = "main",
+    client: Annotated[
+        str | None,
+        typer.Option(
+            "--client", "-c", help="Get what it has not acknowledged, and acknowledge it.", show_default=False
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --client: acknowledge so many at a time; much faster.", show_default=False),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="With --client: wait for more.")] = False,
+    since: app.Since = None,
+    until: app.Until = None,
+    start: app.Start = None,
+    stop: app.Stop = None,
+    key: app.Key = None,
+    field: app.Fields = None,
+    meta: Meta = False,
+    limit: Limit = None,
+    trust_pickle: app.TrustPickle = False,
+) -> None:
+    """Print messages, a line of JSON each: a stretch of the log, or what a client has not acknowledged.
+
+    A client's message counts as acknowledged when its line has been written; broken off, it comes again.
+    """
+    shown = _shower(meta, field)
+    if client is None:
+        if batch is not None or follow:
+            raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
+        with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+            history = log.history(start, stop, since, until, key)
+            output.lines(map(shown, itertools.islice(history, limit)))
+        return
+    if any(given is not None for given in (since, until, start, stop, key)):
+        raise ArgumentError("a client gets what it has not acknowledged: `pqlog seek` moves it")
+    app.opened(file, topic, trust_pickle=trust_pickle).close()
+    with app.opened(file, topic, write=True, trust_pickle=trust_pickle) as log:
+        if batch is None:
+            _one_by_one(log, client, follow, limit, shown)
+        else:
+            _by_batches(log, client, batch, follow, limit, shown)
+
+
+def _one_by_one(log: pqlog.Log, client: str, follow: bool, limit: int | None, shown: Callable[[Message], str]) -> None:
+    if limit == 0:
+        return
+    messages = (log.get_blocking if follow else log.get)(client, messages=True)
+    for count, message in enumerate(messages, 1):
+        output.line(shown(message))
+        if count == limit:
+            # asking for the next would acknowledge it and hand out another
+            log._engine.acknowledge(log._info, client, message.offset, log._client(client).epoch)
+            return
+
+
+def _by_batches(
+    log: pqlog.Log, client: str, size: int, follow: bool, limit: int | None, shown: Callable[[Message], str]
+) -> None:
+    left = limit
+    while left is None or left > 0:
+        reading = log.batches(client, size if left is None else min(size, left), follow=follow, messages=True)
+        for batch in reading:
+            with batch:
+                output.lines(map(shown, batch))
+            if left is not None:
+                left -= len(batch)
+                break
+        else:
+            return
+
+
+def _shower(meta: bool, fields: list[str] | None) -> Callable[[Message], str]:
+    """How a message is shown."""
+    if meta and fields:
+        raise ArgumentError("--meta prints whole messages: leave --field out")
+    if meta:
+        return output.message_json
+    if not fields:
+        return lambda message: output.json_text(message.value)
+    return lambda message: output.json_text({field: _field(message.value, field) for field in fields})
+
+
+def _field(value: Any, field: str) -> Any:
+    """A field of a value, also of a nested one (``outer.inner``); None if it has none."""
+    if isinstance(value, dict) and field not in value and "." in field:
+        outer, _, inner = field.partition(".")
+        return _field(value.get(outer), inner)
+    return value.get(field) if isinstance(value, dict) else None
+
+
+@app.command(
+    app.MESSAGES,
+    "tail",
+    "pqlog tail events.db",
+    "pqlog tail events.db -n 100 --meta",
+    "pqlog tail -f events.db --field city",
+)
+def tail(
+    file: app.File,
+    topic: app.Topic = "main",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many of the last.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
+    field: Annotated[
+        list[str] | None, typer.Option("--field", help="Only this field; may be repeated.", show_default=False)
+    ] = None,
+    meta: Meta = False,
+    trust_pickle: app.TrustPickle = False,
+) -> None:
+    """Print the last messages, a line of JSON each; no client is moved by it."""
+    shown = _shower(meta, field)
+    with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+        end = (log.last or 0) + 1
+        begin = next((message.offset for message in log.history(start=-limit)), end) if limit else end
+        if follow:
+            for message in _from(log, begin):
+                output.line(shown(message))
+        else:
+            output.lines(map(shown, log.history(start=begin)))
+
+
+def _from(log: pqlog.Log, at: int) -> Iterator[Message]:
+    """Messages from an offset on, also those that come later; without end."""
+
+    def have_come() -> bool:
+        return (log.last or 0) >= at
+
+    while True:
+        for message in log.history(start=at):
+            yield message
+            at = message.offset + 1
+        log._engine.wait(have_come, None, positions.TICK_S)
+
+
+@app.command(
+    app.MESSAGES,
+    "export",
+    "pqlog export events.db flights.parquet",
+    "pqlog export events.db dataset --since 7d",
+    "pqlog export events.db amounts.csv --field city --field amount",
+    "pqlog export events.db - --format csv | head -3",
+)
+def export(
+    file: app.File,
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="A file, a folder for a Parquet dataset, or - for standard output.")
+    ],
+    topic: app.Topic = "main",
+    format: Annotated[
+        str | None, typer.Option("--format", help="parquet, csv or ndjson; else by OUT's ending.", show_default=False)
+    ] = None,
+    since: app.Since = None,
+    until: app.Until = None,
+    start: app.Start = None,
+    stop: app.Stop = None,
+    key: app.Key = None,
+    field: app.Fields = None,
+    flatten: Annotated[bool, typer.Option(help="Columns outer.inner of nested objects.")] = False,
+    trust_pickle: app.TrustPickle = False,
+) -> None:
+    """Write a stretch of the log as Parquet, CSV or NDJSON, in bounded memory.
+
+    A file appears whole or not at all. A folder becomes a Parquet dataset; the same command again completes it.
+    """
+    kind = format or _KIND.get(Path(out).suffix.lower(), "parquet" if out != "-" else "ndjson")
+    if kind not in _WRITERS:
+        raise ArgumentError(f"--format is parquet, csv or ndjson, not {kind!r}")
+    with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+        history = log.history(start, stop, since, until, key)
+        progress = app.is_watched() and out != "-"
+        if kind == "parquet" and not Path(out).suffix and out != "-":
+            written = history.to_parquet(out, columns=field, flatten=flatten, progress=progress)
+            output.say(f"{output.count(len(written), 'file')} written to {out}")
+            return
+        with _appearing(out) as target:
+            _WRITERS[kind](history, target, field, flatten, progress)
+        if out != "-":
+            output.say(f"{output.count(len(history), 'message')} written to {out}")
+
+
+_KIND = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson"}
+
+
+@contextlib.contextmanager
+def _appearing(out: str) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when it is complete and on the disk; or standard output."""
+    if out == "-":
+        yield sys.stdout.buffer
+        output.flush()
+        return
+    folder = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(folder):
+        raise ArgumentError(f"the folder {folder} does not exist: make it first")
+    descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_umask())
+        os.replace(partial, out)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> None:
+    shown = _shower(False, fields)
+    with extras.progress_bar(len(history) if progress else None, "export", progress) as report:
+        for message in history:
+            _write(target, shown(message).encode() + b"\n")
+            report(1)
+
+
+def _csv(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> None:
+    csv = extras.package("pyarrow.csv")
+    batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
+    with _Piped(target) as sink, csv.CSVWriter(sink, batches.schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _parquet(
+    history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool
+) -> None:
+    parquet = extras.package("pyarrow.parquet")
+    batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
+    with parquet.ParquetWriter(target, batches.schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+_WRITERS = {"parquet": _parquet, "csv": _csv, "ndjson": _ndjson}
+
+
+class _Piped:
+    """Where a table is written to; on a terminal its control characters do no harm."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target, self._shown = target, target.isatty()
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        """Write some bytes."""
+        text = bytes(data)
+        if self._shown:
+            text = "\n".join(map(output.harmless, text.decode().split("\n"))).encode()
+        _write(self._target, text)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def __enter__(self) -> _Piped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
+
+def _write(target: IO[bytes], data: bytes) -> None:
+    with output.writing() if target is sys.stdout.buffer else contextlib.nullcontext():
+        target.write(data)
+
+
+@app.command(app.MESSAGES, "explore", "pqlog explore events.db", "pqlog explore events.db -- --no-browser --port=8899")
+def explore(
+    file: app.File,
+    jupyter: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Options of JupyterLab.", show_default=False)
+    ] = None,
+    notebook: Annotated[
+        str | None, typer.Option(help="The notebook; FILE-explore.ipynb here unless given.", show_default=False)
+    ] = None,
+) -> None:
+    """Open JupyterLab on a notebook with the log's explorer; a notebook that exists is opened as it is."""
+    with app.whole(file) as log:
+        topic = log.name
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise MissingExtraError("jupyterlab", "lab")
+    extras.load("notebook.explorer")
+    path = Path(notebook or f"{Path(file).stem}-explore.ipynb")
+    if not path.exists():
+        path.write_text(json.dumps(_notebook(os.path.abspath(file), topic), indent=1) + "\n")
+    output.flush()
+    # in place of this process: Ctrl-C is JupyterLab's
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path.absolute()), *(jupyter or ())])  # noqa: S606
+
+
+def _notebook(file: str, topic: str) -> dict[str, Any]:
+    cells = [
+        ("markdown", f"# {Path(file).name}\n\n`log` is open for reading only: nothing in it can be changed from here."),
+        ("code", f'import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, mode="r")\nlog'),
+        ("code", "explorer = log.explore()\nexplorer"),
+        ("code", "explorer.frame  # the selection above, as a DataFrame"),
+    ]
+    extra: dict[str, dict[str, Any]] = {"markdown": {}, "code": {"execution_count": None, "outputs": []}}
+    return {
+        "cells": [
+            {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": text, **extra[kind]}
+            for number, (kind, text) in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }

@@ -1,0 +1,323 @@
+"""Each command, typed into a real shell."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+import apsw
+import pandas as pd
+import pytest
+
+import pqlog
+from pqlog.cli.app import EXAMPLES
+from pqlog.cli.commands import app
+
+COMMANDS = sorted(command.name for command in app.registered_commands)
+
+
+def ndjson(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def an_old_queue(path):
+    db = apsw.Connection(str(path))
+    db.execute("CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB)")
+    db.execute("CREATE TABLE clients (client_id TEXT PRIMARY KEY, acknowledged INTEGER)")
+    db.execute("INSERT INTO log (data) VALUES (?)", (pickle.dumps({"n": 1}),))
+    db.execute("INSERT INTO clients VALUES ('billing', 1)")
+    db.close()
+
+
+# explore opens a browser and demo takes a while: they have tests of their own
+@pytest.mark.parametrize(
+    "example", [example for name in COMMANDS if name not in ("explore", "demo") for example in EXAMPLES[name]]
+)
+def test_the_examples_of_the_help_run(folder, sh, example):
+    (folder / "flights.csv").write_text("carrier,delay\nUA,2\nB6,-1\n")
+    (folder / "events.ndjson").write_text('{"n": 1}\n{"n": 2}\n')
+    (folder / "app.log").write_text("started\nstopped\n")
+    an_old_queue(folder / "old.db")
+    with pqlog.open(folder / "events.db") as log:
+        next(log.batches("etl", size=2))
+    if example.startswith("pqlog tail -f"):
+        example = f"timeout -s INT 3 {example}; test $? = 124"
+    if "trim" in example and "--force" not in example:
+        sh("pqlog seek events.db billing end; pqlog seek events.db etl end")
+    assert sh(example) or ">" in example
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(sh, name):
+    text = sh(f"pqlog {name} --help", COLUMNS="80")
+    assert "Examples" in text
+    assert f"$ pqlog {name} " in text
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for option in re.findall(r"│ (?:\*\s+)?--(\S+)", text):
+        line = next(line for line in text.splitlines() if f"--{option}" in line)
+        assert re.search(r"[a-z]{2,}", line.split(">")[-1]), f"--{option} is not explained"
+
+
+def test_help_version_and_wrong_usage(sh):
+    assert all(name in sh("pqlog --help") for name in COMMANDS)
+    assert sh("pqlog --version") == f"pqlog {pqlog.__version__}\n"
+    assert sh("python -m pqlog --version") == f"pqlog {pqlog.__version__}\n"
+    assert "No such command" in sh("pqlog frobnicate", code=2)
+    assert "Missing argument" in sh("pqlog topics", code=2)
+    assert "complete" in sh("pqlog", code=0, _PQLOG_COMPLETE="source_bash")
+
+
+# put and get
+
+
+def test_what_is_put_is_got(sh, folder):
+    assert sh("""pqlog put new.db '{"n": 1}' '"text"' 3 null""") == "4 messages, offsets 1 to 4 of topic 'main'\n"
+    assert ndjson(sh("pqlog get new.db")) == [{"n": 1}, "text", 3, None]
+    assert sh("pqlog put new.db 5 --json") == '{"topic":"main","first":5,"stop":6,"messages":1}\n'
+    assert sh("pqlog put new.db --text 'till 3' 4") == "2 messages, offsets 6 to 7 of topic 'main'\n"
+    assert ndjson(sh("pqlog get new.db --start 6")) == ["till 3", "4"]
+
+
+def test_put_says_what_is_no_json_and_puts_nothing(sh, folder):
+    assert "--text takes texts without" in sh("pqlog put new.db 1 hello", code=1)
+    assert not (folder / "new.db").exists()
+    said = sh("pqlog put new.db", stdin='{"n": 1}\n{"n": \n', code=1)
+    assert "line 2 is not JSON" in said
+    assert ndjson(sh("pqlog get new.db")) == []
+    said = sh("printf '1\\n\\xff\\n' | pqlog put new.db --text", code=1)
+    assert "line 2 is not UTF-8" in said
+    assert "cannot be read: No such file" in sh("pqlog put new.db --from missing.ndjson", code=1)
+    assert "both" in sh("pqlog put new.db 1 --from missing.ndjson", code=1)
+    assert "NAME=VALUE" in sh("pqlog put new.db 1 --header x", code=1)
+    assert "ndjson, csv or parquet" in sh("pqlog put new.db --format xml", code=1)
+
+
+def test_lines_keys_headers_and_ids(sh):
+    lines = "".join(json.dumps({"n": n, "of": str(n % 2)}) + "\n" for n in range(1000))
+    put = "pqlog put new.db --key of --header source=till-3 --header a=b=c --id first"
+    assert sh(put, stdin=lines) == "1,000 messages, offsets 1 to 1000 of topic 'main'\n"
+    assert sh(put, stdin=lines) == "1,000 messages, offsets 1 to 1000 of topic 'main'\n"
+    found = ndjson(sh("pqlog get new.db --meta --key 1 -n 2"))
+    assert [(message["offset"], message["key"], message["value"]["n"]) for message in found] == [
+        (2, "1", 1),
+        (4, "1", 3),
+    ]
+    assert found[0]["headers"] == {"source": "till-3", "a": "b=c"}
+
+
+def test_csv_and_parquet_keep_their_types(sh, folder):
+    frame = pd.DataFrame(
+        {"carrier": ["UA", "B6", None], "delay": [2, -1, 0], "at": pd.to_datetime(["2013-01-01"] * 3, utc=True)}
+    )
+    frame.to_csv(folder / "a.csv", index=False)
+    frame.to_parquet(folder / "a.parquet")
+    sh("pqlog put new.db --from a.csv --topic csv; pqlog put new.db --from a.parquet --topic parquet")
+    sh("cat a.parquet | pqlog put new.db --format parquet -t piped; cat a.csv | pqlog put new.db --format csv -t both")
+    with pqlog.open(folder / "new.db", mode="r", topic="csv") as log:
+        assert log.topic("parquet").to_pandas(meta=False).equals(frame)
+        assert log.topic("piped").to_pandas(meta=False).equals(frame)
+        assert log.to_pandas(meta=False)["delay"].tolist() == [2, -1, 0]
+        assert str(log.to_pandas(meta=False)["at"].dtype).startswith("datetime64")
+    assert "cannot be read as parquet" in sh("pqlog put new.db --from a.csv --format parquet", code=1)
+
+
+def test_each_line_is_put_when_it_comes(folder, sh):
+    command = [sys.executable, "-m", "pqlog", "put", "new.db", "--each", "--text"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=folder) as process:
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        while not (folder / "new.db").exists():
+            assert process.poll() is None
+        with pqlog.open(folder / "new.db") as log:
+            assert log.get_one("reader", timeout=60) == "one"
+            process.kill()
+    assert sh("printf 'two\\nthree\\n' | pqlog put new.db --each --text") == (
+        "2 messages, offsets 2 to 3 of topic 'main'\n"
+    )
+    assert "--id" in sh("pqlog put new.db --each --id x", code=1)
+
+
+def test_get_a_stretch(sh):
+    assert ndjson(sh("pqlog get events.db --start 2 --stop 4")) == [
+        {"city": "Praha", "amount": 0},
+        {"city": "Wien", "amount": 1},
+    ]
+    assert ndjson(sh("pqlog get events.db --start -1 --field amount --field nothing")) == [
+        {"amount": 4, "nothing": None}
+    ]
+    assert len(ndjson(sh("pqlog get events.db --since 1h --limit 3"))) == 3
+    assert ndjson(sh("pqlog get events.db --until 1h")) == []
+    assert "is no time" in sh("pqlog get events.db --since yesterday", code=1)
+    assert "--client" in sh("pqlog get events.db --batch 5", code=1)
+    assert "leave --field out" in sh("pqlog get events.db --meta --field a", code=1)
+
+
+def test_a_field_of_a_nested_object(sh):
+    sh("""pqlog put new.db '{"a": {"b": {"c": 1}}, "d.e": 2}' '[]'""")
+    assert ndjson(sh("pqlog get new.db -f a.b.c -f d.e")) == [{"a.b.c": 1, "d.e": 2}, {"a.b.c": None, "d.e": None}]
+
+
+@pytest.mark.parametrize("how", ["", "--batch 2", "--batch 100"])
+def test_a_client_gets_what_it_has_not_acknowledged(sh, how):
+    assert [value["amount"] for value in ndjson(sh(f"pqlog get events.db --client billing {how} --limit 3"))] == [
+        1,
+        2,
+        3,
+    ]
+    assert [value["amount"] for value in ndjson(sh(f"pqlog get events.db --client billing {how}"))] == [4]
+    assert sh(f"pqlog get events.db --client billing {how}") == ""
+    assert len(ndjson(sh(f"pqlog get events.db --client new {how}"))) == 6
+    assert sh(f"pqlog get events.db --client third {how} -n 0") == ""
+    assert "seek" in sh(f"pqlog get events.db --client billing --since 1h {how}", code=1)
+
+
+def test_tail(sh):
+    assert [value["amount"] for value in ndjson(sh("pqlog tail events.db -n 2"))] == [3, 4]
+    assert sh("pqlog tail events.db -n 0") == ""
+    assert [message["offset"] for message in ndjson(sh("pqlog tail events.db --meta"))] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_pickle_topic_must_be_trusted(sh, folder):
+    with pqlog.open(folder / "new.db", codec="pickle") as log:
+        log.put_many([{"n": 1}, (1, {2}, {"x": 1j})])
+    assert "can run any code" in sh("pqlog tail new.db", code=1)
+    assert ndjson(sh("pqlog tail new.db --trust-pickle")) == [{"n": 1}, [1, [2], {"x": "1j"}]]
+    assert ndjson(sh("pqlog tail events.db --trust-pickle -n 1")) == [{"city": "Graz", "amount": 4}]
+
+
+# what the log holds
+
+
+def test_topics_clients_claims_stats(sh, folder):
+    with pqlog.open(folder / "events.db") as log:
+        log.topic("raw", codec="bytes").put(b"x")
+        batches = log.batches("etl", size=2)
+        with pytest.raises(ValueError, match="no"), next(batches):
+            raise ValueError("no amount")
+    assert json.loads(sh("pqlog topics events.db --json")) == [
+        {"topic": "main", "codec": "json", "messages": 6, "first": 1, "last": 6, "clients": 2},
+        {"topic": "raw", "codec": "bytes", "messages": 1, "first": 1, "last": 1, "clients": 0},
+    ]
+    billing, etl = json.loads(sh("pqlog clients events.db --json"))
+    assert (billing["client"], billing["position"], billing["lag"]) == ("billing", 2, 4)
+    assert (etl["open"], etl["attempt"]) == (1, 1)
+    (claim,) = json.loads(sh("pqlog claims events.db etl --json"))
+    assert (claim["first"], claim["last"], claim["error"]) == (1, 2, "ValueError: no amount")
+    stats = json.loads(sh("pqlog stats events.db --json"))
+    assert stats["messages"] == 7
+    assert stats["bytes"] > 4096
+    assert stats["topics"][0]["largest lag"] == 6
+    assert "no open batches" in sh("pqlog claims events.db billing")
+    assert "no clients" in sh("pqlog clients events.db --topic raw")
+    assert sh("pqlog topics events.db").splitlines()[1].split() == ["main", "json", "6", "1", "6", "2"]
+    assert "largest lag" in sh("pqlog stats events.db")
+
+
+def test_seek_and_delete_client(sh):
+    assert sh("pqlog seek events.db billing start") == (
+        "client 'billing' is at position 0: again 2 messages, skipped 0\n"
+    )
+    assert json.loads(sh("pqlog seek events.db billing -2 --json")) == {"position": 4, "again": 0, "skipped": 4}
+    assert "did you mean 'billing'" in sh("pqlog seek events.db biling 1", code=1)
+    assert sh("pqlog seek events.db other end").startswith("new client 'other' is at position 6")
+    assert "is no time" in sh("pqlog seek events.db billing soon", code=1)
+    sh("pqlog delete-client events.db other")
+    assert "no client 'other'" in sh("pqlog delete-client events.db other", code=1)
+
+
+def test_trim_and_compact(sh):
+    assert "'billing' (1 messages)" in sh("pqlog trim events.db 4", code=1)
+    assert json.loads(sh("pqlog trim events.db 3 --json")) == {"dropped": 2, "kept": 4}
+    assert sh("pqlog trim events.db -1 --force") == "3 messages dropped, 1 kept\n"
+    assert "bytes given back" in sh("pqlog compact events.db")
+
+
+def test_verify_and_salvage(sh, folder):
+    assert sh("pqlog verify events.db") == "events.db is whole: 6 messages\n"
+    db = apsw.Connection(str(folder / "events.db"))
+    db.execute("UPDATE messages_1 SET value = '{}' WHERE offset = 1")
+    db.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "pqlog", "verify", "events.db", "--json"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "its checksum does not fit" in json.loads(done.stdout)["problems"][0]
+    assert sh("pqlog salvage events.db new.db").splitlines() == [
+        "5 messages copied to new.db",
+        "lost of topic 'main': offsets 1 to 1 of the old file",
+    ]
+    assert "exists" in sh("pqlog salvage events.db new.db", code=1)
+
+
+def test_migrate(sh, folder):
+    an_old_queue(folder / "old.db")
+    assert "--trust-pickle" in sh("pqlog migrate old.db new.db", code=1)
+    assert "pqlog migrate" in sh("pqlog topics old.db", code=1)
+    assert sh("pqlog migrate old.db new.db --trust-pickle").splitlines() == [
+        "1 message of persistent-queue-log copied to new.db, read again and compared",
+        "topic 'main' has the codec json",
+        "1 client where it was",
+    ]
+    assert json.loads(sh("pqlog migrate old.db new.db --trust-pickle --json"))["messages"] == 0
+    assert sh("pqlog get new.db --client billing") == ""
+
+
+def test_a_file_whose_topic_is_not_main(sh, folder):
+    with pqlog.open(folder / "new.db", "jobs") as log:
+        log.put(1)
+    for line in ("topics", "clients", "stats", "verify", "compact"):
+        sh(f"pqlog {line} new.db")
+    assert "did you mean 'jobs'" in sh("pqlog get new.db", code=1)
+    assert "did you mean 'jobs'" in sh("pqlog trim new.db 1", code=1)
+    assert sh("pqlog get new.db -t jobs") == "1\n"
+
+
+def test_what_is_no_log_is_said_to_be_none_and_nothing_is_made(sh, folder):
+    (folder / "text.db").write_text("not a database, but a text of some length " * 30)
+    for line in ("topics", "get", "get --client c", "tail -f", "stats", "verify", "compact", "trim", "seek", "export"):
+        name, _, options = line.partition(" ")
+        more = {"trim": "1", "seek": "c 1", "export": "out.csv"}.get(name, "")
+        assert "does not exist" in sh(f"pqlog {name} missing.db {more} {options}", code=1)
+        assert "text.db" in sh(f"pqlog {name} text.db {more} {options}", code=1)
+    assert sorted(os.listdir(folder)) == ["events.db", "text.db"]
+
+
+# export
+
+
+def test_export(sh, folder):
+    assert sh("pqlog export events.db a.csv --field city --field amount") == "6 messages written to a.csv\n"
+    assert pd.read_csv(folder / "a.csv")["amount"].tolist() == [12.5, 0, 1, 2, 3, 4]
+    sh("pqlog export events.db a.parquet; pqlog export events.db a.ndjson --start 5")
+    assert pd.read_parquet(folder / "a.parquet")["city"].tolist()[-1] == "Graz"
+    assert len(ndjson((folder / "a.ndjson").read_text())) == 2
+    assert sh("pqlog export events.db dataset") == "1 file written to dataset\n"
+    assert sh("pqlog export events.db dataset") == "0 files written to dataset\n"
+    assert len(pd.read_parquet(folder / "dataset")) == 6
+    assert sh("pqlog export events.db - --format csv --field city").splitlines()[1].endswith('"Brno"')
+    assert ndjson(sh("pqlog export events.db -"))[0]["city"] == "Brno"
+    sh("pqlog export events.db - --format parquet > b.parquet")
+    assert len(pd.read_parquet(folder / "b.parquet")) == 6
+    assert "parquet, csv or ndjson" in sh("pqlog export events.db a.txt --format txt", code=1)
+    assert "does not exist: make it first" in sh("pqlog export events.db missing/a.csv", code=1)
+    assert oct((folder / "a.csv").stat().st_mode & 0o777) == oct(0o666 & ~os.umask(os.umask(0o22)))
+
+
+def test_an_export_that_fails_leaves_nothing(sh, folder):
+    db = apsw.Connection(str(folder / "events.db"))
+    db.execute("UPDATE messages_1 SET value = '{}' WHERE offset = 5")
+    db.close()
+    (folder / "a.ndjson").write_text("what was there")
+    for name in ("a.ndjson", "a.csv", "a.parquet"):
+        assert "does not fit" in sh(f"pqlog export events.db {name}", code=1)
+    assert not list(folder.glob(".partial-*"))
+    assert not (folder / "a.csv").exists()
+    assert (folder / "a.ndjson").read_text() == "what was there"
+
+
+def test_the_demo(sh):
+    out = sh("pqlog demo --folder demo")
+    assert "336,776 in, 336,776 out: none lost, none twice" in out
