@@ -311,7 +311,7 @@ def _write(target: IO[bytes], data: bytes) -> None:
 def explore(
     file: app.File,
     jupyter: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Options of JupyterLab.", show_default=False)
+        list[str] | None, typer.Argument(metavar="OPTION", help="Options of JupyterLab.", show_default=False)
     ] = None,
     notebook: Annotated[
         str | None, typer.Option(help="The notebook; FILE-explore.ipynb here unless given.", show_default=False)

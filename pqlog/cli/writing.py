@@ -31,7 +31,7 @@ _JSON = Json()
 def put(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The log; made if it is missing.", show_default=False)],
     values: Annotated[
-        list[str] | None, typer.Argument(metavar="[VALUE]...", help="JSON values.", show_default=False)
+        list[str] | None, typer.Argument(metavar="VALUE", help="JSON values.", show_default=False)
     ] = None,
     source: Annotated[
         str | None,

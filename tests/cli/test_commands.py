@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.cli.app import EXAMPLES
-from pqlog.cli.commands import app
+from pqlog.cli.commands import EXAMPLES, app
 
 COMMANDS = sorted(command.name for command in app.registered_commands)
 

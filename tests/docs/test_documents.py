@@ -41,3 +41,20 @@ def test_every_room_of_the_package_is_in_contributing():
     for path in (ROOT / "pqlog").iterdir():
         if path.name not in ("__init__.py", "__pycache__", "py.typed"):
             assert path.name in text, path.name
+
+
+def test_the_rooms_of_the_picture_are_there():
+    text = (ROOT / "docs" / "pictures" / "architecture.svg").read_text()
+    rooms = re.findall(r">([a-z/]+(?:/|\.py))</text>", text)
+    assert len(rooms) > 15
+    for room in rooms:
+        assert (ROOT / "pqlog" / room).exists(), room
+
+
+def test_every_public_name_is_in_the_reference():
+    api = (ROOT / "docs" / "reference" / "api.md").read_text()
+    for name in pqlog.__all__:
+        thing = getattr(pqlog, name)
+        is_error = isinstance(thing, type) and issubclass(thing, Exception)
+        if not is_error and name != "load_ipython_extension":
+            assert re.search(rf"^   {name}$", api, re.M), name

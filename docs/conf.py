@@ -1,0 +1,84 @@
+"""How Sphinx builds these pages: `make docs`."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pqlog
+from pqlog.cli.commands import EXAMPLES
+
+HERE = Path(__file__).parent
+
+
+def commands() -> str:
+    """The reference of the command line, by Typer's own generator."""
+    module = [sys.executable, "-m", "typer", "pqlog.cli.commands", "utils", "docs", "--name", "pqlog", "--title"]
+    text = subprocess.run([*module, "Commands"], capture_output=True, text=True, check=True).stdout
+
+    def examples(section: re.Match[str]) -> str:
+        lines = "\n".join(f"$ {example}" for example in EXAMPLES[section["name"]])
+        return f"{section['head']}```console\n{lines}\n```\n\n"
+
+    pattern = r"(?P<head>## `pqlog (?P<name>\S+)`.*?)\[bold\]Examples\[/bold\].*?(?=## `pqlog|\Z)"
+    return re.sub(pattern, examples, text, flags=re.DOTALL)
+
+
+(HERE / "reference" / "commands.md").write_text(commands())
+
+project = "pqlog"
+author = "the developers of pqlog"
+version = release = pqlog.__version__
+copyright = "the developers of pqlog, Apache-2.0"
+
+extensions = [
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+# The sources are the whole repository's, so that a link leads to the same file here and where the code is hosted.
+root_doc = "docs/index"
+include_patterns = ["docs/**", "notebooks/*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"]
+exclude_patterns = ["docs/_build", "docs/_templates", "docs/recipes", "docs/pictures"]
+templates_path = [str(HERE / "_templates")]
+smartquotes = False
+default_role = "py:obj"
+
+# pages: MyST, with anchors at headings so that links into a page are checked
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# notebooks: run at each build; one that fails ends it
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+# the reference, from the docstrings
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_class_signature = "separated"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "pqlog"
+html_show_sourcelink = False
+html_extra_path = ["_extra"]
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "navbar_align": "left",
+    "header_links_before_dropdown": 8,
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# `make links` visits these; the tests have no network
+linkcheck_anchors = False
