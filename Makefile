@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint docs links demo bench bench-full pictures crash clean
+.PHONY: help test lint docs links smoke demo bench bench-full pictures crash clean
 
 help:  ## Print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ docs: $(VENV)/ready  ## Build the documentation into docs/_build/html; warnings 
 
 links: $(VENV)/ready  ## Visit the links that lead out of the documentation; needs the internet
 	$(BIN)/sphinx-build --quiet -b linkcheck -c docs . docs/_build/links
+
+smoke: $(VENV)/ready  ## Build sdist and wheel, and try the wheel bare and with each extra
+	$(BIN)/python -m tests.smoke
 
 demo: $(VENV)/ready  ## Real flights through a log, a process killed half-way, a picture
 	$(BIN)/python -m pqlog.demo

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-    from pqlog.frames import Live, View
+    from pqlog.frames import View
+    from pqlog.frames.live import Live
 
 
 class Readable:
@@ -104,7 +105,7 @@ class Readable:
         1  Praha  2
         """
         view = _view(columns, flatten, times)
-        return extras.load("frames").to_pandas(self._stretch(), view, meta, dtype_backend, progress)
+        return extras.load("frames.dataframes").to_pandas(self._stretch(), view, meta, dtype_backend, progress)
 
     def to_polars(
         self,
@@ -237,7 +238,7 @@ class Readable:
         [1, 5, 4]
         """
         view = _view(columns, flatten, times)
-        found: Iterator[pandas.DataFrame] = extras.load("frames").chunks(
+        found: Iterator[pandas.DataFrame] = extras.load("frames.dataframes").chunks(
             self._stretch(), view, meta, rows, dtype_backend, progress
         )
         return found
@@ -254,7 +255,7 @@ class Readable:
         >>> log.head(2)["n"].tolist(), log.tail(2)["n"].tolist()
         ([0, 1], [7, 8])
         """
-        return extras.load("frames").head(self._stretch(), n)
+        return extras.load("frames.dataframes").head(self._stretch(), n)
 
     def tail(self, n: int = 5) -> pandas.DataFrame:
         """The last `n` messages as a frame.
@@ -268,7 +269,7 @@ class Readable:
         >>> log.history(stop=5).tail(2)["n"].tolist()
         [2, 3]
         """
-        return extras.load("frames").tail(self._stretch(), n)
+        return extras.load("frames.dataframes").tail(self._stretch(), n)
 
     def to_parquet(
         self,
@@ -353,7 +354,7 @@ class Readable:
         >>> live.refresh()["n"].tolist()
         [1]
         """
-        found: Live = extras.load("frames").Live(self, _view(columns, flatten, times))
+        found: Live = extras.load("frames.live").Live(self, _view(columns, flatten, times))
         return found
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:

@@ -52,7 +52,7 @@ def blocks(page):
             yield kind, "\n".join(lines)
 
 
-PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if list(blocks(page))]
+PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if list(blocks(page))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,0 +1,145 @@
+"""``python -m tests.smoke``: the sdist and the wheel, and the wheel in fresh environments: bare, and with each extra.
+
+Each extra must work by itself, and what is missing must be named by the error.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+CORE = """
+import importlib.util, pqlog
+with pqlog.open("smoke.db") as log:
+    assert log.put({"n": 1}) == 1
+    assert log.put_many({"n": n} for n in range(2, 1000)) == range(2, 1000)
+    assert sum(value["n"] for value in log.get("client")) == 999 * 1000 // 2
+    for batch in log.batches("stage"):
+        batch.put_many([value["n"] for value in batch], topic="out")
+    assert log.verify() == []
+
+def missing(call, extra):
+    try:
+        call()
+    except pqlog.MissingExtraError as error:
+        assert f'pip install "pqlog[{extra}]"' in str(error), error
+    else:
+        raise AssertionError(f"{extra} is not missing")
+log = pqlog.open("smoke.db")
+"""
+
+# By extra: what must work with it, and nothing else installed.
+WORKS = {
+    "": """
+for package in ("pandas", "numpy", "pyarrow", "typer", "ipywidgets"):
+    assert importlib.util.find_spec(package) is None, package
+missing(log.to_pandas, "pandas")
+missing(log.to_polars, "pandas")
+missing(log.explore, "notebook")
+missing(lambda: log.pipe("c", len), "pandas")
+import subprocess, sys, pathlib
+command = [pathlib.Path(sys.executable).with_name("pqlog"), "topics", "smoke.db"]
+done = subprocess.run(command, capture_output=True, text=True)
+assert done.returncode == 1 and 'pip install "pqlog[cli]"' in done.stderr, done
+""",
+    "cli": """
+import subprocess, sys, pathlib
+def pqlog_(*arguments):
+    command = [str(pathlib.Path(sys.executable).with_name("pqlog")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+assert pqlog_("get", "smoke.db", "--limit", "1").stdout == '{"n":1}\\n'
+assert "is whole" in pqlog_("verify", "smoke.db").stdout
+assert 'pip install "pqlog[pandas]"' in pqlog_("export", "smoke.db", "a.csv").stderr
+assert 'pip install "pqlog[lab]"' in pqlog_("explore", "smoke.db").stderr
+assert 'pip install "pqlog[demo]"' in pqlog_("demo").stderr
+""",
+    "pandas": """
+import pandas
+frame = log.to_pandas(meta=False)
+assert frame["n"].tolist() == list(range(1, 1000))
+topic = log.topic("frames")
+topic.put_many(frame)
+assert topic.to_pandas(meta=False).equals(frame)
+assert len(log.to_parquet("dataset")) == 1
+assert log.pipe("c", lambda frame: frame, into="copy", progress=True).messages_out == 999
+missing(log.to_polars, "polars")
+missing(log.explore, "notebook")
+""",
+    "polars": """
+frame = log.to_polars(meta=False)
+assert frame["n"].to_list() == list(range(1, 1000))
+topic = log.topic("frames")
+topic.put_many(frame)
+assert topic.to_polars(meta=False).equals(frame)
+missing(log.to_pandas, "pandas")
+""",
+    "notebook": """
+explorer = log.explore()
+explorer.search("n = 7")
+assert explorer.frame["n"].tolist() == [7]
+assert "smoke.db" in log._repr_html_()
+""",
+    "lab": """
+assert importlib.util.find_spec("jupyterlab")
+log.explore()
+""",
+    "demo": """
+log.close()
+from pqlog import demo
+assert demo.main(["--folder", "demo"]) == 0
+""",
+    "all": """
+log.to_pandas(); log.to_polars(); log.explore()
+import pqlog.cli.commands
+""",
+}
+
+
+def build(folder: Path) -> Path:
+    """Build the sdist, and of it the wheel."""
+    subprocess.run([sys.executable, "-m", "build", "--quiet", "--outdir", str(folder), str(ROOT)], check=True)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "pqlog/py.typed", "pqlog/cli/app.py"} <= names, names
+    assert not any(name.startswith(("tests", "notebooks", ".ci")) for name in names), names
+    return wheel
+
+
+def extras() -> set[str]:
+    """The extras that pyproject.toml offers."""
+    text = (ROOT / "pyproject.toml").read_text()
+    section = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    return set(re.findall(r"^(\w+) =", section, re.M))
+
+
+def main() -> int:
+    """Build, install and try each."""
+    assert extras() == set(WORKS) - {""}, "an extra has no smoke test"
+    with tempfile.TemporaryDirectory() as name:
+        wheel = build(Path(name))
+        print(f"built {wheel.name}", flush=True)
+        for extra, works in WORKS.items():
+            start = time.monotonic()
+            folder = Path(name, extra or "bare")
+            venv.create(folder / "venv", with_pip=True)
+            python = str(folder / "venv" / "bin" / "python")
+            what = f"{wheel}[{extra}]" if extra else str(wheel)
+            install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what]
+            subprocess.run(install, check=True)
+            subprocess.run([python, "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([python, "-W", "error", "-c", CORE + works], check=True, cwd=folder)
+            print(f"pqlog{f'[{extra}]' if extra else ''} works ({time.monotonic() - start:.0f} s)", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
