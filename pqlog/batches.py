@@ -39,6 +39,17 @@ class Staged:
     ----------
     topic : str
         Where it goes.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put("a")
+    1
+    >>> for batch in log.batches("etl"):
+    ...     staged = batch.put("b", topic="out")
+    >>> staged.offsets
+    range(1, 2)
     """
 
     def __init__(self, topic: str) -> None:
@@ -118,7 +129,18 @@ class Batch(Readable):
         return self.messages() if self._as_messages else self._source.values(self._claim.span)
 
     def messages(self) -> Iterator[Message]:
-        """The messages, in order."""
+        """The messages, in order.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("ab")
+        range(1, 3)
+        >>> for batch in log.batches("etl"):
+        ...     print([(message.offset, message.value) for message in batch.messages()])
+        [(1, 'a'), (2, 'b')]
+        """
         return self._source.messages(self._source.rows(self._claim.span))
 
     # putting
@@ -276,6 +298,18 @@ class Batch(Readable):
         ------
         ClaimLostError
             It was handed to somebody else meanwhile; nothing was acknowledged, and nothing put.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many("ab")
+        range(1, 3)
+        >>> batches = log.batches("etl", size=1)
+        >>> batch = next(batches)
+        >>> batch.ack()
+        >>> log.position("etl")
+        1
         """
         self._check_open()
         outputs = self._outputs()
@@ -288,6 +322,18 @@ class Batch(Readable):
         ----------
         error : BaseException, optional
             Why; the next holder finds it in ``batch.error``.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> batches = log.batches("etl")
+        >>> next(batches).release(ValueError("not today"))
+        >>> again = next(log.batches("etl"))
+        >>> again.number, again.attempt, again.error
+        (1, 2, 'ValueError: not today')
         """
         if self._is_open:
             self._is_open = False

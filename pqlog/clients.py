@@ -82,7 +82,20 @@ class Claim:
 
 
 class Clients(Sequence[Client]):
-    """The clients of a topic: a sequence that prints as a table; ``pandas.DataFrame(clients)`` makes a frame."""
+    """The clients of a topic: a sequence that prints as a table; ``pandas.DataFrame(clients)`` makes a frame.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put_many("abc")
+    range(1, 4)
+    >>> list(log.get("billing"))
+    ['a', 'b', 'c']
+    >>> clients = log.clients()
+    >>> len(clients), clients[0].client, clients[0].lag
+    (1, 'billing', 0)
+    """
 
     def __init__(self, clients: Sequence[Client], messages: int = 0) -> None:
         self._clients = tuple(clients)

@@ -27,6 +27,21 @@ class Codec(Protocol):
     ----------
     name : str
         Kept in the file, so that a topic is not read with another codec.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> class Points:
+    ...     name = "points"
+    ...     def encode(self, value):
+    ...         return b"%d,%d" % value
+    ...     def decode(self, data):
+    ...         return tuple(map(int, data.split(b",")))
+    >>> log = pqlog.open(":memory:", codec=Points())
+    >>> log.put((3, 4))
+    1
+    >>> log[1].value
+    (3, 4)
     """
 
     name: str

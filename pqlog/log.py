@@ -744,7 +744,21 @@ class Topic(Readable):
 
 
 class Log(Topic):
-    """An open file, and its main topic. Made by `pqlog.open`; close it, or use it in a ``with``."""
+    """An open file, and its main topic. Made by `pqlog.open`; close it, or use it in a ``with``.
+
+    Attributes
+    ----------
+    path : str
+        The file, as it was given.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> with pqlog.open(":memory:") as log:
+    ...     offset = log.put({"n": 1})
+    ...     log[offset].value, log.topics(), len(log)
+    ({'n': 1}, ['main'], 1)
+    """
 
     def __init__(self, path: str, engine: Engine, info: TopicInfo, codec: Codec | None, writes: bool) -> None:
         super().__init__(engine, info, codec, clients.OneByOne())
@@ -780,7 +794,17 @@ class Log(Topic):
         return Topic(self._engine, info, found, self._one_by_one)
 
     def topics(self) -> list[str]:
-        """The names of all topics of the file."""
+        """The names of all topics of the file.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.topic("clean").put(1)
+        1
+        >>> log.topics()
+        ['main', 'clean']
+        """
         return [info.name for info in self._engine.topics()]
 
     def cursor(self, name: str) -> Any:
@@ -890,7 +914,17 @@ class Log(Topic):
             return self._engine.verify(report)
 
     def close(self) -> None:
-        """Give everything back. Whoever waits in another thread gets `ClosedError`. Closing twice is no error."""
+        """Give everything back. Whoever waits in another thread gets `ClosedError`. Closing twice is no error.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.close()
+        >>> log.put(1)
+        Traceback (most recent call last):
+        pqlog.errors.ClosedError: :memory: was closed; this was not put
+        """
         self._engine.close()
 
     def __enter__(self) -> Self:
