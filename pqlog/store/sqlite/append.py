@@ -104,23 +104,20 @@ def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk
         kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,)), table.seed)
         db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
         return Tail(stop + chunk.rows, now, crc)
-    kepts: list[int | None] = []
-    start = 0
-    for index, end in enumerate(checksums.along(chunk.values, crc), 1):
-        if end is None:
-            kepts.append(None)
-            continue
+    kepts: list[int | None] = [] if chunk.keys is None else [None] * len(chunk.keys)
+    for start, behind, end in checksums.along(chunk.values, crc):
         crc = end
-        kepts.append(_kept(chunk, start, index, now, crc, table.seed))
+        kept = _kept(chunk, start, behind, now, crc, table.seed)
         if chunk.keys is None:
-            run = apsw.carray(tuple(chunk.values[start:index]))
-            db.execute(table.put_array, (stop + start, now, chunk.headers, run, index - start, kepts[-1]))
-        start = index
+            run = apsw.carray(tuple(chunk.values[start:behind]))
+            db.execute(table.put_array, (stop + start, now, chunk.headers, run, behind - start, kept))
+        else:
+            kepts[behind - 1] = kept
     if chunk.keys is not None:
         many = len(kepts) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
         for which, rows in ((range(many), ROWS_A_STATEMENT), (range(many, len(kepts)), 1)):
             db.executemany(table.put_rows(rows), _bindings(chunk, kepts, which, stop, now, rows))
-    return Tail(stop + len(kepts), now, crc)
+    return Tail(stop + len(chunk.values), now, crc)
 
 
 def _kept(chunk: Singles, start: int, stop: int, now: int, crc: int, seed: int) -> int:

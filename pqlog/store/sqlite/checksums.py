@@ -12,7 +12,7 @@ write-ahead log (tried: one look with `sqlite3` after a crash, and every page th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 ROWS = 256
@@ -28,22 +28,22 @@ def extend(crc: int, value: bytes) -> int:
     return crc32(b"\n", crc32(value, crc))
 
 
-def along(values: Sequence[bytes], crc: int) -> list[int | None]:
-    """The sums behind rows that are put at once: None for those that carry none. The last one carries one."""
-    crcs: list[int | None] = [None] * len(values)
+def along(values: Sequence[bytes], crc: int) -> Iterator[tuple[int, int, int]]:
+    """The runs into which rows that are put at once are cut: its first, the one behind its last, the sum behind it."""
     for start in range(0, len(values), ROWS):
         run = values[start : start + ROWS]
         lines = b"\n".join(run)
         if len(lines) <= BYTES:
-            crc = crcs[start + len(run) - 1] = extend(crc, lines)
+            crc = extend(crc, lines)
+            yield start, start + len(run), crc
             continue
-        size = 0
-        for index, value in enumerate(run, start):
+        first, size = start, 0
+        for index, value in enumerate(run, start + 1):
             crc = extend(crc, value)
             size += len(value)
-            if size >= BYTES or index == start + len(run) - 1:
-                crcs[index], size = crc, 0
-    return crcs
+            if size >= BYTES or index == start + len(run):
+                yield first, index, crc
+                first, size = index, 0
 
 
 def beside(time: int, headers: str | None, keys: Sequence[str | None]) -> int:
