@@ -522,7 +522,7 @@ WORKLOADS: tuple[tuple[str, Callable[[Peer, int], Any], int], ...] = (
     ("batches", batches, 20_000),
     ("bytes a message", size, 20_000),
     ("latency between processes", latency, 400),
-    ("put behind 1,000,000", behind, 1_000_000),
+    ("put behind {:,}", behind, 1_000_000),
 )
 ONCE = (size, behind)
 
@@ -543,7 +543,7 @@ def run(folder: Path, rounds: int, scale: float, only: str = "") -> Iterator[dic
         for kind in kinds:
             if found[kind]:
                 yield {
-                    "workload": name,
+                    "workload": name.format(int(count * scale)),
                     "peer": kind.name,
                     "survives": kind.survives,
                     "values": found[kind],

@@ -103,7 +103,7 @@ Start = Annotated[int | None, typer.Option(help="From this offset on; -5: the la
 Stop = Annotated[int | None, typer.Option(help="Up to, not including, this offset.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.", show_default=False)]
 Fields = Annotated[
-    list[str] | None, typer.Option("--field", "-f", help="Only this field; may be repeated.", show_default=False)
+    list[str] | None, typer.Option("--field", help="Only this field; may be repeated.", show_default=False)
 ]
 
 

@@ -47,7 +47,7 @@ def get(
         int | None,
         typer.Option(min=1, help="With --client: acknowledge so many at a time; much faster.", show_default=False),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="With --client: wait for more.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="With --client: wait for more.")] = False,
     since: app.Since = None,
     until: app.Until = None,
     start: app.Start = None,
@@ -139,9 +139,7 @@ def tail(
     topic: app.Topic = "main",
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many of the last.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
-    field: Annotated[
-        list[str] | None, typer.Option("--field", help="Only this field; may be repeated.", show_default=False)
-    ] = None,
+    field: app.Fields = None,
     meta: Meta = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:

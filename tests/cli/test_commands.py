@@ -156,7 +156,10 @@ def test_get_a_stretch(sh):
 
 def test_a_field_of_a_nested_object(sh):
     sh("""pqlog put new.db '{"a": {"b": {"c": 1}}, "d.e": 2}' '[]'""")
-    assert ndjson(sh("pqlog get new.db -f a.b.c -f d.e")) == [{"a.b.c": 1, "d.e": 2}, {"a.b.c": None, "d.e": None}]
+    assert ndjson(sh("pqlog get new.db --field a.b.c --field d.e")) == [
+        {"a.b.c": 1, "d.e": 2},
+        {"a.b.c": None, "d.e": None},
+    ]
 
 
 @pytest.mark.parametrize("how", ["", "--batch 2", "--batch 100"])
