@@ -358,6 +358,20 @@ def test_an_ack_queue_of_persist_queue(tmp_path, path):
     assert values_of(path, topic="jobs.dead") == [1]
 
 
+def test_two_queues_of_persist_queue_in_one_file_are_two_topics(tmp_path, path):
+    persist(
+        "for kind in (persistqueue.SQLiteQueue, persistqueue.SQLiteAckQueue):\n"
+        "    q = kind(folder, auto_commit=True)\n"
+        "    [q.put((kind.__name__, n)) for n in range(5)]\n"
+        "persistqueue.SQLiteQueue(folder, name='other', auto_commit=True).put(1)\n",
+        tmp_path / "q",
+    )
+    done = pqlog.migrate(tmp_path / "q", path, trust_pickle=True)
+    assert done.topics == {"ack_queue_default": "pickle", "other": "json", "queue_default": "pickle"}
+    assert values_of(path, "pickle", "ack_queue_default") == [("SQLiteAckQueue", n) for n in range(5)]
+    assert values_of(path, "pickle", "queue_default") == [("SQLiteQueue", n) for n in range(5)]
+
+
 def test_a_queue_of_persist_queue_in_json_needs_no_trust(tmp_path, path):
     persist(
         "q = persistqueue.SQLiteQueue(folder, auto_commit=True, serializer=s.json)\nq.put({'city': 'Brno'})\n",

@@ -151,8 +151,8 @@ with DagsterInstance.ephemeral() as instance:
         assert len(log.topic("clean")) == 2 * COUNT // 3
 
 
-def test_every_recipe_is_in_the_page_and_says_what_it_does():
-    page = (RECIPES.parent / "stages.md").read_text()
+def test_every_recipe_is_in_a_page_and_says_what_it_does():
+    page = "".join((RECIPES.parent / name).read_text() for name in ("stages.md", "schedulers.md"))
     for recipe in RECIPES.glob("*.py"):
         assert f"recipes/{recipe.name}" in page
         spec = importlib.util.spec_from_file_location(recipe.stem, recipe)

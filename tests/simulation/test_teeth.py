@@ -25,7 +25,7 @@ def stories(tmp_path):
     run_state_machine_as_test(
         Story,
         settings=settings(
-            max_examples=300,
+            max_examples=600,
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.generate],

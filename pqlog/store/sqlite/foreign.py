@@ -65,7 +65,8 @@ class Foreign:
             self.queues = [self._log()]
         elif tables:
             self.program = "persist-queue"
-            self.queues = [queue for table in sorted(tables) for queue in self._queues(table)]
+            names = _topics_of(sorted(tables))
+            self.queues = [queue for table, topic in names.items() for queue in self._queues(table, topic)]
         else:
             raise NotALogError(f"{path} is neither a file of persistent-queue-log nor one of persist-queue")
 
@@ -102,18 +103,15 @@ class Foreign:
             () if whole else (gaps,),
         )
 
-    def _queues(self, table: str) -> Iterator[Queue]:
-        kind = next((kind for kind in _KINDS if table.startswith(kind + "_")), "")
-        name = table.removeprefix(kind + "_") if kind else table
-        topic = "main" if name == "default" else name
+    def _queues(self, table: str, topic: str) -> Iterator[Queue]:
         quoted = '"' + table.replace('"', '""') + '"'
         columns = [column for (column,) in rows(self._db.execute("SELECT name FROM pragma_table_info(?)", (table,)))]
         if "status" not in columns:
             yield self._part(topic, quoted, "true")
             return
-        done = row(self._db.execute(f"SELECT count(*) FROM {quoted} WHERE status = {ACKED}"))[0]
+        done = self._part("", quoted, f"status = {ACKED}").messages
         notes = (f"{done:,} items of {table} were acknowledged before, and are not copied.",) if done else ()
-        yield self._part(topic, quoted, f"status NOT IN ({ACKED}, {FAILED})", notes)
+        yield self._part(topic, quoted, f"ifnull(status, 0) NOT IN ({ACKED}, {FAILED})", notes)
         failed = self._part(topic + ".dead", quoted, f"status = {FAILED}")
         if failed.messages:
             yield failed
@@ -125,6 +123,15 @@ class Foreign:
             f"WHERE _id > ? AND {condition} ORDER BY _id LIMIT ?"
         )
         return Queue(topic, query, count, 1, {}, notes)
+
+
+def _topics_of(tables: list[str]) -> dict[str, str]:
+    """The topic of each table of persist-queue: main for a queue without a name; the table's name where two collide."""
+    kinds = {table: next((kind for kind in _KINDS if table.startswith(kind + "_")), "") for table in tables}
+    names = {table: table.removeprefix(kind + "_") if kind else table for table, kind in kinds.items()}
+    topics = {table: "main" if name == "default" else name for table, name in names.items()}
+    taken = list(topics.values())
+    return {table: topic if taken.count(topic) == 1 else table for table, topic in topics.items()}
 
 
 @contextlib.contextmanager
