@@ -69,6 +69,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "pqlog"
 html_show_sourcelink = False
 html_extra_path = ["_extra"]
+# pages without pages below them need no navigation at their side
+html_sidebars = {f"docs/{page}": [] for page in ("index", "tour", "concepts", "durability", "benchmarks", "comparison")}
+html_sidebars["notebooks/quickstart"] = []
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
