@@ -24,17 +24,18 @@ New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_de
 @app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
 def topics(file: app.File, as_json: app.AsJson = False) -> None:
     """List the topics: how many messages each keeps, and where they begin and end."""
-    found = [
-        {
-            "topic": topic.name,
-            "codec": topic.codec,
-            "messages": len(topic),
-            "first": topic.first,
-            "last": topic.last,
-            "clients": len(topic.clients()),
-        }
-        for topic in _topics(app.whole(file))
-    ]
+    with app.whole(file) as log:
+        found = [
+            {
+                "topic": topic.name,
+                "codec": topic.codec,
+                "messages": len(topic),
+                "first": topic.first,
+                "last": topic.last,
+                "clients": len(topic.clients()),
+            }
+            for topic in _topics(log)
+        ]
     output.records(found, as_json, "no topics")
 
 
@@ -50,20 +51,21 @@ def clients(
     as_json: app.AsJson = False,
 ) -> None:
     """List the clients: their positions, how far each lags behind, when it was seen last."""
-    found = [
-        {
-            "topic": one.name,
-            "client": client.client,
-            "position": client.position,
-            "lag": client.lag,
-            "batches": client.batches,
-            "open": client.open,
-            "attempt": client.attempt,
-            "seen": client.seen,
-        }
-        for one in (_topics(app.whole(file)) if topic is None else [app.opened(file, topic)])
-        for client in one.clients()
-    ]
+    with app.whole(file) if topic is None else app.opened(file, topic) as log:
+        found = [
+            {
+                "topic": one.name,
+                "client": client.client,
+                "position": client.position,
+                "lag": client.lag,
+                "batches": client.batches,
+                "open": client.open,
+                "attempt": client.attempt,
+                "seen": client.seen,
+            }
+            for one in (_topics(log) if topic is None else [log])
+            for client in one.clients()
+        ]
     output.records(found, as_json, "no clients")
 
 
@@ -163,10 +165,10 @@ def _topic_stats(topic: pqlog.Topic) -> dict[str, Any]:
         "messages": len(topic),
         "from": _time(topic, first),
         "to": _time(topic, last),
-        "last hour": len(topic.history(since="1h")),
-        "last day": len(topic.history(since="1d")),
+        "last_hour": len(topic.history(since="1h")),
+        "last_day": len(topic.history(since="1d")),
         "clients": len(lags),
-        "largest lag": max(lags, default=0),
+        "largest_lag": max(lags, default=0),
     }
 
 
@@ -266,7 +268,7 @@ def migrate(
     for topic, codec in done.topics.items():
         hint = "" if codec == "json" else f": open it with codec={codec!r}, in the shell with --trust-pickle"
         output.say(f"topic {topic!r} has the codec {codec}{hint}")
-    output.say(f"{output.count(done.clients, 'client')} where it was")
+    output.say(f"clients that keep their positions: {done.clients:,}")
     output.lines(map(output.harmless, done.notes))
 
 

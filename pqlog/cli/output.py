@@ -119,7 +119,9 @@ def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, value in found[0].items():
-            table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
+            table.add_column(
+                name.replace("_", " "), justify="right" if isinstance(value, int) else "left", overflow="fold"
+            )
         for record in found:
             table.add_row(*(Text(_cell(value)) for value in record.values()))
         _print(table)

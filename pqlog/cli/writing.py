@@ -85,24 +85,25 @@ def _put_each(
 ) -> None:
     if id is not None:
         raise ArgumentError("--id is one for all of a call: it does not go with --each")
-    before = (log.last or 0) + 1
-    first = last = before
+    offsets: list[int] = []  # the first and the last; others may put in between
+    count = 0
     try:
         for value in values:
-            last = log.put_many([value], key, headers).stop
-            first = min(first, last - 1)
+            offsets[1:] = log.put_many([value], key, headers)
+            count += 1
     finally:
-        _report(log, range(first, last), as_json)
+        _report(log, range(offsets[0], offsets[-1] + 1) if offsets else range(0), as_json, count)
 
 
-def _report(log: pqlog.Log, put: range, as_json: bool) -> None:
+def _report(log: pqlog.Log, put: range, as_json: bool, count: int | None = None) -> None:
+    count = len(put) if count is None else count
     if as_json:
-        found = {"topic": log.name, "first": put.start, "stop": put.stop, "messages": len(put)}
+        found = {"topic": log.name, "first": put.start, "stop": put.stop, "messages": count}
         output.line(output.json_text(found))
-    elif len(put) == 1:
+    elif count == 1:
         output.say(f"offset {put.start} of topic {log.name!r}")
     elif put:
-        output.say(f"{output.count(len(put), 'message')}, offsets {put.start} to {put.stop - 1} of topic {log.name!r}")
+        output.say(f"{output.count(count, 'message')}, offsets {put.start} to {put.stop - 1} of topic {log.name!r}")
     else:
         output.say("no messages")
 
@@ -123,7 +124,7 @@ def _lines(stream: IO[bytes], text: bool) -> Iterator[Any]:
         try:
             found = line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise ArgumentError(f"line {number} is not UTF-8: {error}; nothing was put") from error
+            raise ArgumentError(f"line {number} is not UTF-8: {error}") from error
         if text:
             yield found
         elif found.strip():

@@ -136,6 +136,8 @@ def test_each_line_is_put_when_it_comes(folder, sh):
     assert sh("printf 'two\\nthree\\n' | pqlog put new.db --each --text") == (
         "2 messages, offsets 2 to 3 of topic 'main'\n"
     )
+    assert sh("printf '4' | pqlog put new.db --each --json") == '{"topic":"main","first":4,"stop":5,"messages":1}\n'
+    assert sh("pqlog put new.db --each") == "no messages\n"
     assert "--id" in sh("pqlog put new.db --each --id x", code=1)
 
 
@@ -211,7 +213,7 @@ def test_topics_clients_claims_stats(sh, folder):
     stats = json.loads(sh("pqlog stats events.db --json"))
     assert stats["messages"] == 7
     assert stats["bytes"] > 4096
-    assert stats["topics"][0]["largest lag"] == 6
+    assert stats["topics"][0]["largest_lag"] == 6
     assert "no open batches" in sh("pqlog claims events.db billing")
     assert "no clients" in sh("pqlog clients events.db --topic raw")
     assert sh("pqlog topics events.db").splitlines()[1].split() == ["main", "json", "6", "1", "6", "2"]
@@ -261,10 +263,19 @@ def test_migrate(sh, folder):
     assert sh("pqlog migrate old.db new.db --trust-pickle").splitlines() == [
         "1 message of persistent-queue-log copied to new.db, read again and compared",
         "topic 'main' has the codec json",
-        "1 client where it was",
+        "clients that keep their positions: 1",
     ]
     assert json.loads(sh("pqlog migrate old.db new.db --trust-pickle --json"))["messages"] == 0
     assert sh("pqlog get new.db --client billing") == ""
+
+
+def test_looking_leaves_nothing_behind(sh, folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for line in ("topics", "clients", "stats", "verify", "get", "tail"):
+        sh(f"pqlog {line} events.db")
+    sh("pqlog claims events.db billing; pqlog clients events.db -t main; pqlog export events.db - | head -1", code=141)
+    assert list(before) == ["events.db"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_file_whose_topic_is_not_main(sh, folder):

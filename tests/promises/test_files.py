@@ -120,6 +120,23 @@ def test_mode_r_reads_and_writes_nothing(path):
         pqlog.open(path.parent / "other.db", mode="r")
 
 
+@pytest.mark.parametrize("left", ["closed", "killed"])
+def test_mode_r_leaves_the_folder_as_it_was(path, left):
+    with pqlog.open(path) as log:
+        log.put_many(range(1000))
+    if left == "killed":
+        script = "import os, pqlog, sys; pqlog.open(sys.argv[1]).put(1); os.kill(os.getpid(), 9)"
+        subprocess.run([sys.executable, "-c", script, str(path)])
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir() if not each.name.endswith("-shm")}
+    assert len(before) == (1 if left == "closed" else 2)
+    with pqlog.open(path, mode="r") as log:
+        assert len(log) == 1000 + (left == "killed")
+        assert log.to_pandas()["value"].sum() == 499_500 + (left == "killed")
+        assert log.verify() == []
+    after = {each.name: each.read_bytes() for each in path.parent.iterdir() if not each.name.endswith("-shm")}
+    assert after == before
+
+
 def test_mode_r_sees_what_a_writer_puts(path, log):
     log.put(1)
     with pqlog.open(path, mode="r") as reading:

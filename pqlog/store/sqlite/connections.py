@@ -228,6 +228,11 @@ def extend_wal(db: apsw.Connection, path: str) -> None:
         db.execute("ROLLBACK")
 
 
+def size(path: str) -> int:
+    """How many bytes a file has; 0 if there is none."""
+    return os.stat(path).st_size if os.path.exists(path) else 0
+
+
 def sync_folder(path: str) -> None:
     """Make the names in the file's folder durable."""
     if os.name != "posix":

@@ -88,7 +88,8 @@ class SqliteEngine:
         self._place: Place | None = None
         self._tables: dict[int, Table] = {}
         self._watch = Watch(self.path, None if self._in_memory else self.path + "-wal")
-        self._flags = apsw.SQLITE_OPEN_READWRITE if mode == "w" else apsw.SQLITE_OPEN_READONLY
+        self._flags = apsw.SQLITE_OPEN_READWRITE
+        self._crashed = False
         self._uri = self.path
         connections.check_sqlite()
         hazards.check_process(self.path)
@@ -140,10 +141,10 @@ class SqliteEngine:
             )
         hazards.check_names(self.path)
         flags = self._flags | apsw.SQLITE_OPEN_CREATE
-        crashed = os.path.exists(self.path + "-wal") and os.stat(self.path + "-wal").st_size > 0
+        self._crashed = connections.size(self.path + "-wal") > 0
         db = connections.connect(self.path, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
         try:
-            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(crashed))  # leave what may be refused as it is
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))  # leave what may be refused as it is
             ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
             hazards.check_wal(db, self.path)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
@@ -183,15 +184,18 @@ class SqliteEngine:
             raise errors.StoreError(f"{self.path} does not exist; without mode='r' it would be made")
         folder = os.path.dirname(os.path.abspath(self.path))
         if not _writable(folder):
-            if os.path.exists(self.path + "-wal") and os.stat(self.path + "-wal").st_size:
+            if connections.size(self.path + "-wal"):
                 raise errors.ReadOnlyError(
                     f"{self.path} has a write-ahead log that was not merged, and its folder is read-only: "
                     f"open and close it once where it can be written, or copy it with its -wal to such a folder"
                 )
             # No other way to read a WAL database where its -shm cannot be made; nobody can write to it here.
             self._uri = apsw_uri(self.path) + "?immutable=1"
-            self._flags |= apsw.SQLITE_OPEN_URI
-        db = connections.connect(self._uri, flags=self._flags, vfs=self._vfs, timeout_s=self._timeout_s)
+            self._flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        elif not os.access(self.path, os.W_OK):
+            self._flags = apsw.SQLITE_OPEN_READONLY
+        self._crashed = connections.size(self.path + "-wal") > 0
+        db = self._look()
         try:
             if not connections.check_kind(db, self.path):
                 raise errors.NotALogError(f"{self.path} is an empty file, not a log")
@@ -203,11 +207,22 @@ class SqliteEngine:
             raise
         return db
 
+    def _look(self) -> apsw.Connection:
+        """A connection that changes nothing.
+
+        For writing all the same where that is possible: one for reading only would leave the -wal and -shm that it
+        makes.
+        """
+        db = connections.connect(self._uri, flags=self._flags, vfs=self._vfs, timeout_s=self._timeout_s)
+        if self.mode == "r":
+            db.pragma("query_only", True)
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))
+        return db
+
     def _reader(self) -> apsw.Connection:
         if self._in_memory:
             return self._db
-        flags = self._flags & ~apsw.SQLITE_OPEN_CREATE
-        db = connections.connect(self._uri, flags=flags, vfs=self._vfs, timeout_s=self._timeout_s)
+        db = self._look()
         connections.configure(db, self.path)
         return db
 
@@ -636,7 +651,7 @@ class SqliteEngine:
         if self._in_memory:
             with self._read() as db:
                 return int(db.pragma("page_count")) * int(db.pragma("page_size"))
-        return sum(os.stat(name).st_size for name in (self.path, self.path + "-wal") if os.path.exists(name))
+        return connections.size(self.path) + connections.size(self.path + "-wal")
 
 
 class Acknowledge(Job[bool]):

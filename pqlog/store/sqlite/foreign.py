@@ -65,8 +65,8 @@ class Foreign:
             self.queues = [self._log()]
         elif tables:
             self.program = "persist-queue"
-            names = _topics_of(sorted(tables))
-            self.queues = [queue for table, topic in names.items() for queue in self._queues(table, topic)]
+            topics = _topics_of(sorted(tables))
+            self.queues = [queue for table, topic in topics.items() for queue in self._queues(table, topic)]
         else:
             raise NotALogError(f"{path} is neither a file of persistent-queue-log nor one of persist-queue")
 
@@ -153,7 +153,7 @@ def _open(file: str, stack: contextlib.ExitStack) -> apsw.Connection:
 
     For writing, though nothing is written: a connection for reading only would leave the -wal and -shm that it makes.
     """
-    if _size(file + "-journal"):
+    if connections.size(file + "-journal"):
         db = apsw.Connection(file, apsw.SQLITE_OPEN_READONLY)
         try:
             db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
@@ -164,15 +164,11 @@ def _open(file: str, stack: contextlib.ExitStack) -> apsw.Connection:
         copy = os.path.join(folder, "old.db")
         _copy([(file, copy), (file + "-journal", copy + "-journal")])
         return apsw.Connection(copy)
-    crashed = _size(file + "-wal")
+    crashed = connections.size(file + "-wal")
     db = apsw.Connection(file, apsw.SQLITE_OPEN_READWRITE)
     db.pragma("query_only", True)
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(crashed > 0))
     return db
-
-
-def _size(path: str) -> int:
-    return os.stat(path).st_size if os.path.exists(path) else 0
 
 
 def _copy(pairs: list[tuple[str, str]]) -> None:
