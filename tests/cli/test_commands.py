@@ -273,7 +273,7 @@ def test_looking_leaves_nothing_behind(sh, folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for line in ("topics", "clients", "stats", "verify", "get", "tail"):
         sh(f"pqlog {line} events.db")
-    sh("pqlog claims events.db billing; pqlog clients events.db -t main; pqlog export events.db - | head -1", code=141)
+    sh("pqlog claims events.db billing; pqlog clients events.db -t main; pqlog export events.db -")
     assert list(before) == ["events.db"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import pqlog
+from pqlog.store.sqlite import hazards
 
 
 def start(script, *arguments, **how):
@@ -22,6 +23,28 @@ def killed(process):
     with process:
         process.kill()
         return process.stdout.readlines()
+
+
+# What a process does that is just committing: it holds the write lock, and the two copies of the header of the -shm
+# differ (https://sqlite.org/walformat.html#the_wal_index_file_format). Here for a second in place of a microsecond.
+COMMITTING = """
+import fcntl, os, sys, time
+fd = os.open(sys.argv[1] + "-shm", os.O_RDWR)
+fcntl.lockf(fd, fcntl.LOCK_EX, 1, 120)
+whole = os.pread(fd, 48, 48)
+os.pwrite(fd, bytes(48), 48)
+print("committing", flush=True)
+time.sleep(1)
+os.pwrite(fd, whole, 48)
+"""
+
+
+def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
+    log.put(1)
+    with start(COMMITTING, path, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == "committing\n"
+        hazards.check_wal(log._engine._db, str(path), timeout_s=60)
+    assert log.put(2) == 2
 
 
 def test_threads_put_in_order_and_nothing_is_lost(path):

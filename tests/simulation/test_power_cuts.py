@@ -10,6 +10,7 @@ import pqlog
 from pqlog.store.sqlite import merger
 from tests.simulation.disk import Disk
 from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
 
@@ -53,6 +54,10 @@ def test_a_new_file_may_be_cut_off_at_any_event_of_its_making(tmp_path):
                 assert log.put("next") == len(log)
                 assert log.verify() == []
     assert made > 20
+
+
+def test_each_put_is_whole_or_not_there_after_a_cut_at_any_event(tmp_path):
+    cut_puts_at_every_event(tmp_path)
 
 
 def test_a_backup_is_whole_or_not_there(tmp_path):

@@ -17,6 +17,7 @@ import pqlog
 from pqlog import clients
 from pqlog.store.sqlite import append, connections, engine, writer
 from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
 
@@ -33,6 +34,10 @@ def stories(tmp_path):
             print_blob=False,
         ),
     )
+
+
+def puts(tmp_path):
+    cut_puts_at_every_event(tmp_path / "puts")
 
 
 def threads(tmp_path):
@@ -224,8 +229,8 @@ def chunks_in_commits_of_their_own():
         (claims_not_synced, stories),
         (outputs_before_the_acknowledgement, stories),
         (outputs_after_the_acknowledgement, stories),
-        (id_in_a_commit_of_its_own, stories),
-        (chunks_in_commits_of_their_own, stories),
+        (id_in_a_commit_of_its_own, puts),
+        (chunks_in_commits_of_their_own, puts),
         (no_settling, failing_syncs),
         (returned_before_its_commit, threads),
         (released_by_an_older_sync, threads),

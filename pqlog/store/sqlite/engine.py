@@ -146,7 +146,7 @@ class SqliteEngine:
         try:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))  # leave what may be refused as it is
             ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
-            hazards.check_wal(db, self.path)
+            hazards.check_wal(db, self.path, self._timeout_s)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if db.readonly("main"):
                 raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
@@ -200,7 +200,7 @@ class SqliteEngine:
             if not connections.check_kind(db, self.path):
                 raise errors.NotALogError(f"{self.path} is an empty file, not a log")
             if not self._damaged:
-                hazards.check_wal(db, self.path)
+                hazards.check_wal(db, self.path, self._timeout_s)
             connections.configure(db, self.path)
         except BaseException:
             db.close()

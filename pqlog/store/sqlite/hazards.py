@@ -12,7 +12,7 @@ import warnings
 import apsw
 
 from pqlog.errors import CorruptLogError, NotALogError, UnsafeStorageError
-from pqlog.store.sqlite.connections import row
+from pqlog.store.sqlite.connections import patiently, row
 
 # Their locks and syncs cannot be relied on, and the shared memory of a write-ahead log needs one machine.
 _NETWORK = {
@@ -87,7 +87,7 @@ def _open_files() -> set[str]:
     return paths
 
 
-def check_wal(db: apsw.Connection, path: str) -> None:
+def check_wal(db: apsw.Connection, path: str, timeout_s: float) -> None:
     """Raise if commits in the write-ahead log cannot be read any more.
 
     SQLite takes the first frame whose checksum does not fit for the end: after a power cut it is. But each commit is
@@ -95,7 +95,7 @@ def check_wal(db: apsw.Connection, path: str) -> None:
     the first was durable, and what broke is the disk, not the current.
     """
     for _ in range(5):  # others may be cutting the log off just now: what is damaged stays so
-        lost, read = _lost_commits(db, path)
+        lost, read = patiently(lambda: _lost_commits(db, path), timeout_s)
         if lost < 2:
             return
         time.sleep(0.02)
@@ -107,7 +107,10 @@ def check_wal(db: apsw.Connection, path: str) -> None:
 
 
 def _lost_commits(db: apsw.Connection, path: str) -> tuple[int, int]:
-    """How many commits lie in the write-ahead log behind the last frame that SQLite reads, and which frame that is."""
+    """How many commits lie in the write-ahead log behind the last frame that SQLite reads, and which frame that is.
+
+    Raises BusyError at once, whatever the connection's patience, while another process recovers or merges the log.
+    """
     page = int(row(db.execute("PRAGMA page_size"))[0])
     header, frames = _frames(path, page)
     read, _ = db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)
