@@ -26,6 +26,9 @@ from pqlog.store.sqlite.connections import row, rows
 _QUEUE = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%_id INTEGER PRIMARY KEY%timestamp FLOAT%'"
 _KINDS = ("unique_ack_queue", "filo_ack_queue", "ack_queue", "unique_queue", "filo_queue", "queue")
 
+TIMEOUT_MS = 30_000
+"""How long to wait while the other program writes."""
+
 ACKED, FAILED = 5, 9
 """What persist-queue's ``status`` says of items that are done with: acknowledged, or given up."""
 
@@ -144,6 +147,7 @@ def open_foreign(path: str) -> Iterator[Foreign]:
         stack.enter_context(connections.translated(file))
         db = _open(file, stack)
         stack.callback(db.close)
+        db.set_busy_timeout(TIMEOUT_MS)
         db.execute("BEGIN")
         yield Foreign(db, file)
 
