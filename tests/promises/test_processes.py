@@ -47,6 +47,25 @@ def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     assert log.put(2) == 2
 
 
+# What a process, or a thread, does that is just merging: it holds the lock for it.
+MERGING = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1] + "-shm", os.O_RDWR)
+fcntl.lockf(fd, fcntl.LOCK_EX, 1, 121)
+print("merging", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_trim_leaves_the_merging_to_whoever_is_at_it(path, log):
+    log.put_many(range(10))
+    with start(MERGING, path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == "merging\n"
+        assert log.trim(before=5) == 4
+        other.stdin.close()
+    assert [message.value for message in log] == list(range(4, 10))
+
+
 def test_threads_put_in_order_and_nothing_is_lost(path):
     with pqlog.open(path) as log:
 

@@ -202,6 +202,12 @@ def settle(db: apsw.Connection, path: str, timeout_s: float) -> None:
     sync_folder(path)
 
 
+def merge(db: apsw.Connection, how: int) -> None:
+    """Move what the write-ahead log holds into the file now, if nobody is in the way; else a later commit does it."""
+    with contextlib.suppress(apsw.BusyError):
+        db.wal_checkpoint(None, how)
+
+
 def extend_wal(db: apsw.Connection, path: str) -> None:
     """Give the -wal its usual size at once, as zeros.
 

@@ -592,7 +592,7 @@ class SqliteEngine:
         """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
         if not self._in_memory:
             with self._writer.pause() as db, connections.translated(self.path):
-                db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def compact(self) -> int:
         """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it if nobody reads."""
@@ -604,8 +604,7 @@ class SqliteEngine:
             try:
                 db.execute("VACUUM")
                 pages -= db.pragma("page_count")
-                with contextlib.suppress(apsw.BusyError):  # a reader holds it back: a later commit merges it
-                    db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except Exception as error:
                 self._failed(error)
                 raise
