@@ -7,7 +7,7 @@ import marshal
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,7 @@ def migrate(
     ...     list(log.get("billing"))
     [{'n': 2}]
     """
+    from pqlog.store.sqlite.engine import SqliteEngine
     from pqlog.store.sqlite.foreign import open_foreign
 
     source, target = os.fspath(old), os.fspath(new)
@@ -122,8 +123,10 @@ def migrate(
         if not trust_pickle:
             _refuse_pickles(file)
         total = 3 * sum(queue.messages for queue in file.queues)  # looked at, copied, read again
-        with _opened(target, file) as engine, extras.progress_bar(total, "migrate", progress) as report:
-            return _Migrating(file, engine, report).run()
+        with closing(SqliteEngine(target, mode="w")) as engine:
+            migrating = _Migrating(file, engine)
+            with extras.progress_bar(total, "migrate", progress) as report:
+                return migrating.run(report)
 
 
 def _refuse_pickles(file: Foreign) -> None:
@@ -133,34 +136,28 @@ def _refuse_pickles(file: Foreign) -> None:
         raise UntrustedPicklesError(file.path, file.program, pickles, clients)
 
 
-@contextmanager
-def _opened(path: str, file: Foreign) -> Iterator[SqliteEngine]:
-    """The new file; one that exists must be a migration of the same old file."""
-    from pqlog.store.sqlite.engine import SqliteEngine
-
-    engine = SqliteEngine(path, mode="w")
-    try:
-        state = cursor_value(engine.cursor(CURSOR))
-        if state is None and engine.topics():
-            raise ArgumentError(f"{path} is a log with messages of its own: give a path where nothing is")
-        if state is not None and state["source"] != file.fingerprint:
-            raise ArgumentError(f"{path} was made of another file than {file.path}: give a path where nothing is")
-        yield engine
-    finally:
-        engine.close()
-
-
 class _Migrating:
-    """A migration under way: its state is committed with the messages that it speaks of."""
+    """A migration under way: its state is committed with the messages that it speaks of.
 
-    def __init__(self, file: Foreign, engine: SqliteEngine, report: Callable[[int], object]) -> None:
-        self._file, self._engine, self._report = file, engine, report
-        new = {"source": file.fingerprint, "last": {}, "done": False}
-        self._state: dict[str, Any] = cursor_value(engine.cursor(CURSOR)) or new
+    The new file is empty, or a migration of the same old file that was broken off.
+    """
+
+    def __init__(self, file: Foreign, engine: SqliteEngine) -> None:
+        self._file, self._engine = file, engine
+        source = file.fingerprint
+        state: dict[str, Any] | None = cursor_value(engine.cursor(CURSOR))
+        if state is None and engine.topics():
+            raise ArgumentError(f"{engine.path} is a log with messages of its own: give a path where nothing is")
+        if state is not None and state["source"] != source:
+            raise ArgumentError(
+                f"{engine.path} was made of another file than {file.path}: give a path where nothing is"
+            )
+        self._state = state or {"source": source, "last": {}, "done": False}
         self._done = Migration(file.program)
 
-    def run(self) -> Migration:
-        """Do what is left to do."""
+    def run(self, report: Callable[[int], object]) -> Migration:
+        """Do what is left to do; `report` is told of each number of messages that are done."""
+        self._report = report
         if self._state["done"]:
             self._was_done()
             return self._done

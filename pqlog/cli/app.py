@@ -119,10 +119,10 @@ def opened(file: str, topic: str = "main", *, write: bool = False, trust_pickle:
         return pqlog.open(file, topic, mode="w" if write else "r")
 
 
-def existing(file: str, topic: str) -> pqlog.Log:
+def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:
     """Open a log that exists for writing; a topic that it does not have is an error and not made."""
-    opened(file, topic).close()
-    return opened(file, topic, write=True)
+    opened(file, topic, trust_pickle=trust_pickle).close()
+    return opened(file, topic, write=True, trust_pickle=trust_pickle)
 
 
 def whole(file: str, *, write: bool = False) -> pqlog.Log:

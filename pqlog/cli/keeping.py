@@ -138,12 +138,13 @@ def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main")
 def stats(file: app.File, as_json: app.AsJson = False) -> None:
     """Sum up a log: its size, its topics, how many messages came lately, who lags behind."""
     with app.whole(file) as log:
+        topics = _topics(log)
         found: dict[str, Any] = {
             "file": os.path.abspath(file),
             "uuid": log.uuid,
             "bytes": log.size_bytes(),
-            "messages": sum(map(len, _topics(log))),
-            "topics": [_topic_stats(topic) for topic in _topics(log)],
+            "messages": sum(map(len, topics)),
+            "topics": [_topic_stats(topic) for topic in topics],
         }
     if as_json:
         output.line(output.json_text(found))
@@ -218,7 +219,7 @@ def compact(file: app.File) -> None:
 def verify(file: app.File, as_json: app.AsJson = False) -> None:
     """Read the whole file: SQLite's structures, clients, every message's checksum. Exit code 1 if it is damaged."""
     with app.whole(file) as log:
-        messages = sum(len(log.topic(name)) for name in log.topics())
+        messages = sum(map(len, _topics(log)))
         problems = log.verify(progress=app.is_watched())
     if as_json:
         output.line(output.json_text({"messages": messages, "problems": problems}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import os
@@ -19,7 +18,7 @@ import pqlog
 from pqlog import clients as positions
 from pqlog import extras
 from pqlog.cli import app, output
-from pqlog.errors import ArgumentError, MissingExtraError
+from pqlog.errors import ArgumentError
 from pqlog.message import Message
 
 Meta = Annotated[bool, typer.Option("--meta", "-m", help="Whole messages: offset, time, key, headers, value.")]
@@ -72,8 +71,7 @@ def get(
         return
     if any(given is not None for given in (since, until, start, stop, key)):
         raise ArgumentError("a client gets what it has not acknowledged: `pqlog seek` moves it")
-    app.opened(file, topic, trust_pickle=trust_pickle).close()
-    with app.opened(file, topic, write=True, trust_pickle=trust_pickle) as log:
+    with app.existing(file, topic, trust_pickle=trust_pickle) as log:
         if batch is None:
             _one_by_one(log, client, follow, limit, shown)
         else:
@@ -209,9 +207,9 @@ def export(
             output.say(f"{output.count(len(written), 'file')} written to {out}")
             return
         with _appearing(out) as target:
-            _WRITERS[kind](history, target, field, flatten, progress)
+            messages = _WRITERS[kind](history, target, field, flatten, progress)
         if out != "-":
-            output.say(f"{output.count(len(history), 'message')} written to {out}")
+            output.say(f"{output.count(messages, 'message')} written to {out}")
 
 
 _KIND = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson"}
@@ -246,30 +244,38 @@ def _umask() -> int:
     return mask
 
 
-def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> None:
+def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
     shown = _shower(False, fields)
+    count = 0
     with extras.progress_bar(len(history) if progress else None, "export", progress) as report:
         for message in history:
             _write(target, shown(message).encode() + b"\n")
+            count += 1
             report(1)
+    return count
 
 
-def _csv(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> None:
+def _csv(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
     csv = extras.package("pyarrow.csv")
     batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
     with _Piped(target) as sink, csv.CSVWriter(sink, batches.schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+        return _batches(batches, writer)
 
 
-def _parquet(
-    history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool
-) -> None:
+def _parquet(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
     parquet = extras.package("pyarrow.parquet")
     batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
     with parquet.ParquetWriter(target, batches.schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+        return _batches(batches, writer)
+
+
+def _batches(batches: Any, writer: Any) -> int:
+    """Write Arrow batches; how many messages that were."""
+    count = 0
+    for batch in batches:
+        writer.write_batch(batch)
+        count += batch.num_rows
+    return count
 
 
 _WRITERS = {"parquet": _parquet, "csv": _csv, "ndjson": _ndjson}
@@ -318,8 +324,7 @@ def explore(
     """Open JupyterLab on a notebook with the log's explorer; a notebook that exists is opened as it is."""
     with app.whole(file) as log:
         topic = log.name
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise MissingExtraError("jupyterlab", "lab")
+    extras.package("jupyterlab")
     extras.load("notebook.explorer")
     path = Path(notebook or f"{Path(file).stem}-explore.ipynb")
     if not path.exists():

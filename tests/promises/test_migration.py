@@ -271,7 +271,7 @@ def test_a_power_cut_at_any_event_of_it(old, tmp_path, monkeypatch):
     disk = Disk(tmp_path / "new")
     with disk.listening(), open_foreign(str(old)) as file:
         engine = SqliteEngine(str(tmp_path / "new" / "a.db"), mode="w", vfs=disk.vfs_name)
-        migration._Migrating(file, engine, lambda messages: None).run()
+        migration._Migrating(file, engine).run(lambda messages: None)
         engine.close()
     check(tmp_path / "new" / "a.db")
     chance = random.Random(1)

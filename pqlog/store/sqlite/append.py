@@ -69,12 +69,8 @@ class Put(Job[int]):
 
 def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
     """Put chunks at a topic's end, at one time, inside a transaction."""
-    first, earliest, crc = transaction.tail(table)
-    now, tail = max(earliest, claims.now_micros()), Tail(first, earliest, crc)
-    for chunk in chunks:
-        tail = insert(transaction.db, table, tail, now, chunk)
-    transaction.set_tail(table, tail)
-    return Span(first, tail.stop)
+    now = claims.now_micros()
+    return append_at(transaction, table, ((now, chunk) for chunk in chunks))
 
 
 def append_at(transaction: Transaction, table: Table, chunks: Iterable[tuple[int, Chunk]]) -> Span:
