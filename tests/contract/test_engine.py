@@ -58,7 +58,7 @@ def test_verify_reads_everything_and_tells(engine, topic):
 def test_what_is_damaged_is_read_only_on_request(engine, topic):
     fill(engine, topic)
     if isinstance(engine, SqliteEngine):
-        engine._db.execute("UPDATE messages_1 SET value = '9' WHERE offset = 8")
+        engine._file._db.execute("UPDATE messages_1 SET value = '9' WHERE offset = 8")
     assert [row.value for row in engine.read(topic, Span(4, 8), 100, 1 << 20)] == [b"segment"]
     with pytest.raises(pqlog.DamagedError) as caught:
         engine.read(topic, Span(8, 9), 100, 1 << 20)

@@ -43,7 +43,7 @@ def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     log.put(1)
     with start(COMMITTING, path, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == "committing\n"
-        hazards.check_wal(log._engine._db, str(path), timeout_s=60)
+        hazards.check_wal(log._engine._file._db, str(path), timeout_s=60)
     assert log.put(2) == 2
 
 

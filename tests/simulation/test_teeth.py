@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import clients
-from pqlog.store.sqlite import append, connections, engine, writer
+from pqlog.store.sqlite import append, connections, engine, file, writer
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
@@ -75,7 +75,7 @@ def rollback_journal():
     def delete(db, path, timeout_s):
         assert db.pragma("journal_mode", "delete") == "delete"
 
-    with mock.patch.object(connections, "set_wal", delete), mock.patch.object(engine, "Place"):
+    with mock.patch.object(connections, "set_wal", delete), mock.patch.object(file, "Place"):
         yield
 
 
@@ -96,11 +96,11 @@ def claims_not_synced():
     real = engine.SqliteEngine.advance
 
     def advance(self, *arguments):
-        self._db.pragma("synchronous", 1)
+        self._file._db.pragma("synchronous", 1)
         try:
             return real(self, *arguments)
         finally:
-            self._db.pragma("synchronous", 2)
+            self._file._db.pragma("synchronous", 2)
 
     with mock.patch.object(engine.SqliteEngine, "advance", advance):
         yield

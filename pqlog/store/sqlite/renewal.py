@@ -14,11 +14,11 @@ class Renewal:
 
     Parameters
     ----------
-    renew : callable
-        Renews them; says whether there are any.
+    renew : weak reference to a callable
+        Renews them; says whether there are any. Weak, so that a log that is dropped does not live on in here.
     """
 
-    def __init__(self, renew: Callable[[], bool]) -> None:
+    def __init__(self, renew: Callable[[], Callable[[], bool] | None]) -> None:
         self._renew = renew
         self._lock = threading.Lock()
         self._running = False
@@ -39,11 +39,19 @@ class Renewal:
         """The log is closed."""
         self._stopped.set()
 
+    def forked(self) -> None:
+        """In a forked child: the claims are the parent's, and so is the thread."""
+        self._lock = threading.Lock()
+        self._running = False
+
     def _run(self) -> None:
         while not self._stopped.wait(claims.LEASE_S / 3):
             asked = self._asked
+            renew = self._renew()
+            if renew is None:
+                return
             try:
-                if self._renew():
+                if renew():
                     continue
             except Error:
                 continue  # a full disk, say: the next time may do
