@@ -7,6 +7,7 @@ between must leave the state of the last step that had returned, or that of the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import random
@@ -87,6 +88,7 @@ class Story(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
         self.merging = mock.patch.multiple(merger, PAGES=30, threading=SimpleNamespace(Thread=AtOnce))
         self.merging.start()  # so that short stories merge too, and each at the same event when it is told again
+        self.listening = contextlib.ExitStack()
         self.opened = 0
         self.count = 0
         self.state = State()
@@ -97,16 +99,17 @@ class Story(RuleBasedStateMachine):
         self.opened += 1
         folder = self.folder / str(self.opened)
         write(folder, files)
+        self.listening.close()
         self.disk = Disk(folder)
+        self.listening.enter_context(self.disk.listening())
         self.steps = [(0, copy.deepcopy(self.state))]
         self.held = None
         self.lost: list = []  # what nobody may close before the log is
         self.open()
 
     def open(self) -> None:
-        with self.disk.listening():
-            self.log = pqlog.open(self.disk.folder / "a.db", vfs=self.disk.vfs_name)
-            self.log.topic("out")
+        self.log = pqlog.open(self.disk.folder / "a.db", vfs=self.disk.vfs_name)
+        self.log.topic("out")
         self.step()
 
     def close(self) -> None:
@@ -114,9 +117,12 @@ class Story(RuleBasedStateMachine):
         self.held, self.lost = None, []
 
     def teardown(self) -> None:
-        self.close()
-        self.merging.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.close()
+        finally:
+            self.listening.close()
+            self.merging.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def step(self) -> None:
         """Something has returned: from here on it must survive."""

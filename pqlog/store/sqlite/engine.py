@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 import uuid
 import weakref
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 import apsw
 
-from pqlog import errors
+from pqlog import atomic, errors
 from pqlog.store.api import (
     Chunk,
     Claim,
@@ -25,7 +26,7 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements, wal
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.merger import Merger
@@ -146,7 +147,7 @@ class SqliteEngine:
         try:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))  # leave what may be refused as it is
             ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
-            hazards.check_wal(db, self.path, self._timeout_s)
+            wal.check(db, self.path, self._vfs, self._timeout_s)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if db.readonly("main"):
                 raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
@@ -156,9 +157,9 @@ class SqliteEngine:
             connections.configure(db, self.path)
             if not ours:
                 self._create(db)
-            connections.settle(db, self.path, self._timeout_s)
-            if self._vfs is None:
-                connections.extend_wal(db, self.path)
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE)  # so that the file is a log without its -wal too
+            wal.settle(db, self.path, self._vfs, self._timeout_s)
+            wal.extend(db, self.path, self._vfs, self._timeout_s)
         except BaseException:
             db.close()
             raise
@@ -200,7 +201,7 @@ class SqliteEngine:
             if not connections.check_kind(db, self.path):
                 raise errors.NotALogError(f"{self.path} is an empty file, not a log")
             if not self._damaged:
-                hazards.check_wal(db, self.path, self._timeout_s)
+                wal.check(db, self.path, self._vfs, self._timeout_s)
             connections.configure(db, self.path)
         except BaseException:
             db.close()
@@ -277,7 +278,7 @@ class SqliteEngine:
         if self._db.in_transaction:  # Ctrl-C struck between a commit's failure and its end
             self._db.execute("ROLLBACK")
         if self._unsettled:
-            connections.settle(self._db, self.path, self._timeout_s)
+            wal.settle(self._db, self.path, self._vfs, self._timeout_s)
             self._unsettled = False
 
     def _after(self) -> None:
@@ -608,19 +609,31 @@ class SqliteEngine:
             except Exception as error:
                 self._failed(error)
                 raise
-            if not self._in_memory and self._vfs is None:
-                connections.extend_wal(db, self.path)
+            if not self._in_memory:
+                wal.extend(db, self.path, self._vfs, self._timeout_s)
             return pages * int(db.pragma("page_size"))
 
     def backup(self, path: str) -> None:
         self._check_open()
-        if os.path.exists(path):
-            raise errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
-        partial = path + ".partial"
-        if os.path.exists(partial):
-            os.unlink(partial)
+        exists = errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
+        if os.path.lexists(path):
+            raise exists
+        try:
+            with atomic.workplace(path) as folder:
+                copy = os.path.join(folder, "copy.db")
+                self._copy(copy)
+                if not self._in_memory:
+                    os.chmod(copy, stat.S_IMODE(os.stat(self.path).st_mode))
+                atomic.appear(copy, path)
+        except FileExistsError:
+            raise exists from None
+        except OSError as error:
+            raise errors.StoreError(f"{path}: {error}. Check that the folder exists and may be written") from error
+
+    def _copy(self, path: str) -> None:
+        """Copy the log in one read transaction: puts go on meanwhile."""
         with self._read() as db, connections.translated(path):
-            copy = apsw.Connection(partial)
+            copy = apsw.Connection(path, vfs=self._vfs)
             try:
                 with copy.backup("main", db, "main") as work:
                     work.step(-1)
@@ -629,8 +642,6 @@ class SqliteEngine:
                 copy.execute("UPDATE file SET value = ? WHERE name = 'uuid'", (str(uuid.uuid4()),))
             finally:
                 copy.close()
-        os.rename(partial, path)
-        connections.sync_folder(path)
 
     def verify(self, report: Callable[[int], object]) -> list[str]:
         found: list[str] = []
