@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from pqlog import extras
+from pqlog import atomic, extras
 from pqlog.errors import ArgumentError
 from pqlog.frames import tables
 from pqlog.frames.pieces import View, pieces
@@ -119,7 +118,7 @@ class _Export:
                 )
             if not self._partition_by and about["schema"] == schema and bucket.span.stop <= about["stop"]:
                 return []
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder) as partial:
+        with atomic.workplace(os.path.join(self._folder, name)) as partial:
             self._write_files(bucket, partial, name, {_ABOUT: json.dumps(mine).encode()})
             return [self._appear(path, partial) for path in sorted(_files(partial))]
 
@@ -150,15 +149,7 @@ class _Export:
         place = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
         final = os.path.join(place, os.path.basename(path).partition(".")[2])
         os.makedirs(place, exist_ok=True)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(path, final)
-        if os.name == "posix":
-            folder = os.open(place, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        atomic.appear(path, final, replace=True)
         return final
 
 

@@ -838,12 +838,15 @@ class Log(Topic):
         return self._engine.size_bytes()
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Write a consistent copy to a new path while the log is in use. The copy has an uuid of its own.
+        """Write a consistent copy to a new path while the log is in use.
+
+        The copy has a UUID of its own and the permissions of the log's file. It appears at the path only when it is
+        complete and durable.
 
         Raises
         ------
         ArgumentError
-            There is something at the path.
+            There is something at the path; it is not replaced.
 
         Examples
         --------

@@ -26,7 +26,7 @@ LAYERS = [
     ["extras", "codecs", "message"],
     ["store.sqlite"],
     ["store.api"],
-    ["errors"],
+    ["errors", "atomic"],
 ]
 
 

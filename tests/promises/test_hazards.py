@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 import pqlog
-from pqlog.store.sqlite import claims, connections, hazards
+from pqlog.store.sqlite import claims, hazards, wal
 
 
 def python(script, *arguments):
@@ -129,12 +129,12 @@ def test_a_reader_that_sleeps_does_not_let_the_write_ahead_log_grow(path):
         ]
         for reader in readers:
             next(reader)
-        wal = path.with_name(path.name + "-wal")
+        there = path.with_name(path.name + "-wal")
         for _ in range(10):
             for _ in range(1000):
                 log.put("x")
-            assert wal.stat().st_size < 4 * connections.WAL_BYTES  # where a commit merges by itself
-        assert wal.stat().st_size < 3 * connections.WAL_BYTES
+            assert there.stat().st_size < 4 * wal.SIZE  # where a commit merges by itself
+        assert there.stat().st_size < 3 * wal.SIZE
         del readers
 
 

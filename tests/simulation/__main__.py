@@ -60,7 +60,8 @@ def _threads(seed: int) -> int:
 def _syncs(seed: int) -> int:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        syncs.fail_a_sync(Path(folder, "x"), chance.randrange(12), chance.random() < 0.5, chance, cuts=50)
+        killed, reader = chance.random() < 0.5, chance.random() < 0.5
+        syncs.fail_a_sync(Path(folder, "x"), chance.randrange(12), killed, reader, chance, cuts=50)
     return 50
 
 

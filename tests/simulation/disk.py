@@ -6,7 +6,7 @@ events the files that a power cut at that moment could leave:
 
 - what a sync of a file had covered is there;
 - of what came later each write is there or not, in any order, whole or only some of its sectors of 512 bytes;
-- a file that was created or deleted since the last sync of the folder is there or not;
+- a file that was created, renamed or deleted since the last sync of its folder is there or not;
 - what a *failed* sync should have covered is there or not, and no later sync changes that: the system took those pages
   for clean (https://danluu.com/fsyncgate/), though reading them still gives what was written.
 
@@ -28,7 +28,8 @@ from unittest import mock
 
 import apsw
 
-from pqlog.store.sqlite import connections
+from pqlog import atomic
+from pqlog.store.sqlite import wal
 
 SECTOR = 512
 _numbers = itertools.count()
@@ -38,8 +39,9 @@ class Event(NamedTuple):
     """Something that was done to a file."""
 
     kind: str
-    """create, delete, write, truncate, sync, failed sync, sync folder"""
+    """create, delete, rename, write, truncate, sync, failed sync, sync folder"""
     name: str
+    """Of the file, or of the folder; of a file that is renamed, the new one."""
     file: int = 0
     """Which file of that name it was: a deleted and a new one are two."""
     at: int = 0
@@ -96,7 +98,7 @@ class _File(apsw.VFSFile):
         path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         created = not os.path.exists(path)
         super().__init__("", name, flags)
-        self.disk, self.name = disk, os.path.basename(path)
+        self.disk, self.name = disk, disk.name(path)
         self.file = disk.opened(self.name, created)
         # unixOpen in os_unix.c: a journal that it creates has its folder synced with its own first sync
         journal = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
@@ -127,7 +129,7 @@ class _File(apsw.VFSFile):
         self._do("sync", 0, b"", lambda: time.sleep(self.disk.sync_s))
         if self.syncs_folder:
             self.syncs_folder = False
-            self.disk.events.append(Event("sync folder", ""))
+            self.disk.events.append(Event("sync folder", os.path.dirname(self.name)))
 
 
 class _Vfs(apsw.VFS):
@@ -142,9 +144,9 @@ class _Vfs(apsw.VFS):
 
     def xDelete(self, name, sync_folder):
         super().xDelete(name, sync_folder)
-        self.disk.events.append(Event("delete", os.path.basename(name)))
+        self.disk.events.append(Event("delete", self.disk.name(name)))
         if sync_folder:
-            self.disk.events.append(Event("sync folder", ""))
+            self.disk.events.append(Event("sync folder", os.path.dirname(self.disk.name(name))))
 
 
 @dataclass
@@ -197,15 +199,35 @@ class Disk:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Record also the syncs of the folder that pqlog does itself."""
-        real = connections.sync_folder
+        """Record also what pqlog does to names and files without SQLite: all of it is done by these three.
+
+        A -wal is extended to 40 pages only, since each page is an event.
+        """
+
+        def sync_file(path: str) -> None:
+            name = self.name(path)
+            if name not in self._files:  # it was not written through SQLite, so what it holds is seen only here
+                self.events.append(Event("write", name, self.opened(name, True), 0, Path(path).read_bytes()))
+            self.events.append(Event("sync", name, self._files[name]))
 
         def sync_folder(path: str) -> None:
-            real(path)
-            self.events.append(Event("sync folder", ""))
+            self.events.append(Event("sync folder", os.path.dirname(self.name(path))))
 
-        with mock.patch.object(connections, "sync_folder", sync_folder):
+        def rename(made: str, path: str, replace: bool) -> None:
+            real(made, path, replace)
+            file = self._files[self.name(path)] = self._files.pop(self.name(made))
+            self.events.append(Event("rename", self.name(path), file))
+
+        real = atomic.rename
+        with (
+            mock.patch.multiple(atomic, sync_file=sync_file, sync_folder=sync_folder, rename=rename),
+            mock.patch.object(wal, "SIZE", wal.HEADER + 40 * (wal.FRAME_HEADER + 4_096)),
+        ):
             yield
+
+    def name(self, path: str) -> str:
+        """What a file is called here."""
+        return os.path.relpath(path, self.folder)
 
     def cut(self, at: int, chance: random.Random) -> dict[str, bytes]:
         """The files that a power cut after `at` events leaves, one of many possibilities."""
@@ -213,30 +235,29 @@ class Disk:
         names, waiting = dict(self._first), []
         for event in self.events[:at]:
             match event.kind:
-                case "create" | "delete":
+                case "create" | "delete" | "rename":
                     waiting.append(event)
                     if event.kind == "create":
                         files[event.file] = _Content(bytearray())
                 case "sync folder":
-                    _rename(names, waiting)
-                    waiting = []
+                    _rename(names, [one for one in waiting if os.path.dirname(one.name) == event.name])
+                    waiting = [one for one in waiting if os.path.dirname(one.name) != event.name]
                 case _:
                     files[event.file].take(event)
         mood = chance.choice(["nothing", "all", "some", "some"])
         _rename(names, [event for event in waiting if _survives(mood, chance)])
-        left = {name: files[file].cut(mood, chance) for name, file in names.items()}
-        for name in left:
-            if name.endswith("-wal") and chance.random() < 0.5:  # as connections.extend_wal leaves it
-                left[name] = left[name].ljust(connections.WAL_BYTES, b"\0")
-        return left
+        return {name: files[file].cut(mood, chance) for name, file in names.items()}
 
 
 def _rename(names: dict[str, int], events: list[Event]) -> None:
     for event in events:
-        if event.kind == "create":
-            names[event.name] = event.file
-        else:
+        if event.kind == "delete":
             names.pop(event.name, None)
+        else:
+            if event.kind == "rename":
+                for name in [name for name, file in names.items() if file == event.file]:
+                    del names[name]
+            names[event.name] = event.file
 
 
 def _survives(mood: str, chance: random.Random) -> bool:
@@ -254,14 +275,22 @@ class _Content:
 
     def take(self, event: Event) -> None:
         if event.kind == "sync":
-            # A failed sync loses data, not sizes; and what was written over later is in doubt no more.
-            sizes = [one for one in self.doubtful if one.kind == "truncate"]
-            for one in sizes + self.waiting:
+            # A failed sync loses data, not sizes; and a sector that was written to since is written again as a whole.
+            if self.doubtful:
+                over = [(_start(one), one.at + len(one.data)) for one in self.waiting if one.kind == "write"]
+                doubtful, self.doubtful = self.doubtful, []
+                for one in doubtful:
+                    if one.kind == "truncate" or any(first <= one.at < stop for first, stop in over):
+                        self._apply(self.durable, one)
+                    else:
+                        self.doubtful.append(one)
+            for one in self.waiting:
                 self._apply(self.durable, one)
-                self.doubtful = [other for other in self.doubtful if not _covers(one, other)]
+                if one.kind == "truncate":
+                    self.doubtful = [other for other in self.doubtful if other.at < one.at]
             self.waiting.clear()
         elif event.kind == "failed sync":
-            self.doubtful += self.waiting
+            self.doubtful += itertools.chain.from_iterable(map(_sectors, self.waiting))
             self.waiting.clear()
         else:
             self.waiting.append(event)
@@ -292,11 +321,21 @@ class _Content:
             content[at : at + len(part)] = part
 
 
-def _covers(later: Event, earlier: Event) -> bool:
-    """Whether a write or truncation leaves nothing in doubt of an earlier one."""
-    if earlier.kind == "truncate" or later.kind == "truncate":
-        return earlier.kind == "truncate" or earlier.at >= later.at
-    return later.at < earlier.at + len(earlier.data) and earlier.at < later.at + len(later.data)
+def _start(event: Event) -> int:
+    """Where the sector begins in which a write begins: a disk writes whole sectors."""
+    return event.at // SECTOR * SECTOR
+
+
+def _sectors(event: Event) -> Iterator[Event]:
+    """A write as writes of a sector each."""
+    if event.kind != "write":
+        yield event
+        return
+    at, stop = event.at, event.at + len(event.data)
+    while at < stop:
+        end = min(stop, (at // SECTOR + 1) * SECTOR)
+        yield event._replace(at=at, data=event.data[at - event.at : end - event.at])
+        at = end
 
 
 def errors_are_quiet() -> contextlib.AbstractContextManager[object]:
@@ -308,4 +347,5 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
     """Put the files that a cut left into a new folder."""
     folder.mkdir(parents=True)
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)

@@ -7,11 +7,13 @@ between must leave the state of the last step that had returned, or that of the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import random
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,11 +74,14 @@ def seen(log: pqlog.Log) -> State:
 class AtOnce:
     """A thread that the system lets run to its end when it starts."""
 
+    ident = None
+
     def __init__(self, target, **_):
         self.start = target
 
-    def join(self):
-        """It has ended."""
+    def is_alive(self):
+        """It has ended when `start` returns."""
+        return False
 
 
 class Story(RuleBasedStateMachine):
@@ -85,8 +90,10 @@ class Story(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
-        self.merging = mock.patch.multiple(merger, PAGES=30, threading=SimpleNamespace(Thread=AtOnce))
+        at_once = SimpleNamespace(Thread=AtOnce, RLock=threading.RLock)
+        self.merging = mock.patch.multiple(merger, PAGES=30, threading=at_once)
         self.merging.start()  # so that short stories merge too, and each at the same event when it is told again
+        self.listening = contextlib.ExitStack()
         self.opened = 0
         self.count = 0
         self.state = State()
@@ -97,16 +104,17 @@ class Story(RuleBasedStateMachine):
         self.opened += 1
         folder = self.folder / str(self.opened)
         write(folder, files)
+        self.listening.close()
         self.disk = Disk(folder)
+        self.listening.enter_context(self.disk.listening())
         self.steps = [(0, copy.deepcopy(self.state))]
         self.held = None
         self.lost: list = []  # what nobody may close before the log is
         self.open()
 
     def open(self) -> None:
-        with self.disk.listening():
-            self.log = pqlog.open(self.disk.folder / "a.db", vfs=self.disk.vfs_name)
-            self.log.topic("out")
+        self.log = pqlog.open(self.disk.folder / "a.db", vfs=self.disk.vfs_name)
+        self.log.topic("out")
         self.step()
 
     def close(self) -> None:
@@ -114,9 +122,12 @@ class Story(RuleBasedStateMachine):
         self.held, self.lost = None, []
 
     def teardown(self) -> None:
-        self.close()
-        self.merging.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.close()
+        finally:
+            self.listening.close()
+            self.merging.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def step(self) -> None:
         """Something has returned: from here on it must survive."""

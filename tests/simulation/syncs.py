@@ -7,12 +7,17 @@ import random
 import shutil
 from pathlib import Path
 
+import apsw
+
 import pqlog
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 
-def fail_a_sync(folder: Path, number: int, killed: bool, chance: random.Random, cuts: int) -> None:
-    """Let the sync of that number fail; put on, in the same process or in the next one; cut the power."""
+def fail_a_sync(folder: Path, number: int, killed: bool, reader: bool, chance: random.Random, cuts: int) -> None:
+    """Let the sync of that number fail; put on, in the same process or in the next one; cut the power.
+
+    Perhaps another program has a read transaction open while what the failed sync left is settled.
+    """
     folder.mkdir()
     (folder / "disk").mkdir()
     disk = Disk(folder / "disk")
@@ -34,7 +39,10 @@ def fail_a_sync(folder: Path, number: int, killed: bool, chance: random.Random, 
                 if killed:
                     disk = disk.process_killed(folder / "next disk")
                     stack.enter_context(disk.listening())
-                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name))
+                if reader:
+                    _read(stack, disk)
+                if killed:
+                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name, timeout=0))
         at = disk.now
     assert failed == 1
     for cut in range(cuts):
@@ -46,3 +54,10 @@ def fail_a_sync(folder: Path, number: int, killed: bool, chance: random.Random, 
         assert values == sorted(set(values))
         assert set(values) >= set(returned), f"sync {number} failed: {sorted(set(returned) - set(values))} are gone"
         shutil.rmtree(left)
+
+
+def _read(stack: contextlib.ExitStack, disk: Disk) -> None:
+    db = apsw.Connection(str(disk.folder / "a.db"), vfs=disk.vfs_name)
+    stack.callback(db.close)
+    db.execute("BEGIN")
+    db.execute("SELECT count(*) FROM messages_1").fetchall()

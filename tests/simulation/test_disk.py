@@ -5,6 +5,7 @@ import random
 import apsw
 import pytest
 
+from pqlog import atomic
 from tests.simulation.disk import Disk, Event, Fault, errors_are_quiet
 
 
@@ -69,17 +70,31 @@ def test_truncation_and_deletion_wait_for_their_syncs_too(disk, file, tmp_path):
 
 
 def test_no_later_sync_saves_what_a_failed_one_lost(disk, file):
+    """But for the sectors that were written to since: a disk writes whole ones."""
     folder(disk)
-    file.xWrite(b"aa", 0)
+    file.xWrite(b"a" * 513, 0)
     disk.fault = Fault(("sync",), 0)
     with errors_are_quiet(), pytest.raises(apsw.IOError):
         file.xSync(0)
-    file.xWrite(b"b", 2)
+    file.xWrite(b"b", 600)
     file.xSync(0)
-    assert all_cuts(disk, disk.now, "a.db") == {b"\0\0b", b"aab"}
-    file.xWrite(b"cc", 0)
+    rest = b"a" + bytes(87) + b"b"
+    assert all_cuts(disk, disk.now, "a.db") == {b"a" * 512 + rest, bytes(512) + rest}
+    file.xWrite(b"c", 0)
     file.xSync(0)
-    assert all_cuts(disk, disk.now, "a.db") == {b"ccb"}
+    assert all_cuts(disk, disk.now, "a.db") == {b"c" + b"a" * 511 + rest}
+
+
+def test_a_file_that_is_renamed_has_one_of_its_names(disk, file, tmp_path):
+    folder(disk)
+    file.xWrite(b"x", 0)
+    file.xSync(0)
+    with disk.listening():
+        atomic.appear(str(tmp_path / "a.db"), str(tmp_path / "b.db"))
+        at = disk.now
+        assert all_cuts(disk, at, "b.db") == {b"x"}
+        assert all_cuts(disk, at, "a.db") == {None}
+        assert {tuple(disk.cut(at - 1, random.Random(seed))) for seed in range(99)} == {("a.db",), ("b.db",)}
 
 
 @pytest.mark.parametrize(

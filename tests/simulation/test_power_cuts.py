@@ -2,13 +2,14 @@
 
 import os
 import random
+import shutil
 
 import pytest
 from hypothesis import settings
 
 import pqlog
 from pqlog.store.sqlite import merger
-from tests.simulation.disk import Disk
+from tests.simulation.disk import Disk, write
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
@@ -29,11 +30,12 @@ def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch
     assert check_cuts(disk, puts, random.Random(seed), cuts=75) > 8
 
 
+@pytest.mark.parametrize("reader", [False, True], ids=["", "beside a reader"])
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path, killed):
+def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path, killed, reader):
     """Also what the failed put left in the page cache, on which later puts are built, must become durable."""
     for number in range(12):
-        fail_a_sync(tmp_path / str(number), number, killed, random.Random(number), cuts=12)
+        fail_a_sync(tmp_path / str(number), number, killed, reader, random.Random(number), cuts=12)
 
 
 def test_a_new_file_may_be_cut_off_at_any_event_of_its_making(tmp_path):
@@ -61,11 +63,26 @@ def test_each_put_is_whole_or_not_there_after_a_cut_at_any_event(tmp_path):
 
 
 def test_a_backup_is_whole_or_not_there(tmp_path):
-    """It is written beside its name and renamed when it is durable; a second run clears away what the first left."""
-    with pqlog.open(tmp_path / "a.db") as log:
-        log.put_many(range(1000))
-        (tmp_path / "b.db.partial").write_bytes(b"what a killed process left")
-        log.backup(tmp_path / "b.db")
-        assert sorted(os.listdir(tmp_path)) == ["a.db", "a.db-shm", "a.db-wal", "b.db"]
-    with pqlog.open(tmp_path / "b.db") as copy:
-        assert copy.verify() == []
+    """After a cut at any event of it; once it has returned, it is there."""
+    write(tmp_path / "disk", {})
+    disk = Disk(tmp_path / "disk")
+    with disk.listening(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:
+        log.put_many(range(300))
+        begun = disk.now
+        log.backup(disk.folder / "b.db")
+        returned = disk.now
+    assert sorted(os.listdir(disk.folder)) == ["a.db", "b.db"]
+    chance = random.Random(1)
+    there = []
+    for at in range(begun, returned + 1):
+        for number in range(4):
+            folder = tmp_path / f"{at}-{number}"
+            write(folder, disk.cut(at, chance))
+            there.append((folder / "b.db").exists())
+            for name in ["a.db", "b.db"] if there[-1] else ["a.db"]:
+                with pqlog.open(folder / name) as log:
+                    assert [message.value for message in log] == list(range(300))
+                    assert log.verify() == []
+            assert there[-1] or at < returned
+            shutil.rmtree(folder)
+    assert set(there) == {True, False}

@@ -6,6 +6,7 @@ Each mutation replaces a part of pqlog by one that is wrong; the property that s
 import contextlib
 import random
 import threading
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import clients
-from pqlog.store.sqlite import append, connections, engine, file, writer
+from pqlog.store.sqlite import append, connections, engine, file, wal, writer
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
@@ -50,7 +51,7 @@ def threads(tmp_path):
 
 def failing_syncs(tmp_path):
     for number in range(12):
-        fail_a_sync(tmp_path / str(number), number, True, random.Random(number), cuts=12)
+        fail_a_sync(tmp_path / str(number), number, True, number % 2 == 1, random.Random(number), cuts=12)
 
 
 @contextlib.contextmanager
@@ -136,7 +137,27 @@ def outputs_after_the_acknowledgement():
 
 @contextlib.contextmanager
 def no_settling():
-    with mock.patch.object(connections, "settle"):
+    with mock.patch.object(wal, "settle"):
+        yield
+
+
+@contextlib.contextmanager
+def synced_but_not_written_again():
+    """A sync alone: the system took the pages for clean."""
+    real = wal._opened
+
+    @contextlib.contextmanager
+    def opened(*arguments):
+        with real(*arguments) as file:
+            yield SimpleNamespace(xRead=file.xRead, xWrite=lambda data, at: None, xSync=file.xSync)
+
+    settle = wal.settle
+
+    def settle_by_a_sync(*arguments):
+        with mock.patch.object(wal, "_opened", opened):
+            settle(*arguments)
+
+    with mock.patch.object(wal, "settle", settle_by_a_sync):
         yield
 
 
@@ -232,6 +253,7 @@ def chunks_in_commits_of_their_own():
         (id_in_a_commit_of_its_own, puts),
         (chunks_in_commits_of_their_own, puts),
         (no_settling, failing_syncs),
+        (synced_but_not_written_again, failing_syncs),
         (returned_before_its_commit, threads),
         (released_by_an_older_sync, threads),
     ],

@@ -20,9 +20,6 @@ T = TypeVar("T")
 # Earlier versions can lose a WAL commit when a checkpoint races with a reset: https://sqlite.org/wal.html
 OLDEST_SQLITE = (3, 51, 3)
 
-# 1,000 pages, after which SQLite begins anew at the front.
-WAL_BYTES = 32 + 1_000 * (24 + 4_096)
-
 # Each is read back after it was set. Measured by replaying recorded writes at random power cuts: rollback journals with
 # FULL lost puts that had returned (the journal's unlink is not synced), WAL with NORMAL lost many, WAL with FULL none.
 _PRAGMAS: tuple[tuple[str, int], ...] = (
@@ -188,69 +185,15 @@ def patiently(action: Callable[[], T], timeout_s: float) -> T:
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - spreads the contenders
 
 
-def settle(db: apsw.Connection, path: str, timeout_s: float) -> None:
-    """Make durable whatever can be read, before the first promise is made on top of it.
-
-    After a failed sync a commit that raised may still lie in the page cache. A re-opened log would take it for
-    committed and append behind it; a power cut then loses puts that had returned (28 of 448 replayed states; with
-    this, none of 352). TRUNCATE and not PASSIVE: all of it must be in the database file, and synced.
-    """
-
-    def checkpoint() -> None:
-        busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-        if busy:
-            raise apsw.BusyError("another process is using the file")
-
-    patiently(checkpoint, timeout_s)
-    sync_folder(path)
-
-
 def merge(db: apsw.Connection, how: int) -> None:
     """Move what the write-ahead log holds into the file now, if nobody is in the way; else a later commit does it."""
     with contextlib.suppress(apsw.BusyError):
         db.wal_checkpoint(None, how)
 
 
-def extend_wal(db: apsw.Connection, path: str) -> None:
-    """Give the -wal its usual size at once, as zeros.
-
-    While it still grows, each sync has the file's new size to write too: the first thousand puts took 230 µs each in
-    place of 145. SQLite takes zeros for the remains of an older log, as it does whatever lies behind a log's end. The
-    write lock is held meanwhile, so that nobody appends; POSIX locks, which a close would drop, it has none on this
-    file.
-    """
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        file = os.open(path + "-wal", os.O_WRONLY | os.O_APPEND)
-        try:
-            missing = WAL_BYTES - os.fstat(file).st_size
-            # A page a write: after one large write each later sync took 8 µs more (measured; the cause may be the large
-            # folios that Linux makes of it).
-            for size in [4_096] * (missing // 4_096) + [missing % 4_096] * (missing > 0):
-                os.write(file, bytes(size))
-            os.fsync(file)
-        finally:
-            os.close(file)
-    except OSError:
-        pass  # a full disk, say: then it grows as it is written, or says so
-    finally:
-        db.execute("ROLLBACK")
-
-
 def size(path: str) -> int:
     """How many bytes a file has; 0 if there is none."""
     return os.stat(path).st_size if os.path.exists(path) else 0
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in the file's folder durable."""
-    if os.name != "posix":
-        return
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def leak(db: apsw.Connection) -> None:

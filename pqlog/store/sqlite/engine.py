@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from pqlog import errors
+from pqlog import atomic, errors
 from pqlog.store.api import (
     Chunk,
     Claim,
@@ -23,7 +24,7 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite import claims, connections, forks, hazards, owners, reader, rescue, schema, statements
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.file import SqliteFile
@@ -69,6 +70,8 @@ class SqliteEngine:
     ) -> None:
         self._closed = False
         self._tables: dict[int, Table] = {}
+        if not forks.is_open(os.path.realpath(path)):
+            hazards.check_process(os.path.realpath(path))
         try:
             self._file = SqliteFile(
                 path, readonly=mode == "r", vfs=vfs, timeout_s=timeout_s, network=network, damaged=damaged
@@ -84,11 +87,13 @@ class SqliteEngine:
         self._writer = Writer(self._file.leading, guard, path, self._file.ready, self._after, self._failed)
         self.write = self._writer.submit if mode == "w" else self._refuse
         self._renewal = Renewal(weakref.WeakMethod(self._renew))
-        self._file.on_fork = [self._writer.forked, self._watch.forked, self._renewal.forked, self._forget]
+        self._file.on_fork = [self._writer.forked, self._watch.forked, self._renewal.forked, self._forked]
 
     # closing
 
     def close(self) -> None:
+        if self._file.is_lost:
+            return
         self._writer.close()
         self._closed = True
         self.write = self._refuse
@@ -113,6 +118,12 @@ class SqliteEngine:
         """After a failed transaction."""
         self._forget()
         self._file.failed(error)
+
+    def _forked(self) -> None:
+        """In a forked child."""
+        self._forget()
+        if self._file.is_lost:
+            self.write = self._refuse
 
     def _forget(self) -> None:
         """Forget where the topics end."""
@@ -411,27 +422,33 @@ class SqliteEngine:
 
     def backup(self, path: str) -> None:
         self._check_open()
-        if os.path.exists(path):
-            raise errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
-        partial = path + ".partial"
-        if os.path.exists(partial):
-            os.unlink(partial)
+        exists = errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
+        if os.path.lexists(path):
+            raise exists
+        try:
+            with atomic.workplace(path) as folder:
+                copy = os.path.join(folder, "copy.db")
+                with connections.translated(path):
+                    self._file.read(lambda db: self._copy(db, copy))
+                if not self._file.in_memory:
+                    os.chmod(copy, stat.S_IMODE(os.stat(self.path).st_mode))
+                atomic.appear(copy, path)
+        except FileExistsError:
+            raise exists from None
+        except OSError as error:
+            raise errors.StoreError(f"{path}: {error}. Check that the folder exists and may be written") from error
 
-        def copy_into(db: apsw.Connection) -> None:
-            copy = apsw.Connection(partial)
-            try:
-                with copy.backup("main", db, "main") as work:
-                    work.step(-1)
-                copy.pragma("journal_mode", "delete")
-                copy.pragma("synchronous", "extra")
-                copy.execute("UPDATE file SET value = ? WHERE name = 'uuid'", (str(uuid.uuid4()),))
-            finally:
-                copy.close()
-
-        with connections.translated(path):
-            self._file.read(copy_into)
-        os.rename(partial, path)
-        connections.sync_folder(path)
+    def _copy(self, db: apsw.Connection, path: str) -> None:
+        """Copy the log in one read transaction: puts go on meanwhile."""
+        copy = apsw.Connection(path, vfs=self._file.vfs)
+        try:
+            with copy.backup("main", db, "main") as work:
+                work.step(-1)
+            copy.pragma("journal_mode", "delete")
+            copy.pragma("synchronous", "extra")
+            copy.execute("UPDATE file SET value = ? WHERE name = 'uuid'", (str(uuid.uuid4()),))
+        finally:
+            copy.close()
 
     def verify(self, report: Callable[[int], object]) -> list[str]:
         found: list[str] = []

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import apsw
 
 from pqlog import errors
-from pqlog.store.sqlite import connections, forks, hazards, schema
+from pqlog.store.sqlite import connections, forks, hazards, schema, wal
 from pqlog.store.sqlite.merger import Merger
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.readers import Readers
@@ -49,7 +49,7 @@ class SqliteFile:
     ) -> None:
         self.in_memory = path == MEMORY
         # As SQLite does: the -wal of a symbolic link lies beside the file itself.
-        self.path = path if self.in_memory else os.path.realpath(path)
+        self.path = MEMORY if self.in_memory else os.path.realpath(path)
         self.readonly, self.vfs = readonly, vfs
         self._timeout_s, self._network, self._damaged = timeout_s, network, damaged
         self._pid = os.getpid()
@@ -61,7 +61,9 @@ class SqliteFile:
         self._identity: tuple[int, int] | None = None
         self._unsettled = False
         self._crashed = False
-        self._closed = self._is_quiet = self._is_lost = False
+        self._closed = self._is_quiet = False
+        self.is_lost = False
+        """In a forked child: whether the file cannot be used there."""
         self._held: list[Any] = []
         self._flags = apsw.SQLITE_OPEN_READWRITE
         self._uri = self.path
@@ -70,8 +72,6 @@ class SqliteFile:
         self.on_fork: list[Callable[[], object]] = []
         """Called in a forked child: forgets what other threads of the parent were about."""
         connections.check_sqlite()
-        if not forks.is_open(self.path):
-            hazards.check_process(self.path)
         forks.register(self)
         try:
             with self._opening:
@@ -93,7 +93,7 @@ class SqliteFile:
 
     def check(self) -> None:
         """Raise if the file cannot be used any more."""
-        if self._is_lost:
+        if self.is_lost:
             forks.check()
             raise errors.ForkError(
                 f"this log in memory belongs to process {self._pid}, of which this is a fork: open another one, or a "
@@ -122,7 +122,7 @@ class SqliteFile:
         if db.in_transaction:  # Ctrl-C struck between a commit's failure and its end
             db.execute("ROLLBACK")
         if self._unsettled:
-            connections.settle(db, self.path, self._timeout_s)
+            wal.settle(db, self.path, self.vfs, self._timeout_s)
             self._unsettled = False
         return db
 
@@ -133,8 +133,8 @@ class SqliteFile:
 
     def extend_wal(self, db: apsw.Connection) -> None:
         """Give the write-ahead log its usual size, after it was cut off."""
-        if not self.in_memory and self.vfs is None:
-            connections.extend_wal(db, self.path)
+        if not self.in_memory:
+            wal.extend(db, self.path, self.vfs, self._timeout_s)
 
     def _moved(self) -> errors.MovedError:
         return errors.MovedError(
@@ -198,7 +198,7 @@ class SqliteFile:
         try:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))  # leave what may be refused as it is
             ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
-            hazards.check_wal(db, self.path, self._timeout_s)
+            wal.check(db, self.path, self.vfs, self._timeout_s)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if db.readonly("main"):
                 raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
@@ -208,7 +208,8 @@ class SqliteFile:
             connections.configure(db, self.path)
             if not ours:
                 self._create(db)
-            connections.settle(db, self.path, self._timeout_s)
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE)  # so that the file is a log without its -wal too
+            wal.settle(db, self.path, self.vfs, self._timeout_s)
             self.extend_wal(db)
         except BaseException:
             db.close(True)
@@ -251,7 +252,7 @@ class SqliteFile:
             if not connections.check_kind(db, self.path):
                 raise errors.NotALogError(f"{self.path} is an empty file, not a log")
             if not self._damaged:
-                hazards.check_wal(db, self.path, self._timeout_s)
+                wal.check(db, self.path, self.vfs, self._timeout_s)
             connections.configure(db, self.path)
         except BaseException:
             db.close(True)
@@ -293,8 +294,6 @@ class SqliteFile:
 
     def close(self) -> None:
         """Wait for who uses it, and close it for good; interrupted, it can be called again."""
-        if self._is_lost:
-            return
         self._closed = True
         with self.leading:
             self.merger.close()
@@ -338,7 +337,7 @@ class SqliteFile:
         """After a fork, in the child; False if the file was in use when the process forked."""
         quiet = self._is_quiet
         if self.in_memory or not quiet:
-            self._is_lost = True
+            self.is_lost = True
             self._readers.leak()
             self.merger.leak()
             if self._db is not None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import sys
-import time
 import warnings
 
 import apsw
 
-from pqlog.errors import CorruptLogError, NotALogError, UnsafeStorageError
-from pqlog.store.sqlite.connections import patiently, row
+from pqlog.errors import NotALogError, UnsafeStorageError
 
 # Their locks and syncs cannot be relied on, and the shared memory of a write-ahead log needs one machine.
 _NETWORK = {
@@ -95,69 +92,3 @@ def _open_files() -> set[str]:
         with contextlib.suppress(OSError):  # closed meanwhile
             paths.add(os.readlink(f"{folder}/{name}"))
     return paths
-
-
-def check_wal(db: apsw.Connection, path: str, timeout_s: float) -> None:
-    """Raise if commits in the write-ahead log cannot be read any more.
-
-    SQLite takes the first frame whose checksum does not fit for the end: after a power cut it is. But each commit is
-    synced before the next one is written, so behind that end there can lie one that was torn; if there are two, then
-    the first was durable, and what broke is the disk, not the current.
-    """
-    for _ in range(5):  # others may be cutting the log off just now: what is damaged stays so
-        lost, read = patiently(lambda: _lost_commits(db, path), timeout_s)
-        if lost < 2:
-            return
-        time.sleep(0.02)
-    raise CorruptLogError(
-        f"{path}-wal is damaged behind its frame {max(0, read)}: {lost} commits there cannot be read, and all but the "
-        f"last of them were durable. Nothing was changed. Restore a backup of both files, or copy what can be read "
-        f"with pqlog.salvage(path, to)"
-    )
-
-
-def _lost_commits(db: apsw.Connection, path: str) -> tuple[int, int]:
-    """How many commits lie in the write-ahead log behind the last frame that SQLite reads, and which frame that is.
-
-    Raises BusyError at once, whatever the connection's patience, while another process recovers or merges the log.
-    """
-    page = int(row(db.execute("PRAGMA page_size"))[0])
-    header, frames = _frames(path, page)
-    read, _ = db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)
-    if not frames:
-        return 0, read
-    salts = header[16:24] if _is_whole(header) else frames[0][1]
-    lost = [number for number, (pages, salt) in enumerate(frames, 1) if number > read and pages and salt == salts]
-    if len(lost) > 1 and _frames(path, page)[0] != header:  # others are at work
-        return 0, read
-    return len(lost), read
-
-
-def _frames(path: str, page: int) -> tuple[bytes, list[tuple[int, bytes]]]:
-    """The header of the -wal and, of each frame, the size that a commit says (0 if it ends none) and the salts.
-
-    A plain open and close: SQLite has no POSIX locks on this file that it could drop.
-    """
-    try:
-        with open(path + "-wal", "rb") as wal:
-            header, fd = wal.read(32), wal.fileno()
-            return header, [_frame(os.pread(fd, 16, at)) for at in range(32, os.fstat(fd).st_size - 23, page + 24)]
-    except (OSError, struct.error):  # it is not there, or is being cut off by another process
-        return b"", []
-
-
-def _frame(header: bytes) -> tuple[int, bytes]:
-    return struct.unpack(">I", header[4:8])[0], header[8:16]
-
-
-def _is_whole(header: bytes) -> bool:
-    """Whether a header has the checksum that it should: https://sqlite.org/fileformat2.html#walformat."""
-    magic = struct.unpack(">I", header[:4])[0]
-    if magic not in (0x377F0682, 0x377F0683):
-        return False
-    words = struct.unpack(f"{'>' if magic & 1 else '<'}6I", header[:24])
-    one = other = 0
-    for first, second in zip(words[::2], words[1::2], strict=True):
-        one = (one + first + other) & 0xFFFF_FFFF
-        other = (other + second + one) & 0xFFFF_FFFF
-    return struct.unpack(">2I", header[24:32]) == (one, other)
