@@ -244,9 +244,9 @@ class Disk:
                     waiting = [one for one in waiting if os.path.dirname(one.name) != event.name]
                 case _:
                     files[event.file].take(event)
-        mood = chance.choice(["nothing", "all", "some", "some"])
-        _rename(names, [event for event in waiting if _survives(mood, chance)])
-        return {name: files[file].cut(mood, chance) for name, file in names.items()}
+        likely = chance.choice([0, 1, 0.5, 0.5, 0.1, 0.9])
+        _rename(names, [event for event in waiting if chance.random() < likely])
+        return {name: files[file].cut(likely, chance) for name, file in names.items()}
 
 
 def _rename(names: dict[str, int], events: list[Event]) -> None:
@@ -258,10 +258,6 @@ def _rename(names: dict[str, int], events: list[Event]) -> None:
                 for name in [name for name, file in names.items() if file == event.file]:
                     del names[name]
             names[event.name] = event.file
-
-
-def _survives(mood: str, chance: random.Random) -> bool:
-    return mood == "all" or (mood == "some" and chance.random() < 0.5)
 
 
 @dataclass
@@ -295,14 +291,14 @@ class _Content:
         else:
             self.waiting.append(event)
 
-    def cut(self, mood: str, chance: random.Random) -> bytes:
+    def cut(self, likely: float, chance: random.Random) -> bytes:
         left = bytearray(self.durable)
         for group in (self.doubtful, self.waiting):
-            survivors = [event for event in group if _survives(mood, chance)]
-            if mood == "some" and chance.random() < 0.5:
+            survivors = [event for event in group if chance.random() < likely]
+            if 0 < likely < 1 and chance.random() < 0.5:
                 chance.shuffle(survivors)
             for event in survivors:
-                torn = chance if mood == "some" and chance.random() < 0.2 else None
+                torn = chance if 0 < likely < 1 and chance.random() < 0.2 else None
                 self._apply(left, event, torn)
         return bytes(left)
 

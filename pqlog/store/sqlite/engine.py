@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import threading
 import uuid
 import weakref
@@ -13,7 +12,7 @@ from typing import TypeVar
 
 import apsw
 
-from pqlog import atomic, errors
+from pqlog import errors
 from pqlog.store.api import (
     Chunk,
     Claim,
@@ -26,7 +25,7 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements, wal
+from pqlog.store.sqlite import claims, connections, copies, hazards, owners, reader, rescue, schema, statements, wal
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.merger import Merger
@@ -614,26 +613,14 @@ class SqliteEngine:
             return pages * int(db.pragma("page_size"))
 
     def backup(self, path: str) -> None:
+        """The copy is made in one read transaction: puts go on meanwhile."""
         self._check_open()
-        exists = errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
-        if os.path.lexists(path):
-            raise exists
-        try:
-            with atomic.workplace(path) as folder:
-                copy = os.path.join(folder, "copy.db")
-                self._copy(copy)
-                if not self._in_memory:
-                    os.chmod(copy, stat.S_IMODE(os.stat(self.path).st_mode))
-                atomic.appear(copy, path)
-        except FileExistsError:
-            raise exists from None
-        except OSError as error:
-            raise errors.StoreError(f"{path}: {error}. Check that the folder exists and may be written") from error
-
-    def _copy(self, path: str) -> None:
-        """Copy the log in one read transaction: puts go on meanwhile."""
-        with self._read() as db, connections.translated(path):
-            copy = apsw.Connection(path, vfs=self._vfs)
+        with (
+            copies.appearing(path, None if self._in_memory else self.path) as made,
+            self._read() as db,
+            connections.translated(path),
+        ):
+            copy = apsw.Connection(made, vfs=self._vfs)
             try:
                 with copy.backup("main", db, "main") as work:
                     work.step(-1)
