@@ -290,6 +290,7 @@ class SqliteEngine:
         """After a failed transaction."""
         for table in self._tables.values():
             table.tail = None
+        self._db.release_memory()
         if isinstance(error, (apsw.IOError, apsw.FullError)):
             self._unsettled = True
 
@@ -302,7 +303,11 @@ class SqliteEngine:
     def _read(self) -> Iterator[apsw.Connection]:
         self._check_open()
         with self._pool.borrow() as db:
-            yield db
+            try:
+                yield db
+            except (apsw.CorruptError, errors.CorruptLogError):
+                db.release_memory()  # what was wrong on its way from the disk only is not read from the cache again
+                raise
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[apsw.Connection]:
