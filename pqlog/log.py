@@ -1063,7 +1063,8 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
     path : str or os.PathLike
         The damaged file, with its -wal beside it if there is one.
     to : str or os.PathLike
-        Where nothing is yet.
+        A path that does not exist yet; the new file appears there, with the permissions of the old one, when it is
+        complete.
     progress : bool
         Show a bar.
 
@@ -1089,24 +1090,24 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
     >>> pqlog.salvage(folder / "old.db", folder / "new.db")
     Salvage(messages=1000, lost={}, problems=[])
     """
-    from pqlog.store.sqlite import rescue
+    from pqlog.store.sqlite import copies, rescue
     from pqlog.store.sqlite.engine import SqliteEngine
 
-    file, new = os.fspath(path), os.fspath(to)
-    if os.path.exists(new):
-        raise ArgumentError(f"{new} exists: give a path where nothing is")
+    file = os.fspath(path)
 
     def cut(row: Row, topic: str) -> bytes:
         return extras.load("frames").cut(row, topic) if row.skip else row.value
 
     old = SqliteEngine(file, mode="r", damaged=True)
     try:
-        copy = SqliteEngine(new, mode="w")
-        try:
-            with extras.progress_bar(0, "salvage", progress) as report:
-                return rescue.salvage(old, copy, cut, report)
-        finally:
-            copy.close()
+        with copies.appearing(os.fspath(to), file) as made:
+            copy = SqliteEngine(made, mode="w")
+            try:
+                with extras.progress_bar(0, "salvage", progress) as report:
+                    found = rescue.salvage(old, copy, cut, report)
+            finally:
+                copy.close()
+        return found
     finally:
         old.close()
 

@@ -11,6 +11,8 @@ import threading
 import pytest
 
 import pqlog
+from pqlog import atomic
+from pqlog.store.sqlite import rescue
 
 
 def names(folder):
@@ -66,13 +68,13 @@ def test_a_symbolic_link_in_its_way_is_not_followed(path, log, name):
 def test_it_does_not_replace_what_appears_meanwhile(path, log, monkeypatch):
     log.put("a")
     copy = path.with_name("copy.db")
-    real = type(log._engine)._copy
+    real = atomic.sync_file
 
-    def slow(engine, to):
-        real(engine, to)
+    def slow(made):
+        real(made)
         copy.write_bytes(b"somebody else's")
 
-    monkeypatch.setattr(type(log._engine), "_copy", slow)
+    monkeypatch.setattr(atomic, "sync_file", slow)
     with pytest.raises(pqlog.ArgumentError, match="exists"):
         log.backup(copy)
     assert copy.read_bytes() == b"somebody else's"
@@ -101,17 +103,15 @@ def test_of_several_at_once_to_one_path_one_is_made(path, log):
         assert (len(copy), copy.verify()) == (3000, [])
 
 
-def test_a_killed_one_leaves_nothing_to_the_next(path, log):
-    log.put_many(["x" * 10_000] * 3000)
-    script = """
+@pytest.mark.parametrize("make", ["pqlog.open(old).backup(new)", "pqlog.salvage(old, new)"])
+def test_a_killed_one_leaves_nothing_to_the_next(path, log, make):
+    log.put_many(["x" * 10_000] * 300)
+    script = f"""
 import os, signal, sys, pqlog
-from pqlog.store.sqlite.engine import SqliteEngine
-real = SqliteEngine._copy
-def copy(engine, to):
-    real(engine, to)
-    os.kill(os.getpid(), signal.SIGKILL)
-SqliteEngine._copy = copy
-pqlog.open(sys.argv[1]).backup(sys.argv[2])
+from pqlog import atomic
+atomic.sync_file = lambda made: os.kill(os.getpid(), signal.SIGKILL)
+old, new = sys.argv[1:]
+{make}
 """
     killed = subprocess.run([sys.executable, "-c", script, str(path), str(path.with_name("copy.db"))])
     assert killed.returncode == -signal.SIGKILL
@@ -119,6 +119,23 @@ pqlog.open(sys.argv[1]).backup(sys.argv[2])
     assert left.startswith(".copy.db.partial-")
     log.backup(path.with_name("copy.db"))
     assert names(path.parent) == ["copy.db"]
+
+
+def test_what_is_salvaged_is_for_the_same_eyes_and_whole_or_not_there(path, monkeypatch):
+    with pqlog.open(path) as log:
+        log.put_many(range(100))
+    path.chmod(0o600)
+    new = path.with_name("new.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(rescue, "_cursors", lambda old, done: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pqlog.salvage(path, new)
+    assert names(path.parent) == []
+    pqlog.salvage(path, new)
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    assert names(path.parent) == ["new.db"]
+    with pqlog.open(new) as log:
+        assert len(log) == 100
 
 
 def test_it_ends_though_others_put_all_the_time(path, log):

@@ -15,7 +15,7 @@ os.environ.setdefault("PQLOG_CUTS", "4")
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.simulation import group, story, syncs
+from tests.simulation import calls, group, lives, processes, story, syncs
 
 
 def main() -> int:
@@ -24,7 +24,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     seconds = parser.parse_args().seconds
     until = time.monotonic() + seconds
-    counts = {"stories": 0, "power cuts in stories": 0, "cuts among threads": 0, "failed syncs, then cuts": 0}
+    searches = {
+        "cuts among threads": _threads,
+        "cuts among processes": _processes,
+        "failed syncs, then cuts": _syncs,
+        "cuts in a row": _lives,
+        "cuts within calls": _calls,
+    }
+    counts = {"stories": 0, "power cuts in stories": 0} | dict.fromkeys(searches, 0)
     while time.monotonic() < until:
         seed = random.SystemRandom().randrange(2**32)
         stories = settings(
@@ -39,8 +46,9 @@ def main() -> int:
         counts["stories"] += 50
         counts["power cuts in stories"] = story.counts["power cuts"]
         try:
-            counts["cuts among threads"] += _threads(seed)
-            counts["failed syncs, then cuts"] += _syncs(seed)
+            for name, search in searches.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    counts[name] += search(Path(folder), random.Random(seed))
         except Exception:
             print(f"with seed {seed}:", file=sys.stderr)
             raise
@@ -50,19 +58,32 @@ def main() -> int:
     return 0
 
 
-def _threads(seed: int) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        disk, puts = group.put_from_threads(Path(folder), threads=8, each=20)
-        group.check_cuts(disk, puts, random.Random(seed), cuts=100)
+def _threads(folder: Path, chance: random.Random) -> int:
+    disk, puts = group.put_from_threads(folder, threads=8, each=20)
+    group.check_cuts(disk, puts, chance, cuts=100)
     return 100
 
 
-def _syncs(seed: int) -> int:
-    chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        killed, reader = chance.random() < 0.5, chance.random() < 0.5
-        syncs.fail_a_sync(Path(folder, "x"), chance.randrange(12), killed, reader, chance, cuts=50)
+def _processes(folder: Path, chance: random.Random) -> int:
+    disk = processes.put_from_processes(folder, chance.randrange(2**32))
+    processes.check_cuts(disk, chance, cuts=100)
+    return 100
+
+
+def _syncs(folder: Path, chance: random.Random) -> int:
+    killed, reader = chance.random() < 0.5, chance.random() < 0.5
+    syncs.fail_a_sync(folder / "x", chance.randrange(12), killed, reader, chance, cuts=50)
     return 50
+
+
+def _lives(folder: Path, chance: random.Random) -> int:
+    for number in range(10):
+        lives.cut_again_and_again(folder / str(number), chance, lives=20)
+    return 200
+
+
+def _calls(folder: Path, chance: random.Random) -> int:
+    return calls.cut_a_call(folder, chance.choice(list(calls.CALLS)), chance, cuts=1)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ import contextlib
 import itertools
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
@@ -32,14 +34,15 @@ from pqlog import atomic
 from pqlog.store.sqlite import wal
 
 SECTOR = 512
-_numbers = itertools.count()
+BASE = apsw.vfs_names()[0]
+_numbers = itertools.count(1)
 
 
 class Event(NamedTuple):
     """Something that was done to a file."""
 
     kind: str
-    """create, delete, rename, write, truncate, sync, failed sync, sync folder"""
+    """create, delete, rename, write, truncate, sync, failed sync, sync folder; returned"""
     name: str
     """Of the file, or of the folder; of a file that is renamed, the new one."""
     file: int = 0
@@ -56,19 +59,22 @@ class Fault:
     Parameters
     ----------
     kinds : tuple of str
-        Which: write, sync, truncate.
+        Which: read, write, sync, truncate.
     number : int
         The first that fails, counted from 0.
     lasting : bool
         Whether all later ones fail too.
     full : bool
         As a full disk does (ENOSPC), in place of a broken one (EIO).
+    spoils : callable, optional
+        What a read that is struck gives, in place of an error.
     """
 
     kinds: tuple[str, ...]
     number: int
     lasting: bool = False
     full: bool = False
+    spoils: Callable[[bytes], bytes] | None = None
     seen: int = 0
     struck: int = 0
 
@@ -86,6 +92,7 @@ class Fault:
         if self.full and kind != "sync":
             return apsw.exception_for(apsw.SQLITE_FULL)
         code = {
+            "read": apsw.SQLITE_IOERR_READ,
             "write": apsw.SQLITE_IOERR_WRITE,
             "sync": apsw.SQLITE_IOERR_FSYNC,
             "truncate": apsw.SQLITE_IOERR_TRUNCATE,
@@ -96,27 +103,37 @@ class Fault:
 class _File(apsw.VFSFile):
     def __init__(self, disk: Disk, name: object, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
-        created = not os.path.exists(path)
-        super().__init__("", name, flags)
         self.disk, self.name = disk, disk.name(path)
-        self.file = disk.opened(self.name, created)
+        with disk.in_order():
+            created = not os.path.exists(path)
+            super().__init__(BASE, name, flags)
+            self.file = disk.opened(self.name, created)
         # unixOpen in os_unix.c: a journal that it creates has its folder synced with its own first sync
         journal = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
         self.syncs_folder = created and bool(flags[1] & journal or flags[0] & journal)
 
     def _do(self, kind: str, at: int, data: bytes, work: Callable[[], object]) -> None:
-        fault = self.disk.fault
-        if fault is not None and fault.strikes(kind):
-            if kind == "write":  # some of it may have got there
-                half = data[: len(data) // SECTOR // 2 * SECTOR]
-                if half:
-                    super().xWrite(half, at)
-                    self.disk.events.append(Event(kind, self.name, self.file, at, half))
-            elif kind == "sync":
-                self.disk.events.append(Event("failed sync", self.name, self.file))
-            raise fault.error(kind)
-        work()
-        self.disk.events.append(Event(kind, self.name, self.file, at, data))
+        with self.disk.in_order():
+            fault = self.disk.fault
+            if fault is not None and fault.strikes(kind):
+                if kind == "write":  # some of it may have got there
+                    half = data[: len(data) // SECTOR // 2 * SECTOR]
+                    if half:
+                        super().xWrite(half, at)
+                        self.disk.events.append(Event(kind, self.name, self.file, at, half))
+                elif kind == "sync":
+                    self.disk.events.append(Event("failed sync", self.name, self.file))
+                raise fault.error(kind)
+            work()
+            self.disk.events.append(Event(kind, self.name, self.file, at, data))
+
+    def xRead(self, amount, offset):
+        data, fault = super().xRead(amount, offset), self.disk.fault
+        if fault is None or not fault.strikes("read"):
+            return data
+        if fault.spoils is None:
+            raise fault.error("read")
+        return fault.spoils(data)
 
     def xWrite(self, data, offset):
         self._do("write", offset, bytes(data), lambda: super(_File, self).xWrite(data, offset))
@@ -126,27 +143,33 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags):
         # To sync the real file would only cost time: what a cut leaves is worked out from the events.
-        self._do("sync", 0, b"", lambda: time.sleep(self.disk.sync_s))
+        self._do("sync", 0, b"", lambda: None)
+        time.sleep(self.disk.sync_s)  # it does not cover what is written meanwhile
         if self.syncs_folder:
             self.syncs_folder = False
             self.disk.events.append(Event("sync folder", os.path.dirname(self.name)))
 
 
 class _Vfs(apsw.VFS):
-    def __init__(self, disk: Disk) -> None:
+    """Registered by the disk's name; or, as the default, for whoever gives no name."""
+
+    def __init__(self, disk: Disk, default: str = "") -> None:
         self.disk = disk
-        super().__init__(disk.vfs_name, "")
+        super().__init__(disk.vfs_name + default, BASE, makedefault=bool(default))
 
     def xOpen(self, name, flags):
-        if not isinstance(name, apsw.URIFilename | str):
-            return super().xOpen(name, flags)  # a temporary file, which no crash leaves
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        if path is None or not self.disk.has(path):
+            return super().xOpen(name, flags)  # of temporary files no crash leaves anything
         return _File(self.disk, name, flags)
 
     def xDelete(self, name, sync_folder):
-        super().xDelete(name, sync_folder)
-        self.disk.events.append(Event("delete", self.disk.name(name)))
-        if sync_folder:
-            self.disk.events.append(Event("sync folder", os.path.dirname(self.disk.name(name))))
+        with self.disk.in_order():
+            super().xDelete(name, sync_folder)
+            if self.disk.has(name):
+                self.disk.events.append(Event("delete", self.disk.name(name)))
+                if sync_folder:
+                    self.disk.events.append(Event("sync folder", os.path.dirname(self.disk.name(name))))
 
 
 @dataclass
@@ -173,6 +196,11 @@ class Disk:
         self._files = {name: next(_numbers) for name in self._begin}
         self._first = dict(self._files)
         self._vfs = _Vfs(self)
+        self._order = threading.RLock()
+
+    def in_order(self) -> contextlib.AbstractContextManager[object]:
+        """While something is done and recorded: so the order of the events is that in which it was done."""
+        return self._order
 
     def opened(self, name: str, created: bool) -> int:
         """The number of a file that is opened."""
@@ -199,31 +227,45 @@ class Disk:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Record also what pqlog does to names and files without SQLite: all of it is done by these three.
+        """Record what pqlog does in the folder by any way: also without SQLite, and where no VFS can be given.
 
         A -wal is extended to 40 pages only, since each page is an event.
         """
 
-        def sync_file(path: str) -> None:
+        def seen(path: str) -> int:
             name = self.name(path)
             if name not in self._files:  # it was not written through SQLite, so what it holds is seen only here
                 self.events.append(Event("write", name, self.opened(name, True), 0, Path(path).read_bytes()))
-            self.events.append(Event("sync", name, self._files[name]))
+            return self._files[name]
+
+        def sync_file(path: str) -> None:
+            real.sync_file(path)
+            if self.has(path):
+                self.events.append(Event("sync", self.name(path), seen(path)))
 
         def sync_folder(path: str) -> None:
-            self.events.append(Event("sync folder", os.path.dirname(self.name(path))))
+            real.sync_folder(path)
+            if self.has(path):
+                self.events.append(Event("sync folder", os.path.dirname(self.name(path))))
 
         def rename(made: str, path: str, replace: bool) -> None:
-            real(made, path, replace)
-            file = self._files[self.name(path)] = self._files.pop(self.name(made))
-            self.events.append(Event("rename", self.name(path), file))
+            file = seen(made) if self.has(made) else 0
+            real.rename(made, path, replace)
+            if file:
+                self._files[self.name(path)] = self._files.pop(self.name(made))
+                self.events.append(Event("rename", self.name(path), file))
 
-        real = atomic.rename
-        with (
-            mock.patch.multiple(atomic, sync_file=sync_file, sync_folder=sync_folder, rename=rename),
-            mock.patch.object(wal, "SIZE", wal.HEADER + 40 * (wal.FRAME_HEADER + 4_096)),
-        ):
-            yield
+        real = SimpleNamespace(sync_file=atomic.sync_file, sync_folder=atomic.sync_folder, rename=atomic.rename)
+        default = _Vfs(self, "default")
+        with short_logs(), mock.patch.multiple(atomic, sync_file=sync_file, sync_folder=sync_folder, rename=rename):
+            try:
+                yield
+            finally:
+                default.unregister()
+
+    def has(self, path: str) -> bool:
+        """Whether a file lies here."""
+        return os.path.abspath(path).startswith(f"{self.folder}{os.sep}")
 
     def name(self, path: str) -> str:
         """What a file is called here."""
@@ -242,11 +284,13 @@ class Disk:
                 case "sync folder":
                     _rename(names, [one for one in waiting if os.path.dirname(one.name) == event.name])
                     waiting = [one for one in waiting if os.path.dirname(one.name) != event.name]
+                case "returned":
+                    pass
                 case _:
                     files[event.file].take(event)
-        mood = chance.choice(["nothing", "all", "some", "some"])
-        _rename(names, [event for event in waiting if _survives(mood, chance)])
-        return {name: files[file].cut(mood, chance) for name, file in names.items()}
+        likely = chance.choice([0, 1, 0.5, 0.5, 0.1, 0.9])
+        _rename(names, [event for event in waiting if chance.random() < likely])
+        return {name: files[file].cut(likely, chance) for name, file in names.items()}
 
 
 def _rename(names: dict[str, int], events: list[Event]) -> None:
@@ -258,10 +302,6 @@ def _rename(names: dict[str, int], events: list[Event]) -> None:
                 for name in [name for name, file in names.items() if file == event.file]:
                     del names[name]
             names[event.name] = event.file
-
-
-def _survives(mood: str, chance: random.Random) -> bool:
-    return mood == "all" or (mood == "some" and chance.random() < 0.5)
 
 
 @dataclass
@@ -295,14 +335,14 @@ class _Content:
         else:
             self.waiting.append(event)
 
-    def cut(self, mood: str, chance: random.Random) -> bytes:
+    def cut(self, likely: float, chance: random.Random) -> bytes:
         left = bytearray(self.durable)
         for group in (self.doubtful, self.waiting):
-            survivors = [event for event in group if _survives(mood, chance)]
-            if mood == "some" and chance.random() < 0.5:
+            survivors = [event for event in group if chance.random() < likely]
+            if 0 < likely < 1 and chance.random() < 0.5:
                 chance.shuffle(survivors)
             for event in survivors:
-                torn = chance if mood == "some" and chance.random() < 0.2 else None
+                torn = chance if 0 < likely < 1 and chance.random() < 0.2 else None
                 self._apply(left, event, torn)
         return bytes(left)
 
@@ -343,9 +383,14 @@ def errors_are_quiet() -> contextlib.AbstractContextManager[object]:
     return mock.patch("sys.unraisablehook")
 
 
+def short_logs() -> contextlib.AbstractContextManager[object]:
+    """A -wal is extended to 40 pages only."""
+    return mock.patch.object(wal, "SIZE", wal.HEADER + 40 * (wal.FRAME_HEADER + 4_096))
+
+
 def write(folder: Path, files: dict[str, bytes]) -> None:
     """Put the files that a cut left into a new folder."""
     folder.mkdir(parents=True)
     for name, data in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

@@ -1,16 +1,18 @@
 """After a power cut at any moment a log holds what had returned, and perhaps what was under way: nothing else."""
 
-import os
 import random
-import shutil
 
 import pytest
 from hypothesis import settings
 
 import pqlog
 from pqlog.store.sqlite import merger
-from tests.simulation.disk import Disk, write
+from tests.simulation.calls import CALLS, cut_a_call
+from tests.simulation.disk import Disk
 from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.lives import cut_again_and_again
+from tests.simulation.processes import check_cuts as check_cuts_among_processes
+from tests.simulation.processes import put_from_processes
 from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
@@ -62,27 +64,30 @@ def test_each_put_is_whole_or_not_there_after_a_cut_at_any_event(tmp_path):
     cut_puts_at_every_event(tmp_path)
 
 
-def test_a_backup_is_whole_or_not_there(tmp_path):
-    """After a cut at any event of it; once it has returned, it is there."""
-    write(tmp_path / "disk", {})
-    disk = Disk(tmp_path / "disk")
-    with disk.listening(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:
-        log.put_many(range(300))
-        begun = disk.now
-        log.backup(disk.folder / "b.db")
-        returned = disk.now
-    assert sorted(os.listdir(disk.folder)) == ["a.db", "b.db"]
-    chance = random.Random(1)
-    there = []
-    for at in range(begun, returned + 1):
-        for number in range(4):
-            folder = tmp_path / f"{at}-{number}"
-            write(folder, disk.cut(at, chance))
-            there.append((folder / "b.db").exists())
-            for name in ["a.db", "b.db"] if there[-1] else ["a.db"]:
-                with pqlog.open(folder / name) as log:
-                    assert [message.value for message in log] == list(range(300))
-                    assert log.verify() == []
-            assert there[-1] or at < returned
-            shutil.rmtree(folder)
-    assert set(there) == {True, False}
+@pytest.mark.parametrize("name", CALLS)
+def test_what_a_call_makes_is_whole_or_not_there_after_a_cut(tmp_path, name):
+    assert cut_a_call(tmp_path, name, random.Random(1), cuts=1, every=3) > 3
+
+
+def test_power_cuts_in_a_row_while_a_log_is_opened_again_and_again(tmp_path):
+    assert sum(cut_again_and_again(tmp_path / str(seed), random.Random(seed), lives=10) for seed in range(8)) > 20
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_puts_of_several_processes_of_which_one_is_killed(tmp_path, seed):
+    disk = put_from_processes(tmp_path, seed)
+    assert check_cuts_among_processes(disk, random.Random(seed), cuts=20) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_all_of_that_again_with_other_chances(tmp_path, seed):
+    for name in CALLS:
+        cut_a_call(tmp_path / name, name, random.Random(seed), cuts=3)
+    for number in range(100):
+        cut_again_and_again(tmp_path / str(number), random.Random(100 * seed + number), lives=12)
+    for number in range(8):
+        folder = tmp_path / f"processes-{number}"
+        folder.mkdir()
+        disk = put_from_processes(folder, 100 * seed + number)
+        check_cuts_among_processes(disk, random.Random(seed), cuts=50)

@@ -15,9 +15,12 @@ from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
-from pqlog import clients
-from pqlog.store.sqlite import append, connections, engine, file, wal, writer
+from pqlog import atomic, clients
+from pqlog.store.sqlite import append, connections, copies, engine, file, wal, writer
+from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.processes import check_cuts as check_cuts_among_processes
+from tests.simulation.processes import put_from_processes
 from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
@@ -52,6 +55,23 @@ def threads(tmp_path):
 def failing_syncs(tmp_path):
     for number in range(12):
         fail_a_sync(tmp_path / str(number), number, True, number % 2 == 1, random.Random(number), cuts=12)
+
+
+def calls(name):
+    def prove(tmp_path):
+        for seed in range(3):
+            cut_a_call(tmp_path / str(seed), name, random.Random(seed), cuts=2)
+
+    prove.__name__ = name
+    return prove
+
+
+def processes(tmp_path):
+    """A mutation here would not be one there; so the syncs of one -wal are taken out of what they recorded."""
+    disk = put_from_processes(tmp_path, 1)
+    some = next(event.file for event in disk.events if event.kind == "sync" and event.name == "a.db-wal")
+    disk.events = [event for event in disk.events if (event.kind, event.file) != ("sync", some)]
+    check_cuts_among_processes(disk, random.Random(1), cuts=60)
 
 
 @contextlib.contextmanager
@@ -162,6 +182,50 @@ def synced_but_not_written_again():
 
 
 @contextlib.contextmanager
+def zeros_over_what_was_not_durably_cut_off():
+    """The first sync of extending a -wal is left out."""
+    real, extend = wal._opened, wal.extend
+
+    @contextlib.contextmanager
+    def opened(*arguments):
+        with real(*arguments) as file:
+            syncs = iter([lambda flags: None, file.xSync])
+            yield SimpleNamespace(xFileSize=file.xFileSize, xWrite=file.xWrite, xSync=lambda flags: next(syncs)(flags))
+
+    def extend_at_once(*arguments):
+        with mock.patch.object(wal, "_opened", opened):
+            extend(*arguments)
+
+    with mock.patch.object(wal, "extend", extend_at_once):
+        yield
+
+
+@contextlib.contextmanager
+def named_before_it_is_durable():
+    def appear(made, path, *, replace=False):
+        atomic.rename(made, path, replace)
+        atomic.sync_folder(path)
+
+    with mock.patch.object(atomic, "appear", appear):
+        yield
+
+
+@contextlib.contextmanager
+def made_where_it_will_be():
+    @contextlib.contextmanager
+    def appearing(path, like):
+        yield path
+
+    with mock.patch.object(copies, "appearing", appearing):
+        yield
+
+
+@contextlib.contextmanager
+def a_file_that_is_never_synced():
+    yield
+
+
+@contextlib.contextmanager
 def returned_before_its_commit():
     real = writer.Writer.submit
     late = []
@@ -254,6 +318,11 @@ def chunks_in_commits_of_their_own():
         (chunks_in_commits_of_their_own, puts),
         (no_settling, failing_syncs),
         (synced_but_not_written_again, failing_syncs),
+        (zeros_over_what_was_not_durably_cut_off, calls("compact")),
+        (named_before_it_is_durable, calls("export")),
+        (made_where_it_will_be, calls("backup")),
+        (made_where_it_will_be, calls("salvage")),
+        (a_file_that_is_never_synced, processes),
         (returned_before_its_commit, threads),
         (released_by_an_older_sync, threads),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from pqlog import atomic, errors
+from pqlog import errors
 from pqlog.store.api import (
     Chunk,
     Claim,
@@ -24,7 +23,7 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, forks, hazards, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite import claims, connections, copies, forks, hazards, owners, reader, rescue, schema, statements
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.file import SqliteFile
@@ -421,25 +420,12 @@ class SqliteEngine:
         return self._writer.exclusively(vacuum)
 
     def backup(self, path: str) -> None:
+        """The copy is made in one read transaction: puts go on meanwhile."""
         self._check_open()
-        exists = errors.ArgumentError(f"{path} exists: a backup is written to a new path only")
-        if os.path.lexists(path):
-            raise exists
-        try:
-            with atomic.workplace(path) as folder:
-                copy = os.path.join(folder, "copy.db")
-                with connections.translated(path):
-                    self._file.read(lambda db: self._copy(db, copy))
-                if not self._file.in_memory:
-                    os.chmod(copy, stat.S_IMODE(os.stat(self.path).st_mode))
-                atomic.appear(copy, path)
-        except FileExistsError:
-            raise exists from None
-        except OSError as error:
-            raise errors.StoreError(f"{path}: {error}. Check that the folder exists and may be written") from error
+        with copies.appearing(path, None if self._file.in_memory else self.path) as made, connections.translated(path):
+            self._file.read(lambda db: self._copy(db, made))
 
     def _copy(self, db: apsw.Connection, path: str) -> None:
-        """Copy the log in one read transaction: puts go on meanwhile."""
         copy = apsw.Connection(path, vfs=self._file.vfs)
         try:
             with copy.backup("main", db, "main") as work:

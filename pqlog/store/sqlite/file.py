@@ -128,6 +128,8 @@ class SqliteFile:
 
     def failed(self, error: Exception) -> None:
         """A transaction failed: what a failed sync left is made durable before the next."""
+        if self._db is not None:
+            self._db.release_memory()  # what was wrong on its way from the disk only is not read from the cache again
         if isinstance(error, (apsw.IOError, apsw.FullError)):
             self._unsettled = True
 

@@ -1,12 +1,14 @@
 """The write-ahead log as a file: whether it is whole, whether what can be read of it is durable, and its size.
 
-What is read and written here goes through the VFS, beside SQLite's own descriptor of the file. SQLite has no POSIX
-locks on a -wal, so closing this one drops none. https://sqlite.org/fileformat2.html#walformat tells what is in it.
+What is read and written here goes through the VFS, beside SQLite's own descriptors: it has no POSIX locks on a -wal,
+and keeps those on a database when another descriptor of its own is closed. What is in a -wal is told by
+https://sqlite.org/fileformat2.html#walformat.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -38,7 +40,7 @@ def settle(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) ->
     frames, _ = patiently(lambda: db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP), timeout_s)
     if frames > 0:
         end = HEADER + frames * (FRAME_HEADER + _page_size(db))
-        with _nobody_appends(db, timeout_s), _opened(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+        with _nobody_appends(db, timeout_s), _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READWRITE) as file:
             for at in range(0, end, PIECE):
                 file.xWrite(file.xRead(min(PIECE, end - at), at), at)
             file.xSync(apsw.SQLITE_SYNC_FULL)
@@ -55,7 +57,7 @@ def extend(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) ->
     if size(path + "-wal") >= SIZE:
         return
     try:
-        with _nobody_appends(db, timeout_s), _opened(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+        with _nobody_appends(db, timeout_s), _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READWRITE) as file:
             # It may just have been cut off. Unless that is durable, a power cut can leave some of the zeros amid frames
             # that were cut off, and so an old beginning of the log over a newer database (60 of 300 states).
             file.xSync(apsw.SQLITE_SYNC_FULL)
@@ -91,20 +93,24 @@ def _lost(db: apsw.Connection, path: str, vfs: str | None) -> tuple[int, bool]:
     """
     if size(path + "-wal") <= HEADER:
         return 0, False
-    with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
+    with _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READONLY) as file:
         log = _Log(file, _page_size(db))
         read = db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0]
         commits = [number for number in range(read + 1, log.last) if log.ends(number) and log.is_current(number + 1)]
-        if not commits or (log.is_whole and all(map(log.follows, range(read + 1, commits[0] + 1)))):
-            return read, False  # in the second case SQLite could read it, but knows that the log begins again
-        lost = any(map(log.was_durable, commits))
+        if not any(map(log.was_durable, commits)):
+            return read, False
+        if read == 0 and log.is_whole:  # it may be about to begin again at its front: all of it is in the database then
+            with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as database:
+                if log.is_merged(database):
+                    return read, False
         changed = file.xRead(HEADER, 0) != log.header or db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0] != read
-        return read, lost and not changed  # else others are at work, who read it
+        return read, not changed  # if it did, others are at work, who read it
 
 
 class _Frame(NamedTuple):
     """A frame's header."""
 
+    page: int
     commits: int
     """How many pages the database has with the commit that it ends; 0 if it ends none."""
     salts: bytes
@@ -128,8 +134,7 @@ class _Log:
         return HEADER + (number - 1) * self._length
 
     def _frame(self, number: int) -> _Frame:
-        _, commits, salts, checksum = struct.unpack(">2I8s8s", self._file.xRead(24, self._at(number)).ljust(24, b"\0"))
-        return _Frame(commits, salts, checksum)
+        return _Frame(*struct.unpack(">2I8s8s", self._file.xRead(24, self._at(number)).ljust(24, b"\0")))
 
     def ends(self, number: int) -> bool:
         """Whether a frame ends a commit."""
@@ -148,6 +153,22 @@ class _Log:
         after = commit + 1
         said, computed = self._checksum(commit), self._expected(commit, self._checksum(commit - 1))
         return any(self._expected(after, before) == self._checksum(after) for before in (said, computed))
+
+    def is_merged(self, database: apsw.VFSFile) -> bool:
+        """Whether all that it says of pages is in the database file."""
+        newest: dict[int, int] = {}
+        under_way: dict[int, int] = {}
+        for number in itertools.takewhile(self.follows, range(1, self.last + 1)):
+            under_way[self._frames[number - 1].page] = number
+            if self.ends(number):
+                newest |= under_way
+                newest = {page: one for page, one in newest.items() if page <= self._frames[number - 1].commits}
+                under_way = {}
+        size = self._length - FRAME_HEADER
+        return all(
+            database.xRead(size, (page - 1) * size) == self._file.xRead(size, self._at(number) + FRAME_HEADER)
+            for page, number in newest.items()
+        )
 
     def _checksum(self, number: int) -> bytes:
         return self._frames[number - 1].checksum if number else self.header[24:]
@@ -171,7 +192,8 @@ def _page_size(db: apsw.Connection) -> int:
 
 @contextlib.contextmanager
 def _opened(path: str, vfs: str | None, flags: int) -> Iterator[apsw.VFSFile]:
-    file = apsw.VFSFile(vfs or "", path + "-wal", [apsw.SQLITE_OPEN_WAL | flags, 0])
+    kind = apsw.SQLITE_OPEN_WAL if path.endswith("-wal") else apsw.SQLITE_OPEN_MAIN_DB
+    file = apsw.VFSFile(vfs or "", path, [kind | flags, 0])
     try:
         yield file
     finally:

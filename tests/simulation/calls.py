@@ -1,0 +1,89 @@
+"""Everything that makes or moves files, with the power cut at every single event of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import pqlog
+from tests.simulation.disk import Disk, short_logs, write
+
+CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
+    "checkpoint": lambda log, folder: log._engine._checkpoint(),
+    "compact": lambda log, folder: log.compact(),
+    "trim": lambda log, folder: log.trim(before=400, force=True),
+    "backup": lambda log, folder: log.backup(folder / "b.db"),
+    "salvage": lambda log, folder: pqlog.salvage(folder / "a.db", folder / "b.db"),
+    "export": lambda log, folder: log.history().to_parquet(folder / "out", rows_per_file=200),
+    "close": lambda log, folder: log.close(),
+}
+
+AT_ONCE = {"trim", "checkpoint", "compact", "close"}
+"""Of these a cut leaves nothing but the log."""
+
+
+def cut_a_call(folder: Path, name: str, chance: random.Random, cuts: int, every: int = 1) -> int:
+    """Cut the power at each event of a call, or at every third; how many events it had.
+
+    The log holds what it held, but for a trim; and what the call makes is there whole, or not yet.
+    """
+    write(folder / "disk", {})
+    disk = Disk(folder / "disk")
+    with disk.listening(), pqlog.open(disk.folder / "a.db") as log:
+        log.put_many({"n": n} for n in range(500))
+        log.put_many(pd.DataFrame({"n": range(500, 550)}))
+        log._engine._checkpoint()
+        for n in range(550, 556):
+            log.put({"n": n})
+        before = disk.now
+        CALLS[name](log, disk.folder)
+        after = disk.now
+    for at in range(after, before - 1, -every):
+        for number in range(cuts):
+            left = folder / f"{at}-{number}"
+            write(left, disk.cut(at, chance))
+            with short_logs():
+                _check(left, name, at == after)
+            shutil.rmtree(left)
+    return after - before
+
+
+def _check(folder: Path, name: str, returned: bool) -> None:
+    with pqlog.open(folder / "a.db") as log:
+        values = [message.value["n"] for message in log]
+        first = 0 if len(values) == 556 else 399
+        assert first == 0 or name == "trim"
+        assert first == 399 or name != "trim" or not returned
+        assert values == list(range(first, 556))
+        assert log.verify() == []
+        if name == "export":
+            _check_export(folder / "out", log, returned)
+        elif os.path.exists(folder / "b.db"):
+            with pqlog.open(folder / "b.db") as copy:
+                assert [message.value["n"] for message in copy] == list(range(556))
+                assert copy.verify() == []
+        else:
+            assert name in AT_ONCE or not returned
+
+
+def _check_export(out: Path, log: pqlog.Log, returned: bool) -> None:
+    for path in out.glob("*.parquet"):
+        try:
+            pq.read_table(path).validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise AssertionError(f"{path} is not whole: {error}") from error
+    written = log.history().to_parquet(out, rows_per_file=200)
+    assert written == [] or not returned
+    found = [n for path in sorted(out.glob("*.parquet")) for n in pq.read_table(path)["n"].to_pylist()]
+    assert found == list(range(556))
+
+
+__all__ = ["CALLS", "cut_a_call"]
