@@ -279,12 +279,13 @@ def test_a_cursor_is_where_the_messages_are(path):
 LOADER = """
 import sys, pqlog
 with pqlog.open(sys.argv[1]) as log:
-    done = log.cursor("source") or 0
+    done = log.cursor("source")
     print("ready", flush=True)
     for line in sys.stdin:
+        first = done or 0
         try:
-            log.put_many(range(done, done + 10), cursor=("source", done + 10, done))
-            done += 10
+            log.put_many(range(first, first + 10), cursor=("source", first + 10, done))
+            done = first + 10
             print("put", flush=True)
         except pqlog.CursorError as error:
             print(error.found, flush=True)
