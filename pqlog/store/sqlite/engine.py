@@ -471,6 +471,10 @@ class SqliteEngine:
         with self._read() as db:
             return claims.clients(db, self.table(topic))
 
+    def open_batches(self, topic: TopicInfo) -> dict[str, tuple[int, int]]:
+        with self._read() as db:
+            return claims.open_batches(db, self.table(topic))
+
     def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
         with self._read() as db:
             return claims.client(db, self.table(topic), client)

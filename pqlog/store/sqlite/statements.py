@@ -72,12 +72,12 @@ PROBE = "SELECT offset, time, ifnull(rows, 1) FROM {m} WHERE offset >= ? ORDER B
 
 _CLIENT = """
 SELECT name, next, claimed, epoch, batches, seen,
-    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name),
-    (SELECT max(attempt) FROM claims WHERE claims.topic = clients.topic AND client = name)
+    EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
 FROM clients WHERE topic = ?
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
+OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP BY client"
 # The names around one that may be misspelt.
 NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
 NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"
