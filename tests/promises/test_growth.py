@@ -1,111 +1,34 @@
 """No operation works more where there is more: counted in steps of SQLite's virtual machine, as on any machine."""
 
-import contextlib
-import itertools
-
 import apsw
-import pandas as pd
 import pytest
 
-import pqlog
+from benchmarks import growth
+from benchmarks.growth import batches, clients, cursors, filled, ids, messages, topics
 from pqlog.store.sqlite import schema, statements
 
-fresh = itertools.count()
 
-
-def messages(log, count):
-    log.put_many({"n": n} for n in range(count))
-    log.put_many(pd.DataFrame({"n": range(count)}))
-    log.put_many({"n": n} for n in range(count))
-
-
-def topics(log, count):
-    for number in range(count):
-        log.topic(f"topic {number}")
-
-
-def clients(log, count):
-    for number in range(count):
-        log.seek(f"{number:x} client", to="start")  # by the engine's own way: a new one is compared with others
-
-
-def ids(log, count):
-    for number in range(count):
-        log.put(number, id=f"before {number}")
-
-
-def cursors(log, count):
-    for number in range(count):
-        log.put_many([], cursor=(f"source {number}", number, None))
-
-
-def open_batches(log, count):
-    log.held = [log.next_batch("c", size=1) for _ in range(count)]
-
-
-def batches_of_a_dead_process(log, count):
-    """Of two, that is: one of another host, one that is gone."""
-    open_batches(log, count)
+def batches_of_dead_processes(log, count):
+    """Half of another host, half of a process that is gone."""
+    batches(log, count)
     for half, process in ((0, "elsewhere@1:1:x"), (1, log._engine.owner("").strip("|") + "x")):
         log._engine._db.execute("UPDATE claims SET process = ? WHERE number % 2 = ?", (process, half))
 
 
 GROWTH = {
-    messages: (5_000, 20_000),
+    messages: (15_000, 60_000),
     topics: (2, 60),
     clients: (120, 600),  # of so many neighbours of a name, the new one is compared with a hundred
     ids: (5, 200),
     cursors: (2, 100),
-    open_batches: (3, 200),
-    batches_of_a_dead_process: (6, 200),
-}
-
-OPERATIONS = {
-    "put": lambda log: log.put({"n": 1}, key="k", headers={"a": "b"}),
-    "put with an id": lambda log: log.put({"n": 1}, id=f"new {next(fresh)}"),
-    "put with an id that was used": lambda log: log.put({"n": 1}, id="used"),
-    "put_many": lambda log: log.put_many([{"n": 1}] * 10),
-    "put_many of a frame": lambda log: log.put_many(pd.DataFrame({"n": [1, 2]})),
-    "put_many with a cursor": lambda log: log.put_many([{"n": 1}], cursor=(f"new {next(fresh)}", 1, None)),
-    "cursor": lambda log: log.cursor("no such"),
-    "get": lambda log: list(itertools.islice(log.get("reader"), 3)),
-    "get_one": lambda log: [log.get_one("one") for _ in range(3)],
-    "batches": lambda log: [list(batch) for batch in itertools.islice(log.batches("etl", size=5), 3)],
-    "next_batch": lambda log: log.next_batch("c", size=1).ack(),
-    "next_batch, released": lambda log: log.next_batch("c", size=1).release(),
-    "batch.put": lambda log: put_through(log),
-    "position": lambda log: log.position("reader"),
-    "lag": lambda log: log.lag("c"),
-    "unread": lambda log: next(iter(log.unread("reader"))),
-    "a new client": lambda log: next(log.get(f"new {next(fresh)}")),
-    "an unknown client": lambda log: unknown(log),
-    "seek to an offset": lambda log: log.seek("reader", to=3),
-    "seek to a time": lambda log: log.seek("reader", to="1h"),
-    "seek to the end": lambda log: log.seek("other", to="end"),
-    "delete_client": lambda log: (log.seek("gone", to="end"), log.delete_client("gone")),
-    "len, first, last": lambda log: (len(log), log.first, log.last),
-    "a message": lambda log: (log[5], log[-1], log[log.last // 2]),
-    "a slice": lambda log: [list(log[10:20]), list(log[-10:])],
-    "since a time": lambda log: len(log.history(since="1h")),
-    "a topic": lambda log: len(log.topic("main")),
-    "a new topic": lambda log: log.topic(f"new {next(fresh)}"),
-    "trim": lambda log: log.trim(before=log.first + 50, force=True),
+    batches: (3, 200),
+    batches_of_dead_processes: (6, 200),
 }
 
 INHERENT = {
-    ("trim", clients): "all clients are asked whether they have read what is dropped",
+    ("trim, 20", clients): "all clients are asked whether they have read what is dropped",
 }
 """What grows by its nature, and why."""
-
-
-def put_through(log):
-    with log.next_batch("stage", size=2) as batch:
-        batch.put(1, topic="out")
-
-
-def unknown(log):
-    with contextlib.suppress(pqlog.UnknownClientError):
-        log.position("nobody")
 
 
 class Steps:
@@ -131,18 +54,12 @@ class Steps:
 def steps_of_all(path, grow, count):
     """For each operation, how many steps it takes; the second time, since the first may make something."""
     found = {}
-    with Steps() as steps, pqlog.open(path) as log:
-        log.put_many([{"n": n} for n in range(700)])
-        log.put({"n": 0}, id="used")
-        log.seek("reader", to="start")
-        log.seek("c", to="start")
-        grow(log, count)
-        for name, work in OPERATIONS.items():
+    with Steps() as steps, filled(path, grow, count) as log:
+        for name, work in growth.OPERATIONS.items():
             work(log)
             before = steps.count
             work(log)
             found[name] = steps.count - before
-        log.held = None
     return found
 
 
@@ -170,7 +87,7 @@ WITHOUT_INDICES = tuple(statement for statement in schema.NEW_FILE if not statem
     [
         (messages, statements, "DROP_TRIMMED", WALKING_BACK, "trim"),
         (ids, schema, "NEW_FILE", WITHOUT_INDICES, "trim"),
-        (open_batches, schema, "NEW_FILE", WITHOUT_INDICES, "next_batch"),
+        (batches, schema, "NEW_FILE", WITHOUT_INDICES, "next_batch"),
     ],
     ids=["trim that walks back", "trim over all ids", "a batch among others"],
 )
