@@ -177,8 +177,9 @@ def _milliseconds(log: pqlog.Log, work: Callable[[pqlog.Log], object], repeats: 
 
 
 def run(folder: Path, rounds: int, scale: float, largest: int = 1_000_000) -> Iterator[dict[str, object]]:
-    """A row for each operation and thing of which there may be much: milliseconds at each size, and the last by the first."""
+    """A row for each operation and thing of which there may be much: milliseconds at each size, and their ratio."""
     warnings.filterwarnings("ignore", message="client .* is new")
+    each = max(1, int(REPEATS * min(1, scale)))
     for grow, full in SIZES.items():
         sizes = sorted({max(1, int(size * scale)) for size in full if size <= largest})
         found: dict[str, list[list[float]]] = {}
@@ -186,7 +187,7 @@ def run(folder: Path, rounds: int, scale: float, largest: int = 1_000_000) -> It
             for size in sizes:
                 path = folder / f"growth-{grow.__name__}-{size}-{number}.db"
                 with filled(path, grow, size) as log:
-                    for operations, repeats in ((OPERATIONS, REPEATS), (WHOLE, 1)):
+                    for operations, repeats in ((OPERATIONS, each), (WHOLE, 1)):
                         for name, work in operations.items():
                             took = found.setdefault(name, [[] for _ in range(rounds)])
                             took[number].append(_milliseconds(log, work, repeats))
