@@ -141,6 +141,19 @@ def test_a_thread_that_dies_in_a_loop_gives_its_batch_back(log):
     assert log.next_batch("c").attempt == 2
 
 
+def test_a_loop_that_fails_between_two_batches_gives_its_batch_back_though_the_error_is_kept(path):
+    with pqlog.open(path, timeout=0.1) as log:
+        log.put_many(range(4))
+        other = apsw.Connection(str(path))
+        with pytest.raises(pqlog.LockTimeoutError) as kept:
+            for _ in log.batches("c", size=2):
+                other.execute("BEGIN IMMEDIATE")  # so that nothing can be acknowledged
+        other.execute("ROLLBACK")
+        other.close()
+        again = log.next_batch("c")
+        assert (again.number, again.attempt, kept.tb is None) == (1, 2, False)
+
+
 def test_what_a_closed_log_held_is_free_though_the_process_lives(path):
     with pqlog.open(path) as log:
         log.put_many(range(4))

@@ -518,15 +518,23 @@ class SqliteEngine:
     ) -> tuple[Claim | None, list[Span]]:
         table = self.table(topic)
 
+        made: list[Claim] = []
+
         def work(transaction: Transaction) -> tuple[Claim | None, list[Span], list[Held]]:
             went = [] if done is None else self._finish(transaction, table, done, outputs)
             left = self._release_left(transaction)
             claim = claims.take(transaction.db, table, client, size, owner)
             if claim is not None:
                 self._held.add(table.id, claim)  # before the commit: from then on it must be known as held
+                made.append(claim)
             return claim, went, left
 
-        claim, went, left = self.write(Task(work))
+        try:
+            claim, went, left = self.write(Task(work))
+        except BaseException:  # which may keep the claim, and may have come after the commit
+            for one in made:
+                self.leave(topic, one)
+            raise
         self._knows_its_own = True
         self._held.told(left)
         if done is not None:
