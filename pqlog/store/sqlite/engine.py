@@ -343,10 +343,6 @@ class SqliteEngine:
         return TopicInfo(*found) if found else None
 
     def topic(self, name: str, codec: str) -> TopicInfo:
-        known = self.find_topic(name)
-        if known is not None:
-            return known
-
         def make(transaction: Transaction) -> TopicInfo:
             db = transaction.db
             found = row(db.execute(statements.TOPIC, (name,)))
