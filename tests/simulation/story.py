@@ -151,7 +151,7 @@ class Story(RuleBasedStateMachine):
         values = self.new(count)
         rows = pd.DataFrame(values, columns=["n"]) if frame else values
         stop = len(self.state.values["main"]) + 1
-        went = self.log.put_many(rows, cursor=("source", self.count) if cursor else None)
+        went = self.log.put_many(rows, cursor=("source", self.count, self.state.cursor) if cursor else None)
         assert went == range(stop, stop + count)
         self.state.values["main"] += values
         if cursor:
@@ -205,7 +205,7 @@ class Story(RuleBasedStateMachine):
     @rule(size=st.integers(1, 4))
     def take(self, size):
         self.join("stage")
-        reading = self.log.batches("stage", size=size)
+        reading = self.log.batches("stage", size=size, owner="worker")  # who takes over what it had
         self.lost.append(self.held)
         self.took(next(reading, None), size, reading)
 

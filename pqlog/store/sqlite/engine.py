@@ -15,6 +15,7 @@ from pqlog.store.api import (
     Chunk,
     Claim,
     ClientInfo,
+    Cursor,
     Lines,
     Moved,
     Output,
@@ -23,8 +24,21 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, copies, forks, hazards, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite import (
+    claims,
+    connections,
+    copies,
+    forks,
+    hazards,
+    held,
+    owners,
+    reader,
+    rescue,
+    schema,
+    statements,
+)
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
+from pqlog.store.sqlite.claims import Held
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.renewal import Renewal
@@ -33,6 +47,9 @@ from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 
 T = TypeVar("T")
+
+NEAR = 50
+"""How many names before and behind one that may be misspelt are compared with it."""
 
 TRIM_STEP = 2_000
 """Rows that are dropped, and pages that are given back, in one transaction: other puts wait no longer than that."""
@@ -86,6 +103,8 @@ class SqliteEngine:
         self._writer = Writer(self._file.leading, guard, path, self._file.ready, self._after, self._failed)
         self.write = self._writer.submit if mode == "w" else self._refuse
         self._renewal = Renewal(weakref.WeakMethod(self._renew))
+        self._held = held.Holdings(self.uuid, self._renewal.wake)
+        self._knows_its_own = False
         self._file.on_fork = [self._writer.forked, self._watch.forked, self._renewal.forked, self._forked]
 
     # closing
@@ -93,11 +112,17 @@ class SqliteEngine:
     def close(self) -> None:
         if self._file.is_lost:
             return
-        self._writer.close()
         self._closed = True
         self.write = self._refuse
         self._renewal.stop()
+        try:
+            self._give_back()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         self._watch.close()
+        self._writer.close()
         with connections.translated(self.path):
             self._file.close()
 
@@ -120,6 +145,7 @@ class SqliteEngine:
 
     def _forked(self) -> None:
         """In a forked child."""
+        self._held.forget()
         self._forget()
         if self._file.is_lost:
             self.write = self._refuse
@@ -140,16 +166,16 @@ class SqliteEngine:
         return self._file.read(self._topics)
 
     def _topics(self, db: apsw.Connection) -> list[TopicInfo]:
-        return [TopicInfo(*found) for found in db.execute("SELECT id, name, codec FROM topics ORDER BY id")]
+        return [TopicInfo(*found) for found in db.execute(statements.TOPICS)]
+
+    def find_topic(self, name: str) -> TopicInfo | None:
+        found = self._file.read(lambda db: row(db.execute(statements.TOPIC, (name,))))
+        return TopicInfo(*found) if found else None
 
     def topic(self, name: str, codec: str) -> TopicInfo:
-        for info in self.topics():
-            if info.name == name:
-                return info
-
         def make(transaction: Transaction) -> TopicInfo:
             db = transaction.db
-            found = row(db.execute("SELECT id, name, codec FROM topics WHERE name = ?", (name,)))
+            found = row(db.execute(statements.TOPIC, (name,)))
             if found:
                 return TopicInfo(*found)
             db.execute(
@@ -176,7 +202,7 @@ class SqliteEngine:
         topic: TopicInfo,
         chunks: Iterable[Chunk],
         id: str | None = None,
-        cursor: tuple[str, str] | None = None,
+        cursor: Cursor | None = None,
     ) -> Span:
         table = self.table(topic)
 
@@ -186,11 +212,13 @@ class SqliteEngine:
                 found = row(db.execute(statements.ID, (table.id, id)))
                 if found:
                     return Span(*found)
+            if cursor is not None:
+                cursor.check((row(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
             where = append(transaction, table, chunks)
             if id is not None:
                 db.execute(statements.PUT_ID, (table.id, id, *where))
             if cursor is not None:
-                db.execute(statements.SET_CURSOR, cursor)
+                db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
             return where
 
         return self.write(Task(put))
@@ -268,8 +296,14 @@ class SqliteEngine:
     def clients(self, topic: TopicInfo) -> list[ClientInfo]:
         return self._file.read(lambda db: claims.clients(db, self.table(topic)))
 
+    def open_batches(self, topic: TopicInfo) -> dict[str, tuple[int, int]]:
+        return self._file.read(lambda db: claims.open_batches(db, self.table(topic)))
+
     def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
         return self._file.read(lambda db: claims.client(db, self.table(topic), client))
+
+    def clients_near(self, topic: TopicInfo, client: str) -> list[str]:
+        return self._file.read(lambda db: claims.names_near(db, self.table(topic), client, NEAR))
 
     def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
         found = self.client(topic, client)
@@ -293,42 +327,107 @@ class SqliteEngine:
         return self.write(Task(lambda transaction: claims.delete(transaction.db, table, client)))
 
     def owner(self, name: str) -> str:
-        return owners.this_thread(name)
+        return owners.owner(name)
 
-    def is_free(self, claim: Claim, owner: str) -> bool:
-        return claims.is_free(claim, owner)
+    def has_work(self, topic: TopicInfo, client: str, owner: str) -> bool:
+        if self._held.left() or not self._knows_its_own:
+            self._check_open()
+            return True
+        return self._file.read(lambda db: claims.has_work(db, self.table(topic), client, owner))
 
     def advance(
         self, topic: TopicInfo, client: str, size: Size, owner: str, done: Claim | None, outputs: Sequence[Output] = ()
     ) -> tuple[Claim | None, list[Span]]:
         table = self.table(topic)
 
-        def work(transaction: Transaction) -> tuple[Claim | None, list[Span]]:
-            went = [] if done is None else self._finish(transaction, table, done, outputs)
-            return claims.take(transaction.db, table, client, size, owner), went
+        made: list[Claim] = []
 
-        claim, went = self.write(Task(work))
+        def work(transaction: Transaction) -> tuple[Claim | None, list[Span], list[Held]]:
+            went = [] if done is None else self._finish(transaction, table, done, outputs)
+            left = self._release_left(transaction)
+            claim = claims.take(transaction.db, table, client, size, owner)
+            if claim is not None:
+                self._held.add(table.id, claim)  # before the commit: from then on it must be known as held
+                made.append(claim)
+            return claim, went, left
+
+        try:
+            claim, went, left = self.write(Task(work))
+        except BaseException:  # which may keep the claim, and may have come after the commit
+            for one in made:
+                self.leave(topic, one)
+            raise
+        self._knows_its_own = True
+        self._held.told(left)
+        if done is not None:
+            self._held.drop(held.of(topic, done))
         if claim is not None:
             self._renewal.start()
         return claim, went
 
     def finish(self, topic: TopicInfo, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
         table = self.table(topic)
-        return self.write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
+        went = self.write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
+        self._held.drop(held.of(topic, done))
+        return went
 
     def _finish(self, transaction: Transaction, table: Table, done: Claim, outputs: Sequence[Output]) -> list[Span]:
+        self._check_mine(done)
         claims.finish(transaction.db, table, done)
         return [append(transaction, self.table(output.topic), output.chunks) for output in outputs]
 
+    def _check_mine(self, claim: Claim) -> None:
+        _, process = owners.parts(claim.owner)
+        if process != owners.this_process():
+            raise errors.ForkError(
+                f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
+                f"fork: it is for that one to acknowledge"
+            )
+
     def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
+        self._check_mine(claim)
         table = self.table(topic)
         released = self.write(Task(lambda transaction: claims.release(transaction.db, table, claim, error)))
-        self._watch.notify()
+        self._held.drop(held.of(topic, claim))
         return released
 
-    def _renew(self) -> bool:
-        """Put off the expiry of this process's claims; whether it has any."""
-        return self.write(Task(lambda transaction: claims.renew(transaction.db, owners.this_process()))) > 0
+    def leave(self, topic: TopicInfo, claim: Claim) -> None:
+        self._held.leave(held.of(topic, claim))
+
+    def _release_left(self, transaction: Transaction) -> list[Held]:
+        """Release what nobody holds any more; the first time also what this process is said to hold and does not.
+
+        That is what an earlier log of the process could not release when it was closed, or an earlier program that this
+        one has replaced (`os.exec`).
+        """
+        left = self._held.left()
+        if not self._knows_its_own:
+            found = claims.held_by(transaction.db, owners.this_process())
+            left += [one for one in found if not self._held.is_held(one)]
+        claims.release_left(transaction.db, left)
+        return left
+
+    def _renew(self, is_due: bool) -> bool:
+        """Release what was left, renew what is held if that is due; whether anything is held."""
+
+        def work(transaction: Transaction) -> tuple[list[Held], list[Held]]:
+            left = self._release_left(transaction)
+            kept = self._held.all() if is_due else []
+            return left, [one for one in kept if not claims.renew(transaction.db, one)]
+
+        left, lost = self.write(Task(work))
+        self._held.told(left)
+        for one in lost:
+            self._held.drop(one)
+        return bool(self._held.all())
+
+    def _give_back(self) -> None:
+        """Release all that is held: this process lives on, and no clock would."""
+        if self.mode == "w" and (both := self._held.all() + self._held.left()):
+            with contextlib.suppress(errors.Error):
+                self._writer.submit(Task(lambda transaction: claims.release_left(transaction.db, both)))
+            for one in both:
+                self._held.drop(one)
 
     # taking over what another program kept
 
