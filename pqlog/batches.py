@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import msgspec
 
-from pqlog import clients, extras, producer
+from pqlog import check, clients, extras, producer
 from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, CodecMismatchError, Error
 from pqlog.message import Message, from_micros
 from pqlog.readable import Readable
@@ -135,7 +135,7 @@ class Batch(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> for batch in log.batches("etl"):
         ...     print([(message.offset, message.value) for message in batch.messages()])
@@ -303,7 +303,7 @@ class Batch(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> batches = log.batches("etl", size=1)
         >>> batch = next(batches)
@@ -338,7 +338,7 @@ class Batch(Readable):
         if self._is_open:
             self._is_open = False
             self._drop()
-            why = None if error is None else f"{type(error).__name__}: {error}"
+            why = None if error is None else check.printable(f"{type(error).__name__}: {error}")
             self._source.engine.release(self._source.topic, self._claim, why)
 
     def _outputs(self) -> list[Output]:
@@ -421,12 +421,13 @@ def wish(
         raise ArgumentError(f"linger is a number of seconds, not {linger!r}")
     if owner is not None and (not isinstance(owner, str) or not owner):
         raise ArgumentError(f"owner is a str that is not empty, not {owner!r}")
+    check.text("owner", owner or "")
     if dead_letter is not None and (not isinstance(dead_letter, str) or not dead_letter):
         raise ArgumentError(f"dead_letter is the name of a topic, not {dead_letter!r}")
     if dead_letter is not None and attempts is None:
         raise ArgumentError("dead_letter goes with attempts=: after how many failures a batch goes there")
     return Wish(
-        Size(size, max_bytes),
+        Size(check.bounded(size), None if max_bytes is None else check.bounded(max_bytes)),
         float(linger),
         follow,
         messages,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pqlog import extras
+from pqlog import check, extras
 from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
 from pqlog.history import Time, micros_of
 from pqlog.message import Message, from_micros
@@ -88,7 +88,7 @@ class Clients(Sequence[Client]):
     --------
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
-    >>> log.put_many("abc")
+    >>> log.put_many(list("abc"))
     range(1, 4)
     >>> list(log.get("billing"))
     ['a', 'b', 'c']
@@ -135,17 +135,15 @@ class Clients(Sequence[Client]):
         )
 
 
-def client_name(client: str | None) -> str:
-    """A client's name, checked; None is ``""``."""
+def client_name(client: str | int | None) -> str:
+    """A client's name, checked; None is ``""``, and 7 is ``"7"``."""
     if client is None:
         return ""
+    if isinstance(client, int) and not isinstance(client, bool):
+        return str(client)
     if not isinstance(client, str):
-        raise ArgumentError(f"a client is named by a str, not {client!r}")
-    try:
-        client.encode()
-    except UnicodeEncodeError:
-        raise ArgumentError(f"the client's name {client!r} has characters that are no Unicode text") from None
-    return client
+        raise ArgumentError(f"a client is named by a str or an int, not {client!r}")
+    return check.text("the client's name", client)
 
 
 def near(name: str, names: Sequence[str]) -> list[str]:
@@ -280,7 +278,7 @@ def target(source: Source, to: int | str | Time) -> int:
     if to == "end":
         return kept.stop
     if isinstance(to, int) and not isinstance(to, bool):
-        return to if to >= 0 else engine.from_end(topic, -to)
+        return check.bounded(to) if to >= 0 else engine.from_end(topic, -to)
     if isinstance(to, (float, bool)):
         raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
     return engine.offset_at(topic, micros_of(to))

@@ -76,7 +76,8 @@ class EncodeError(Error, ValueError):
 
     def __init__(self, reason: str, *, value_type: str, codec: str, index: int = 0, offset: int | None = None) -> None:
         where = "" if offset is None else f" (it would be offset {offset})"
-        super().__init__(f"cannot put a {value_type} with the codec {codec!r}{where}: {reason}")
+        article = "an" if value_type[:1] in "aeiou" else "a"
+        super().__init__(f"cannot put {article} {value_type} with the codec {codec!r}{where}: {reason}")
         self.reason, self.value_type, self.codec, self.index, self.offset = reason, value_type, codec, index, offset
 
     def placed(self, *, index: int, offset: int | None = None) -> EncodeError:

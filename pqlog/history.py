@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from pqlog import extras
+from pqlog import check, extras
 from pqlog.errors import ArgumentError, OffsetError, TrimmedError
 from pqlog.message import Message, to_micros
 from pqlog.readable import Readable
@@ -75,7 +75,7 @@ class History(Readable):
     --------
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
-    >>> log.put_many("abcde")
+    >>> log.put_many(list("abcde"))
     range(1, 6)
     >>> [message.value for message in log[-2:]]
     ['d', 'e']
@@ -101,7 +101,10 @@ class History(Readable):
                 )
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key is a str, not {key!r}")
-        self._source, self._start, self._stop, self._key, self._client = source, start, stop, key, client
+        self._source, self._client = source, client
+        self._key = None if key is None else check.text("key", key)
+        self._start = None if start is None else check.bounded(start)
+        self._stop = None if stop is None else check.bounded(stop)
         self._latest: str | None = None
         now = datetime.now(UTC)
         self._since = None if since is None else micros_of(since, now)
@@ -185,7 +188,7 @@ class History(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> list(log[2:].values())
         ['b', 'c']
@@ -224,7 +227,7 @@ def timeline(source: Source, span: Span, bins: int) -> tuple[list[int], list[int
 def message_at(source: Source, offset: int) -> Message:
     """The message at an offset; a negative one counts from the end."""
     kept = source.engine.span(source.topic)
-    at = offset
+    at = check.bounded(offset)
     if offset < 0:
         at = source.engine.from_end(source.topic, -offset)
         if source.engine.count(source.topic, Span(at, kept.stop)) != -offset:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from pqlog import batches, clients, extras, history, producer
+from pqlog import batches, check, clients, extras, history, producer
 from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, UnknownTopicError
 from pqlog.history import History, Time
@@ -220,7 +220,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> for value in log.get("billing"):
         ...     print(value)
@@ -293,7 +293,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> log.get_one("billing"), log.get_one("billing")
         ('a', 'b')
@@ -473,7 +473,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> for value in log.get("billing"):
         ...     if value == "b":
@@ -495,7 +495,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> list(log.get("billing"))
         ['a', 'b', 'c']
@@ -516,7 +516,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> next(iter(log.get("etl")))
         'a'
@@ -548,7 +548,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abcd")
+        >>> log.put_many(list("abcd"))
         range(1, 5)
         >>> list(log.get("billing"))
         ['a', 'b', 'c', 'd']
@@ -571,7 +571,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> next(iter(log.get("etl")))
         'a'
@@ -703,15 +703,17 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abcd")
+        >>> log.put_many(list("abcd"))
         range(1, 5)
         >>> log.trim(before=3)
         2
         >>> log.first, log.put("e")
         (3, 5)
         """
+        if isinstance(before, bool):
+            raise ArgumentError(f"before is an offset or a time, not {before!r}")
         if isinstance(before, int):
-            offset = before if before >= 0 else self._engine.from_end(self._info, -before)
+            offset = check.bounded(before) if before >= 0 else self._engine.from_end(self._info, -before)
         else:
             offset = self._engine.offset_at(self._info, history.micros_of(before))
         return self._engine.trim(self._info, offset, force)
@@ -819,7 +821,7 @@ class Log(Topic):
         >>> log.cursor("orders-api"), log.cursor("returns-api")
         ({'page': 2}, None)
         """
-        return producer.cursor_value(self._engine.cursor(name))
+        return producer.cursor_value(self._engine.cursor(check.name("the name of a cursor", name)))
 
     @property
     def uuid(self) -> str:
@@ -1171,12 +1173,7 @@ def _topic(
     engine: Engine, name: str, codec: str | Codec | None, type: Any, writes: bool, default: str = "json"
 ) -> tuple[TopicInfo, Codec | None]:
     """A topic and the codec to read it with; made if it is new."""
-    if not isinstance(name, str) or not name:
-        raise ArgumentError(f"a topic is named by a str that is not empty, not {name!r}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ArgumentError(f"the topic's name {name!r} has characters that are no Unicode text") from None
+    check.name("the topic's name", name)
     known = {info.name: info for info in engine.topics()}
     if name not in known and not writes:
         # main may not have been asked for: any other may be meant

@@ -24,6 +24,7 @@ LAYERS = [
     ["readable"],
     ["source"],
     ["extras", "codecs", "message"],
+    ["check", "exact"],
     ["store.sqlite"],
     ["store.api"],
     ["errors"],

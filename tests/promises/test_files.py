@@ -100,7 +100,7 @@ def test_touching_the_file_is_harmless(path, log):
 
 def test_mode_r_reads_and_writes_nothing(path):
     with pqlog.open(path) as log:
-        log.put_many("abc")
+        log.put_many(list("abc"))
         list(log.get("c"))
     with pqlog.open(path, mode="r") as log:
         assert [message.value for message in log] == ["a", "b", "c"]
@@ -150,7 +150,7 @@ def test_a_read_only_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     with pqlog.open(disk / "a.db") as log:
-        log.put_many("abc")
+        log.put_many(list("abc"))
     subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(disk)], check=True)
@@ -163,7 +163,7 @@ def test_a_read_only_disk(tmp_path):
 
 
 def test_backup_is_a_log_of_its_own(path, log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     list(log.get("c"))
     copy = path.parent / "copy.db"
     log.backup(copy)
@@ -179,7 +179,7 @@ def test_backup_is_a_log_of_its_own(path, log):
 
 
 def test_a_copied_file_opens(path, log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     log.close()
     shutil.copy(path, path.parent / "b.db")
     with pqlog.open(path.parent / "b.db") as other:
