@@ -439,7 +439,7 @@ def wish(
 
 def batches(
     source: Source,
-    client: str | None,
+    client: str | int | None,
     wish: Wish,
     sibling: Sibling,
     buried: Callable[[Batch], object] = lambda batch: None,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from types import FrameType
 
 from pqlog.errors import ArgumentError
 
@@ -55,6 +60,31 @@ def name(what: str, given: object) -> str:
 def bounded(number: int) -> int:
     """An offset or a size; beyond all that there are, it is as good as the largest."""
     return max(-LARGEST, min(LARGEST, number))
+
+
+def near(name: str, names: Sequence[str]) -> list[str]:
+    """Other names like `name`, which may have been meant; it may itself have come to be among them meanwhile.
+
+    Names that differ in their numbers only are meant to: those of days, or of workers.
+    """
+    plain = _NUMBER.sub("", name)
+    others = [other for other in names if other not in ("", name) and _NUMBER.sub("", other) != plain]
+    return difflib.get_close_matches(name, others, n=3, cutoff=0.8)
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def warn(said: str) -> None:
+    """A warning that points to the line of the user's program, however deep in here it is given."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_ours(frame):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(said, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "pqlog"
 
 
 def printable(given: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -146,17 +144,12 @@ def client_name(client: str | int | None) -> str:
     return check.text("the client's name", client)
 
 
-def near(name: str, names: Sequence[str]) -> list[str]:
-    """Other names like `name`, which may have been meant; it may itself have come to be among them meanwhile."""
-    return difflib.get_close_matches(name, [other for other in names if other not in ("", name)], n=3, cutoff=0.8)
-
-
-def info(source: Source, client: str | None) -> ClientInfo:
+def info(source: Source, client: str | int | None) -> ClientInfo:
     """A client that is known; raises `UnknownClientError`."""
     name = client_name(client)
     found = source.engine.client(source.topic, name)
     if found is None:
-        raise UnknownClientError(name, source.topic.name, near(name, _names(source)))
+        raise UnknownClientError(name, source.topic.name, check.near(name, _names(source)))
     return found
 
 
@@ -170,7 +163,7 @@ def of_info(c: ClientInfo) -> Client:
     return Client(c.client, c.position, c.lag, c.batches, c.open, c.attempt, from_micros(c.seen))
 
 
-def claims(source: Source, client: str | None) -> list[Claim]:
+def claims(source: Source, client: str | int | None) -> list[Claim]:
     """The batches of a client that are handed out."""
     name = info(source, client).client
     return [
@@ -179,20 +172,20 @@ def claims(source: Source, client: str | None) -> list[Claim]:
     ]
 
 
-def join(source: Source, client: str | None) -> ClientInfo:
+def join(source: Source, client: str | int | None) -> ClientInfo:
     """A client, made known if it is new; warns if it looks misspelt, since everything would come again."""
     name = client_name(client)
     found = source.engine.client(source.topic, name)
     if found is not None:
         return found
-    similar = near(name, _names(source))
+    similar = check.near(name, _names(source))
     if similar:
         meant = " or ".join(map(repr, similar))
-        warnings.warn(f"client {name!r} is new and begins at the start; was {meant} meant?", stacklevel=4)
+        check.warn(f"client {name!r} is new and begins at the start; was {meant} meant?")
     return source.engine.join(source.topic, name)
 
 
-def get(source: Source, client: str | None, messages: bool) -> Iterator[Any]:
+def get(source: Source, client: str | int | None, messages: bool) -> Iterator[Any]:
     """What a client has not acknowledged, one by one; asking for the next acknowledges the one before."""
     name = client_name(client)
     return _get(source, name, messages)
@@ -214,7 +207,7 @@ def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
                 break  # moved by seek meanwhile: go on from where it stands now
 
 
-def get_blocking(source: Source, client: str | None, tick: float | None, messages: bool) -> Iterator[Any]:
+def get_blocking(source: Source, client: str | int | None, tick: float | None, messages: bool) -> Iterator[Any]:
     """Like `get`, but waits for more."""
     name, tick_s = client_name(client), check_tick(tick)
     return _get_blocking(source, name, tick_s, messages)
@@ -245,7 +238,7 @@ class OneByOne:
         self._lock = threading.Lock()
         self._handed: dict[tuple[str, str], tuple[Message, int]] = {}
 
-    def get_one(self, source: Source, client: str | None, timeout: float | None, messages: bool) -> Any:
+    def get_one(self, source: Source, client: str | int | None, timeout: float | None, messages: bool) -> Any:
         """The next message of a client."""
         name = client_name(client)
         of = (source.topic.name, name)
@@ -263,7 +256,7 @@ class OneByOne:
         raise Empty(f"no message for client {name!r} of topic {source.topic.name!r} within {timeout} s")
 
 
-def seek(source: Source, client: str | None, to: int | str | Time) -> Moved:
+def seek(source: Source, client: str | int | None, to: int | str | Time) -> Moved:
     """Move a client to an offset, a time, or an end."""
     name = client_name(client)
     return source.engine.seek(source.topic, name, target(source, to))
@@ -284,7 +277,7 @@ def target(source: Source, to: int | str | Time) -> int:
     return engine.offset_at(topic, micros_of(to))
 
 
-def delete(source: Source, client: str | None) -> None:
+def delete(source: Source, client: str | int | None) -> None:
     """Forget a client."""
     found = info(source, client)
     source.engine.delete_client(source.topic, found.client)

@@ -17,6 +17,7 @@
     ├── UnknownClientError          no client of that name (a KeyError)
     ├── OffsetError                 no message at that offset (an IndexError)
     │   └── TrimmedError            it was trimmed away
+    ├── UncountedError              the length of a history is not known before it is read (a TypeError)
     ├── TrimRefusedError            a client has not acknowledged what would be trimmed
     ├── ClaimedError                the client has an open batch
     ├── ClaimLostError              somebody else was handed the batch meanwhile
@@ -178,6 +179,10 @@ class TrimmedError(OffsetError):
     def __init__(self, offset: int, first: int) -> None:
         super().__init__(f"offset {offset} was trimmed away; {first} is the first that is kept")
         self.offset, self.first = offset, first
+
+
+class UncountedError(Error, TypeError):
+    """How long a history is, is not known before it is read."""
 
 
 class TrimRefusedError(Error):

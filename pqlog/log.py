@@ -191,7 +191,7 @@ class Topic(Readable):
 
     # getting
 
-    def get(self, client: str | None = None, messages: bool = False) -> Iterator[Any]:
+    def get(self, client: str | int | None = None, messages: bool = False) -> Iterator[Any]:
         """What a client has not acknowledged, one by one, until there is nothing more.
 
         A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
@@ -232,7 +232,7 @@ class Topic(Readable):
         return clients.get(self._source, client, messages)
 
     def get_blocking(
-        self, client: str | None = None, tick: float | None = None, messages: bool = False
+        self, client: str | int | None = None, tick: float | None = None, messages: bool = False
     ) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
 
@@ -267,7 +267,7 @@ class Topic(Readable):
         """
         return clients.get_blocking(self._source, client, tick, messages)
 
-    def get_one(self, client: str | None = None, timeout: float | None = 0, messages: bool = False) -> Any:
+    def get_one(self, client: str | int | None = None, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message of a client; the next call acknowledges it.
 
         Parameters
@@ -315,7 +315,7 @@ class Topic(Readable):
 
     def batches(
         self,
-        client: str | None = None,
+        client: str | int | None = None,
         size: int = 1000,
         *,
         max_bytes: int | None = None,
@@ -380,7 +380,7 @@ class Topic(Readable):
 
     def pipe(
         self,
-        client: str,
+        client: str | int,
         function: Callable[[pandas.DataFrame], Any],
         into: str | None = None,
         size: int = 50_000,
@@ -448,7 +448,7 @@ class Topic(Readable):
             found = self._codec
         return Source(self._engine, info, found)
 
-    def claims(self, client: str | None = None) -> list[clients.Claim]:
+    def claims(self, client: str | int | None = None) -> list[clients.Claim]:
         """The batches of a client that are handed out and not acknowledged.
 
         Examples
@@ -483,7 +483,7 @@ class Topic(Readable):
         """
         return clients.clients(self._source)
 
-    def position(self, client: str | None = None) -> int:
+    def position(self, client: str | int | None = None) -> int:
         """The last offset that `client` has acknowledged; 0 if none.
 
         Raises
@@ -504,7 +504,7 @@ class Topic(Readable):
         """
         return self._client(client).position
 
-    def lag(self, client: str | None = None) -> int:
+    def lag(self, client: str | int | None = None) -> int:
         """How many messages `client` has not acknowledged.
 
         Raises
@@ -525,10 +525,10 @@ class Topic(Readable):
         """
         return self._client(client).lag
 
-    def _client(self, client: str | None) -> ClientInfo:
+    def _client(self, client: str | int | None) -> ClientInfo:
         return clients.info(self._source, client)
 
-    def seek(self, client: str | None = None, *, to: int | Time) -> Moved:
+    def seek(self, client: str | int | None = None, *, to: int | Time) -> Moved:
         """Move a client; it begins a new epoch, and its open batches are given up.
 
         Parameters
@@ -559,7 +559,7 @@ class Topic(Readable):
         """
         return clients.seek(self._source, client, to)
 
-    def unread(self, client: str | None = None) -> History:
+    def unread(self, client: str | int | None = None) -> History:
         """What a client has not acknowledged, as a history: looking never acknowledges.
 
         Raises
@@ -580,7 +580,7 @@ class Topic(Readable):
         """
         return History(self._source, client=self._client(client).client)
 
-    def delete_client(self, client: str | None = None) -> None:
+    def delete_client(self, client: str | int | None = None) -> None:
         """Forget a client and its position: should it read again, it begins at the start.
 
         Raises
@@ -639,6 +639,10 @@ class Topic(Readable):
     def __iter__(self) -> Iterator[Message]:
         """All messages that are kept."""
         return iter(self.history())
+
+    def __reversed__(self) -> Iterator[Message]:
+        """All messages that are kept, the newest first."""
+        return reversed(self.history())
 
     def history(
         self,
@@ -742,7 +746,10 @@ class Topic(Readable):
         return extras.load("notebook.explorer").Explorer(self)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+        try:
+            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+        except Error as error:
+            return f"<pqlog.Topic {self.name!r}, codec {self.codec}: {error}>"
 
 
 class Log(Topic):
@@ -1177,7 +1184,10 @@ def _topic(
     known = {info.name: info for info in engine.topics()}
     if name not in known and not writes:
         # main may not have been asked for: any other may be meant
-        raise UnknownTopicError(name, list(known) if name == "main" else clients.near(name, list(known)))
+        raise UnknownTopicError(name, list(known) if name == "main" else check.near(name, list(known)))
+    similar = [] if name in known else check.near(name, list(known))
+    if similar:
+        check.warn(f"topic {name!r} is new and empty; was {' or '.join(map(repr, similar))} meant?")
     asked = None if codec is None else codec_for(codec, type)
     info = known.get(name) or engine.topic(name, asked.name if asked else default)
     if asked is None:

@@ -53,7 +53,7 @@ class Summary:
 class Job:
     """What each worker of a pipe does; can be pickled if its function can."""
 
-    client: str | None
+    client: str | int | None
     function: Callable[[Any], Any]
     into: str | None
     key: str | None
@@ -103,7 +103,7 @@ def run(topic: Topic, job: Job, workers: int, progress: bool) -> Summary:
     if job.into == topic.name:
         raise ArgumentError("a pipe from a topic into itself would never end")
     client = clients.join(topic._source, job.client)
-    with extras.progress_bar(client.lag, job.client or "pipe", progress) as done:
+    with extras.progress_bar(client.lag, str(job.client or "pipe"), progress) as done:
         if workers == 1:
             return job.run(topic._source, topic._sibling, done)
         return _run_processes(topic, job, workers, done if progress else None)

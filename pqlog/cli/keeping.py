@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import pqlog
-from pqlog import clients as positions
-from pqlog import extras
+from pqlog import check, extras
 from pqlog.cli import app, output
 from pqlog.errors import UnknownClientError
 from pqlog.message import from_micros
@@ -112,7 +111,7 @@ def seek(
     """Move a client; its open batches are given up. One that is new is made known."""
     with app.existing(file, topic) as log:
         names = [known.client for known in log.clients()]
-        similar = positions.near(client, names)
+        similar = check.near(client, names)
         if client not in names and similar:
             raise UnknownClientError(client, topic, similar)
         moved = log.seek(client, to=app.place(to))

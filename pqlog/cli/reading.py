@@ -247,7 +247,7 @@ def _umask() -> int:
 def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
     shown = _shower(False, fields)
     count = 0
-    with extras.progress_bar(len(history) if progress else None, "export", progress) as report:
+    with extras.progress_bar(len(history._span()) if progress else None, "export", progress) as report:
         for message in history:
             _write(target, shown(message).encode() + b"\n")
             count += 1

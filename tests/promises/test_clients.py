@@ -185,7 +185,7 @@ def test_unknown_names_get_a_suggestion(log):
 
 def test_a_name_is_not_like_itself():
     """Two threads that make a client known at once are not told that one may have meant the other."""
-    from pqlog.clients import near
+    from pqlog.check import near
 
     assert near("stage", ["", "stage", "stages"]) == ["stages"]
 
