@@ -18,7 +18,7 @@
     ├── OffsetError                 no message at that offset (an IndexError)
     │   └── TrimmedError            it was trimmed away
     ├── UncountedError              the length of a history is not known before it is read (a TypeError)
-    ├── TrimRefusedError            a client has not acknowledged what would be trimmed
+    ├── TrimRefusedError            a client has not acknowledged what would be trimmed or deleted
     ├── ClaimedError                the client has an open batch
     ├── ClaimLostError              somebody else was handed the batch meanwhile
     ├── MissingExtraError           an optional package is not installed (an ImportError)
@@ -186,12 +186,12 @@ class UncountedError(Error, TypeError):
 
 
 class TrimRefusedError(Error):
-    """A client has not acknowledged what would be trimmed."""
+    """A client has not acknowledged what would be trimmed or deleted."""
 
-    def __init__(self, clients: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, clients: Sequence[tuple[str, int]], what: str = "trimmed") -> None:
         who = ", ".join(f"{name!r} ({count:,} messages)" for name, count in clients)
         super().__init__(
-            f"not trimmed: these clients would lose messages that they have not acknowledged: {who}. "
+            f"not {what}: these clients would lose messages that they have not acknowledged: {who}. "
             f"Let them read on, delete them with log.delete_client(name), or pass force=True"
         )
         self.clients = tuple(clients)

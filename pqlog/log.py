@@ -816,6 +816,68 @@ class Log(Topic):
         """
         return [info.name for info in self._engine.topics()]
 
+    def rename_topic(self, old: str, new: str) -> None:
+        """Give a topic another name. Its messages, clients and ids stay; open `Topic` objects go on with it.
+
+        Raises
+        ------
+        UnknownTopicError
+            There is no topic `old`.
+        ArgumentError
+            There is a topic `new`.
+        ClaimedError
+            A client has an open batch, whose `token` has the topic's name in it.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.topic("flihgts").put("OK1")
+        1
+        >>> log.rename_topic("flihgts", "flights")
+        >>> log.topics(), log.topic("flights")[1].value
+        (['main', 'flights'], 'OK1')
+        """
+        renamed = self._engine.rename_topic(self._other(old)._info, check.name("the topic's name", new))
+        if renamed.id == self._info.id:
+            self._info = renamed
+            self._source = Source(self._engine, renamed, self._codec)
+
+    def delete_topic(self, name: str, force: bool = False) -> None:
+        """Drop a topic with its messages, clients and ids, in one transaction, and give its disk space back.
+
+        Whoever has the topic open, in any process, is told `UnknownTopicError` from then on. A topic that is made
+        under the same name later is another one. Puts wait meanwhile: `trim` first, if it is large.
+
+        Parameters
+        ----------
+        name : str
+            Not the topic that the log itself stands for.
+        force : bool
+            Also if a client has not acknowledged all of it.
+
+        Raises
+        ------
+        UnknownTopicError
+            There is no such topic.
+        TrimRefusedError
+            A client has not acknowledged all of it; nothing was dropped.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.topic("scratch").put(1)
+        1
+        >>> log.delete_topic("scratch")
+        >>> log.topics()
+        ['main']
+        """
+        other = self._other(name)._info
+        if other.id == self._info.id:
+            raise ArgumentError(f"this log stands for {name!r} itself: open the file at another topic to delete it")
+        self._engine.delete_topic(other, force)
+
     def cursor(self, name: str) -> Any:
         """How far a source outside has been read: what `put_many` was given with its messages; None if nothing yet.
 

@@ -1,4 +1,4 @@
-"""What Python asks of a sequence - len, bool, list, reversed, repr - is answered, with no more reading than it takes."""
+"""What Python asks of a sequence (len, bool, list, reversed, repr) is answered, with no more reading than it takes."""
 
 import pathlib
 import random
@@ -69,9 +69,7 @@ def test_the_newest_is_found_without_reading_what_lies_before(sales, monkeypatch
 
 def test_offset_0_says_that_offsets_count_from_1(log):
     log.put_many(range(5))
-    with pytest.raises(
-        pqlog.OffsetError, match="Offsets count from 1: what counts from 0, random.choice for one, takes"
-    ):
+    with pytest.raises(pqlog.OffsetError, match=r"Offsets count from 1: what counts from 0"):
         log[0]
     assert random.choice(list(log)).value in range(5)
 

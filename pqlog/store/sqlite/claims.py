@@ -27,8 +27,9 @@ def now_micros() -> int:
 
 def client(db: apsw.Connection, table: Table, name: str) -> ClientInfo | None:
     """One client."""
+    kept = span(db, table)
     found = row(db.execute(statements.CLIENT, (table.id, name)))
-    return _info(found, span(db, table)) if found else None
+    return _info(found, kept) if found else None
 
 
 def clients(db: apsw.Connection, table: Table) -> list[ClientInfo]:
@@ -85,13 +86,14 @@ def join(db: apsw.Connection, table: Table, name: str, start: int | None) -> Cli
     if found is None:
         kept = span(db, table)
         first = kept.first if start is None else min(max(start, kept.first), kept.stop)
-        db.execute(statements.JOIN, (table.id, name, first, _next_epoch(db), now_micros()))
+        db.execute(statements.JOIN, (table.id, name, first, next_epoch(db), now_micros()))
         found = client(db, table, name)
         assert found is not None
     return found
 
 
-def _next_epoch(db: apsw.Connection) -> int:
+def next_epoch(db: apsw.Connection) -> int:
+    """A number that this file never used before."""
     epoch: int = row(db.execute(statements.NEXT_EPOCH))[0]
     return epoch
 
@@ -117,7 +119,7 @@ def seek(db: apsw.Connection, table: Table, name: str, to: int) -> Moved:
     target = min(max(to, kept.first), kept.stop)
     was = join(db, table, name, None).position + 1
     db.execute(statements.DROP_CLAIMS, (table.id, name))
-    db.execute(statements.SEEK, (target, _next_epoch(db), now_micros(), table.id, name))
+    db.execute(statements.SEEK, (target, next_epoch(db), now_micros(), table.id, name))
     return Moved(target - 1, again=len(Span(target, was)), skipped=len(Span(max(was, kept.first), target)))
 
 
@@ -130,6 +132,7 @@ def delete(db: apsw.Connection, table: Table, name: str) -> bool:
 
 def finish(db: apsw.Connection, table: Table, done: Claim) -> None:
     """Acknowledge a claim; raises if it is not its holder's any more."""
+    table.read_first(db)
     db.execute(statements.DROP_CLAIM, (table.id, done.client, done.number, done.token))
     if not db.changes():
         raise errors.ClaimLostError(done.client, done.number)
@@ -145,6 +148,7 @@ def release(db: apsw.Connection, table: Table, claim: Claim, error: str | None) 
 def take(db: apsw.Connection, table: Table, name: str, size: Size, owner: str) -> Claim | None:
     """Claim the first batch that is free, or cut a new one; None if there is nothing."""
     token, expires = secrets.randbits(62), now_micros() + LEASE_S * 1_000_000
+    table.read_first(db)
     found = known(db, table, name)
     for claim in _claims(db, table, found):
         if is_free(claim, owner):

@@ -333,16 +333,49 @@ class SqliteEngine:
             found = row(db.execute("SELECT id, name, codec FROM topics WHERE name = ?", (name,)))
             if found:
                 return TopicInfo(*found)
-            db.execute(
-                "INSERT INTO topics (name, codec, first, created) VALUES (?, ?, 1, ?)",
-                (name, codec, claims.now_micros()),
-            )
-            info = TopicInfo(db.last_insert_rowid(), name, codec)
+            info = TopicInfo(claims.next_epoch(db), name, codec)
+            db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
             for statement in schema.NEW_TOPIC:
                 db.execute(statement.format(id=info.id))
             return info
 
         return self.write(Task(make))
+
+    def rename_topic(self, topic: TopicInfo, name: str) -> TopicInfo:
+        table = self.table(topic)
+
+        def rename(transaction: Transaction) -> TopicInfo:
+            db = transaction.db
+            table.read_first(db)
+            if row(db.execute(statements.TOPIC_ID, (name,))):
+                raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
+            for client, number, first, stop in rows(db.execute(statements.OPEN_CLAIM, (topic.id,))):
+                raise errors.ClaimedError(client, number, first, stop - 1)
+            db.execute(statements.RENAME_TOPIC, (name, topic.id))
+            return TopicInfo(topic.id, name, topic.codec)
+
+        renamed = self.write(Task(rename))
+        table.topic = name
+        return renamed
+
+    def delete_topic(self, topic: TopicInfo, force: bool) -> None:
+        table = self.table(topic)
+
+        def delete(transaction: Transaction) -> None:
+            db = transaction.db
+            kept = reader.span(db, table)
+            losing = [(one.client, one.lag) for one in claims.clients(db, table) if one.lag]
+            if losing and len(kept) and not force:
+                raise errors.TrimRefusedError(losing, "deleted")
+            for statement in statements.DELETE_TOPIC:
+                db.execute(statement, (topic.id,))
+            db.execute(table.drop_messages)
+            transaction.forget(table)
+
+        self.write(Task(delete))
+        self._tables.pop(topic.id, None)
+        self._watch.notify()
+        self._give_back()
 
     def table(self, topic: TopicInfo) -> Table:
         table = self._tables.get(topic.id)
@@ -569,24 +602,29 @@ class SqliteEngine:
 
         def drop(transaction: Transaction) -> int:
             db = transaction.db
-            first = row(db.execute(table.first, (table.id,)))[0]
+            first = table.read_first(db)
             db.execute(table.drop_trimmed, (first, TRIM_STEP))
             return db.changes()
 
-        def give_back(transaction: Transaction) -> int:
+        trimmed = self.write(Task(mark))
+        while self.write(Task(drop)):
+            pass
+        self._give_back()
+        return trimmed
+
+    def _give_back(self) -> None:
+        """Let the file shrink by what is free in it, in steps."""
+
+        def step(transaction: Transaction) -> int:
             db = transaction.db
             free: int = db.pragma("freelist_count")
             if free:
                 db.execute(f"PRAGMA incremental_vacuum({TRIM_STEP})").fetchall()
             return free
 
-        trimmed = self.write(Task(mark))
-        while self.write(Task(drop)):
-            pass
-        while self.write(Task(give_back)) > TRIM_STEP:
+        while self.write(Task(step)) > TRIM_STEP:
             pass
         self._checkpoint()
-        return trimmed
 
     def _checkpoint(self) -> None:
         """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
