@@ -933,8 +933,9 @@ class Log(Topic):
     def compact(self) -> int:
         """Write the file anew, without what unused and half-empty pages take; puts wait meanwhile.
 
-        `trim` gives back whole pages by itself; this gives back the rest. It needs free space for two copies of what is
-        kept. A crash in between leaves the file as it was.
+        `trim` gives back whole pages by itself; this gives back the rest, and the room of the write-ahead log. It needs
+        free space for two copies of what is kept. Where another process is reading, the write-ahead log keeps its copy
+        until a put after the reader has gone. A crash in between leaves the file as it was.
 
         Returns
         -------

@@ -44,6 +44,9 @@ READERS = 8
 TRIM_STEP = 2_000
 """Rows that are dropped, and pages that are given back, in one transaction: other puts wait no longer than that."""
 
+COMPACT_PATIENCE_S = 1.0
+"""How long `compact`, for which puts wait, waits for readers to cut the write-ahead log off."""
+
 _BROKEN = (errors.DiskError, errors.DiskFullError)
 
 
@@ -633,21 +636,26 @@ class SqliteEngine:
                 connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def compact(self) -> int:
-        """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it if nobody reads."""
+        """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it.
+
+        Where somebody reads, it is cut off when it begins anew, that is by a commit after the reader has gone.
+        """
         if self.mode == "r":
             self._refuse()
         with self._writer.pause() as db, connections.translated(self.path):
             self._before()
             pages: int = db.pragma("page_count")
+            db.pragma("journal_size_limit", connections.WAL_BYTES)
             try:
                 db.execute("VACUUM")
                 pages -= db.pragma("page_count")
+                db.set_busy_handler(connections.Patience(COMPACT_PATIENCE_S))
                 connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except Exception as error:
                 self._failed(error)
                 raise
-            if not self._in_memory and self._vfs is None:
-                connections.extend_wal(db, self.path)
+            finally:
+                db.set_busy_handler(connections.Patience(self._timeout_s))
             return pages * int(db.pragma("page_size"))
 
     def backup(self, path: str) -> None:
