@@ -34,6 +34,7 @@ from pqlog.errors import (
     UnknownClientError,
     UnknownTopicError,
     UnsafeStorageError,
+    WorkerDiedError,
     UntrustedPicklesError,
 )
 from pqlog.extras import load_ipython_extension
@@ -88,6 +89,7 @@ __all__ = [
     "UnknownTopicError",
     "UnsafeStorageError",
     "UntrustedPicklesError",
+    "WorkerDiedError",
     "explore",
     "load_ipython_extension",
     "migrate",

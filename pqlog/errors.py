@@ -21,6 +21,7 @@
     ├── TrimRefusedError            a client has not acknowledged what would be trimmed or deleted
     ├── ClaimedError                the client has an open batch
     ├── ClaimLostError              somebody else was handed the batch meanwhile
+    ├── WorkerDiedError             a worker of a pipe was killed; carries what was done
     ├── MissingExtraError           an optional package is not installed (an ImportError)
     └── StoreError                  the file or the disk
         ├── NotALogError            a directory, a text file, somebody else's database
@@ -38,6 +39,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class Error(Exception):
@@ -217,6 +219,26 @@ class ClaimLostError(Error):
             f"or the client was moved with seek. Nothing was acknowledged; ask log.batches({client!r}) anew"
         )
         self.client, self.number = client, number
+
+
+class WorkerDiedError(Error):
+    """A worker of a pipe was killed, or crashed; what it had not finished comes again.
+
+    Attributes
+    ----------
+    summary : Summary
+        What the pipe did all the same, at least: a worker may die before it can say that it finished a batch.
+    left : int
+        How many messages are still to be done: call the pipe again.
+    """
+
+    def __init__(self, died: Sequence[str], workers: int, summary: Any, left: int) -> None:
+        then = f"{left:,} messages are left: call it again to go on" if left else "the others did all that was left"
+        super().__init__(
+            f"{len(died)} of {workers} workers of the pipe died ({', '.join(died)}). "
+            f"Done, exactly once: {summary}; {then}"
+        )
+        self.summary, self.left = summary, left
 
 
 class MissingExtraError(Error, ImportError):

@@ -423,6 +423,8 @@ class Topic(Readable):
         ------
         Exception
             What the function raised, unless `attempts` is given; its batch comes again at the next call.
+        WorkerDiedError
+            A process of several was killed; its ``summary`` says what was done. Call it again to go on.
 
         Examples
         --------
