@@ -34,8 +34,8 @@ from pqlog.errors import (
     UnknownClientError,
     UnknownTopicError,
     UnsafeStorageError,
-    WorkerDiedError,
     UntrustedPicklesError,
+    WorkerDiedError,
 )
 from pqlog.extras import load_ipython_extension
 from pqlog.history import History
