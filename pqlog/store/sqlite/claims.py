@@ -86,14 +86,13 @@ def join(db: apsw.Connection, table: Table, name: str, start: int | None) -> Cli
     if found is None:
         kept = span(db, table)
         first = kept.first if start is None else min(max(start, kept.first), kept.stop)
-        db.execute(statements.JOIN, (table.id, name, first, next_epoch(db), now_micros()))
+        db.execute(statements.JOIN, (table.id, name, first, _next_epoch(db), now_micros()))
         found = client(db, table, name)
         assert found is not None
     return found
 
 
-def next_epoch(db: apsw.Connection) -> int:
-    """A number that this file never used before."""
+def _next_epoch(db: apsw.Connection) -> int:
     epoch: int = row(db.execute(statements.NEXT_EPOCH))[0]
     return epoch
 
@@ -119,7 +118,7 @@ def seek(db: apsw.Connection, table: Table, name: str, to: int) -> Moved:
     target = min(max(to, kept.first), kept.stop)
     was = join(db, table, name, None).position + 1
     db.execute(statements.DROP_CLAIMS, (table.id, name))
-    db.execute(statements.SEEK, (target, next_epoch(db), now_micros(), table.id, name))
+    db.execute(statements.SEEK, (target, _next_epoch(db), now_micros(), table.id, name))
     return Moved(target - 1, again=len(Span(target, was)), skipped=len(Span(max(was, kept.first), target)))
 
 

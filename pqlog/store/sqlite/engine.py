@@ -336,7 +336,7 @@ class SqliteEngine:
             found = row(db.execute("SELECT id, name, codec FROM topics WHERE name = ?", (name,)))
             if found:
                 return TopicInfo(*found)
-            info = TopicInfo(claims.next_epoch(db), name, codec)
+            info = TopicInfo(row(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
             db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
             for statement in schema.NEW_TOPIC:
                 db.execute(statement.format(id=info.id))
@@ -372,6 +372,7 @@ class SqliteEngine:
                 raise errors.TrimRefusedError(losing, "deleted")
             for statement in statements.DELETE_TOPIC:
                 db.execute(statement, (topic.id,))
+            db.execute(statements.NOTE_DELETED, (topic.id,))
             db.execute(table.drop_messages)
             transaction.forget(table)
 

@@ -117,8 +117,15 @@ CURSOR = "SELECT value FROM cursors WHERE name = ?"
 CURSORS = "SELECT name, value FROM cursors"
 SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
-# The file counts the ids of topics with its epochs, so that none is used twice: what is left of a topic that was
-# deleted, an open `Topic` of another process say, never finds another in its place.
+# No id of a topic is used twice: what is left of one that was deleted, an open `Topic` of another process say, never
+# finds another in its place. The file notes the largest that was deleted.
+NEW_TOPIC_ID = """
+SELECT 1 + max(
+    ifnull((SELECT max(id) FROM topics), 0), ifnull((SELECT value FROM file WHERE name = 'deleted topic'), 0))
+"""
+NOTE_DELETED = """
+INSERT INTO file VALUES ('deleted topic', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""
 MAKE_TOPIC = "INSERT INTO topics (id, name, codec, first, created) VALUES (?, ?, ?, 1, ?)"
 RENAME_TOPIC = "UPDATE topics SET name = ? WHERE id = ?"
 TOPIC_ID = "SELECT id FROM topics WHERE name = ?"
