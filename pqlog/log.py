@@ -199,7 +199,7 @@ class Topic(Readable):
 
         Parameters
         ----------
-        client : str, optional
+        client : str or int, optional
             Its name; each client gets every message. None is ``""``. A new client begins at the start.
         messages : bool
             Give `Message` objects in place of their values.
@@ -1045,7 +1045,8 @@ def open(
         How a new topic keeps its values: JSON unless said otherwise. A topic keeps the codec that it was made with.
         Reading pickles can run any code, so a pickle topic must be asked for at each opening.
     type : type, optional
-        Decode values into this msgspec Struct, dataclass or other type (codecs json and msgpack).
+        Values are of this msgspec Struct, dataclass, pydantic model or other type (codecs json and msgpack): what is put
+        is refused where it cannot be read as that.
     mode : {"w", "r"}
         "r" reads a file that exists and changes nothing, also on a read-only disk.
     vfs : str, optional
