@@ -31,10 +31,12 @@ from pqlog.errors import (
     StoreError,
     TrimmedError,
     TrimRefusedError,
+    UncountedError,
     UnknownClientError,
     UnknownTopicError,
     UnsafeStorageError,
     UntrustedPicklesError,
+    WorkerDiedError,
 )
 from pqlog.extras import load_ipython_extension
 from pqlog.history import History
@@ -83,11 +85,13 @@ __all__ = [
     "StoreError",
     "Topic",
     "TrimRefusedError",
+    "UncountedError",
     "TrimmedError",
     "UnknownClientError",
     "UnknownTopicError",
     "UnsafeStorageError",
     "UntrustedPicklesError",
+    "WorkerDiedError",
     "explore",
     "load_ipython_extension",
     "migrate",

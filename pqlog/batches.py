@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import msgspec
 
-from pqlog import extras, producer
+from pqlog import check, extras, producer
 from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, Error
 from pqlog.message import Message, from_micros
 from pqlog.readable import Readable
@@ -134,7 +134,7 @@ class Batch(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> for batch in log.batches("etl"):
         ...     print([(message.offset, message.value) for message in batch.messages()])
@@ -302,7 +302,7 @@ class Batch(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> batch = log.next_batch("etl", size=1)
         >>> batch.ack()
@@ -334,7 +334,7 @@ class Batch(Readable):
         """
         if self._ended is None:
             self._end("it was released")
-            why = None if error is None else f"{type(error).__name__}: {error}"
+            why = None if error is None else check.printable(f"{type(error).__name__}: {error}")
             self._source.engine.release(self._source.topic, self._claim, why)
 
     def _leave(self) -> None:

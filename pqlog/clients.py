@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pqlog import arguments, extras
+from pqlog import check, extras
 from pqlog.errors import ArgumentError, ClaimedError, UnknownClientError
 from pqlog.history import Time, micros_of
 from pqlog.message import from_micros
@@ -87,7 +85,7 @@ class Clients(Sequence[Client]):
     --------
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
-    >>> log.put_many("abc")
+    >>> log.put_many(list("abc"))
     range(1, 4)
     >>> list(log.get("billing"))
     ['a', 'b', 'c']
@@ -134,30 +132,25 @@ class Clients(Sequence[Client]):
         )
 
 
-def client_name(client: str | None) -> str:
-    """A client's name, checked; None is ``""``."""
+def client_name(client: str | int | None) -> str:
+    """A client's name, checked; None is ``""``, and 7 is ``"7"``."""
     if client is None:
         return ""
+    if isinstance(client, int) and not isinstance(client, bool):
+        return str(client)
     if not isinstance(client, str):
-        raise ArgumentError(f"a client is named by a str, not {client!r}")
-    try:
-        client.encode()
-    except UnicodeEncodeError:
-        raise ArgumentError(f"the client's name {client!r} has characters that are no Unicode text") from None
-    return client
+        raise ArgumentError(f"a client is named by a str or an int, not {client!r}")
+    return check.text("the client's name", client)
 
 
-def near(name: str, names: Sequence[str]) -> list[str]:
-    """Other names like `name`, which may have been meant; it may itself have come to be among them meanwhile."""
-    return difflib.get_close_matches(name, [other for other in names if other not in ("", name)], n=3, cutoff=0.8)
-
-
-def info(source: Source, client: str | None) -> ClientInfo:
+def info(source: Source, client: str | int | None) -> ClientInfo:
     """A client that is known; raises `UnknownClientError`."""
     name = client_name(client)
     found = source.engine.client(source.topic, name)
     if found is None:
-        raise UnknownClientError(name, source.topic.name, near(name, source.engine.clients_near(source.topic, name)))
+        raise UnknownClientError(
+            name, source.topic.name, check.near(name, source.engine.clients_near(source.topic, name))
+        )
     return found
 
 
@@ -173,7 +166,7 @@ def of_info(c: ClientInfo, batches: int = 0, attempt: int = 0) -> Client:
     return Client(c.client, c.position, c.lag, c.batches, batches, attempt, from_micros(c.seen))
 
 
-def claims(source: Source, client: str | None) -> list[Claim]:
+def claims(source: Source, client: str | int | None) -> list[Claim]:
     """The batches of a client that are handed out."""
     name = info(source, client).client
     return [
@@ -182,20 +175,20 @@ def claims(source: Source, client: str | None) -> list[Claim]:
     ]
 
 
-def join(source: Source, client: str | None) -> ClientInfo:
+def join(source: Source, client: str | int | None) -> ClientInfo:
     """A client, made known if it is new; warns if it looks misspelt, since everything would come again."""
     name = client_name(client)
     found = source.engine.client(source.topic, name)
     if found is not None:
         return found
-    similar = near(name, source.engine.clients_near(source.topic, name))
+    similar = check.near(name, source.engine.clients_near(source.topic, name))
     if similar:
         meant = " or ".join(map(repr, similar))
-        warnings.warn(f"client {name!r} is new and begins at the start; was {meant} meant?", stacklevel=4)
+        check.warn(f"client {name!r} is new and begins at the start; was {meant} meant?")
     return source.engine.join(source.topic, name)
 
 
-def get(source: Source, client: str | None, messages: bool) -> Iterator[Any]:
+def get(source: Source, client: str | int | None, messages: bool) -> Iterator[Any]:
     """What a client has not acknowledged, one by one; asking for the next acknowledges the one before."""
     name = client_name(client)
     return _get(source, name, messages)
@@ -217,7 +210,7 @@ def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
                 break  # moved by seek meanwhile: go on from where it stands now
 
 
-def get_blocking(source: Source, client: str | None, tick: float | None, messages: bool) -> Iterator[Any]:
+def get_blocking(source: Source, client: str | int | None, tick: float | None, messages: bool) -> Iterator[Any]:
     """Like `get`, but waits for more."""
     name, tick_s = client_name(client), check_tick(tick)
     return _get_blocking(source, name, tick_s, messages)
@@ -231,10 +224,10 @@ def _get_blocking(source: Source, name: str, tick_s: float, messages: bool) -> I
 
 def check_tick(tick: float | None) -> float:
     """Seconds between two looks for messages of other processes."""
-    return TICK_S if tick is None else arguments.seconds("tick", tick, "above 0")
+    return TICK_S if tick is None else check.seconds("tick", tick, "above 0")
 
 
-def seek(source: Source, client: str | None, to: int | str | Time) -> Moved:
+def seek(source: Source, client: str | int | None, to: int | str | Time) -> Moved:
     """Move a client to an offset, a time, or an end."""
     name = client_name(client)
     return source.engine.seek(source.topic, name, target(source, to))
@@ -249,13 +242,13 @@ def target(source: Source, to: int | str | Time) -> int:
     if to == "end":
         return kept.stop
     if isinstance(to, int) and not isinstance(to, bool):
-        return to if to >= 0 else engine.from_end(topic, -to)
+        return check.bounded(to) if to >= 0 else engine.from_end(topic, -to)
     if isinstance(to, (float, bool)):
         raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
     return engine.offset_at(topic, micros_of(to))
 
 
-def delete(source: Source, client: str | None) -> None:
+def delete(source: Source, client: str | int | None) -> None:
     """Forget a client."""
     found = info(source, client)
     source.engine.delete_client(source.topic, found.client)

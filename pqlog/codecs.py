@@ -5,12 +5,15 @@ A codec is any object with a `name`, `encode` and `decode`. A topic keeps the co
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from pqlog import exact
 from pqlog.errors import ArgumentError, EncodeError
 
 __all__ = ["UNDECODABLE", "Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for", "unencodable"]
@@ -55,30 +58,74 @@ class Codec(Protocol):
         ...
 
 
-def _plain(value: Any) -> Any:
-    """The JSON or msgpack form of what msgspec does not know: NumPy scalars and arrays, pandas times."""
-    module = type(value).__module__.partition(".")[0]
-    if module == "numpy" and hasattr(value, "tolist"):
-        plain = value.tolist()
-        if type(plain) is not type(value):  # a long double gives itself
-            return plain
-    if module == "pandas":
-        if type(value).__name__ in ("NaTType", "NAType"):
-            return None
-        if hasattr(value, "to_pydatetime") and getattr(value, "nanosecond", 0) == 0:
-            return value.to_pydatetime()
-    raise NotImplementedError(f"{type(value).__module__}.{type(value).__qualname__} has no form in it")
-
-
 class _Msgspec:
-    """What the two codecs of msgspec share."""
+    """What the two codecs of msgspec share: a value is decoded again when it is put, and refused if it changes.
+
+    Of 10,000 dicts with six fields each, that takes 0.4 µs a dict beside 0.2 for encoding it; a look at the types of
+    all keys and values, which would do for most, takes as long.
+    """
 
     name: str
-    takes_more = 'codec="pickle" takes any Python object; or convert it first'
+    _keys_are_text: bool
+    _decode_plain: Callable[[bytes], Any]
 
-    def __init__(self, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None:
-        # msgspec's own methods, with nothing in between: they are called once a message
-        self.encode, self.decode = encode, decode
+    def __init__(self, type: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None:
+        self.type = None if type is Any else type
+        """What values are decoded into, if it was said."""
+        self._encode, self.decode = encode, decode  # msgspec's own methods, with nothing in between
+
+    def encode(self, value: Any) -> bytes:
+        data = self._encode(value)
+        try:
+            same = self.decode(data) == value
+        except Exception:  # what it is will be told below; or arrays, which have no plain answer
+            same = False
+        if same is not True:
+            self._check(value, data)
+        return data
+
+    def encode_many(self, values: Sequence[Any]) -> list[bytes]:
+        """The bytes of many values; an `EncodeError` has the index of the one at fault."""
+        data: list[bytes] = []
+        try:
+            data.extend(map(self._encode, values))  # extend keeps what came before an error: that tells which it was
+        except Exception as error:
+            raise unencodable(self, values[len(data)], error).placed(index=len(data)) from error
+        try:
+            same = set(map(operator.eq, map(self.decode, data), values)) <= {True}
+        except Exception:
+            same = False
+        if not same:
+            for index, value in enumerate(values):
+                try:
+                    self._check(value, data[index])
+                except Exception as error:
+                    raise unencodable(self, value, error).placed(index=index) from error
+        return data
+
+    def _check(self, value: Any, data: bytes) -> None:
+        """Raise an `EncodeError` if a value does not come back as it is, but for what `exact` lets pass."""
+        try:
+            back = self.decode(data)
+        except Exception as error:
+            if self.type is None:
+                raise
+            reason = f"it is no {getattr(self.type, '__name__', self.type)}, which the topic was opened for: {error}"
+            raise EncodeError(reason, value_type=_type_name(value), codec=self.name) from error
+        found = exact.change(value, back, self._keys_are_text)
+        if found is not None and self.type is not None:
+            found = exact.change(value, self._decode_plain(data), self._keys_are_text)
+        if found is not None:
+            where = "it" if found.path == "$" else found.path
+            reason = f"{where} {found.said}; {_advice(self, value)}"
+            raise EncodeError(reason, value_type=_type_name(found.value), codec=self.name)
+
+
+def _into(type: Any, value: Any) -> Any:
+    """Make what msgspec cannot of a decoded value: pydantic models."""
+    if exact.is_pydantic(type):
+        return type.model_validate_json(msgspec.json.encode(value))
+    raise NotImplementedError(f"nothing is known of how to decode into {type!r}")
 
 
 class Json(_Msgspec):
@@ -87,27 +134,32 @@ class Json(_Msgspec):
     Parameters
     ----------
     type : type, optional
-        Decode into this msgspec Struct, dataclass or other type, and refuse what does not fit.
+        Decode into this msgspec Struct, dataclass, pydantic model or other type, and refuse what does not fit, when it
+        is put and when it is read.
 
     Notes
     -----
-    Tuples and sets come back as lists, datetimes, UUIDs and Decimals as text, bytes as base64 text, NaN and the
-    infinities as null, keys of dicts as str. Integers of any size are exact.
+    What does not come back as it was put is refused: NaN and the infinities, bytes, sets, keys of dicts that are no
+    text. But tuples come back as lists; datetimes, UUIDs and Decimals as text; members of an Enum as their values;
+    dataclasses, Structs and pydantic models as dicts. Integers of any size are exact.
     """
 
     name = "json"
+    _keys_are_text = True
+    _decode_plain = staticmethod(msgspec.json.Decoder().decode)
 
     def __init__(self, type: Any = Any) -> None:
-        decoder = msgspec.json.Decoder(type)
-        super().__init__(msgspec.json.Encoder(enc_hook=_plain).encode, decoder.decode)
+        decoder = msgspec.json.Decoder(type, dec_hook=_into)
+        super().__init__(type, msgspec.json.Encoder(enc_hook=exact.plain).encode, decoder.decode)
         self.decode_lines = decoder.decode_lines
         """Many values, a line each, in one call."""
 
 
 class Msgpack(_Msgspec):
-    """MessagePack by msgspec: smaller than JSON, keeps bytes, NaN and datetimes.
+    """MessagePack by msgspec: smaller than JSON; keeps bytes, NaN, aware datetimes, and keys of any kind.
 
-    Integers end at 64 bits.
+    What does not come back as it was put is refused, but for what `Json` lets pass. Integers end at 64 bits. Aware
+    datetimes come back in UTC, naive ones as text.
 
     Parameters
     ----------
@@ -116,17 +168,18 @@ class Msgpack(_Msgspec):
     """
 
     name = "msgpack"
-    takes_more = 'codec="json" takes integers of any size, codec="pickle" any Python object; or convert it first'
+    _keys_are_text = False
+    _decode_plain = staticmethod(msgspec.msgpack.Decoder().decode)
 
     def __init__(self, type: Any = Any) -> None:
-        super().__init__(msgspec.msgpack.Encoder(enc_hook=_plain).encode, msgspec.msgpack.Decoder(type).decode)
+        decoder = msgspec.msgpack.Decoder(type, dec_hook=_into)
+        super().__init__(type, msgspec.msgpack.Encoder(enc_hook=exact.plain).encode, decoder.decode)
 
 
 class Pickle:
     """Python's pickle: any object, but reading it can run any code, so it must be asked for at each opening."""
 
     name = "pickle"
-    takes_more = "convert it first"
 
     def encode(self, value: Any) -> bytes:
         return pickle.dumps(value, protocol=5)
@@ -139,7 +192,6 @@ class Bytes:
     """Bytes as they are."""
 
     name = "bytes"
-    takes_more = 'codec="json" takes plain values'
 
     def encode(self, value: Any) -> bytes:
         if isinstance(value, (bytes, bytearray, memoryview)):
@@ -154,9 +206,18 @@ def unencodable(codec: Codec, value: Any, error: Exception) -> EncodeError:
     """What to raise in place of the `error` that a codec raised for a value."""
     if isinstance(error, EncodeError):
         return error
-    advice = getattr(codec, "takes_more", "convert it first")
-    reason = f"{error or type(error).__name__}; {advice}"
+    reason = f"{error or type(error).__name__}; {_advice(codec, value)}"
     return EncodeError(reason, value_type=_type_name(value), codec=codec.name)
+
+
+def _advice(codec: Codec, value: Any) -> str:
+    """Which other codec takes a value."""
+    for other in (Json(), Msgpack(), Pickle()):
+        if codec.name in _BY_NAME and other.name != codec.name:
+            with contextlib.suppress(Exception):
+                other.encode(value)
+                return f'a topic with codec="{other.name}" takes it, or convert it first'
+    return "convert it first"
 
 
 _BY_NAME: dict[str, Callable[[], Codec]] = {"json": Json, "msgpack": Msgpack, "pickle": Pickle, "bytes": Bytes}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pqlog import arguments, clients
+from pqlog import check, clients
 from pqlog.batches import Batch, Sibling
 from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, Empty, ForkError
 from pqlog.source import Source
@@ -44,25 +44,25 @@ def wish(
     owner: str | None,
 ) -> Wish:
     """The parameters of `Topic.batches`, checked."""
-    arguments.count("size", size, "messages")
+    check.count("size", size, "messages")
     if max_bytes is not None:
-        arguments.count("max_bytes", max_bytes, "bytes")
+        check.count("max_bytes", max_bytes, "bytes")
     if attempts is not None:
-        arguments.count("attempts", attempts, "attempts")
-    if owner is not None and (not isinstance(owner, str) or not owner):
-        raise ArgumentError(f"owner is a str that is not empty, not {owner!r}")
-    if dead_letter is not None and (not isinstance(dead_letter, str) or not dead_letter):
-        raise ArgumentError(f"dead_letter is the name of a topic, not {dead_letter!r}")
+        check.count("attempts", attempts, "attempts")
+    if owner is not None:
+        check.name("owner", owner)
+    if dead_letter is not None:
+        check.name("dead_letter, the name of a topic,", dead_letter)
     if dead_letter is not None and attempts is None:
         raise ArgumentError("dead_letter goes with attempts=: after how many failures a batch goes there")
     return Wish(
-        Size(size, max_bytes), arguments.seconds("linger", linger), follow, messages, attempts, dead_letter, owner or ""
+        Size(size, max_bytes), check.seconds("linger", linger), follow, messages, attempts, dead_letter, owner or ""
     )
 
 
 def timeout_s(timeout: float | None) -> float | None:
     """How long to wait for a message, checked; None is for ever."""
-    return None if timeout is None else arguments.seconds("timeout", timeout)
+    return None if timeout is None else check.seconds("timeout", timeout)
 
 
 class Batches(Iterator[Batch]):
@@ -77,7 +77,7 @@ class Batches(Iterator[Batch]):
     def __init__(
         self,
         source: Source,
-        client: str | None,
+        client: str | int | None,
         wish: Wish,
         sibling: Sibling,
         buried: Callable[[Batch], object] = lambda batch: None,
@@ -211,7 +211,7 @@ class OneByOne:
     def __init__(self) -> None:
         self._mine = threading.local()
 
-    def get_one(self, source: Source, client: str | None, timeout: float | None, messages: bool) -> Any:
+    def get_one(self, source: Source, client: str | int | None, timeout: float | None, messages: bool) -> Any:
         """The next message of a client."""
         wait_s = timeout_s(timeout)
         reader = self._reader(source, client)
@@ -226,7 +226,7 @@ class OneByOne:
             raise
         return message if messages else message.value
 
-    def _reader(self, source: Source, client: str | None) -> Batches:
+    def _reader(self, source: Source, client: str | int | None) -> Batches:
         name = clients.client_name(client)
         readers: dict[tuple[int, str, str], Batches] = self._mine.__dict__.setdefault("readers", {})
         of = (os.getpid(), source.topic.name, name)  # what was handed out before a fork is the parent's

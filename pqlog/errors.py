@@ -17,10 +17,12 @@
     ├── UnknownClientError          no client of that name (a KeyError)
     ├── OffsetError                 no message at that offset (an IndexError)
     │   └── TrimmedError            it was trimmed away
-    ├── TrimRefusedError            a client has not acknowledged what would be trimmed
+    ├── UncountedError              the length of a history is not known before it is read (a TypeError)
+    ├── TrimRefusedError            a client has not acknowledged what would be trimmed or deleted
     ├── ClaimedError                the client has an open batch
     ├── ClaimLostError              the batch is not held by this reader any more
     ├── CursorError                 somebody else moved the cursor meanwhile; nothing was put
+    ├── WorkerDiedError             a worker of a pipe was killed; carries what was done
     ├── MissingExtraError           an optional package is not installed (an ImportError)
     └── StoreError                  the file or the disk
         ├── NotALogError            a directory, a text file, somebody else's database
@@ -78,7 +80,8 @@ class EncodeError(Error, ValueError):
 
     def __init__(self, reason: str, *, value_type: str, codec: str, index: int = 0, offset: int | None = None) -> None:
         where = "" if offset is None else f" (it would be offset {offset})"
-        super().__init__(f"cannot put a {value_type} with the codec {codec!r}{where}: {reason}")
+        article = "an" if value_type[:1] in "aeiou" else "a"
+        super().__init__(f"cannot put {article} {value_type} with the codec {codec!r}{where}: {reason}")
         self.reason, self.value_type, self.codec, self.index, self.offset = reason, value_type, codec, index, offset
 
     def placed(self, *, index: int, offset: int | None = None) -> EncodeError:
@@ -181,13 +184,17 @@ class TrimmedError(OffsetError):
         self.offset, self.first = offset, first
 
 
-class TrimRefusedError(Error):
-    """A client has not acknowledged what would be trimmed."""
+class UncountedError(Error, TypeError):
+    """How long a history is, is not known before it is read."""
 
-    def __init__(self, clients: Sequence[tuple[str, int]]) -> None:
+
+class TrimRefusedError(Error):
+    """A client has not acknowledged what would be trimmed or deleted."""
+
+    def __init__(self, clients: Sequence[tuple[str, int]], what: str = "trimmed") -> None:
         who = ", ".join(f"{name!r} ({count:,} messages)" for name, count in clients)
         super().__init__(
-            f"not trimmed: these clients would lose messages that they have not acknowledged: {who}. "
+            f"not {what}: these clients would lose messages that they have not acknowledged: {who}. "
             f"Let them read on, delete them with log.delete_client(name), or pass force=True"
         )
         self.clients = tuple(clients)
@@ -241,6 +248,26 @@ class CursorError(Error):
             f"Read log.cursor({name!r}) and continue from there"
         )
         self.name, self.expected, self.found = name, expected, found
+
+
+class WorkerDiedError(Error):
+    """A worker of a pipe was killed, or crashed; what it had not finished comes again.
+
+    Attributes
+    ----------
+    summary : Summary
+        What the pipe did all the same, at least: a worker may die before it can say that it finished a batch.
+    left : int
+        How many messages are still to be done: call the pipe again.
+    """
+
+    def __init__(self, died: Sequence[str], workers: int, summary: Any, left: int) -> None:
+        then = f"{left:,} messages are left: call it again to go on" if left else "the others did all that was left"
+        super().__init__(
+            f"{len(died)} of {workers} workers of the pipe died ({', '.join(died)}). "
+            f"Done, exactly once: {summary}; {then}"
+        )
+        self.summary, self.left = summary, left
 
 
 class MissingExtraError(Error, ImportError):

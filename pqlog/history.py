@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from pqlog import extras
-from pqlog.errors import ArgumentError, OffsetError, TrimmedError
+from pqlog import check, extras
+from pqlog.errors import ArgumentError, Error, OffsetError, TrimmedError, UncountedError
 from pqlog.message import Message, to_micros
 from pqlog.readable import Readable
 from pqlog.source import CHUNK_BYTES, Source, Stretch
@@ -75,7 +75,7 @@ class History(Readable):
     --------
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
-    >>> log.put_many("abcde")
+    >>> log.put_many(list("abcde"))
     range(1, 6)
     >>> [message.value for message in log[-2:]]
     ['d', 'e']
@@ -101,7 +101,10 @@ class History(Readable):
                 )
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key is a str, not {key!r}")
-        self._source, self._start, self._stop, self._key, self._client = source, start, stop, key, client
+        self._source, self._client = source, client
+        self._key = None if key is None else check.text("key", key)
+        self._start = None if start is None else check.bounded(start)
+        self._stop = None if stop is None else check.bounded(stop)
         self._latest: str | None = None
         now = datetime.now(UTC)
         self._since = None if since is None else micros_of(since, now)
@@ -172,11 +175,36 @@ class History(Readable):
                 if message.offset in chosen:
                     yield message
 
+    def __reversed__(self) -> Iterator[Message]:
+        """The messages, the newest first."""
+        stretch = self._stretch()
+        if stretch.latest is None:
+            return stretch.source.backwards(stretch.span, stretch.key)
+        return self._chosen_backwards(stretch)
+
+    def _chosen_backwards(self, stretch: Stretch) -> Iterator[Message]:
+        for offsets in reversed(list(extras.load("frames").latest_runs(stretch))):
+            chosen = set(offsets)
+            for message in stretch.source.backwards(Span(offsets[0], offsets[-1] + 1)):
+                if message.offset in chosen:
+                    yield message
+
     def __len__(self) -> int:
+        """How many messages it has, where that is known without reading them: not of a key, nor of the latest."""
         source, span, key, latest = self._stretch()
         if key is None and latest is None:
             return source.engine.count(source.topic, span)
-        return sum(1 for _ in self)
+        raise UncountedError(
+            "how many messages a history of a key, or of the latest, has is known only when they were read: "
+            "count them with sum(1 for _ in history), or make a list or a frame of it and take its length"
+        )
+
+    def __bool__(self) -> bool:
+        """Whether it has any message; no more than the first is read."""
+        source, span, key, latest = self._stretch()
+        if key is None and latest is None:
+            return source.engine.count(source.topic, span) > 0
+        return any(True for _ in self)
 
     def values(self) -> Iterator[Any]:
         """The values alone: faster than iterating over messages.
@@ -185,7 +213,7 @@ class History(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> list(log[2:].values())
         ['b', 'c']
@@ -198,9 +226,12 @@ class History(Readable):
         return views.or_reason(views.history_view, self)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        _, span, key, latest = self._stretch()
-        only = "" if key is None else f", key={key!r}"
-        only += "" if latest is None else f", the latest by {latest}"
+        only = "" if self._key is None else f", key={self._key!r}"
+        only += "" if self._latest is None else f", the latest by {self._latest}"
+        try:
+            span = self._span()
+        except Error as error:
+            return f"<pqlog.History of {self._source.topic.name!r}{only}: {error}>"
         return f"<pqlog.History of {self._source.topic.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
 
 
@@ -224,7 +255,7 @@ def timeline(source: Source, span: Span, bins: int) -> tuple[list[int], list[int
 def message_at(source: Source, offset: int) -> Message:
     """The message at an offset; a negative one counts from the end."""
     kept = source.engine.span(source.topic)
-    at = offset
+    at = check.bounded(offset)
     if offset < 0:
         at = source.engine.from_end(source.topic, -offset)
         if source.engine.count(source.topic, Span(at, kept.stop)) != -offset:
@@ -234,4 +265,10 @@ def message_at(source: Source, offset: int) -> Message:
     for message in source.messages(source.engine.read(source.topic, Span(at, at + 1), 1, CHUNK_BYTES)):
         return message
     have = f"{kept.first} to {kept.stop - 1}" if len(kept) else "none"
-    raise OffsetError(f"topic {source.topic.name!r} has no message at offset {offset}: it keeps {have}")
+    hint = "" if offset else ". Offsets count from 1: what counts from 0, random.choice for one, takes list(log)"
+    raise OffsetError(f"topic {source.topic.name!r} has no message at offset {_shown(offset)}: it keeps {have}{hint}")
+
+
+def _shown(offset: int) -> str:
+    """A number that Python may refuse to print."""
+    return str(offset) if abs(offset) <= check.LARGEST else "beyond 2**62"

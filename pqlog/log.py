@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from pqlog import arguments, clients, delivery, extras, history, producer
+from pqlog import check, clients, delivery, extras, history, producer
 from pqlog.batches import Batch
 from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, UnknownTopicError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pqlog.store.api import ClientInfo
 
 TIMEOUT_S = 30.0
+NEAR = 50
+"""How many names before and behind one that may be misspelt are compared with it."""
 
 
 class Topic(Readable):
@@ -196,7 +199,7 @@ class Topic(Readable):
 
     # getting
 
-    def get(self, client: str | None = None, messages: bool = False) -> Iterator[Any]:
+    def get(self, client: str | int | None = None, messages: bool = False) -> Iterator[Any]:
         """What a client has not acknowledged, one by one, until there is nothing more.
 
         A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
@@ -204,7 +207,7 @@ class Topic(Readable):
 
         Parameters
         ----------
-        client : str, optional
+        client : str or int, optional
             Its name; each client gets every message. None is ``""``. A new client begins at the start.
         messages : bool
             Give `Message` objects in place of their values.
@@ -225,7 +228,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> for value in log.get("billing"):
         ...     print(value)
@@ -237,7 +240,7 @@ class Topic(Readable):
         return clients.get(self._source, client, messages)
 
     def get_blocking(
-        self, client: str | None = None, tick: float | None = None, messages: bool = False
+        self, client: str | int | None = None, tick: float | None = None, messages: bool = False
     ) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
 
@@ -272,7 +275,7 @@ class Topic(Readable):
         """
         return clients.get_blocking(self._source, client, tick, messages)
 
-    def get_one(self, client: str | None = None, timeout: float | None = 0, messages: bool = False) -> Any:
+    def get_one(self, client: str | int | None = None, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message of a client; the next call of the same thread acknowledges it.
 
         Several threads and processes may share a client so: each message is with one of them at a time. What a thread
@@ -302,7 +305,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("ab")
+        >>> log.put_many(list("ab"))
         range(1, 3)
         >>> log.get_one("billing"), log.get_one("billing")
         ('a', 'b')
@@ -324,7 +327,7 @@ class Topic(Readable):
 
     def batches(
         self,
-        client: str | None = None,
+        client: str | int | None = None,
         size: int = 1000,
         *,
         max_bytes: int | None = None,
@@ -436,7 +439,7 @@ class Topic(Readable):
 
     def pipe(
         self,
-        client: str,
+        client: str | int,
         function: Callable[[pandas.DataFrame], Any],
         into: str | None = None,
         size: int = 50_000,
@@ -479,6 +482,8 @@ class Topic(Readable):
         ------
         Exception
             What the function raised, unless `attempts` is given; its batch comes again at the next call.
+        WorkerDiedError
+            A process of several was killed; its ``summary`` says what was done. Call it again to go on.
 
         Examples
         --------
@@ -504,7 +509,7 @@ class Topic(Readable):
             found = self._codec
         return Source(self._engine, info, found)
 
-    def claims(self, client: str | None = None) -> list[clients.Claim]:
+    def claims(self, client: str | int | None = None) -> list[clients.Claim]:
         """The batches of a client that are handed out and not acknowledged.
 
         Examples
@@ -529,7 +534,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> for value in log.get("billing"):
         ...     if value == "b":
@@ -539,7 +544,7 @@ class Topic(Readable):
         """
         return clients.clients(self._source)
 
-    def position(self, client: str | None = None) -> int:
+    def position(self, client: str | int | None = None) -> int:
         """The last offset that `client` has acknowledged; 0 if none.
 
         Raises
@@ -551,7 +556,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> list(log.get("billing"))
         ['a', 'b', 'c']
@@ -560,7 +565,7 @@ class Topic(Readable):
         """
         return self._client(client).position
 
-    def lag(self, client: str | None = None) -> int:
+    def lag(self, client: str | int | None = None) -> int:
         """How many messages `client` has not acknowledged.
 
         Raises
@@ -572,7 +577,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> next(iter(log.get("etl")))
         'a'
@@ -581,10 +586,10 @@ class Topic(Readable):
         """
         return self._client(client).lag
 
-    def _client(self, client: str | None) -> ClientInfo:
+    def _client(self, client: str | int | None) -> ClientInfo:
         return clients.info(self._source, client)
 
-    def seek(self, client: str | None = None, *, to: int | Time) -> Moved:
+    def seek(self, client: str | int | None = None, *, to: int | Time) -> Moved:
         """Move a client; it begins a new epoch, and its open batches are given up.
 
         Parameters
@@ -604,7 +609,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abcd")
+        >>> log.put_many(list("abcd"))
         range(1, 5)
         >>> list(log.get("billing"))
         ['a', 'b', 'c', 'd']
@@ -615,7 +620,7 @@ class Topic(Readable):
         """
         return clients.seek(self._source, client, to)
 
-    def unread(self, client: str | None = None) -> History:
+    def unread(self, client: str | int | None = None) -> History:
         """What a client has not acknowledged, as a history: looking never acknowledges.
 
         Raises
@@ -627,7 +632,7 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abc")
+        >>> log.put_many(list("abc"))
         range(1, 4)
         >>> next(iter(log.get("etl")))
         'a'
@@ -636,7 +641,7 @@ class Topic(Readable):
         """
         return History(self._source, client=self._client(client).client)
 
-    def delete_client(self, client: str | None = None) -> None:
+    def delete_client(self, client: str | int | None = None) -> None:
         """Forget a client and its position: should it read again, it begins at the start.
 
         Raises
@@ -695,6 +700,10 @@ class Topic(Readable):
     def __iter__(self) -> Iterator[Message]:
         """All messages that are kept."""
         return iter(self.history())
+
+    def __reversed__(self) -> Iterator[Message]:
+        """All messages that are kept, the newest first."""
+        return reversed(self.history())
 
     def history(
         self,
@@ -759,15 +768,17 @@ class Topic(Readable):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many("abcd")
+        >>> log.put_many(list("abcd"))
         range(1, 5)
         >>> log.trim(before=3)
         2
         >>> log.first, log.put("e")
         (3, 5)
         """
+        if isinstance(before, bool):
+            raise ArgumentError(f"before is an offset or a time, not {before!r}")
         if isinstance(before, int):
-            offset = before if before >= 0 else self._engine.from_end(self._info, -before)
+            offset = check.bounded(before) if before >= 0 else self._engine.from_end(self._info, -before)
         else:
             offset = self._engine.offset_at(self._info, history.micros_of(before))
         return self._engine.trim(self._info, offset, force)
@@ -796,7 +807,10 @@ class Topic(Readable):
         return extras.load("notebook.explorer").Explorer(self)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+        try:
+            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+        except Error as error:
+            return f"<pqlog.Topic {self.name!r}, codec {self.codec}: {error}>"
 
 
 class Log(Topic):
@@ -863,6 +877,68 @@ class Log(Topic):
         """
         return [info.name for info in self._engine.topics()]
 
+    def rename_topic(self, old: str, new: str) -> None:
+        """Give a topic another name. Its messages, clients and ids stay; open `Topic` objects go on with it.
+
+        Raises
+        ------
+        UnknownTopicError
+            There is no topic `old`.
+        ArgumentError
+            There is a topic `new`.
+        ClaimedError
+            A client has an open batch, whose `token` has the topic's name in it.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.topic("flihgts").put("OK1")
+        1
+        >>> log.rename_topic("flihgts", "flights")
+        >>> log.topics(), log.topic("flights")[1].value
+        (['main', 'flights'], 'OK1')
+        """
+        renamed = self._engine.rename_topic(self._other(old)._info, check.name("the topic's name", new))
+        if renamed.id == self._info.id:
+            self._info = renamed
+            self._source = Source(self._engine, renamed, self._codec)
+
+    def delete_topic(self, name: str, force: bool = False) -> None:
+        """Drop a topic with its messages, clients and ids, in one transaction, and give its disk space back.
+
+        Whoever has the topic open, in any process, is told `UnknownTopicError` from then on. A topic that is made
+        under the same name later is another one. Puts wait meanwhile: `trim` first, if it is large.
+
+        Parameters
+        ----------
+        name : str
+            Not the topic that the log itself stands for.
+        force : bool
+            Also if a client has not acknowledged all of it.
+
+        Raises
+        ------
+        UnknownTopicError
+            There is no such topic.
+        TrimRefusedError
+            A client has not acknowledged all of it; nothing was dropped.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.topic("scratch").put(1)
+        1
+        >>> log.delete_topic("scratch")
+        >>> log.topics()
+        ['main']
+        """
+        other = self._other(name)._info
+        if other.id == self._info.id:
+            raise ArgumentError(f"this log stands for {name!r} itself: open the file at another topic to delete it")
+        self._engine.delete_topic(other, force)
+
     def cursor(self, name: str) -> Any:
         """How far a source outside has been read: what `put_many` was given with its messages; None if nothing yet.
 
@@ -875,7 +951,7 @@ class Log(Topic):
         >>> log.cursor("orders-api"), log.cursor("returns-api")
         ({'page': 2}, None)
         """
-        return producer.cursor_value(self._engine.cursor(name))
+        return producer.cursor_value(self._engine.cursor(check.name("the name of a cursor", name)))
 
     @property
     def uuid(self) -> str:
@@ -921,8 +997,9 @@ class Log(Topic):
     def compact(self) -> int:
         """Write the file anew, without what unused and half-empty pages take; puts wait meanwhile.
 
-        `trim` gives back whole pages by itself; this gives back the rest. It needs free space for two copies of what is
-        kept. A crash in between leaves the file as it was.
+        `trim` gives back whole pages by itself; this gives back the rest, and the room of the write-ahead log. It needs
+        free space for two copies of what is kept. Where another process is reading, the write-ahead log keeps its copy
+        until a put after the reader has gone. A crash in between leaves the file as it was.
 
         Returns
         -------
@@ -1030,7 +1107,8 @@ def open(
         How a new topic keeps its values: JSON unless said otherwise. A topic keeps the codec that it was made with.
         Reading pickles can run any code, so a pickle topic must be asked for at each opening.
     type : type, optional
-        Decode values into this msgspec Struct, dataclass or other type (codecs json and msgpack).
+        Values are of this msgspec Struct, dataclass, pydantic model or other type (codecs json and msgpack): what
+        cannot be read as that is refused at the put.
     mode : {"w", "r"}
         "r" reads a file that exists and changes nothing, also on a read-only disk.
     vfs : str, optional
@@ -1071,7 +1149,7 @@ def open(
 
     if mode not in ("w", "r"):
         raise ArgumentError(f'mode is "w" or "r", not {mode!r}')
-    timeout_s = arguments.seconds("timeout", timeout, most=1e6)
+    timeout_s = check.seconds("timeout", timeout, most=1e6)
     file = os.fspath(path)
     if not isinstance(file, str) or not file or "\0" in file:
         raise ArgumentError(f"path is the path of a file, not {path!r}")
@@ -1230,17 +1308,17 @@ def _topic(
     engine: Engine, name: str, codec: str | Codec | None, type: Any, writes: bool, default: str = "json"
 ) -> tuple[TopicInfo, Codec | None]:
     """A topic and the codec to read it with; made if it is new."""
-    if not isinstance(name, str) or not name:
-        raise ArgumentError(f"a topic is named by a str that is not empty, not {name!r}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ArgumentError(f"the topic's name {name!r} has characters that are no Unicode text") from None
+    check.name("the topic's name", name)
     found = engine.find_topic(name)
-    if found is None and not writes:
-        known = [info.name for info in engine.topics()]
-        # main may not have been asked for: any other may be meant
-        raise UnknownTopicError(name, known if name == "main" else clients.near(name, known))
+    if found is None:
+        known = sorted(info.name for info in engine.topics())
+        at = bisect.bisect(known, name)
+        similar = check.near(name, known[max(0, at - NEAR) : at + NEAR])
+        if not writes:
+            # main may not have been asked for: any other may be meant
+            raise UnknownTopicError(name, known if name == "main" else similar)
+        if similar:
+            check.warn(f"topic {name!r} is new and empty; was {' or '.join(map(repr, similar))} meant?")
     asked = None if codec is None else codec_for(codec, type)
     info = found or engine.topic(name, asked.name if asked else default)
     if asked is None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 from pqlog import extras
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def from_micros(micros: int) -> datetime:
@@ -58,7 +56,7 @@ class Message:
     time: datetime
     value: Any
     key: str | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         return extras.load("notebook.views").message_view(self)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ import itertools
 import marshal
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -202,7 +203,12 @@ class _Migrating:
             if topic.name == queue.topic:
                 return topic
         codec = "json"
+        doubtful: int | None = None
+        is_certain = False
         for id, data, _ in _rows(self._file, queue, -1):
+            if not _is_pickle(self._file, data):
+                is_doubtful = _MANY_MEANINGS.fullmatch(data) is not None
+                doubtful, is_certain = (id if is_doubtful else doubtful), is_certain or not is_doubtful
             if not _is_pickle(self._file, data) and _json_value(data) is _NONE:
                 raise ArgumentError(
                     f"{self._file.path} has in {queue.topic!r} an item, {id}, that is neither a pickle nor JSON: "
@@ -211,6 +217,11 @@ class _Migrating:
             if codec == "json" and self._as_json(data) is None:
                 codec = "pickle"
             self._report(1)
+        if doubtful is not None and not is_certain:
+            raise ArgumentError(
+                f"{self._file.path} has in {queue.topic!r} items such as {doubtful} that are one number as JSON and "
+                f"another as msgpack or cbor2, and none that tells which: get them with persist-queue, and put them"
+            )
         return self._engine.topic(queue.topic, codec)
 
     def _as_json(self, data: bytes) -> bytes | None:
@@ -280,9 +291,20 @@ def _rows(file: Foreign, queue: Queue, after: int) -> Iterator[tuple[int, bytes,
         after = rows[-1][0]
 
 
+_MANY_MEANINGS = re.compile(rb"[0-9]|8[0-9]|9[0-9.][0-9]|9[eE][0-9]")
+"""Digits that are a number in JSON, and another as an item of msgpack (one byte) or cbor2 (up to three)."""
+
+
 def _is_pickle(file: Foreign, data: bytes) -> bool:
-    """persistent-queue-log has nothing else; persist-queue's pickles have a protocol that marks them."""
-    return file.program == "persistent-queue-log" or data[:1] == pickle.PROTO
+    """persistent-queue-log has nothing else; persist-queue's pickles say their protocol, and end with a full stop.
+
+    The first byte alone does not do: it is an empty dict in msgpack, and an empty list in cbor2.
+    """
+    marks = data[:1] == pickle.PROTO and data[1:2] in _PROTOCOLS and data[-1:] == pickle.STOP
+    return file.program == "persistent-queue-log" or marks
+
+
+_PROTOCOLS = tuple(bytes([protocol]) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
 
 
 def _json_value(data: bytes) -> Any:

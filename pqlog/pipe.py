@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import multiprocessing
+import multiprocessing.connection
 import pickle
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
-from pqlog import arguments, batches, clients, delivery, extras
-from pqlog.errors import ArgumentError
+from pqlog import batches, check, clients, delivery, extras
+from pqlog.errors import ArgumentError, WorkerDiedError
 from pqlog.log import Topic, open
 from pqlog.source import Source
 
@@ -53,14 +55,20 @@ class Summary:
 class Job:
     """What each worker of a pipe does; can be pickled if its function can."""
 
-    client: str | None
+    client: str | int | None
     function: Callable[[Any], Any]
     into: str | None
     key: str | None
     wish: delivery.Wish
 
-    def run(self, source: Source, sibling: batches.Sibling, progress: Callable[[int], object]) -> Summary:
-        """Work until there is nothing more."""
+    def run(
+        self,
+        source: Source,
+        sibling: batches.Sibling,
+        progress: Callable[[int], object],
+        report: Callable[[Summary], object] = lambda summary: None,
+    ) -> Summary:
+        """Work until there is nothing more; `report` is told what was done, whenever it is acknowledged."""
         began = time.perf_counter()
         count = messages_in = messages_out = rejected = 0
 
@@ -72,6 +80,7 @@ class Job:
         staged: batches.Staged | None = None
         for batch in delivery.Batches(source, self.client, self.wish, sibling, buried):
             messages_out += 0 if staged is None else len(staged.offsets)
+            report(Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began))
             try:
                 staged = self._work(batch)
             except Exception as error:
@@ -96,13 +105,13 @@ class Job:
 
 def run(topic: Topic, job: Job, workers: int, progress: bool) -> Summary:
     """Run a pipe in this process, or in several."""
-    arguments.count("workers", workers, "processes")
+    check.count("workers", workers, "processes")
     if not callable(job.function):
         raise ArgumentError(f"function is called with a DataFrame, but {job.function!r} cannot be called")
     if job.into == topic.name:
         raise ArgumentError("a pipe from a topic into itself would never end")
     client = clients.join(topic._source, job.client)
-    with extras.progress_bar(client.lag, job.client or "pipe", progress) as done:
+    with extras.progress_bar(client.lag, str(job.client or "pipe"), progress) as done:
         if workers == 1:
             return job.run(topic._source, topic._sibling, done)
         return _run_processes(topic, job, workers, done if progress else None)
@@ -122,29 +131,115 @@ def _run_processes(topic: Topic, job: Job, workers: int, progress: Callable[[int
             f"module, or pass workers=1"
         ) from error
     began = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = [pool.submit(_work_in_process, path, topic.name, codec, job) for _ in range(workers)]
-        left = topic.lag(job.client)
-        while True:
-            done, _ = concurrent.futures.wait(running, None if progress is None else POLL_S)
-            if progress is not None:
-                progress(left - (left := topic.lag(job.client)))
-            if len(done) == workers:
-                break
-        found = [future.result() for future in running]
-    return Summary(
-        sum(one.batches for one in found),
-        sum(one.messages_in for one in found),
-        sum(one.messages_out for one in found),
-        sum(one.rejected for one in found),
+    crew = _Crew((path, topic.name, codec, job), workers)
+    left = topic.lag(job.client)
+    for _ in crew.work(None if progress is None else POLL_S):
+        if progress is not None:
+            progress(left - (left := topic.lag(job.client)))
+    done = Summary(
+        sum(one.batches for one in crew.done),
+        sum(one.messages_in for one in crew.done),
+        sum(one.messages_out for one in crew.done),
+        sum(one.rejected for one in crew.done),
         time.perf_counter() - began,
     )
+    for failure, trace in crew.failures:
+        raise failure from _InTheWorker(trace)
+    if crew.died:
+        raise WorkerDiedError(crew.died, workers, done, topic.lag(job.client))
+    return done
+
+
+class _Crew:
+    """Processes that do a job together; what the others do does not depend on one that dies.
+
+    Parameters
+    ----------
+    job : tuple
+        What each is started with.
+    workers : int
+        How many there are.
+    """
+
+    def __init__(self, job: tuple[Any, ...], workers: int) -> None:
+        self._job, self._workers = job, workers
+        self._summaries: dict[Connection, Summary] = {}
+        self.failures: list[tuple[Exception, str]] = []
+        """Exceptions that workers ended with, and their tracebacks."""
+        self.died: list[str] = []
+        """How those ended that could not say why."""
+
+    @property
+    def done(self) -> list[Summary]:
+        """What each did, as far as it is known."""
+        return list(self._summaries.values())
+
+    def work(self, poll_s: float | None) -> Iterator[None]:
+        """Work to the end; a yield at least every `poll_s` seconds."""
+        context = multiprocessing.get_context("spawn")
+        crew: dict[Connection, Any] = {}
+        try:
+            for _ in range(self._workers):
+                ours, theirs = context.Pipe(duplex=False)
+                crew[ours] = context.Process(target=_work_in_process, args=(theirs, *self._job))
+                crew[ours].start()
+                theirs.close()
+            listening = list(crew)
+            while listening:
+                for one in multiprocessing.connection.wait(listening, poll_s):
+                    assert isinstance(one, Connection)
+                    if not self._listen(one):
+                        listening.remove(one)
+                yield
+        except BaseException:
+            for process in crew.values():
+                process.terminate()
+            raise
+        finally:
+            for one, process in crew.items():
+                process.join()
+                one.close()
+                self._look_at(process.exitcode)
+
+    def _listen(self, one: Connection) -> bool:
+        """Take what a worker says; False when it says no more."""
+        try:
+            said = one.recv()
+        except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
+            return False
+        if isinstance(said, Summary):
+            self._summaries[one] = said
+        else:
+            self.failures.append(said)
+        return True
+
+    def _look_at(self, exit_code: int) -> None:
+        if exit_code < 0:
+            self.died.append(f"killed by signal {-exit_code}")
+        elif exit_code > 0:
+            self.died.append(f'exit code {exit_code}: a script that starts workers needs if __name__ == "__main__":')
+
+
+class _InTheWorker(Exception):
+    """The traceback of an exception that was raised in another process."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(f"in the worker:\n{trace}")
 
 
 _PLAIN = ("json", "msgpack", "bytes")
 
 
-def _work_in_process(path: str, topic: str, codec: Any, job: Job) -> Summary:
-    with open(path, topic, codec) as log:
-        return job.run(log._source, log._sibling, lambda _: None)
+def _work_in_process(out: Connection, path: str, topic: str, codec: Any, job: Job) -> None:
+    try:
+        with open(path, topic, codec) as log:
+            out.send(job.run(log._source, log._sibling, lambda _: None, out.send))
+    except Exception as error:
+        trace = traceback.format_exc()
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - it is our own
+        except Exception:
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        out.send((error, trace))
+    finally:
+        out.close()

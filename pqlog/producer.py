@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,9 +11,10 @@ from typing import IO, Any
 
 import msgspec
 
-from pqlog import extras
-from pqlog.codecs import Codec, unencodable
-from pqlog.errors import ArgumentError
+from pqlog import check, extras
+from pqlog.codecs import Codec, Json, unencodable
+from pqlog.errors import ArgumentError, DiskError, DiskFullError, EncodeError, StoreError
+from pqlog.exact import is_pydantic
 from pqlog.store.api import Chunk, Cursor, Segment, Singles
 
 CHUNK = 10_000
@@ -37,16 +40,16 @@ def check_encoded(codec: Codec, data: Any) -> None:
 
 def check_key(key: Any) -> str | None:
     """A key is text or None."""
-    if key is None or isinstance(key, str):
-        return key
+    if key is None:
+        return None
+    if isinstance(key, str):
+        return check.text("key", key)
     raise ArgumentError(f"key is a str or None, not {key!r}: str(key) would do")
 
 
 def check_id(id: Any) -> str | None:
     """An id is text that is not empty, or None."""
-    if id is None or (isinstance(id, str) and id):
-        return id
-    raise ArgumentError(f"id is a str that is not empty, not {id!r}")
+    return None if id is None else check.name("id", id)
 
 
 def header_text(headers: Mapping[str, str] | None) -> str | None:
@@ -55,6 +58,7 @@ def header_text(headers: Mapping[str, str] | None) -> str | None:
         return None
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ArgumentError(f"headers are a dict of str to str, not {headers!r}")
+    check.texts("headers", itertools.chain(*headers.items()))
     return msgspec.json.encode(dict(headers)).decode()
 
 
@@ -65,10 +69,12 @@ def cursor_of(cursor: Any) -> Cursor:
             f"cursor is a tuple of a name (a str that is not empty), the new value, and the value that it is expected "
             f"to have until then: what log.cursor(name) gave before the source was read. It is not {cursor!r}"
         )
+    name = check.name("the name of a cursor", cursor[0])
     try:
-        return Cursor(cursor[0], *(msgspec.json.encode(value).decode() for value in cursor[1:]))
+        return Cursor(name, *(_JSON.encode(value).decode() for value in cursor[1:]))
     except Exception as error:
-        raise ArgumentError(f"the cursor {cursor[0]!r} has a value that is not JSON: {error}") from error
+        reason = error.reason if isinstance(error, EncodeError) else error
+        raise ArgumentError(f"the cursor {name!r} has a value that JSON does not hold as it is: {reason}") from error
 
 
 def cursor_value(text: str | None) -> Any:
@@ -76,9 +82,21 @@ def cursor_value(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+_JSON = Json()
+
+
 def is_frame(values: Any) -> bool:
-    """Whether `values` is a table of some library, rather than an iterable of values."""
-    return hasattr(values, "__arrow_c_stream__") or hasattr(values, "__dataframe__")
+    """Whether `values` is a table or a column of some library, rather than an iterable of values."""
+    return any(hasattr(values, name) for name in _OF_TABLES) or (
+        hasattr(values, "collect") and hasattr(values, "lazy")  # a LazyFrame of polars
+    )
+
+
+_OF_TABLES = ("__arrow_c_stream__", "__arrow_c_array__", "__dataframe__", "to_frame")
+
+
+_ONE_VALUE = (str, bytes, bytearray, memoryview, Mapping)
+"""What can be iterated over, and is a value all the same."""
 
 
 def chunks(
@@ -98,13 +116,20 @@ def chunks(
     spool = Spool()
     try:
         if is_frame(values):
+            into = getattr(codec, "type", None)
+            if into is not None:
+                raise ArgumentError(
+                    f"a frame comes back as dicts, not as {getattr(into, '__name__', into)}, the type that the topic "
+                    f"was opened with: put frame.to_dict('records'), or open the topic without a type"
+                )
             for segment in extras.load("frames").segments_of(values, key, text):
                 spool.add(segment)
                 report(segment.rows)
             return spool
-        if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        if isinstance(values, _ONE_VALUE) or is_pydantic(values) or not isinstance(values, Iterable):
             raise ArgumentError(
-                f"put_many takes an iterable of values or a frame, not {type(values).__name__}: use put"
+                f"put_many takes an iterable of values or a frame, and {type(values).__name__} is one value: "
+                f"use put(value), or put_many([value])"
             )
         rest = iter(values)
         while chunk := list(itertools.islice(rest, CHUNK)):
@@ -117,16 +142,38 @@ def chunks(
 
 
 def _encode_chunk(codec: Codec, chunk: Sequence[Any], field: str | None, headers: str | None, before: int) -> Singles:
+    try:
+        data = _encode_many(codec, chunk)
+        keys = None if field is None else _keys(codec, chunk, field)
+    except EncodeError as error:
+        raise error.placed(index=before + error.index) from error.__cause__
+    return Singles(data, keys, headers)
+
+
+def _encode_many(codec: Codec, chunk: Sequence[Any]) -> list[bytes]:
+    encode_many: Callable[[Sequence[Any]], list[bytes]] | None = getattr(codec, "encode_many", None)
+    if encode_many is not None:
+        return encode_many(chunk)
     data: list[bytes] = []
     try:
         data.extend(map(codec.encode, chunk))  # extend keeps what came before an error, which tells which value it was
     except Exception as error:
-        refused = unencodable(codec, chunk[len(data)], error)
-        raise refused.placed(index=before + len(data)) from error
+        raise unencodable(codec, chunk[len(data)], error).placed(index=len(data)) from error
     if set(map(type, data)) != {bytes}:
         for one in data:
             check_encoded(codec, one)
-    return Singles(data, None if field is None else [_field(value, field) for value in chunk], headers)
+    return data
+
+
+def _keys(codec: Codec, chunk: Sequence[Any], field: str) -> list[str | None]:
+    keys = [_field(value, field) for value in chunk]
+    if not "".join(filter(None, keys)).isascii():
+        for index, key in enumerate(keys):
+            try:
+                check.text(f"the field {field!r}, which is to be the key,", key or "")
+            except ArgumentError as error:
+                raise EncodeError(str(error), value_type="str", codec=codec.name, index=index) from None
+    return keys
 
 
 def _field(value: Any, field: str) -> str | None:
@@ -158,11 +205,15 @@ class Spool:
         if self._bytes <= MEMORY_BYTES:
             self._chunks.append(chunk)
             return
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="pqlog-")  # noqa: SIM115 - closed with the spool
         data = msgspec.msgpack.encode(chunk)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="pqlog-")  # noqa: SIM115 - closed with the spool
+            self._file.write(data)
+            self._file.flush()  # what the disk refuses, it shall refuse here
+        except OSError as error:
+            raise _no_room(error) from error
         self._filed.append((len(data), type(chunk)))
-        self._file.write(data)
 
     def __iter__(self) -> Iterator[Chunk]:
         yield from self._chunks
@@ -174,7 +225,22 @@ class Spool:
     def close(self) -> None:
         """Give the temporary file back."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a full disk: what was not written is not wanted any more
+                self._file.close()
+
+
+def _no_room(error: OSError) -> StoreError:
+    """The error for a temporary file that cannot be written."""
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:
+        folder = "which is missing"
+    said = (
+        f"the folder for temporary files, {folder}, cannot take what put_many holds back beyond "
+        f"{MEMORY_BYTES >> 20} MB ({error.strerror or error}); nothing was put. Free space there, set TMPDIR to "
+        f"another folder, or put fewer values at a time"
+    )
+    return DiskFullError(said) if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiskError(said)
 
 
 _DECODE: dict[type, Callable[[bytes], Any]] = {

@@ -36,12 +36,28 @@ class Source:
 
     def rows(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Row]:
         """The rows of a span, read in chunks; no statement is open while the caller works."""
+        limit = CHUNK_ROWS if key is None else 1  # what lies behind the first of a key may be all of the topic
         while len(span):
-            chunk = self.engine.read(self.topic, span, CHUNK_ROWS, CHUNK_BYTES, key, damaged)
+            chunk = self.engine.read(self.topic, span, limit, CHUNK_BYTES, key, damaged)
             if not chunk:
                 return
             yield from chunk
             span = Span(stop_of(chunk[-1]), span.stop)
+            limit = min(2 * limit, CHUNK_ROWS)
+
+    def backwards(self, span: Span, key: str | None = None) -> Iterator[Message]:
+        """The messages of a span, the newest first, read in chunks from the end."""
+        step = CHUNK_ROWS
+        while len(span):
+            part = Span(self.engine.from_end(self.topic, step, span), span.stop)
+            rows = list(self.engine.read(self.topic, part, CHUNK_ROWS, CHUNK_BYTES, key))
+            if step > 1 and sum(len(row.value) for row in rows) >= CHUNK_BYTES:
+                step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
+                continue
+            if rows:
+                rows += self.rows(Span(stop_of(rows[-1]), part.stop), key)
+            yield from reversed(list(self.messages(rows, key)))
+            span = Span(span.first, part.first)
 
     def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
         """The messages of rows, decoded; of segments only those with `key`."""

@@ -25,9 +25,9 @@ LAYERS = [
     ["readable"],
     ["source"],
     ["extras", "codecs", "message"],
+    ["check", "exact"],
     ["store.sqlite"],
     ["store.api"],
-    ["arguments"],
     ["errors", "atomic"],
 ]
 

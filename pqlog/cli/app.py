@@ -7,6 +7,7 @@ Ctrl-C; 141 whoever read the output has gone.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -40,9 +41,44 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             code = 130
         except Error as error:
-            output.complain(str(error))
+            output.complain(in_the_shell(str(error)))
             code = 1
         raise typer.Exit(code)
+
+
+_SAID = [
+    (re.compile(said), instead)
+    for said, instead in (
+        (r"log\.seek\((\w+|'[^']*'|\"[^\"]*\"), to=(-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
+        (r"log\.delete_client\((\w+)\)", r"`pqlog delete-client FILE \1`"),
+        (r"(?:ask )?log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: anew)?", r"`pqlog get FILE --client \1 --batch 1000`"),
+        (r"pqlog\.salvage\(path, to\)", "`pqlog salvage FILE NEW`"),
+        (r"pass force=True", "pass --force"),
+        (r"pass trust_pickle=True \(--trust-pickle\)", "pass --trust-pickle"),
+        (r"open it with codec='pickle'|ask for codec=\"pickle\"", "pass --trust-pickle"),
+        (r"open it with codec=('[^']*')", r"from Python, open it with the codec \1"),
+        (r"Open it without codec=, or put", "Put"),
+        (r"pass it as codec=", "only Python can be given it"),
+        (
+            r"a topic with codec=(\"[^\"]*\") takes it, or convert it first",
+            r"a topic with the codec \1 takes it, from Python",
+        ),
+        (
+            r"[Oo]pen it with mode=\"r\"( to read it)?|read it with mode=\"r\"",
+            "`pqlog get` and `pqlog export` only read it",
+        ),
+        (r"opened with mode=\"r\": open it without to write", "opened for reading only"),
+        (r"; without mode='r' it would be made", ""),
+        (r", or pass network=True if you know better", ""),
+    )
+]
+
+
+def in_the_shell(said: str) -> str:
+    """What an error advises a Python program to do, for a person at a shell."""
+    for pattern, instead in _SAID:
+        said = pattern.sub(instead, said)
+    return said
 
 
 app = typer.Typer(

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 import typer
 
 import pqlog
-from pqlog import clients as positions
-from pqlog import extras
+from pqlog import check, extras
 from pqlog.cli import app, output
-from pqlog.errors import UnknownClientError
+from pqlog.errors import ArgumentError, UnknownClientError
 from pqlog.message import from_micros
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file, which is not changed.", show_default=False)]
@@ -112,7 +111,7 @@ def seek(
     """Move a client; its open batches are given up. One that is new is made known."""
     with app.existing(file, topic) as log:
         names = [known.client for known in log.clients()]
-        similar = positions.near(client, names)
+        similar = check.near(client, names)
         if client not in names and similar:
             raise UnknownClientError(client, topic, similar)
         moved = log.seek(client, to=app.place(to))
@@ -132,6 +131,34 @@ def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main")
     with app.existing(file, topic) as log:
         log.delete_client(client)
     output.say(f"client {client!r} is forgotten")
+
+
+@app.command(app.THE_LOG, "rename-topic", "pqlog rename-topic events.db raw original")
+def rename_topic(
+    file: app.File,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The topic.", show_default=False)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
+) -> None:
+    """Give a topic another name; its messages and clients stay."""
+    with app.whole(file, write=True) as log:
+        log.rename_topic(old, new)
+    output.say(f"topic {old!r} is named {new!r} now")
+
+
+@app.command(app.THE_LOG, "delete-topic", "pqlog delete-topic events.db raw --force")
+def delete_topic(
+    file: app.File,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
+) -> None:
+    """Drop a topic with its messages and clients, and give their disk space back."""
+    with app.whole(file) as log:
+        others = [name for name in log.topics() if name != topic]
+    if not others:
+        raise ArgumentError(f"{topic!r} is the only topic: delete the file instead")
+    with app.opened(file, others[0], write=True) as log:
+        log.delete_topic(topic, force)
+    output.say(f"topic {topic!r} is deleted")
 
 
 @app.command(app.THE_LOG, "stats", "pqlog stats events.db", "pqlog stats events.db --json")

@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pqlog.codecs import Json
+from pqlog import exact
 from pqlog.errors import StoreError
 from pqlog.message import Message
 
 # C0 and C1 controls (escape codes begin with one), and what turns the direction of text or its lines.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_JSON = Json()
+_encode = msgspec.json.Encoder(enc_hook=exact.plain).encode
+"""For eyes: bytes become base64 text, NaN null."""
 
 
 class BrokenPipe(Exception):
@@ -35,9 +37,9 @@ def harmless(text: str) -> str:
 def json_text(value: Any) -> str:
     """A value as one line of JSON; what has no form in it as the text of its repr."""
     try:
-        data = _JSON.encode(value)
+        data = _encode(value)
     except Exception:  # a pickle may hold anything
-        data = _JSON.encode(_printable(value))
+        data = _encode(_printable(value))
     return harmless(data.decode())
 
 
@@ -48,7 +50,7 @@ def _printable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_printable(inner) for inner in value]
     try:
-        _JSON.encode(value)
+        _encode(value)
         return value
     except Exception:
         return repr(value).encode(errors="backslashreplace").decode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gzip
 import itertools
 import json
 import os
@@ -181,7 +183,8 @@ def export(
     ],
     topic: app.Topic = "main",
     format: Annotated[
-        str | None, typer.Option("--format", help="parquet, csv or ndjson; else by OUT's ending.", show_default=False)
+        str | None,
+        typer.Option("--format", help="parquet, csv, tsv or ndjson; else by OUT's ending.", show_default=False),
     ] = None,
     since: app.Since = None,
     until: app.Until = None,
@@ -196,23 +199,56 @@ def export(
 
     A file appears whole or not at all. A folder becomes a Parquet dataset; the same command again completes it.
     """
-    kind = format or _KIND.get(Path(out).suffix.lower(), "parquet" if out != "-" else "ndjson")
+    is_folder = not Path(out).suffix or out.endswith(os.sep) or os.path.isdir(out)
+    kind = format or _kind(out, is_folder)
     if kind not in _WRITERS:
-        raise ArgumentError(f"--format is parquet, csv or ndjson, not {kind!r}")
+        raise ArgumentError(f"--format is parquet, csv, tsv or ndjson, not {kind!r}")
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         history = log.history(start, stop, since, until, key)
         progress = app.is_watched() and out != "-"
-        if kind == "parquet" and not Path(out).suffix and out != "-":
+        if kind == "parquet" and is_folder and out != "-":
             written = history.to_parquet(out, columns=field, flatten=flatten, progress=progress)
             output.say(f"{output.count(len(written), 'file')} written to {out}")
             return
-        with _appearing(out) as target:
-            messages = _WRITERS[kind](history, target, field, flatten, progress)
+        with _appearing(out) as target, _packed(target, out) as sink:
+            messages = _WRITERS[kind](history, sink, field, flatten, progress)
         if out != "-":
             output.say(f"{output.count(messages, 'message')} written to {out}")
 
 
-_KIND = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson"}
+_KIND = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "ndjson",
+}
+"""By a file's ending, in what format it is written; with ``.gz`` behind it, it is compressed, but for Parquet."""
+
+
+def _kind(out: str, is_folder: bool) -> str:
+    if out == "-":
+        return "ndjson"
+    if is_folder:
+        return "parquet"
+    packed = out.lower().endswith(".gz")
+    kind = _KIND.get(Path(out[:-3] if packed else out).suffix.lower())
+    if kind is None or (packed and kind == "parquet"):
+        raise ArgumentError(
+            f"{out!r} has an ending that names no format: take {', '.join(_KIND)} (all but the first also with .gz "
+            f"behind it), or say --format"
+        )
+    return kind
+
+
+@contextlib.contextmanager
+def _packed(target: IO[bytes], out: str) -> Iterator[IO[bytes]]:
+    if not out.lower().endswith(".gz"):
+        yield target
+        return
+    with gzip.GzipFile(fileobj=target, mode="wb", filename="") as packed:
+        yield packed  # type: ignore[misc]
 
 
 @contextlib.contextmanager
@@ -247,7 +283,7 @@ def _umask() -> int:
 def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
     shown = _shower(False, fields)
     count = 0
-    with extras.progress_bar(len(history) if progress else None, "export", progress) as report:
+    with extras.progress_bar(len(history._span()) if progress else None, "export", progress) as report:
         for message in history:
             _write(target, shown(message).encode() + b"\n")
             count += 1
@@ -255,10 +291,18 @@ def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None,
     return count
 
 
-def _csv(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
+def _csv(
+    history: pqlog.History,
+    target: IO[bytes],
+    fields: list[str] | None,
+    flatten: bool,
+    progress: bool,
+    delimiter: str = ",",
+) -> int:
     csv = extras.package("pyarrow.csv")
     batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
-    with _Piped(target) as sink, csv.CSVWriter(sink, batches.schema) as writer:
+    options = csv.WriteOptions(delimiter=delimiter)
+    with _Piped(target) as sink, csv.CSVWriter(sink, batches.schema, write_options=options) as writer:
         return _batches(batches, writer)
 
 
@@ -278,7 +322,12 @@ def _batches(batches: Any, writer: Any) -> int:
     return count
 
 
-_WRITERS = {"parquet": _parquet, "csv": _csv, "ndjson": _ndjson}
+_WRITERS: dict[str, Callable[..., int]] = {
+    "parquet": _parquet,
+    "csv": _csv,
+    "tsv": functools.partial(_csv, delimiter="\t"),
+    "ndjson": _ndjson,
+}
 
 
 class _Piped:

@@ -39,7 +39,11 @@ def put(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", help="ndjson, csv or parquet; else by the file's ending.", show_default=False),
+        typer.Option(
+            "--format",
+            help="ndjson, csv, parquet, or json for one array; else by the file's ending.",
+            show_default=False,
+        ),
     ] = None,
     topic: app.Topic = "main",
     text: Annotated[bool, typer.Option("--text", help="Each value, or line, is a text and not JSON.")] = False,
@@ -62,8 +66,8 @@ def put(
     if values and source is not None:
         raise ArgumentError("give values or --from, not both")
     kind = format or _KIND.get(Path(source or "").suffix.lower(), "ndjson")
-    if kind not in ("ndjson", "csv", "parquet"):
-        raise ArgumentError(f"--format is ndjson, csv or parquet, not {kind!r}")
+    if kind not in ("ndjson", "csv", "parquet", "json"):
+        raise ArgumentError(f"--format is ndjson, csv, parquet or json, not {kind!r}")
     if text and kind != "ndjson":
         raise ArgumentError(f"--text is for values and lines, not for {kind}")
     headers = app.pairs(header)
@@ -71,7 +75,7 @@ def put(
         found: Any = [argument if text else _value(argument, f"value {n}") for n, argument in enumerate(values, 1)]
     else:
         stream = _stream(source)  # before the log is made
-        found = _lines(stream, text) if kind == "ndjson" else _table(stream, kind)
+        found = _lines(stream, text) if kind == "ndjson" else _items(stream) if kind == "json" else _table(stream, kind)
     with pqlog.open(file, topic) as log:
         if each:
             _put_each(log, found, key, headers, id, as_json)
@@ -128,7 +132,21 @@ def _lines(stream: IO[bytes], text: bool) -> Iterator[Any]:
         if text:
             yield found
         elif found.strip():
-            yield _value(found, f"line {number}")
+            value = _value(found, f"line {number}")
+            if number == 1 and isinstance(value, list):
+                output.complain("warning: line 1 is a JSON array, put as one message; --format json puts its items")
+            yield value
+
+
+def _items(stream: IO[bytes]) -> list[Any]:
+    """The items of one JSON array."""
+    try:
+        found = _JSON.decode(stream.read())
+    except UNDECODABLE as error:
+        raise ArgumentError(f"this cannot be read as one JSON array: {error}") from error
+    if not isinstance(found, list):
+        raise ArgumentError(f"--format json takes one JSON array, and this is a {type(found).__name__}")
+    return found
 
 
 def _value(text: str, what: str) -> Any:
@@ -138,7 +156,7 @@ def _value(text: str, what: str) -> Any:
         shown = text if len(text) < 60 else text[:57] + "..."
         raise ArgumentError(
             f"{what} is not JSON: {shown!r} ({error}). JSON texts stand in quotes, '\"{shown[:9]}\"'; --text takes "
-            f"texts without"
+            f"texts without; --format json takes one array over many lines"
         ) from error
 
 

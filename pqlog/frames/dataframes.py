@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pqlog.errors import ArgumentError
 from pqlog.frames import parse, segments
 from pqlog.frames.pieces import Piece, View, pieces
 from pqlog.frames.tables import Layout, Survey, check_rows, read, read_ahead, regroup
-from pqlog.source import Stretch
+from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
 from pqlog.store.api import Span
 
 
@@ -40,8 +41,20 @@ def chunks(
 def head(stretch: Stretch, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
     _check_n(n)
-    found = next(regroup(pieces(stretch, View()), n), []) if n else []
+    found = next(regroup(pieces(_up_to(stretch, n), View()), n), []) if n else []
     return _surveyed(found)
+
+
+def _up_to(stretch: Stretch, n: int) -> Stretch:
+    """A stretch that ends with its first `n` messages of a key: behind them may lie all of the topic."""
+    source, span, key, latest = stretch
+    if key is None or latest is not None:
+        return stretch
+    rest = span
+    while n > 0 and (rows := source.engine.read(source.topic, rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
+        n -= sum(1 for _ in source.messages(rows, key))
+        rest = Span(stop_of(rows[-1]), rest.stop)
+    return stretch._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
 
 
 def tail(stretch: Stretch, n: int) -> pd.DataFrame:
@@ -50,16 +63,19 @@ def tail(stretch: Stretch, n: int) -> pd.DataFrame:
     source, span, key, latest = stretch
     if key is None and latest is None:
         stretch = stretch._replace(span=Span(source.engine.from_end(source.topic, n, span), span.stop))
-    newest: deque[Piece] = deque()
+    elif latest is None:
+        newest = list(itertools.islice(source.backwards(span, key), n))
+        stretch = stretch._replace(span=Span(newest[-1].offset if newest else span.stop, span.stop))
+    found: deque[Piece] = deque()
     rows = 0
     for piece in pieces(stretch, View()):
-        newest.append(piece)
+        found.append(piece)
         rows += len(piece.offsets)
-        while rows - len(newest[0].offsets) >= n:
-            rows -= len(newest.popleft().offsets)
+        while rows - len(found[0].offsets) >= n:
+            rows -= len(found.popleft().offsets)
     if rows > n:
-        newest[0] = newest[0].slice(rows - n, len(newest[0].offsets) - (rows - n))
-    return _surveyed(list(newest) if n else [])
+        found[0] = found[0].slice(rows - n, len(found[0].offsets) - (rows - n))
+    return _surveyed(list(found) if n else [])
 
 
 def _check_n(n: int) -> None:

@@ -77,9 +77,30 @@ def _encoded(table: pa.Table) -> bytes:
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:
-    if type(frame).__module__.partition(".")[0] == "pandas":
+    kind = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
+    if hasattr(frame, "to_frame"):  # a Series, or an Index
+        raise ArgumentError(
+            f"a {kind} is one column: put_many(column.to_frame()) keeps it as a frame with its type, "
+            f"put_many(list(column)) puts its values, a message each"
+        )
+    if isinstance(frame, (pa.Array, pa.ChunkedArray)):
+        raise ArgumentError(
+            f"a {kind} is one column: put_many(pyarrow.table({{'name': column}})) keeps it as a frame with its type, "
+            f"put_many(column.to_pylist()) puts its values, a message each"
+        )
+    if hasattr(frame, "collect") and hasattr(frame, "lazy"):
+        frame = frame.collect()
+        return _stream(frame)
+    if kind.startswith("pandas."):
         return _from_pandas(frame).to_reader()
-    return pa.RecordBatchReader.from_stream(frame)
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame]).to_reader()
+    try:
+        return pa.RecordBatchReader.from_stream(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
+        ) from error
 
 
 def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
@@ -105,6 +126,12 @@ def _from_pandas(frame: Any) -> pa.Table:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()].unique().tolist()
         raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
+    sparse = [name for name, dtype in frame.dtypes.items() if hasattr(dtype, "fill_value")]
+    if sparse:
+        raise ArgumentError(
+            f"the frame has sparse columns, which Arrow does not keep: {', '.join(map(repr, sparse))}. Put them dense, "
+            f"with frame.astype({{name: frame[name].dtype.subtype for name in ...}})"
+        )
     texts: dict[int, pa.Array] = {}
     plain = frame
     for position, dtype in enumerate(frame.dtypes):
@@ -116,8 +143,8 @@ def _from_pandas(frame: Any) -> pa.Table:
             texts[position] = text
     try:
         table = pa.Table.from_pandas(plain)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-        reason = f"{_culprit(plain)}: {error.args[0]}. Convert that column, or put frame.to_dict('records')"
+    except Exception as error:  # an object in a cell may be anything, and raise anything
+        reason = f"{_culprit(plain)}: {error}. Convert that column, or put frame.to_dict('records')"
         raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
     for position, text in texts.items():
         table = table.set_column(position, json_field(table.schema.names[position]), text)
@@ -154,7 +181,7 @@ def _culprit(frame: Any) -> str:
     for name in frame.columns:
         try:
             pa.array(frame[name], from_pandas=True)
-        except (pa.ArrowException, OverflowError):
+        except Exception:
             return f"column {name!r}"
     return "the index"
 

@@ -261,6 +261,17 @@ class Engine(Protocol):
         """The topic of that name; made with `codec` if there is none."""
         ...
 
+    def rename_topic(self, topic: TopicInfo, name: str) -> TopicInfo:
+        """Give a topic another name; raises `ClaimedError` while a batch of it is handed out."""
+        ...
+
+    def delete_topic(self, topic: TopicInfo, force: bool) -> None:
+        """Drop a topic and all that belongs to it, all or nothing; its id is never used again.
+
+        Whoever has it open is told `UnknownTopicError`. Raises `TrimRefusedError` if a client has not acknowledged all
+        of it, unless `force`.
+        """
+
     # putting
     def append_one(self, topic: TopicInfo, value: bytes, key: str | None, headers: str | None) -> int:
         """Put one single message; its offset."""

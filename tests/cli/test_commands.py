@@ -12,7 +12,10 @@ import pandas as pd
 import pytest
 
 import pqlog
+from pqlog import errors
+from pqlog.cli.app import in_the_shell
 from pqlog.cli.commands import EXAMPLES, app
+from pqlog.store.sqlite import connections
 
 COMMANDS = sorted(command.name for command in app.registered_commands)
 
@@ -41,6 +44,7 @@ def test_the_examples_of_the_help_run(folder, sh, example):
     an_old_queue(folder / "old.db")
     with pqlog.open(folder / "events.db") as log:
         next(log.batches("etl", size=2))
+        log.topic("raw")
     if example.startswith("pqlog tail -f"):
         example = f"timeout -s INT 3 {example}; test $? = 124"
     if "trim" in example and "--force" not in example:
@@ -91,7 +95,7 @@ def test_put_says_what_is_no_json_and_puts_nothing(sh, folder):
     assert "cannot be read: No such file" in sh("pqlog put new.db --from missing.ndjson", code=1)
     assert "both" in sh("pqlog put new.db 1 --from missing.ndjson", code=1)
     assert "NAME=VALUE" in sh("pqlog put new.db 1 --header x", code=1)
-    assert "ndjson, csv or parquet" in sh("pqlog put new.db --format xml", code=1)
+    assert "ndjson, csv, parquet or json" in sh("pqlog put new.db --format xml", code=1)
 
 
 def test_lines_keys_headers_and_ids(sh):
@@ -314,7 +318,7 @@ def test_export(sh, folder):
     assert ndjson(sh("pqlog export events.db -"))[0]["city"] == "Brno"
     sh("pqlog export events.db - --format parquet > b.parquet")
     assert len(pd.read_parquet(folder / "b.parquet")) == 6
-    assert "parquet, csv or ndjson" in sh("pqlog export events.db a.txt --format txt", code=1)
+    assert "parquet, csv, tsv or ndjson" in sh("pqlog export events.db a.txt --format txt", code=1)
     assert "does not exist: make it first" in sh("pqlog export events.db missing/a.csv", code=1)
     assert oct((folder / "a.csv").stat().st_mode & 0o777) == oct(0o666 & ~os.umask(os.umask(0o22)))
 
@@ -334,3 +338,113 @@ def test_an_export_that_fails_leaves_nothing(sh, folder):
 def test_the_demo(sh):
     out = sh("pqlog demo --folder demo")
     assert "336,776 in, 336,776 out: none lost, none twice" in out
+
+
+# topics
+
+
+def test_topics_are_renamed_and_deleted(sh, folder):
+    sh("pqlog put events.db --topic raw 1 2")
+    assert sh("pqlog rename-topic events.db raw kept") == "topic 'raw' is named 'kept' now\n"
+    assert "no topic 'raw'" in sh("pqlog rename-topic events.db raw x", code=1)
+    sh("pqlog get events.db --topic kept --client c --limit 1")
+    assert "pass --force" in sh("pqlog delete-topic events.db kept", code=1)
+    assert sh("pqlog delete-topic events.db kept --force") == "topic 'kept' is deleted\n"
+    assert "'main' is the only topic: delete the file" in sh("pqlog delete-topic events.db main", code=1)
+    sh("pqlog put events.db --topic raw 1")
+    sh("pqlog delete-topic events.db main --force")
+    assert [found["topic"] for found in json.loads(sh("pqlog topics events.db --json"))] == ["raw"]
+
+
+# formats
+
+
+def test_an_ending_says_the_format(sh, folder):
+    table = pd.DataFrame({"city": ["Brno", "Praha"], "amount": [12.5, 0.0]})
+    for name, read in (
+        ("o.csv", pd.read_csv),
+        ("o.csv.gz", pd.read_csv),
+        ("o.tsv", lambda file: pd.read_csv(file, sep="\t")),
+        ("o.TSV.GZ", lambda file: pd.read_csv(file, sep="\t", compression="gzip")),
+        ("o.parquet", pd.read_parquet),
+        ("o.jsonl", lambda file: pd.read_json(file, lines=True)),
+        ("o.ndjson.gz", lambda file: pd.read_json(file, lines=True)),
+        ("o.json", lambda file: pd.read_json(file, lines=True)),
+    ):
+        sh(f"pqlog export events.db {name} --stop 3 --field city --field amount")
+        found = read(folder / name)[["city", "amount"]]
+        pd.testing.assert_frame_equal(found, table, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["o.xlsx", "o.txt", "o.parquet.gz", "o.csv.zip", "o.gz"])
+def test_an_ending_that_names_no_format_is_refused(sh, folder, name):
+    said = sh(f"pqlog export events.db {name}", code=1)
+    assert f"'{name}' has an ending that names no format: take .parquet, .csv, .tsv," in said
+    assert not (folder / name).exists()
+
+
+def test_a_json_array_is_one_message_and_said_to_be(sh, folder):
+    (folder / "a.json").write_text('[{"n": 1}, {"n": 2}]')
+    (folder / "long.json").write_text('[\n{"n": 1},\n{"n": 2}\n]\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "pqlog", "put", folder / "new.db", "--from", folder / "a.json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "a JSON array, put as one message; --format json puts its items" in done.stderr
+    assert "--format json takes one array over many lines" in sh("pqlog put new.db --from long.json", code=1)
+    sh("pqlog put new.db --from long.json --format json")
+    sh("cat a.json | pqlog put new.db --format json")
+    assert ndjson(sh("pqlog get new.db")) == [[{"n": 1}, {"n": 2}], *[{"n": 1}, {"n": 2}] * 2]
+    assert "this is a dict" in sh("echo '{}' | pqlog put new.db --format json", code=1)
+
+
+# errors
+
+PYTHON = re.compile(r"\w+=\S|log\.\w+|pqlog\.\w+\(|\w+\(\w*\)")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.DecodeError("main", 3, "why"),
+        errors.DamagedError("main", 3, 5),
+        errors.UntrustedPicklesError("a.db", "persist-queue", 3, 4),
+        errors.CodecMismatchError("main", None, "pickle"),
+        errors.CodecMismatchError("main", None, "points"),
+        errors.CodecMismatchError("main", "json", "pickle"),
+        errors.TrimRefusedError([("billing", 3)]),
+        errors.ClaimedError("it's", 1, 2, 3),
+        errors.ClaimLostError("etl", 1),
+        errors.UnknownTopicError("a", ["b"]),
+        connections.translate(apsw.ReadOnlyError("x"), "a.db"),
+        connections.translate(apsw.CorruptError("x"), "a.db"),
+        connections.translate(TypeError("x"), "a.db"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_advises_what_can_be_typed(error):
+    assert PYTHON.findall(in_the_shell(str(error))) == []
+
+
+def test_errors_of_the_commands_speak_of_commands(sh, folder):
+    with pqlog.open(folder / "p.db", codec="pickle") as log:
+        log.put({1})
+    (folder / "dir").mkdir()
+    for line in (
+        "pqlog trim events.db 6",
+        "pqlog get p.db",
+        "pqlog put p.db 1",
+        "pqlog topics nothing.db",
+        "pqlog get events.db --topic nothing",
+        "pqlog get events.db --start x --client c",
+        "pqlog seek events.db bilin start",
+        "pqlog delete-client events.db nobody",
+        "pqlog delete-topic events.db nobody",
+        "pqlog topics dir",
+        "pqlog salvage events.db p.db",
+        "pqlog migrate events.db new.db",
+    ):
+        said = sh(f"({line}) || exit 1", code=1)
+        assert PYTHON.findall(said) == [], said

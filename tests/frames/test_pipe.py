@@ -160,3 +160,62 @@ def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         assert sorted(out.to_pandas()["n"]) == list(range(0, 40_000, 2))
+
+
+def die_in_the_first_batch(frame):
+    """The first worker to come here is killed."""
+    flag = os.environ["PQLOG_TEST_FLAG"]
+    try:
+        os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+        os.kill(os.getpid(), signal.SIGKILL)
+    except FileExistsError:
+        pass
+    return frame
+
+
+def die(frame):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def fail_unpicklably(frame):
+    raise Unpicklable("this", "that")
+
+
+def test_a_killed_worker_is_an_error_that_says_what_was_done(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("PQLOG_TEST_FLAG", str(tmp_path / "flag"))
+    with pqlog.open(path) as log:
+        log.put_many({"n": n} for n in range(2000))
+        with pytest.raises(
+            pqlog.WorkerDiedError, match=r"1 of 2 workers of the pipe died \(killed by signal 9\)"
+        ) as caught:
+            log.pipe("p", die_in_the_first_batch, into="out", size=100, workers=2)
+        done, left = caught.value.summary, caught.value.left
+        assert (done.messages_in, done.messages_out, left) == (2000, 2000, 0)  # the other did its work
+        assert sorted(value["n"] for value in values(log.topic("out"))) == list(range(2000))
+
+
+def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monkeypatch):
+    with pqlog.open(path) as log:
+        log.put_many({"n": n} for n in range(300))
+        with pytest.raises(pqlog.WorkerDiedError, match="300 messages are left: call it again to go on") as caught:
+            log.pipe("p", die, into="out", size=100, workers=2)
+        assert caught.value.summary.messages_in == 0
+        monkeypatch.setenv("PQLOG_TEST_FLAG", str(tmp_path))  # is there: nobody dies any more
+        again = log.pipe("p", die_in_the_first_batch, into="out", size=100, workers=2)
+        assert (again.messages_in, again.messages_out) == (300, 300)
+
+
+def test_what_a_worker_raised_is_raised_with_its_traceback(path):
+    with pqlog.open(path) as log:
+        log.put({"n": 1})
+        with pytest.raises(pqlog.ArgumentError, match="say into which topic") as caught:
+            log.pipe("p", operator.itemgetter, workers=2)
+        assert "in the worker" in str(caught.value.__cause__)
+        with pytest.raises(RuntimeError, match="Unpicklable: this and that"):
+            log.pipe("p", fail_unpicklably, workers=2)
+        assert log.lag("p") == 1

@@ -108,7 +108,7 @@ def test_times_are_counted_right(path, monkeypatch):
 
 @pytest.mark.parametrize("values", [[], [1], [{"a": 1}], ["x"] * 3, [None], [{"a": float("nan")}]])
 def test_small_logs(path, values):
-    with pqlog.open(path) as log:
+    with pqlog.open(path, codec="msgpack") as log:
         log.put_many(values)
         for view in (log, log.topic("main"), log.clients(), log[:]):
             assert view._repr_html_()

@@ -9,7 +9,7 @@ import pqlog
 
 
 def test_clients_are_independent(log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     assert list(log.get("one")) == ["a", "b", "c"]
     assert list(log.get("two")) == ["a", "b", "c"]
     assert list(log.get()) == ["a", "b", "c"]
@@ -17,7 +17,7 @@ def test_clients_are_independent(log):
 
 
 def test_break_and_exceptions_acknowledge_nothing(log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     for value in log.get("c"):
         if value == "b":
             break
@@ -43,7 +43,7 @@ def test_messages_put_meanwhile_are_delivered(log):
 
 
 def test_an_unfinished_generator_can_be_dropped_or_closed(log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     reading = log.get("c")
     assert next(reading) == "a"
     del reading
@@ -108,7 +108,7 @@ def test_closing_wakes_who_waits(log):
 
 
 def test_get_one(log):
-    log.put_many("ab")
+    log.put_many(list("ab"))
     assert log.get_one("c") == "a"
     assert log.position("c") == 0
     assert log.get_one("c") == "b"
@@ -121,7 +121,7 @@ def test_get_one(log):
 
 
 def test_get_one_goes_on_though_the_topic_is_asked_for_anew(log):
-    log.topic("other").put_many("ab")
+    log.topic("other").put_many(list("ab"))
     assert [log.topic("other").get_one("c") for _ in range(2)] == ["a", "b"]
 
 
@@ -185,7 +185,7 @@ def test_unknown_names_get_a_suggestion(log):
 
 def test_a_name_is_not_like_itself():
     """Two threads that make a client known at once are not told that one may have meant the other."""
-    from pqlog.clients import near
+    from pqlog.check import near
 
     assert near("stage", ["", "stage", "stages"]) == ["stages"]
 
@@ -197,7 +197,7 @@ def test_names_may_be_any_text(log):
 
 
 def test_unread_never_acknowledges(log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     next(log.get("c"))
     unread = log.unread("c")
     assert [message.value for message in unread] == ["a", "b", "c"]

@@ -100,7 +100,7 @@ def test_touching_the_file_is_harmless(path, log):
 
 def test_mode_r_reads_and_writes_nothing(path):
     with pqlog.open(path) as log:
-        log.put_many("abc")
+        log.put_many(list("abc"))
         list(log.get("c"))
     with pqlog.open(path, mode="r") as log:
         assert [message.value for message in log] == ["a", "b", "c"]
@@ -150,7 +150,7 @@ def test_a_read_only_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     with pqlog.open(disk / "a.db") as log:
-        log.put_many("abc")
+        log.put_many(list("abc"))
     subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(disk)], check=True)
@@ -163,7 +163,7 @@ def test_a_read_only_disk(tmp_path):
 
 
 def test_backup_is_a_log_of_its_own(path, log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     list(log.get("c"))
     copy = path.parent / "copy.db"
     log.backup(copy)
@@ -179,7 +179,7 @@ def test_backup_is_a_log_of_its_own(path, log):
 
 
 def test_a_copied_file_opens(path, log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     log.close()
     shutil.copy(path, path.parent / "b.db")
     with pqlog.open(path.parent / "b.db") as other:
@@ -245,3 +245,43 @@ def test_trim_keeps_what_a_client_has_not_acknowledged(log):
         log[3]
     assert log.trim(before=10**9) == 3
     assert (len(log), log.first, log.last, log.put("x")) == (0, None, None, 11)
+
+
+READER = """
+import apsw, sys
+db = apsw.Connection(sys.argv[1])
+db.execute("BEGIN").execute("SELECT count(*) FROM topics").fetchall()
+print("reading", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_compact_leaves_less_on_the_disk_than_before(path):
+    with pqlog.open(path) as log:
+        log.put_many({"n": n, "text": "x" * 100} for n in range(30_000))
+        before = log.size_bytes()
+        log.compact()
+        assert log.size_bytes() <= before
+        log.trim(before=20_000)
+        before = log.size_bytes()
+        log.compact()
+        assert log.size_bytes() <= before
+        assert log.put(1) == 30_001
+        assert log.verify() == []
+
+
+def test_compact_beside_a_reader_ends_and_gives_the_room_back_later(path):
+    with pqlog.open(path, timeout=3600) as log:  # which is not how long it waits for readers, and all puts with it
+        for _ in range(10):
+            log.put_many({"n": n, "text": "x" * 100} for n in range(5000))
+        with subprocess.Popen(
+            [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as reader:
+            assert reader.stdout.readline() == "reading\n"
+            log.compact()
+            assert log.put(1) == 50_001
+            reader.communicate("go\n", timeout=60)
+        log.put_many(range(1000))
+        log.compact()
+        assert log.size_bytes() == path.stat().st_size
+        assert log.verify() == []

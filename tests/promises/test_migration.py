@@ -381,10 +381,50 @@ def test_a_queue_of_persist_queue_in_json_needs_no_trust(tmp_path, path):
     assert values_of(path) == [json.loads('{"city": "Brno"}')]
 
 
-def test_other_serializers_of_persist_queue_are_refused(tmp_path, path):
-    persist("q = persistqueue.SQLiteQueue(folder, auto_commit=True)\nq.put(1)\n", tmp_path / "q")
-    db = apsw.Connection(str(tmp_path / "q" / "data.db"))
-    db.execute("UPDATE queue_default SET data = ?", (b"\x93\x01\x02\x03",))
-    db.close()
-    with pytest.raises(pqlog.ArgumentError, match="neither a pickle nor JSON"):
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([b"\x93\x01\x02\x03"], "neither a pickle nor JSON"),
+        ([b"\x80"], "neither a pickle nor JSON"),  # {} in msgpack, [] in cbor2: the first byte of a pickle
+        ([b"1", b"2", b"3"], "one number as JSON and another as msgpack"),  # 49, 50, 51
+        ([b"85", b"912", b"9.5", b"7"], "one number as JSON and another as msgpack or cbor2"),
+        ([b"1", b"\x80"], "neither a pickle nor JSON"),
+    ],
+)
+def test_other_serializers_of_persist_queue_are_refused(tmp_path, path, items, says):
+    a_queue_of(items, tmp_path / "q")
+    with pytest.raises(pqlog.ArgumentError, match=says):
         pqlog.migrate(tmp_path / "q", path, trust_pickle=True)
+
+
+def a_queue_of(items, folder):
+    persist("persistqueue.SQLiteQueue(folder, auto_commit=True)\n", folder)
+    db = apsw.Connection(str(folder / "data.db"))
+    db.executemany("INSERT INTO queue_default (data, timestamp) VALUES (?, 0)", [(item,) for item in items])
+    db.close()
+
+
+def test_small_numbers_are_json_where_another_item_is(tmp_path, path):
+    a_queue_of([b"1", b"22", b"85", b'"x"'], tmp_path / "q")
+    assert pqlog.migrate(tmp_path / "q", path).topics == {"main": "json"}
+    assert values_of(path) == [1, 22, 85, "x"]
+
+
+@pytest.mark.parametrize("kind", ["UniqueQ", "FILOSQLiteQueue", "FILOSQLiteAckQueue", "UniqueAckQ"])
+def test_every_kind_of_persist_queue_has_its_name(tmp_path, path, kind):
+    persist(f"persistqueue.{kind}(folder, auto_commit=True).put(1)\n", tmp_path / "q")
+    assert pqlog.migrate(tmp_path / "q", path, trust_pickle=True).topics == {"main": "json"}
+
+
+def test_priorities_are_dropped_with_a_note(tmp_path, path):
+    persist(
+        "from persistqueue.priorityqueue import PriorityQueue\n"
+        "q = PriorityQueue(folder, auto_commit=True)\nq.put('late', priority=5)\nq.put('first', priority=1)\n",
+        tmp_path / "q",
+    )
+    done = pqlog.migrate(tmp_path / "q", path, trust_pickle=True)
+    assert done.topics == {"main": "json"}
+    assert done.notes == [
+        "The items of priority_queue_default have 2 priorities, which a log does not have: they come as they were put."
+    ]
+    assert values_of(path) == ["late", "first"]

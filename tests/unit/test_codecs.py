@@ -79,15 +79,11 @@ def test_values_survive_the_file(values, codec):
         (np.bool_(True), True),
         (np.array([1, 2]), [1, 2]),
         (pd.Timestamp("2026-11-23T10:00:00Z"), "2026-11-23T10:00:00Z"),
-        (pd.NaT, None),
-        (pd.NA, None),
         (datetime.date(2026, 11, 23), "2026-11-23"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (decimal.Decimal("1.10"), "1.10"),
         ((1, 2), [1, 2]),
-        (math.nan, None),
         (2**200, 2**200),
-        ({1: "a"}, {"1": "a"}),
     ],
 )
 def test_json_takes_what_pipelines_have(value, back):
@@ -98,7 +94,7 @@ def test_json_takes_what_pipelines_have(value, back):
 def test_msgpack_keeps_nan_and_refuses_large_integers():
     codec = codec_for("msgpack")
     assert math.isnan(codec.decode(codec.encode(math.nan)))
-    with pytest.raises(pqlog.EncodeError, match="integers of any size"):
+    with pytest.raises(pqlog.EncodeError, match='codec="json" takes it'):
         encode(codec, 2**64)
 
 
@@ -181,9 +177,10 @@ def test_a_type_is_decoded_into(path):
         city: str
         amount: float
 
-    with pqlog.open(path, type=Sale) as log:
+    with pqlog.open(path) as log:
         log.put(Sale("Brno", 1.5))
         log.put({"city": 3})
+    with pqlog.open(path, type=Sale) as log:
         reading = log.get("c")
         assert next(reading) == Sale("Brno", 1.5)
         with pytest.raises(pqlog.DecodeError, match="message 2 of topic 'main' cannot be decoded"):

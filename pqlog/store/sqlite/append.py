@@ -14,8 +14,8 @@ from pqlog.store.sqlite.writer import Job, Transaction
 
 ROWS_A_STATEMENT = 50
 
-# Another process was there before; or one of the values is at fault, and a transaction will say which.
-_NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+# Another process was there before, or deleted the topic; or a value is at fault: a transaction will say which.
+_NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.SQLError)
 
 
 class Put(Job[int]):

@@ -45,8 +45,9 @@ def now_micros() -> int:
 
 def client(db: apsw.Connection, table: Table, name: str) -> ClientInfo | None:
     """One client."""
+    kept = span(db, table)
     found = row(db.execute(statements.CLIENT, (table.id, name)))
-    return _info(found, span(db, table)) if found else None
+    return _info(found, kept) if found else None
 
 
 def clients(db: apsw.Connection, table: Table) -> list[ClientInfo]:
@@ -141,6 +142,7 @@ def delete(db: apsw.Connection, table: Table, name: str) -> bool:
 
 def finish(db: apsw.Connection, table: Table, done: Claim) -> None:
     """Acknowledge a claim; raises if it is not its holder's any more."""
+    table.read_first(db)
     db.execute(statements.DROP_CLAIM, (table.id, done.client, done.number, done.token))
     if not db.changes():
         raise errors.ClaimLostError(done.client, done.number)

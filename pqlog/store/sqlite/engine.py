@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 import weakref
@@ -36,6 +37,7 @@ from pqlog.store.sqlite import (
     rescue,
     schema,
     statements,
+    wal,
 )
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.claims import Held
@@ -47,6 +49,9 @@ from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 
 T = TypeVar("T")
+
+COMPACT_PATIENCE_S = 1.0
+"""How long `compact`, for which puts wait, waits for readers to cut the write-ahead log off."""
 
 NEAR = 50
 """How many names before and behind one that may be misspelt are compared with it."""
@@ -85,6 +90,7 @@ class SqliteEngine:
         damaged: bool = False,
     ) -> None:
         self._closed = False
+        self._timeout_s = timeout_s
         self._tables: dict[int, Table] = {}
         if not forks.is_open(os.path.realpath(path)):
             hazards.check_process(os.path.realpath(path))
@@ -116,7 +122,7 @@ class SqliteEngine:
         self.write = self._refuse
         self._renewal.stop()
         try:
-            self._give_back()
+            self._give_back_claims()
         finally:
             self._close()
 
@@ -178,16 +184,50 @@ class SqliteEngine:
             found = row(db.execute(statements.TOPIC, (name,)))
             if found:
                 return TopicInfo(*found)
-            db.execute(
-                "INSERT INTO topics (name, codec, first, created) VALUES (?, ?, 1, ?)",
-                (name, codec, claims.now_micros()),
-            )
-            info = TopicInfo(db.last_insert_rowid(), name, codec)
+            info = TopicInfo(row(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
+            db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
             for statement in schema.NEW_TOPIC:
                 db.execute(statement.format(id=info.id))
             return info
 
         return self.write(Task(make))
+
+    def rename_topic(self, topic: TopicInfo, name: str) -> TopicInfo:
+        table = self.table(topic)
+
+        def rename(transaction: Transaction) -> TopicInfo:
+            db = transaction.db
+            table.read_first(db)
+            if row(db.execute(statements.TOPIC_ID, (name,))):
+                raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
+            for client, number, first, stop in rows(db.execute(statements.OPEN_CLAIM, (topic.id,))):
+                raise errors.ClaimedError(client, number, first, stop - 1)
+            db.execute(statements.RENAME_TOPIC, (name, topic.id))
+            return TopicInfo(topic.id, name, topic.codec)
+
+        renamed = self.write(Task(rename))
+        table.topic = name
+        return renamed
+
+    def delete_topic(self, topic: TopicInfo, force: bool) -> None:
+        table = self.table(topic)
+
+        def delete(transaction: Transaction) -> None:
+            db = transaction.db
+            kept = reader.span(db, table)
+            losing = [(one.client, one.lag) for one in claims.clients(db, table) if one.lag]
+            if losing and len(kept) and not force:
+                raise errors.TrimRefusedError(losing, "deleted")
+            for statement in statements.DELETE_TOPIC:
+                db.execute(statement, (topic.id,))
+            db.execute(statements.NOTE_DELETED, (topic.id,))
+            db.execute(table.drop_messages)
+            transaction.forget(table)
+
+        self.write(Task(delete))
+        self._tables.pop(topic.id, None)
+        self._watch.notify()
+        self._give_back()
 
     def table(self, topic: TopicInfo) -> Table:
         table = self._tables.get(topic.id)
@@ -421,7 +461,7 @@ class SqliteEngine:
             self._held.drop(one)
         return bool(self._held.all())
 
-    def _give_back(self) -> None:
+    def _give_back_claims(self) -> None:
         """Release all that is held: this process lives on, and no clock would."""
         if self.mode == "w" and (both := self._held.all() + self._held.left()):
             with contextlib.suppress(errors.Error):
@@ -479,24 +519,29 @@ class SqliteEngine:
 
         def drop(transaction: Transaction) -> int:
             db = transaction.db
-            first = row(db.execute(table.first, (table.id,)))[0]
+            first = table.read_first(db)
             db.execute(table.drop_trimmed, (first, TRIM_STEP))
             return db.changes()
 
-        def give_back(transaction: Transaction) -> int:
+        trimmed = self.write(Task(mark))
+        while self.write(Task(drop)):
+            pass
+        self._give_back()
+        return trimmed
+
+    def _give_back(self) -> None:
+        """Let the file shrink by what is free in it, in steps."""
+
+        def step(transaction: Transaction) -> int:
             db = transaction.db
             free: int = db.pragma("freelist_count")
             if free:
                 db.execute(f"PRAGMA incremental_vacuum({TRIM_STEP})").fetchall()
             return free
 
-        trimmed = self.write(Task(mark))
-        while self.write(Task(drop)):
-            pass
-        while self.write(Task(give_back)) > TRIM_STEP:
+        while self.write(Task(step)) > TRIM_STEP:
             pass
         self._checkpoint()
-        return trimmed
 
     def _checkpoint(self) -> None:
         """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
@@ -504,16 +549,23 @@ class SqliteEngine:
             self._writer.exclusively(lambda db: connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE))
 
     def compact(self) -> int:
-        """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it if nobody reads."""
+        """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it.
+
+        Where somebody reads, it is cut off when it begins anew, that is by a commit after the reader has gone.
+        """
         if self.mode == "r":
             self._refuse()
 
         def vacuum(db: apsw.Connection) -> int:
             pages: int = db.pragma("page_count")
+            db.pragma("journal_size_limit", wal.SIZE)
             db.execute("VACUUM")
             pages -= db.pragma("page_count")
-            connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._file.extend_wal(db)
+            try:
+                db.set_busy_handler(connections.Patience(COMPACT_PATIENCE_S))
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            finally:
+                db.set_busy_handler(connections.Patience(self._timeout_s))
             return pages * int(db.pragma("page_size"))
 
         return self._writer.exclusively(vacuum)

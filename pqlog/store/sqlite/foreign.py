@@ -24,7 +24,7 @@ from pqlog.store.sqlite import connections
 from pqlog.store.sqlite.connections import row, rows
 
 _QUEUE = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%_id INTEGER PRIMARY KEY%timestamp FLOAT%'"
-_KINDS = ("unique_ack_queue", "filo_ack_queue", "ack_queue", "unique_queue", "filo_queue", "queue")
+_KINDS = ("ack_unique_queue", "ack_filo_queue", "ack_queue", "unique_queue", "filo_queue", "priority_queue", "queue")
 
 TIMEOUT_MS = 30_000
 """How long to wait while the other program writes."""
@@ -110,7 +110,7 @@ class Foreign:
         quoted = '"' + table.replace('"', '""') + '"'
         columns = [column for (column,) in rows(self._db.execute("SELECT name FROM pragma_table_info(?)", (table,)))]
         if "status" not in columns:
-            yield self._part(topic, quoted, "true")
+            yield self._part(topic, quoted, "true", self._priorities(table, quoted) if "priority" in columns else ())
             return
         done = self._part("", quoted, f"status = {ACKED}").messages
         notes = (f"{done:,} items of {table} were acknowledged before, and are not copied.",) if done else ()
@@ -118,6 +118,11 @@ class Foreign:
         failed = self._part(topic + ".dead", quoted, f"status = {FAILED}")
         if failed.messages:
             yield failed
+
+    def _priorities(self, table: str, quoted: str) -> tuple[str, ...]:
+        different = row(self._db.execute(f"SELECT count(DISTINCT priority) FROM {quoted}"))[0]
+        dropped = f"The items of {table} have {different:,} priorities, which a log does not have"
+        return (f"{dropped}: they come as they were put.",) if different > 1 else ()
 
     def _part(self, topic: str, table: str, condition: str, notes: tuple[str, ...] = ()) -> Queue:
         count = row(self._db.execute(f"SELECT count(*) FROM {table} WHERE {condition}"))[0]

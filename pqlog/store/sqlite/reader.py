@@ -17,7 +17,7 @@ from pqlog.store.sqlite.table import Table
 
 def span(db: apsw.Connection, table: Table) -> Span:
     """The offsets that are kept."""
-    first: int = row(db.execute(table.first, (table.id,)))[0]
+    first = table.read_first(db)
     stop = row(db.execute(table.ask_tail))
     return Span(first, stop[0] if stop else first)
 
@@ -29,7 +29,7 @@ def read(
 
     They are read from behind a checksum up to the next one, and verified before they are returned.
     """
-    wanted = Span(max(wanted.first, row(db.execute(table.first, (table.id,)))[0]), wanted.stop)
+    wanted = Span(max(wanted.first, table.read_first(db)), wanted.stop)
     if not len(wanted):
         return []
     begin, crc = anchor(db, table, wanted.first)
@@ -82,6 +82,7 @@ def _beside(rows: Sequence[tuple[int, str | None, str | None]]) -> int:
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:
     """The same of one key, and of segments, of which only the name of the key's field is known here."""
+    table.read_first(db)
     begin = row(db.execute(table.row_of, (wanted.first,)))
     start = begin[0] if begin else wanted.first
     found: list[Row] = []

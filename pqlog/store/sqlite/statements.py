@@ -161,6 +161,27 @@ CURSOR = "SELECT value FROM cursors WHERE name = ?"
 CURSORS = "SELECT name, value FROM cursors"
 SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
+# No id of a topic is used twice: what is left of one that was deleted, an open `Topic` of another process say, never
+# finds another in its place. The file notes the largest that was deleted.
+NEW_TOPIC_ID = """
+SELECT 1 + max(
+    ifnull((SELECT max(id) FROM topics), 0), ifnull((SELECT value FROM file WHERE name = 'deleted topic'), 0))
+"""
+NOTE_DELETED = """
+INSERT INTO file VALUES ('deleted topic', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""
+MAKE_TOPIC = "INSERT INTO topics (id, name, codec, first, created) VALUES (?, ?, ?, 1, ?)"
+RENAME_TOPIC = "UPDATE topics SET name = ? WHERE id = ?"
+TOPIC_ID = "SELECT id FROM topics WHERE name = ?"
+OPEN_CLAIM = "SELECT client, number, first, stop FROM claims WHERE topic = ? ORDER BY client, number LIMIT 1"
+DELETE_TOPIC = (
+    "DELETE FROM topics WHERE id = ?",
+    "DELETE FROM clients WHERE topic = ?",
+    "DELETE FROM claims WHERE topic = ?",
+    "DELETE FROM ids WHERE topic = ?",
+)
+DROP_MESSAGES = "DROP TABLE {m}"
+
 BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"
 TRIM = "UPDATE topics SET first = ? WHERE id = ? AND first < ?"
 # Rows that are trimmed, oldest first, a step at a time. The last of them that has a checksum stays, and what lies

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import apsw
 
+from pqlog.errors import UnknownTopicError
 from pqlog.store.api import TopicInfo
 from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import row
@@ -70,6 +71,7 @@ class Table:
         self.probe = fill(statements.PROBE)
         self.sizes = fill(statements.SIZES)
         self.drop_trimmed = fill(statements.DROP_TRIMMED)
+        self.drop_messages = fill(statements.DROP_MESSAGES)
 
         self._put_rows: dict[int, str] = {1: self.put}
         self._put_remembered: dict[int, str] = {}
@@ -92,9 +94,21 @@ class Table:
             self._put_remembered[rows] = statement
         return statement
 
+    def read_first(self, db: apsw.Connection) -> int:
+        """The first offset that is kept; raises `UnknownTopicError` if the topic was deleted."""
+        found = row(db.execute(self.first, (self.id,)))
+        if found is None:
+            raise UnknownTopicError(self.topic, [])
+        first: int = found[0]
+        return first
+
     def read_tail(self, db: apsw.Connection) -> Tail:
         """The topic's end, from the file."""
-        found = row(db.execute(self.ask_tail))
+        try:
+            found = row(db.execute(self.ask_tail))
+        except apsw.SQLError:
+            self.read_first(db)
+            raise
         if found is None:
             return Tail(1, 0, 0)
         stop, time, kept = found

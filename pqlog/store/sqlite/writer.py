@@ -59,6 +59,10 @@ class Transaction:
         """Note that messages were appended."""
         self._tails[table] = tail
 
+    def forget(self, table: Table) -> None:
+        """Note that a topic was deleted: its end is not known any more."""
+        self._tails.pop(table, None)
+
     def committed(self) -> None:
         """Tell the tables where they end now."""
         for table, tail in self._tails.items():

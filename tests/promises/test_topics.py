@@ -1,0 +1,201 @@
+"""Topics are made, renamed and deleted, and nobody ever writes into another one than was meant."""
+
+import subprocess
+import sys
+import threading
+
+import pandas as pd
+import pytest
+
+import pqlog
+
+
+@pytest.fixture
+def old(log):
+    """A topic with all that can belong to one."""
+    topic = log.topic("old")
+    topic.put_many([{"n": n} for n in range(10)], id="ten")
+    topic.put_many(pd.DataFrame({"n": range(10)}))
+    list(topic.get("reader"))
+    return topic
+
+
+def test_a_deleted_topic_is_gone_with_all_that_belonged_to_it(path, log, old):
+    old.put_many("x" * 1000 for _ in range(2000))
+    list(old.get("reader"))
+    log.put("stays")
+    log.delete_topic("old")
+    assert log.topics() == ["main"]
+    assert log.verify() == []
+    again = log.topic("old")
+    assert len(again) == len(again.clients()) == 0
+    assert again.put("new", id="ten") == 1  # the id is new there
+    assert [message.value for message in log] == ["stays"]
+    log.close()
+    with pqlog.open(path) as log:
+        assert log.topics() == ["main", "old"]
+    assert path.stat().st_size < 1_000_000
+
+
+def test_who_has_a_deleted_topic_open_is_told_and_writes_nowhere(log, old):
+    batches = old.batches("worker", size=5)
+    batch = next(batches)
+    staged = log.topic("other")
+    list(staged.get("c"))
+    log.delete_topic("old", force=True)
+    log.topic("old").put("of the new one")
+    history = old.history(key="k")
+    for call in (
+        lambda: old.put(1),
+        lambda: old.put(1, key="k", id="x"),
+        lambda: old.put_many([1, 2]),
+        lambda: old.put_many([], id="x"),
+        lambda: len(old),
+        lambda: old[1],
+        lambda: list(old),
+        lambda: list(old.history().values()),
+        lambda: list(history),
+        lambda: old.history(since="1h").to_pandas(),
+        lambda: list(old.get("reader")),
+        lambda: list(old.get("new reader")),
+        lambda: old.get_one("reader"),
+        lambda: next(old.get_blocking("reader")),
+        lambda: list(old.batches("worker")),
+        lambda: next(old.batches("another")),
+        lambda: batch.ack(),
+        lambda: next(batches),
+        lambda: old.clients(),
+        lambda: old.position("reader"),
+        lambda: old.seek("reader", to="start"),
+        lambda: old.trim(before=1),
+    ):
+        with pytest.raises(pqlog.UnknownTopicError, match="no topic 'old' in this file"):
+            call()
+    assert repr(old) == "<pqlog.Topic 'old', codec json: no topic 'old' in this file>"
+    assert [message.value for message in log.topic("old")] == ["of the new one"]
+    assert len(log.topic("old").clients()) == 0
+    assert log.verify() == []
+
+
+PROCESS = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    old = log.topic("old")
+    old.put("before")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for call in (lambda: old.put("after"), lambda: old.put_many(["after"]), lambda: list(old.get("c"))):
+        try:
+            print(call())
+        except pqlog.UnknownTopicError as error:
+            print(error)
+    print(log.put("main goes on"))
+"""
+
+
+def test_another_process_is_told_too(path, log):
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        log.delete_topic("old")
+        log.topic("old").put("of the new one")
+        said, _ = process.communicate("go\n", timeout=60)
+    assert said.splitlines() == ["no topic 'old' in this file"] * 3 + ["1"]
+    assert [message.value for message in log.topic("old")] == ["of the new one"]
+
+
+def test_neighbours_in_a_group_do_not_notice(log):
+    """Threads that put into a topic while it is deleted are told; those that put into another are not."""
+    victim, other = log.topic("victim"), log.topic("other")
+    told, failed, started = [], [], threading.Barrier(6)
+
+    def put(topic, errors):
+        started.wait(60)
+        try:
+            for n in range(200):
+                topic.put(n)
+        except pqlog.UnknownTopicError as error:
+            told.append(error)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=put, args=(topic, failed)) for topic in (victim, victim, victim, other, other)]
+    for thread in threads:
+        thread.start()
+    started.wait(60)
+    log.delete_topic("victim")
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(other) == 400
+    assert len(told) <= 3
+    assert log.topics() == ["main", "other"]
+
+
+def test_no_id_of_a_topic_is_used_twice(path, log):
+    seen = set()
+    for n in range(20):
+        topic = log.topic(f"t{n}")
+        list(topic.get("c"))
+        assert topic._info.id not in seen
+        seen.add(topic._info.id)
+        if n % 3:
+            log.delete_topic(f"t{n}")
+
+
+def test_deleting_refuses_what_somebody_still_wants(log, old):
+    next(old.get("slow"))
+    with pytest.raises(pqlog.TrimRefusedError, match=r"^not deleted: these clients .* 'slow' \(20 messages\)"):
+        log.delete_topic("old")
+    assert len(old) == 20
+    with pytest.raises(pqlog.ArgumentError, match="stands for 'main' itself"):
+        log.delete_topic("main")
+    with pytest.raises(pqlog.UnknownTopicError, match="did you mean 'old'"):
+        log.delete_topic("olld")
+    log.delete_topic("old", force=True)
+    assert log.topics() == ["main"]
+
+
+def test_a_renamed_topic_is_the_same_under_another_name(path, log, old):
+    log.rename_topic("old", "new")
+    assert log.topics() == ["main", "new"]
+    new = log.topic("new")
+    assert old.put({"n": 20}) == 21  # an open one goes on
+    assert (len(new), new.position("reader"), new.put(0, id="ten")) == (21, 20, 1)
+    log.topic("old").put("another one")
+    old.put({"n": 21})
+    assert (len(new), len(log.topic("old"))) == (22, 1)
+    log.rename_topic("main", "first")
+    assert (log.name, log.put(1)) == ("first", 1)
+    log.close()
+    with pqlog.open(path, "first") as log:
+        assert (len(log), log.topics(), log.verify()) == (1, ["first", "new", "old"], [])
+
+
+def test_renaming_refuses_what_would_be_lost(log, old):
+    log.topic("taken")
+    for name, error, says in (
+        ("taken", pqlog.ArgumentError, "there is a topic 'taken' already"),
+        ("", pqlog.ArgumentError, "not empty"),
+        ("\ud800", pqlog.ArgumentError, "not Unicode"),
+    ):
+        with pytest.raises(error, match=says):
+            log.rename_topic("old", name)
+    with pytest.raises(pqlog.UnknownTopicError, match="no topic 'nobody'"):
+        log.rename_topic("nobody", "x")
+    batches = old.batches("worker")
+    batch = next(batches)
+    with pytest.raises(pqlog.ClaimedError, match="client 'worker' has batch 1 open"):
+        log.rename_topic("old", "new")  # the token of a batch has the name in it, and never changes
+    batch.ack()
+    log.rename_topic("old", "new")
+    assert log.topics() == ["main", "new", "taken"]
+
+
+def test_reading_only_changes_no_topic(path, log, old):
+    with pqlog.open(path, mode="r") as reading:
+        for call in (lambda: reading.delete_topic("old"), lambda: reading.rename_topic("old", "new")):
+            with pytest.raises(pqlog.ReadOnlyError):
+                call()
+    assert log.topics() == ["main", "old"]
