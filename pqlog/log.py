@@ -1094,7 +1094,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
         raise ArgumentError(f"{new} exists: give a path where nothing is")
 
     def cut(row: Row, topic: str) -> bytes:
-        return extras.load("frames").cut(row, topic) if row.skip else row.value
+        return row.value if row.is_whole else extras.load("frames").cut(row, topic)
 
     old = SqliteEngine(file, mode="r", damaged=True)
     try:

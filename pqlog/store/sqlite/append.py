@@ -97,7 +97,7 @@ def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk
     stop, _, crc = tail
     if isinstance(chunk, Segment):
         crc = extend(crc, chunk.value)
-        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,)), table.seed)
+        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,), chunk.rows), table.seed)
         db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
         return Tail(stop + chunk.rows, now, crc)
     kepts: list[int | None] = [] if chunk.keys is None else [None] * len(chunk.keys)

@@ -65,7 +65,7 @@ SELECT CAST(group_concat(json_quote(key), char(10)) AS BLOB) FROM
 """
 
 # A step of the search for a time: the first row kept at or after an offset. Time never runs backwards: no index.
-PROBE = "SELECT offset, time, ifnull(rows, 1) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
+PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
 
 _CLIENT = """
 SELECT name, next, claimed, epoch, batches, seen,
@@ -110,7 +110,7 @@ WHERE topic = ?1 AND name = ?2
 """
 # The messages behind an offset with the size of their rows: where a batch ends that is bounded by bytes.
 SIZES = """
-SELECT offset, octet_length(value), ifnull(rows, 1) FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
+SELECT offset, octet_length(value), max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
 """
 
 CURSOR = "SELECT value FROM cursors WHERE name = ?"
