@@ -10,8 +10,8 @@ from typing import IO, Any
 import msgspec
 
 from pqlog import extras
-from pqlog.codecs import Codec, unencodable
-from pqlog.errors import ArgumentError
+from pqlog.codecs import UNDECODABLE, Codec, unencodable
+from pqlog.errors import ArgumentError, CorruptLogError
 from pqlog.store.api import Chunk, Segment, Singles
 
 CHUNK = 10_000
@@ -70,7 +70,10 @@ def cursor_text(cursor: Any) -> tuple[str, str]:
 
 def cursor_value(text: str | None) -> Any:
     """The value of a cursor."""
-    return None if text is None else msgspec.json.decode(text)
+    try:
+        return None if text is None else msgspec.json.decode(text)
+    except UNDECODABLE as error:
+        raise CorruptLogError(f"a cursor is no JSON: {error}. Set it again, or restore a backup") from error
 
 
 def is_frame(values: Any) -> bool:

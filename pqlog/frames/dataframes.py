@@ -14,7 +14,7 @@ import pyarrow as pa
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse, segments
 from pqlog.frames.pieces import Piece, View, pieces
-from pqlog.frames.tables import Layout, Survey, check_rows, read, read_ahead, regroup, told
+from pqlog.frames.tables import Layout, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import Stretch
 from pqlog.store.api import Span
 
@@ -83,12 +83,12 @@ def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: s
     """Pieces as a pandas frame."""
     if not part:
         return _frame_of(part, layout, view, dtype_backend)
-    with told(part[0]):
+    with part[0].told():
         try:
             return _frame_of(part, layout, view, dtype_backend)
         except Exception:
             for piece in part[len(part) == 1 :]:  # which one is it?
-                with told(piece):
+                with piece.told():
                     _frame_of([piece], layout, view, dtype_backend)
             raise
 

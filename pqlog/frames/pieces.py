@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
@@ -42,6 +43,10 @@ class Piece(NamedTuple):
     frame: pa.Table | None = None
     """The part of a segment that it comes from, with the frame's own metadata."""
     origin: segments.Origin | None = None
+
+    def told(self) -> AbstractContextManager[None]:
+        """Whatever is raised by what it holds, as an error of ours."""
+        return segments.told(self.topic, self.offsets[0].as_py() if len(self.offsets) else 0)
 
     def slice(self, start: int, rows: int) -> Piece:
         """A part of it."""
@@ -89,10 +94,11 @@ def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Pie
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
         for piece in _chosen(stretch, view):
             done(len(piece.offsets))
-            if view.flatten:
-                piece = piece._replace(fields=reshape.flatten(piece.fields))
-            if view.times:
-                piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
+            with piece.told():
+                if view.flatten:
+                    piece = piece._replace(fields=reshape.flatten(piece.fields))
+                if view.times:
+                    piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
             if view.columns is not None:
                 there = set(piece.fields.schema.names)
                 piece = piece._replace(fields=piece.fields.select([name for name in view.columns if name in there]))

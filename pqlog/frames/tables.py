@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from pqlog import extras
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse, segments
+from pqlog.frames import parse
 from pqlog.frames.pieces import Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
@@ -64,7 +63,7 @@ class Layout:
         return pa.concat_tables([self._one(piece) for piece in part])
 
     def _one(self, piece: Piece) -> pa.Table:
-        with told(piece):
+        with piece.told():
             return self._conformed(piece)
 
     def _conformed(self, piece: Piece) -> pa.Table:
@@ -73,11 +72,6 @@ class Layout:
         head = {"offset": piece.offsets, "_time": piece.times, "_key": keys}
         columns = [*(head[name] for name in self.meta), *conform(piece.fields, self.fields).columns]
         return parse.rows_table(list(self.schema), columns, rows)
-
-
-def told(piece: Piece) -> contextlib.AbstractContextManager[None]:
-    """Whatever is raised by what a piece holds, as an error of ours."""
-    return segments.told(piece.topic, piece.offsets[0].as_py() if len(piece.offsets) else 0)
 
 
 class Survey:
@@ -91,7 +85,7 @@ class Survey:
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
-        with told(piece):
+        with piece.told():
             self._facts.add(piece.fields)
             notes = _pandas_notes(piece)
         self._keys = self._keys or piece.keys is not None

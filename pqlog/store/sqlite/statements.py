@@ -1,7 +1,7 @@
 """The statements of the engine, whole, each with what it is for. `{m}` is the table of a topic's messages."""
 
 # The newest row: the next offset, the time that must not be run behind, and the checksum to continue.
-TAIL = "SELECT offset + ifnull(rows, 1), time, crc FROM {m} ORDER BY offset DESC LIMIT 1"
+TAIL = "SELECT offset + max(1, ifnull(rows, 1)), time, crc FROM {m} ORDER BY offset DESC LIMIT 1"
 
 # Many values without keys, headers or segments among them: one call hands SQLite a whole array. The last has the sum.
 PUT_ARRAY = """
