@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from pqlog.errors import CursorError
 
 LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
@@ -78,6 +82,29 @@ class Lines(NamedTuple):
     """The keys as JSON text, a line each; None if there are none."""
 
 
+class Cursor(NamedTuple):
+    """How far a source outside has been read, to be set with what it brought: each value is JSON text."""
+
+    name: str
+    value: str
+    expected: str
+    """What it must be before; ``null`` if it was never set."""
+
+    def check(self, found: str | None) -> None:
+        """Raise `CursorError` unless it is what was expected: as a JSON value, however that is written."""
+        expected, now = (msgspec.json.decode(text) for text in (self.expected, found or "null"))
+        if not _is_same(expected, now):
+            raise CursorError(self.name, expected, now)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
 class Span(NamedTuple):
     """A run of offsets: from `first` up to, not including, `stop`."""
 
@@ -136,9 +163,12 @@ class ClientInfo:
     unclaimed: Span
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Claim:
     """A batch that was handed out: its boundaries are durable.
+
+    Whoever has the object that `Engine.advance` returned holds the claim, in whatever thread; when nobody has it any
+    more, the claim is free.
 
     Attributes
     ----------
@@ -147,9 +177,9 @@ class Claim:
     attempt : int
         How often it was handed out.
     owner : str
-        Who holds it; empty if it was released.
+        The worker and the process that hold it; empty if it was released.
     expires : int
-        Until when that is respected if nothing else is known of the owner: microseconds since 1970, UTC.
+        Until when that is respected if nothing is known of the process: microseconds since 1970, UTC.
     error : str or None
         Why it was released, if by an exception.
     """
@@ -236,6 +266,10 @@ class Engine(Protocol):
         """All topics, in the order in which they were made."""
         ...
 
+    def find_topic(self, name: str) -> TopicInfo | None:
+        """The topic of that name, if there is one."""
+        ...
+
     def topic(self, name: str, codec: str) -> TopicInfo:
         """The topic of that name; made with `codec` if there is none."""
         ...
@@ -250,11 +284,11 @@ class Engine(Protocol):
         topic: TopicInfo,
         chunks: Iterable[Chunk],
         id: str | None = None,
-        cursor: tuple[str, str] | None = None,
+        cursor: Cursor | None = None,
     ) -> Span:
         """Put everything in one transaction; with an `id` that was used before, only say where it went.
 
-        A `cursor`, a name and JSON text, is set in the same transaction.
+        A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
         """
         ...
 
@@ -327,6 +361,10 @@ class Engine(Protocol):
         """One client, if it is known."""
         ...
 
+    def clients_near(self, topic: TopicInfo, client: str) -> Sequence[str]:
+        """The names of clients that may be meant by one that is not known: not more than may be compared with it."""
+        ...
+
     def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
         """The client, made known if it is new: at the offset `start` is the first it gets, or the first kept."""
         ...
@@ -351,11 +389,11 @@ class Engine(Protocol):
         ...
 
     def owner(self, name: str) -> str:
-        """What the calling thread is as an owner of claims; two with the same name, if it is not empty, are one."""
+        """What a worker of this process is as an owner of claims; two of the same name, if it has one, are one."""
         ...
 
-    def is_free(self, claim: Claim, owner: str) -> bool:
-        """Whether `owner` may have a claim: it is its own, was released, has expired, or its owner is gone."""
+    def has_work(self, topic: TopicInfo, client: str, owner: str) -> bool:
+        """Whether to ask `advance`: there is a batch for `owner`, or something to be found out by asking."""
         ...
 
     def advance(
@@ -363,9 +401,10 @@ class Engine(Protocol):
     ) -> tuple[Claim | None, list[Span]]:
         """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is none.
 
-        That is the first free claim, with the same boundaries and a new token, or else a new batch. `outputs` are put
-        in the same transaction; where they went is returned. Raises `ClaimLostError`, and changes nothing, if `done`
-        was handed to somebody else meanwhile.
+        That is the first free claim, with the same boundaries and a new token, or else a new batch. A claim is free if
+        it was released or left, if `owner` has its holder's name, or if its holder's process is gone; the lease counts
+        only where nothing is known of that process. `outputs` are put in the same transaction; where they went is
+        returned. Raises `ClaimLostError`, and changes nothing, if `done` was handed to somebody else meanwhile.
         """
         ...
 
@@ -376,6 +415,9 @@ class Engine(Protocol):
     def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
         """Let whoever asks next have a claim at once; False if somebody else has it already."""
         ...
+
+    def leave(self, topic: TopicInfo, claim: Claim) -> None:
+        """The same soon, without waiting for anything: may be called by a finalizer, in the midst of a commit."""
 
     # keeping
     def trim(self, topic: TopicInfo, before: int, force: bool) -> int:

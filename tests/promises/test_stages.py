@@ -268,12 +268,48 @@ def test_threads_share_a_client(log):
 def test_a_cursor_is_where_the_messages_are(path):
     with pqlog.open(path) as log:
         assert log.cursor("api") is None
-        log.put_many([1, 2], cursor=("api", {"page": 1}))
-        log.put_many([], cursor=("api", {"page": 2}))
+        log.put_many([1, 2], cursor=("api", {"page": 1}, None))
+        log.put_many([], cursor=("api", {"page": 2}, {"page": 1}))
         with pytest.raises(RuntimeError):
-            log.put_many(broken(), cursor=("api", {"page": 9}))
+            log.put_many(broken(), cursor=("api", {"page": 9}, {"page": 2}))
     with pqlog.open(path, mode="r") as log:
         assert log.cursor("api") == {"page": 2}
+
+
+LOADER = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    done = log.cursor("source")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        first = done or 0
+        try:
+            log.put_many(range(first, first + 10), cursor=("source", first + 10, done))
+            done = first + 10
+            print("put", flush=True)
+        except pqlog.CursorError as error:
+            print(error.found, flush=True)
+"""
+
+
+def test_two_runs_of_one_loader_put_nothing_twice(path, log):
+    loaders = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOADER, str(path)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    said = [[loader.stdout.readline() for loader in loaders]]
+    for _ in range(2):
+        for loader in loaders:
+            loader.stdin.write("\n")
+            loader.stdin.flush()
+            said.append(loader.stdout.readline())
+    for loader in loaders:
+        with loader:
+            loader.stdin.close()
+    assert said == [["ready\n"] * 2, "put\n", "10\n", "put\n", "20\n"]
+    assert values(log) == list(range(20))
 
 
 def broken():

@@ -140,7 +140,7 @@ class Story(RuleBasedStateMachine):
         values = self.new(count)
         rows = pd.DataFrame(values, columns=["n"]) if frame else values
         stop = len(self.state.values["main"]) + 1
-        went = self.log.put_many(rows, cursor=("source", self.count) if cursor else None)
+        went = self.log.put_many(rows, cursor=("source", self.count, self.state.cursor) if cursor else None)
         assert went == range(stop, stop + count)
         self.state.values["main"] += values
         if cursor:

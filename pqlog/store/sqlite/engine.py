@@ -17,6 +17,7 @@ from pqlog.store.api import (
     Chunk,
     Claim,
     ClientInfo,
+    Cursor,
     Lines,
     Moved,
     Output,
@@ -25,8 +26,9 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, hazards, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite import claims, connections, hazards, held, owners, reader, rescue, schema, statements
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
+from pqlog.store.sqlite.claims import Held
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.merger import Merger
 from pqlog.store.sqlite.place import Place
@@ -38,6 +40,9 @@ from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 T = TypeVar("T")
 
 MEMORY = ":memory:"
+NEAR = 50
+"""How many names before and behind one that may be misspelt are compared with it."""
+
 READERS = 8
 """How many queries may run at once; more wait for a place."""
 
@@ -109,6 +114,8 @@ class SqliteEngine:
         self._writer = Writer(self._db, guard, path, self._before, self._after, self._failed)
         self.write = self._writer.submit if mode == "w" else self._refuse
         self._renewal = Renewal(self._renew)
+        self._held = held.Holdings(self.uuid, self._renewal.wake)
+        self._knows_its_own = False
         _open_engines.add(self)
 
     # opening and closing
@@ -234,6 +241,7 @@ class SqliteEngine:
             self._closed = True
             self.write = self._refuse
             self._renewal.stop()
+            self._give_back()
             self._watch.close()
             self._writer.close()
             with connections.translated(self.path):
@@ -249,6 +257,7 @@ class SqliteEngine:
         """In a forked child: never touch the parent's connections again, nor close them."""
         self._forked = True
         self.write = self._refuse
+        self._held.forget()
         connections.leak(self._db)
         self._pool.leak()
         if self._merger is not None:
@@ -321,16 +330,21 @@ class SqliteEngine:
             return self._topics(db)
 
     def _topics(self, db: apsw.Connection) -> list[TopicInfo]:
-        return [TopicInfo(*found) for found in db.execute("SELECT id, name, codec FROM topics ORDER BY id")]
+        return [TopicInfo(*found) for found in db.execute(statements.TOPICS)]
+
+    def find_topic(self, name: str) -> TopicInfo | None:
+        with self._read() as db:
+            found = row(db.execute(statements.TOPIC, (name,)))
+        return TopicInfo(*found) if found else None
 
     def topic(self, name: str, codec: str) -> TopicInfo:
-        for info in self.topics():
-            if info.name == name:
-                return info
+        known = self.find_topic(name)
+        if known is not None:
+            return known
 
         def make(transaction: Transaction) -> TopicInfo:
             db = transaction.db
-            found = row(db.execute("SELECT id, name, codec FROM topics WHERE name = ?", (name,)))
+            found = row(db.execute(statements.TOPIC, (name,)))
             if found:
                 return TopicInfo(*found)
             db.execute(
@@ -357,7 +371,7 @@ class SqliteEngine:
         topic: TopicInfo,
         chunks: Iterable[Chunk],
         id: str | None = None,
-        cursor: tuple[str, str] | None = None,
+        cursor: Cursor | None = None,
     ) -> Span:
         table = self.table(topic)
 
@@ -367,11 +381,13 @@ class SqliteEngine:
                 found = row(db.execute(statements.ID, (table.id, id)))
                 if found:
                     return Span(*found)
+            if cursor is not None:
+                cursor.check((row(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
             where = append(transaction, table, chunks)
             if id is not None:
                 db.execute(statements.PUT_ID, (table.id, id, *where))
             if cursor is not None:
-                db.execute(statements.SET_CURSOR, cursor)
+                db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
             return where
 
         return self.write(Task(put))
@@ -459,6 +475,10 @@ class SqliteEngine:
         with self._read() as db:
             return claims.client(db, self.table(topic), client)
 
+    def clients_near(self, topic: TopicInfo, client: str) -> list[str]:
+        with self._read() as db:
+            return claims.names_near(db, self.table(topic), client, NEAR)
+
     def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
         found = self.client(topic, client)
         if found is not None:
@@ -482,42 +502,98 @@ class SqliteEngine:
         return self.write(Task(lambda transaction: claims.delete(transaction.db, table, client)))
 
     def owner(self, name: str) -> str:
-        return owners.this_thread(name)
+        return owners.owner(name)
 
-    def is_free(self, claim: Claim, owner: str) -> bool:
-        return claims.is_free(claim, owner)
+    def has_work(self, topic: TopicInfo, client: str, owner: str) -> bool:
+        with self._snapshot() as db:
+            found_out = self._knows_its_own and not self._held.left()
+            return not found_out or claims.has_work(db, self.table(topic), client, owner)
 
     def advance(
         self, topic: TopicInfo, client: str, size: Size, owner: str, done: Claim | None, outputs: Sequence[Output] = ()
     ) -> tuple[Claim | None, list[Span]]:
         table = self.table(topic)
 
-        def work(transaction: Transaction) -> tuple[Claim | None, list[Span]]:
+        def work(transaction: Transaction) -> tuple[Claim | None, list[Span], list[Held]]:
             went = [] if done is None else self._finish(transaction, table, done, outputs)
-            return claims.take(transaction.db, table, client, size, owner), went
+            left = self._release_left(transaction)
+            claim = claims.take(transaction.db, table, client, size, owner)
+            if claim is not None:
+                self._held.add(table.id, claim)  # before the commit: from then on it must be known as held
+            return claim, went, left
 
-        claim, went = self.write(Task(work))
+        claim, went, left = self.write(Task(work))
+        self._knows_its_own = True
+        self._held.told(left)
+        if done is not None:
+            self._held.drop(held.of(topic, done))
         if claim is not None:
             self._renewal.start()
         return claim, went
 
     def finish(self, topic: TopicInfo, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
         table = self.table(topic)
-        return self.write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
+        went = self.write(Task(lambda transaction: self._finish(transaction, table, done, outputs)))
+        self._held.drop(held.of(topic, done))
+        return went
 
     def _finish(self, transaction: Transaction, table: Table, done: Claim, outputs: Sequence[Output]) -> list[Span]:
+        self._check_mine(done)
         claims.finish(transaction.db, table, done)
         return [append(transaction, self.table(output.topic), output.chunks) for output in outputs]
 
+    def _check_mine(self, claim: Claim) -> None:
+        _, process = owners.parts(claim.owner)
+        if process != owners.this_process():
+            raise errors.ForkError(
+                f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
+                f"fork: it is for that one to acknowledge"
+            )
+
     def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
+        self._check_mine(claim)
         table = self.table(topic)
         released = self.write(Task(lambda transaction: claims.release(transaction.db, table, claim, error)))
-        self._watch.notify()
+        self._held.drop(held.of(topic, claim))
         return released
 
-    def _renew(self) -> bool:
-        """Put off the expiry of this process's claims; whether it has any."""
-        return self.write(Task(lambda transaction: claims.renew(transaction.db, owners.this_process()))) > 0
+    def leave(self, topic: TopicInfo, claim: Claim) -> None:
+        self._held.leave(held.of(topic, claim))
+
+    def _release_left(self, transaction: Transaction) -> list[Held]:
+        """Release what nobody holds any more; the first time also what this process is said to hold and does not.
+
+        That is what an earlier log of the process could not release when it was closed, or an earlier program that this
+        one has replaced (`os.exec`).
+        """
+        left = self._held.left()
+        if not self._knows_its_own:
+            found = claims.held_by(transaction.db, owners.this_process())
+            left += [one for one in found if not self._held.is_held(one)]
+        claims.release_left(transaction.db, left)
+        return left
+
+    def _renew(self, is_due: bool) -> bool:
+        """Release what was left, renew what is held if that is due; whether anything is held."""
+
+        def work(transaction: Transaction) -> tuple[list[Held], list[Held]]:
+            left = self._release_left(transaction)
+            kept = self._held.all() if is_due else []
+            return left, [one for one in kept if not claims.renew(transaction.db, one)]
+
+        left, lost = self.write(Task(work))
+        self._held.told(left)
+        for one in lost:
+            self._held.drop(one)
+        return bool(self._held.all())
+
+    def _give_back(self) -> None:
+        """Release all that is held: this process lives on, and no clock would."""
+        if self.mode == "w" and (both := self._held.all() + self._held.left()):
+            with contextlib.suppress(errors.Error):
+                self._writer.submit(Task(lambda transaction: claims.release_left(transaction.db, both)))
+            for one in both:
+                self._held.drop(one)
 
     # taking over what another program kept
 

@@ -1,8 +1,10 @@
-"""Renewal: a thread that puts off the expiry of this process's claims, while it has any."""
+"""Renewal: a thread that keeps the file's claims as this process holds them, while it holds any."""
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Callable
 
 from pqlog.errors import Error
@@ -10,20 +12,22 @@ from pqlog.store.sqlite import claims
 
 
 class Renewal:
-    """Renews claims three times before they expire, from the first claim on until there is none.
+    """Renews claims three times before they expire, and releases those that were left at once.
 
     Parameters
     ----------
     renew : callable
-        Renews them; says whether there are any.
+        Releases what was left and, if told to, renews the rest; says whether there is any.
     """
 
-    def __init__(self, renew: Callable[[], bool]) -> None:
+    def __init__(self, renew: Callable[[bool], bool]) -> None:
         self._renew = renew
         self._lock = threading.Lock()
         self._running = False
         self._asked = 0
-        self._stopped = threading.Event()
+        self._stopped = False
+        # Of all that threads can wait on, this alone may be written to by a finalizer.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def start(self) -> None:
         """There is a claim."""
@@ -31,19 +35,33 @@ class Renewal:
         if self._running:
             return
         with self._lock:
-            if not self._running and not self._stopped.is_set():
+            if not self._running and not self._stopped:
                 self._running = True
                 threading.Thread(target=self._run, name="pqlog-renew", daemon=True).start()
 
+    def wake(self) -> None:
+        """A claim was left."""
+        self._bell.put(None)
+
     def stop(self) -> None:
         """The log is closed."""
-        self._stopped.set()
+        self._stopped = True
+        self._bell.put(None)
 
     def _run(self) -> None:
-        while not self._stopped.wait(claims.LEASE_S / 3):
+        due = time.monotonic() + claims.LEASE_S / 3
+        while True:
+            try:
+                self._bell.get(timeout=max(0.0, due - time.monotonic()))
+                is_due = False
+            except queue.Empty:
+                is_due = True
+                due = time.monotonic() + claims.LEASE_S / 3
+            if self._stopped:
+                return
             asked = self._asked
             try:
-                if self._renew():
+                if self._renew(is_due):
                     continue
             except Error:
                 continue  # a full disk, say: the next time may do
