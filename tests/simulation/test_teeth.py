@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import clients
-from pqlog.store.sqlite import append, connections, engine, writer
+from pqlog.store.sqlite import append, connections, engine, statements, writer
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.puts import cut_puts_at_every_event
 from tests.simulation.story import Story
@@ -189,9 +189,7 @@ def id_in_a_commit_of_its_own():
     def put(self, topic, chunks, id=None, cursor=None):
         where = (self.find_id(topic, id) if id else None) or real(self, topic, chunks, None, cursor)
         if id and not self.find_id(topic, id):
-            self.write(
-                writer.Task(lambda t: t.db.execute("INSERT INTO ids VALUES (?, ?, ?, ?)", (topic.id, id, *where)))
-            )
+            self.write(writer.Task(lambda t: t.db.execute(statements.PUT_ID, (topic.id, id, *where))))
         return where
 
     with mock.patch.object(engine.SqliteEngine, "append", put):

@@ -89,7 +89,7 @@ def begin_at(transaction: Transaction, table: Table, first: int) -> None:
     if first > 1:
         transaction.set_tail(table, Tail(first - 1, 0, 0))
         append_at(transaction, table, [(1, Singles([b"null"]))])  # trim, too, leaves a row before the first
-        transaction.db.execute(statements.TRIM, (first, table.id, first))
+        transaction.db.execute(statements.TRIM, (first, table.id))
 
 
 def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk) -> Tail:

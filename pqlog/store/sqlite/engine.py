@@ -8,7 +8,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
@@ -26,7 +26,19 @@ from pqlog.store.api import (
     Span,
     TopicInfo,
 )
-from pqlog.store.sqlite import claims, connections, hazards, held, owners, reader, rescue, schema, statements
+from pqlog.store.sqlite import (
+    checksums,
+    claims,
+    connections,
+    hazards,
+    held,
+    owners,
+    reader,
+    rescue,
+    schema,
+    smallrows,
+    statements,
+)
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.claims import Held
 from pqlog.store.sqlite.connections import row, rows
@@ -96,13 +108,14 @@ class SqliteEngine:
         self._flags = apsw.SQLITE_OPEN_READWRITE
         self._crashed = False
         self._uri = self.path
+        self.lost: dict[str, None] = {}
+        """Rows of the small tables that were found damaged, where that is no reason to stop."""
         connections.check_sqlite()
         hazards.check_process(self.path)
         try:
             self._db = self._open()
-            facts = dict(rows(self._db.execute("SELECT name, value FROM file")))
-            self.uuid: str = facts["uuid"]
-            self._seed: int = facts["seed"]
+            self.uuid, self._seed = self._facts()
+            self._with_sums(self._db)
         except Exception as error:
             ours = connections.translate(error, path)
             raise ours from (None if ours is error else error)
@@ -231,7 +244,31 @@ class SqliteEngine:
             return self._db
         db = self._look()
         connections.configure(db, self.path)
+        return self._with_sums(db)
+
+    def _facts(self) -> tuple[str, int]:
+        """The log's uuid, and the seed of its checksums; of a damaged file, what is whole of them."""
+        smallrows.register(self._db, 0, self._lost)
+        kinds = {"uuid": str, "created": int, "epoch": int, "seed": int, "copy": int}
+        facts = rows(self._db.execute(statements.FACTS))
+        found: dict[str, Any] = {
+            name: value for name, value, whole in facts if whole and isinstance(value, kinds.get(name, ()))
+        }
+        missing = set(kinds) - set(found)
+        if missing and not self._damaged:
+            raise errors.CorruptLogError(
+                f"{self.path}: the row {min(missing)!r} of the table file is damaged: restore a backup, or copy what "
+                f"is whole with pqlog.salvage(path, to)"
+            )
+        seed: int = found.get("seed", found.get("copy", 0))
+        return str(found.get("uuid", "")), seed & (1 << checksums.SEED_BITS) - 1
+
+    def _with_sums(self, db: apsw.Connection) -> apsw.Connection:
+        smallrows.register(db, self._seed, self._lost if self._damaged else None)
         return db
+
+    def _lost(self, row: str) -> None:
+        self.lost[row] = None
 
     def close(self) -> None:
         self._check_fork()
@@ -330,7 +367,7 @@ class SqliteEngine:
             return self._topics(db)
 
     def _topics(self, db: apsw.Connection) -> list[TopicInfo]:
-        return [TopicInfo(*found) for found in db.execute(statements.TOPICS)]
+        return [TopicInfo(*found[:3]) for found in db.execute(statements.TOPICS)]
 
     def find_topic(self, name: str) -> TopicInfo | None:
         with self._read() as db:
@@ -347,10 +384,8 @@ class SqliteEngine:
             found = row(db.execute(statements.TOPIC, (name,)))
             if found:
                 return TopicInfo(*found)
-            db.execute(
-                "INSERT INTO topics (name, codec, first, created) VALUES (?, ?, 1, ?)",
-                (name, codec, claims.now_micros()),
-            )
+            self._topics(db)  # its name may be damaged: then it is not a new one
+            db.execute(statements.PUT_TOPIC, (name, codec, claims.now_micros()))
             info = TopicInfo(db.last_insert_rowid(), name, codec)
             for statement in schema.NEW_TOPIC:
                 db.execute(statement.format(id=info.id))
@@ -639,7 +674,7 @@ class SqliteEngine:
             losing = [(name, count) for name, count in behind if count]
             if losing and not force:
                 raise errors.TrimRefusedError(losing)
-            db.execute(statements.TRIM, (first, table.id, first))
+            db.execute(statements.TRIM, (first, table.id))
             db.execute(statements.DROP_IDS, (table.id, first))
             return len(Span(kept.first, first))
 
@@ -702,7 +737,7 @@ class SqliteEngine:
                     work.step(-1)
                 copy.pragma("journal_mode", "delete")
                 copy.pragma("synchronous", "extra")
-                copy.execute("UPDATE file SET value = ? WHERE name = 'uuid'", (str(uuid.uuid4()),))
+                self._with_sums(copy).execute(statements.SET_UUID, (str(uuid.uuid4()),))
             finally:
                 copy.close()
         os.rename(partial, path)
@@ -710,6 +745,9 @@ class SqliteEngine:
 
     def verify(self, report: Callable[[int], object]) -> list[str]:
         found: list[str] = []
+        with self._snapshot() as db:
+            damaged = smallrows.unfit(db)
+        found += [f"{which} is damaged: its checksum does not fit" for which in damaged]
         for look in (connections.integrity, claims.check):
             try:
                 with self._snapshot() as db:

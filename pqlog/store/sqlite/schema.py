@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import apsw
 
-from pqlog.store.sqlite import checksums
+from pqlog.store.sqlite import checksums, smallrows, statements
 
 APPLICATION_ID = 0x70716C67
 """``pqlg`` in ASCII: marks the file for `file(1)` and for us."""
@@ -21,8 +21,9 @@ VERSION = 1
 
 FILE = """
 CREATE TABLE file (            -- facts about the file
-    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch', 'seed' of the checksums
-    value ANY NOT NULL
+    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch'; 'seed' of the checksums, and 'copy' of it
+    value ANY NOT NULL,
+    crc   INTEGER NOT NULL     -- checksum of the row: see smallrows.py
 ) STRICT, WITHOUT ROWID
 """
 
@@ -32,7 +33,8 @@ CREATE TABLE topics (
     name    TEXT NOT NULL UNIQUE,
     codec   TEXT NOT NULL,         -- how single messages are encoded: json, msgpack, pickle, bytes, or your own
     first   INTEGER NOT NULL,      -- the first offset that is kept: what lies before is trimmed
-    created INTEGER NOT NULL       -- microseconds since 1970, UTC
+    created INTEGER NOT NULL,      -- microseconds since 1970, UTC
+    crc     INTEGER NOT NULL
 ) STRICT
 """
 
@@ -45,6 +47,7 @@ CREATE TABLE clients (
     epoch   INTEGER NOT NULL,      -- a new one at its first sight and at each seek: counted by the file
     batches INTEGER NOT NULL,      -- the number of its latest batch
     seen    INTEGER NOT NULL,      -- microseconds since 1970, UTC
+    crc     INTEGER NOT NULL,
     PRIMARY KEY (topic, name)
 ) STRICT, WITHOUT ROWID
 """
@@ -62,6 +65,7 @@ CREATE TABLE claims (              -- batches that are handed out and not acknow
     process TEXT NOT NULL,         -- its holder's process: host, number, start, boot; '' if it was released
     expires INTEGER NOT NULL,      -- microseconds since 1970, UTC; a living holder puts it off; 0 if it was released
     error   TEXT,                  -- why it was released, if by an exception
+    crc     INTEGER NOT NULL,
     PRIMARY KEY (topic, client, number)
 ) STRICT, WITHOUT ROWID
 """
@@ -76,6 +80,7 @@ CREATE TABLE ids (                 -- puts that were given an id, so that the sa
     id    TEXT NOT NULL,
     first INTEGER NOT NULL,
     stop  INTEGER NOT NULL,
+    crc   INTEGER NOT NULL,
     PRIMARY KEY (topic, id)
 ) STRICT, WITHOUT ROWID
 """
@@ -86,7 +91,8 @@ IDS_BY_STOP = "CREATE INDEX ids_by_stop ON ids (topic, stop)"
 CURSORS = """
 CREATE TABLE cursors (             -- how far sources outside have been read, committed with what they brought
     name  TEXT PRIMARY KEY,
-    value TEXT NOT NULL            -- JSON
+    value TEXT NOT NULL,           -- JSON
+    crc   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID
 """
 
@@ -195,7 +201,9 @@ def create(db: apsw.Connection) -> None:
     """Make the tables of a new file, inside the caller's transaction."""
     for statement in NEW_FILE:
         db.execute(statement)
-    facts = (str(uuid.uuid4()), time.time_ns() // 1000, secrets.randbits(checksums.SEED_BITS))
-    db.execute("INSERT INTO file VALUES ('uuid', ?), ('created', ?), ('epoch', 0), ('seed', ?)", facts)
+    seed = secrets.randbits(checksums.SEED_BITS)
+    facts = {"uuid": str(uuid.uuid4()), "created": time.time_ns() // 1000, "epoch": 0, "seed": seed, "copy": seed}
+    smallrows.register(db, 0)
+    db.executemany(statements.PUT_FACT, facts.items())
     db.pragma("application_id", APPLICATION_ID)
     db.pragma("user_version", VERSION)
