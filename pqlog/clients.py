@@ -163,12 +163,14 @@ def info(source: Source, client: str | None) -> ClientInfo:
 
 def clients(source: Source) -> Clients:
     """All clients of a topic."""
-    return Clients([of_info(c) for c in source.engine.clients(source.topic)], len(source.engine.span(source.topic)))
+    engine, topic = source.engine, source.topic
+    found, batches = engine.clients(topic), engine.open_batches(topic)
+    return Clients([of_info(c, *batches.get(c.client, (0, 0))) for c in found], len(engine.span(topic)))
 
 
-def of_info(c: ClientInfo) -> Client:
+def of_info(c: ClientInfo, batches: int = 0, attempt: int = 0) -> Client:
     """A client as it is shown."""
-    return Client(c.client, c.position, c.lag, c.batches, c.open, c.attempt, from_micros(c.seen))
+    return Client(c.client, c.position, c.lag, c.batches, batches, attempt, from_micros(c.seen))
 
 
 def claims(source: Source, client: str | None) -> list[Claim]:

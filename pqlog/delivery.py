@@ -96,7 +96,12 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if self._is_closed:
             raise StopIteration
-        batch = self.take(None if self._wish.follow else 0)
+        try:
+            batch = self.take(None if self._wish.follow else 0)
+        except BaseException:
+            if self._is_loop and self._batch is not None:  # the loop is over, and its exception may keep this object
+                self._batch._leave()
+            raise
         if batch is None:
             raise StopIteration
         return batch

@@ -199,7 +199,7 @@ class ClaimedError(Error):
     def __init__(self, client: str, number: int, first: int, last: int) -> None:
         super().__init__(
             f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it with "
-            f"log.batches({client!r}), or give it up with log.seek({client!r}, to={first})"
+            f"log.batches({client!r}) or log.get_one({client!r}), or give it up with log.seek({client!r}, to={first})"
         )
         self.client, self.number, self.first, self.last = client, number, first, last
 

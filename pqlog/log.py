@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from pqlog import arguments, clients, delivery, extras, history, producer
 from pqlog.batches import Batch
 from pqlog.codecs import Codec, codec_for, unencodable
-from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, UnknownTopicError
+from pqlog.errors import ArgumentError, CodecMismatchError, CorruptLogError, EncodeError, Error, UnknownTopicError
 from pqlog.history import History, Time
 from pqlog.message import Message
 from pqlog.readable import Readable
@@ -965,7 +966,9 @@ class Log(Topic):
         >>> log.verify()
         []
         """
-        total = sum(len(self._engine.span(info)) for info in self._engine.topics())
+        total = None
+        with contextlib.suppress(CorruptLogError):  # verify will tell
+            total = sum(len(self._engine.span(info)) for info in self._engine.topics())
         with extras.progress_bar(total, "verify", progress) as report:
             return self._engine.verify(report)
 

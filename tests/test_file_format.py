@@ -85,3 +85,17 @@ def test_the_checksums_are_as_described(path):
         since, seen = [], seen + 1
     assert seen == 6
     db.close()
+
+
+def test_the_checksums_of_the_small_tables_are_as_described(path):
+    make(path)
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
+    for table in ("file", "topics", "clients", "claims", "ids", "cursors"):
+        rows = db.execute(f"SELECT * FROM {table}").fetchall()
+        assert rows
+        assert [column for column, _ in db.execute(f"SELECT * FROM {table}").get_description()][-1] == "crc"
+        for *values, crc in rows:
+            text = "\n".join(str(value) for value in (table, *values) if value is not None)
+            assert crc == zlib.crc32(text.encode()) ^ (0 if table == "file" else seed & 0xFFFFFFFF)
+    db.close()

@@ -7,7 +7,7 @@ The suite in ``tests/contract`` is what any engine must pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -141,10 +141,8 @@ class ClientInfo:
         Changes whenever the client is moved with seek, or deleted and made again; no two of a file are the same.
     seen : int
         When it last asked or acknowledged: microseconds since 1970, UTC.
-    open : int
-        How many of its batches are handed out and not acknowledged.
-    attempt : int
-        How often the most often handed out of those was; 0 if there is none.
+    open : bool
+        Whether a batch of it is handed out and not acknowledged.
     unread : Span
         The offsets behind the position.
     unclaimed : Span
@@ -157,8 +155,7 @@ class ClientInfo:
     batches: int
     epoch: int
     seen: int
-    open: int
-    attempt: int
+    open: bool
     unread: Span
     unclaimed: Span
 
@@ -355,6 +352,10 @@ class Engine(Protocol):
     # clients
     def clients(self, topic: TopicInfo) -> Sequence[ClientInfo]:
         """All clients of a topic, by name."""
+        ...
+
+    def open_batches(self, topic: TopicInfo) -> Mapping[str, tuple[int, int]]:
+        """For each client that has open batches: how many, and the largest number of attempts among them."""
         ...
 
     def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:

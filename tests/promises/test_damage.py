@@ -336,8 +336,9 @@ def test_rot_in_a_small_table_is_told(path, table):
     [
         ("file SET value = 7 WHERE name = 'epoch'", None, "'epoch' of the table file"),
         ("file SET value = 7 WHERE name = 'seed'", None, "'seed' of the table file"),
-        ("topics SET first = 3 WHERE id = 1", lambda log: len(log), "'1' of the table topics"),
-        ("topics SET name = 'other' WHERE id = 1", lambda log: log.topic("main2"), "'1' of the table topics"),
+        ("topics SET first = 3 WHERE id = 1", None, "'1' of the table topics"),
+        ("topics SET name = 'niam' WHERE id = 1", None, "'1' of the table topics"),
+        ("topics SET name = 'rwa' WHERE id = 2", lambda log: log.topic("new"), "'2' of the table topics"),
         (
             "clients SET next = 3 WHERE name = 'back'",
             lambda log: list(log.get("back")),

@@ -1,6 +1,7 @@
 """Stages: what a batch puts is there if and only if the batch is acknowledged, whoever works and whoever dies."""
 
 import collections
+import datetime
 import random
 import signal
 import subprocess
@@ -205,6 +206,8 @@ def test_follow_waits_for_more_until_the_log_is_closed(log):
         log.put(n)
         while n not in got:
             time.sleep(0.001)
+    while log.lag("stage"):
+        time.sleep(0.001)
     log.close()
     assert ended.wait(30)
     worker.join()
@@ -391,9 +394,22 @@ def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
     assert (batch.number, batch.attempt, list(batch)) == (1, 2, [0, 1, 2])
 
 
-def test_a_living_owner_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
+def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
+    """It is known to live: whatever the clock says, nobody else is handed what it works on."""
     log.put_many(range(3))
-    process = holder(path, 3)
+    process = holder(path, 1)
+    process.send_signal(signal.SIGSTOP)
+    while log.claims("stage")[0].expires > datetime.datetime.now(datetime.UTC):
+        time.sleep(0.01)
+    assert log.next_batch("stage") is None
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate("\n", timeout=60)[0] == "acknowledged\n"
+    assert values(log.topic("out")) == ["late"]
+
+
+def test_a_living_worker_elsewhere_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
+    log.put_many(range(3))
+    process = holder(path, 3, "elsewhere")
     time.sleep(4.5)  # longer than its lease, which it renews meanwhile
     assert list(log.batches("stage")) == []
     process.send_signal(signal.SIGSTOP)

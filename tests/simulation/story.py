@@ -194,7 +194,7 @@ class Story(RuleBasedStateMachine):
     @rule(size=st.integers(1, 4))
     def take(self, size):
         self.join("stage")
-        reading = self.log.batches("stage", size=size)
+        reading = self.log.batches("stage", size=size, owner="worker")  # who takes over what it had
         self.lost.append(self.held)
         self.took(next(reading, None), size, reading)
 

@@ -56,12 +56,16 @@ def clients(db: apsw.Connection, table: Table) -> list[ClientInfo]:
 
 
 def _info(found: Any, kept: Span) -> ClientInfo:
-    name, next_offset, claimed, epoch, batches, seen, open_claims, attempt = found
+    name, next_offset, claimed, epoch, batches, seen, is_open = found
     unread = Span(max(next_offset, kept.first), kept.stop)
     unclaimed = Span(max(claimed, kept.first), kept.stop)
-    return ClientInfo(
-        name, next_offset - 1, len(unread), batches, epoch, seen, open_claims, attempt or 0, unread, unclaimed
-    )
+    return ClientInfo(name, next_offset - 1, len(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
+
+
+def open_batches(db: apsw.Connection, table: Table) -> dict[str, tuple[int, int]]:
+    """Of clients that have open batches, how many, and how often the most often handed out of them was."""
+    found = rows(db.execute(statements.OPEN, (table.id,)))
+    return {client: (count, attempt) for client, count, attempt in found}
 
 
 def names_near(db: apsw.Connection, table: Table, name: str, count: int) -> list[str]:

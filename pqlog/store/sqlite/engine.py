@@ -506,6 +506,10 @@ class SqliteEngine:
         with self._read() as db:
             return claims.clients(db, self.table(topic))
 
+    def open_batches(self, topic: TopicInfo) -> dict[str, tuple[int, int]]:
+        with self._read() as db:
+            return claims.open_batches(db, self.table(topic))
+
     def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
         with self._read() as db:
             return claims.client(db, self.table(topic), client)
@@ -549,15 +553,23 @@ class SqliteEngine:
     ) -> tuple[Claim | None, list[Span]]:
         table = self.table(topic)
 
+        made: list[Claim] = []
+
         def work(transaction: Transaction) -> tuple[Claim | None, list[Span], list[Held]]:
             went = [] if done is None else self._finish(transaction, table, done, outputs)
             left = self._release_left(transaction)
             claim = claims.take(transaction.db, table, client, size, owner)
             if claim is not None:
                 self._held.add(table.id, claim)  # before the commit: from then on it must be known as held
+                made.append(claim)
             return claim, went, left
 
-        claim, went, left = self.write(Task(work))
+        try:
+            claim, went, left = self.write(Task(work))
+        except BaseException:  # which may keep the claim, and may have come after the commit
+            for one in made:
+                self.leave(topic, one)
+            raise
         self._knows_its_own = True
         self._held.told(left)
         if done is not None:
@@ -745,16 +757,20 @@ class SqliteEngine:
 
     def verify(self, report: Callable[[int], object]) -> list[str]:
         found: list[str] = []
-        with self._snapshot() as db:
-            damaged = smallrows.unfit(db)
-        found += [f"{which} is damaged: its checksum does not fit" for which in damaged]
+        try:
+            with self._snapshot() as db:
+                found += [f"{which} is damaged: its checksum does not fit" for which in smallrows.unfit(db)]
+        except errors.CorruptLogError as error:
+            found.append(str(error))
         for look in (connections.integrity, claims.check):
             try:
                 with self._snapshot() as db:
                     found += look(db, [self.table(topic) for topic in self._topics(db)])
             except errors.CorruptLogError as error:
                 found.append(str(error))
-        for topic in self.topics():
+        with self._read() as db:
+            topics = [TopicInfo(*one) for one in rows(db.execute(statements.ALL_TOPICS))]
+        for topic in topics:
             for run, damage in rescue.runs(self, topic):
                 report(sum(row.rows or 1 for row in run))
                 found += [] if damage is None else [str(damage)]

@@ -29,6 +29,8 @@ DROP_IDS = f"DELETE FROM ids WHERE topic = ? AND stop <= ? AND {fits('ids')}"
 
 # Of a damaged file all that can be read is wanted: a topic without a place where it begins, too.
 TOPICS = f"SELECT id, name, codec, {fits('topics')} FROM topics ORDER BY id"
+# The same, also where some are damaged, which verify has told by then.
+ALL_TOPICS = "SELECT id, name, codec FROM topics ORDER BY id"
 TOPIC = f"SELECT id, name, codec FROM topics WHERE name = ? AND {fits('topics')}"
 PUT_TOPIC = f"""
 INSERT INTO topics SELECT id, ?1, ?2, 1, ?3, {sum_of("topics", name="?1", codec="?2", first="1", created="?3")}
@@ -83,12 +85,12 @@ PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ?
 
 _CLIENT = f"""
 SELECT name, next, claimed, epoch, batches, seen,
-    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name),
-    (SELECT max(attempt) FROM claims WHERE claims.topic = clients.topic AND client = name)
+    EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
 FROM clients WHERE topic = ? AND {fits("clients")}
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
+OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP BY client"
 # The names around one that may be misspelt.
 NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
 NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"
