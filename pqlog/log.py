@@ -311,7 +311,7 @@ class Topic(Readable):
         Traceback (most recent call last):
         pqlog.errors.Empty: no message for client 'billing' of topic 'main' within 0.1 s
         """
-        return self._one_by_one.get_one(self._source, client, timeout, messages, self._sibling)
+        return self._one_by_one.get_one(self._source, client, timeout, messages)
 
     def trigger(self) -> None:
         """Wake every waiting reader of this process to look again; only needed when `tick` is long.

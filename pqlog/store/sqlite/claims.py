@@ -166,7 +166,7 @@ def has_work(db: apsw.Connection, table: Table, name: str, owner: str) -> bool:
     if found is None or found[0] < span(db, table).stop:
         return True
     worker, _ = owners.parts(owner)
-    if row(db.execute(statements.FREE, (table.id, name))) or row(db.execute(statements.OWN, (table.id, name, worker))):
+    if _first_free(db, table, name, worker):
         return True
     now = now_micros()
     for process, fate in _others(db, table, name):
@@ -183,10 +183,9 @@ def take(db: apsw.Connection, table: Table, name: str, size: Size, owner: str) -
     _let_go(db, table, name)
     token, expires = secrets.randbits(62), now_micros() + _lease()
     claimed, epoch, batches = row(db.execute(statements.NEXT_BATCH, (table.id, name))) or _begin(db, table, name)
-    free = row(db.execute(statements.FREE, (table.id, name)))
-    own = row(db.execute(statements.OWN, (table.id, name, worker)))
-    if free or own:
-        number, first, stop, attempt, error = min((found for found in (free, own) if found), key=operator.itemgetter(0))
+    free = _first_free(db, table, name, worker)
+    if free:
+        number, first, stop, attempt, error = free
         db.execute(statements.TAKE_OVER, (token, worker, process, expires, table.id, name, number))
         return Claim(name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
     kept = span(db, table)
@@ -197,6 +196,13 @@ def take(db: apsw.Connection, table: Table, name: str, size: Size, owner: str) -
     db.execute(statements.CUT, (number, batch.stop, now_micros(), table.id, name))
     db.execute(statements.CLAIM, (table.id, name, number, *batch, token, worker, process, expires))
     return Claim(name, epoch, number, batch, token, 1, owner, expires, None)
+
+
+def _first_free(db: apsw.Connection, table: Table, name: str, worker: str) -> Any:
+    """The first claim that was released, or is the worker's own: whoever had it under that name is gone."""
+    free = row(db.execute(statements.FREE, (table.id, name)))
+    own = row(db.execute(statements.OWN, (table.id, name, worker))) if worker else None
+    return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
 
 
 def _begin(db: apsw.Connection, table: Table, name: str) -> tuple[int, int, int]:

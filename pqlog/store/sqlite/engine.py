@@ -278,17 +278,22 @@ class SqliteEngine:
             self._closed = True
             self.write = self._refuse
             self._renewal.stop()
-            self._give_back()
-            self._watch.close()
-            self._writer.close()
-            with connections.translated(self.path):
-                if self._merger is not None:
-                    self._merger.close()
-                self._pool.close(self._readers)
-                self._db.close()
-            if self._place is not None:
-                self._place.close()
-            _open_engines.discard(self)
+            try:
+                self._give_back()
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        self._watch.close()
+        self._writer.close()
+        with connections.translated(self.path):
+            if self._merger is not None:
+                self._merger.close()
+            self._pool.close(self._readers)
+            self._db.close()
+        if self._place is not None:
+            self._place.close()
+        _open_engines.discard(self)
 
     def forked(self) -> None:
         """In a forked child: never touch the parent's connections again, nor close them."""
@@ -375,10 +380,6 @@ class SqliteEngine:
         return TopicInfo(*found) if found else None
 
     def topic(self, name: str, codec: str) -> TopicInfo:
-        known = self.find_topic(name)
-        if known is not None:
-            return known
-
         def make(transaction: Transaction) -> TopicInfo:
             db = transaction.db
             found = row(db.execute(statements.TOPIC, (name,)))
@@ -544,9 +545,11 @@ class SqliteEngine:
         return owners.owner(name)
 
     def has_work(self, topic: TopicInfo, client: str, owner: str) -> bool:
-        with self._snapshot() as db:
-            found_out = self._knows_its_own and not self._held.left()
-            return not found_out or claims.has_work(db, self.table(topic), client, owner)
+        if self._held.left() or not self._knows_its_own:
+            self._check_open()
+            return True
+        with self._read() as db:
+            return claims.has_work(db, self.table(topic), client, owner)
 
     def advance(
         self, topic: TopicInfo, client: str, size: Size, owner: str, done: Claim | None, outputs: Sequence[Output] = ()
