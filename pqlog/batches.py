@@ -17,14 +17,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
 from pqlog import check, extras, producer
-from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, Error
+from pqlog.codecs import UNDECODABLE
+from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error
 from pqlog.message import Message, from_micros
 from pqlog.readable import Readable
-from pqlog.source import Source, Stretch
-from pqlog.store.api import Chunk, Claim, Output, Segment, Singles, Span
+from pqlog.source import Source, Stretch, headers_of
+from pqlog.store.api import LATEST, Chunk, Claim, Output, Row, Segment, Singles, Span
 
 Sibling = Callable[[str, str], Source]
 """Finds another topic of the same file, made with a codec if it is new."""
@@ -278,15 +277,25 @@ class Batch(Readable):
         if source.topic.codec != codec:
             raise CodecMismatchError(source.topic.name, codec, source.topic.codec)
         for row in self._source.rows(self._claim.span, damaged=True):
-            own = {} if row.headers is None else msgspec.json.decode(row.headers, type=dict[str, str])
-            text = producer.header_text({**own, **self._headers(row.offset, from_micros(row.time), reason)})
-            chunk: Chunk
-            if row.rows is None:
-                chunk = Singles([row.value], [row.key], text)
-            else:
+            self._stage(source, [self._chunk(row, reason)])
+
+    def _chunk(self, row: Row, reason: str) -> Chunk:
+        """A row for a dead-letter topic: as it is where all of it goes, or where its part cannot be taken out of it."""
+        try:
+            headers = headers_of(row)
+        except UNDECODABLE:
+            headers = {"pqlog-headers": str(row.headers)}
+        headers |= self._headers(row.offset, from_micros(min(max(0, row.time), LATEST)), reason)
+        if row.rows is None:
+            return Singles([row.value], [row.key], producer.header_text(headers))
+        value, rows = row.value, row.rows
+        if not row.is_whole:
+            try:
                 value = extras.load("frames").cut(row, self.topic)
-                chunk = Segment(value, row.rows, row.key, text)
-            self._stage(source, [chunk])
+            except DecodeError:
+                headers["pqlog-part"] = f"{row.offset}-{row.offset + row.rows - 1}"
+                rows = row.whole or row.rows
+        return Segment(value, rows, row.key, producer.header_text(headers))
 
     # ending
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from pqlog import check, clients, delivery, extras, history, producer
 from pqlog.batches import Batch
 from pqlog.codecs import Codec, codec_for, unencodable
-from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, UnknownTopicError
+from pqlog.errors import ArgumentError, CodecMismatchError, CorruptLogError, EncodeError, Error, UnknownTopicError
 from pqlog.history import History, Time
 from pqlog.message import Message
 from pqlog.readable import Readable
@@ -1045,7 +1046,9 @@ class Log(Topic):
         >>> log.verify()
         []
         """
-        total = sum(len(self._engine.span(info)) for info in self._engine.topics())
+        total = None
+        with contextlib.suppress(CorruptLogError):  # verify will tell
+            total = sum(len(self._engine.span(info)) for info in self._engine.topics())
         with extras.progress_bar(total, "verify", progress) as report:
             return self._engine.verify(report)
 
@@ -1229,7 +1232,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
     file = os.fspath(path)
 
     def cut(row: Row, topic: str) -> bytes:
-        return extras.load("frames").cut(row, topic) if row.skip else row.value
+        return row.value if row.is_whole else extras.load("frames").cut(row, topic)
 
     old = SqliteEngine(file, mode="r", damaged=True)
     try:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pqlog import extras
+from pqlog.errors import CorruptLogError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -15,7 +16,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def from_micros(micros: int) -> datetime:
     """The UTC time that lies `micros` microseconds after the start of 1970, exactly."""
-    return _EPOCH + timedelta(microseconds=micros)
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        raise CorruptLogError(
+            f"a time of {micros} microseconds since 1970 is none: no pqlog wrote it. Restore a backup"
+        ) from None
 
 
 def to_micros(time: datetime) -> int:

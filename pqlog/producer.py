@@ -12,8 +12,8 @@ from typing import IO, Any
 import msgspec
 
 from pqlog import check, extras
-from pqlog.codecs import Codec, Json, unencodable
-from pqlog.errors import ArgumentError, DiskError, DiskFullError, EncodeError, StoreError
+from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
+from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
 from pqlog.store.api import Chunk, Cursor, Segment, Singles
 
@@ -79,7 +79,10 @@ def cursor_of(cursor: Any) -> Cursor:
 
 def cursor_value(text: str | None) -> Any:
     """The value of a cursor."""
-    return None if text is None else msgspec.json.decode(text)
+    try:
+        return None if text is None else msgspec.json.decode(text)
+    except UNDECODABLE as error:
+        raise CorruptLogError(f"a cursor is no JSON: {error}. Set it again, or restore a backup") from error
 
 
 _JSON = Json()

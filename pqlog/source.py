@@ -10,7 +10,7 @@ import msgspec
 
 from pqlog import extras
 from pqlog.codecs import UNDECODABLE, Codec, Json
-from pqlog.errors import CodecMismatchError, DecodeError, Error, PickleRefusedError
+from pqlog.errors import CodecMismatchError, CorruptLogError, DecodeError, Error, PickleRefusedError
 from pqlog.message import Message, from_micros
 from pqlog.store.api import Engine, Row, Span, TopicInfo
 
@@ -62,8 +62,11 @@ class Source:
     def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
         """The messages of rows, decoded; of segments only those with `key`."""
         for row in rows:
-            when = from_micros(row.time)
-            headers = {} if row.headers is None else {"headers": msgspec.json.decode(row.headers, type=dict[str, str])}
+            try:
+                when = from_micros(row.time)
+                headers = {} if row.headers is None else {"headers": headers_of(row)}
+            except (CorruptLogError, *UNDECODABLE) as error:
+                raise DecodeError(self.topic.name, row.offset, f"its time or headers are none: {error}") from error
             if row.rows is None:
                 yield Message(row.offset, when, self._decode(row), row.key, **headers)
             else:
@@ -114,6 +117,11 @@ class Source:
             raise
         except Exception as error:  # a codec of the user's may raise anything
             raise DecodeError(self.topic.name, row.offset, f"{type(error).__name__}: {error}") from error
+
+
+def headers_of(row: Row) -> dict[str, str]:
+    """The headers of a row that has some."""
+    return msgspec.json.decode(row.headers or "{}", type=dict[str, str])
 
 
 def stop_of(row: Row) -> int:

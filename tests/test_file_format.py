@@ -69,8 +69,8 @@ def test_the_checksums_are_as_described(path):
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
     values, since, seen = 0, [], 0
-    for time, key, headers, value, crc in db.execute(
-        "SELECT time, key, headers, CAST(value AS BLOB), crc FROM messages_1 ORDER BY offset"
+    for time, key, headers, value, rows, crc in db.execute(
+        "SELECT time, key, headers, CAST(value AS BLOB), rows, crc FROM messages_1 ORDER BY offset"
     ):
         values = zlib.crc32(value + b"\n", values)
         since.append((time, key, headers))
@@ -80,8 +80,22 @@ def test_the_checksums_are_as_described(path):
         assert both & 0xFFFFFFFF == values
         keys = "\n".join("-" if key is None else f"+{key}" for _, key, _ in since)
         some = any(key is not None for _, key, _ in since)
-        text = f"{time}\n{headers or ''}\n{keys if some else ''}"
+        text = f"{time}\n{headers or ''}\n{keys if some else ''}" + ("" if rows is None else f"\n{rows}")
         assert both >> 32 == zlib.crc32(text.encode())
         since, seen = [], seen + 1
     assert seen == 6
+    db.close()
+
+
+def test_the_checksums_of_the_small_tables_are_as_described(path):
+    make(path)
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
+    for table in ("file", "topics", "clients", "claims", "ids", "cursors"):
+        rows = db.execute(f"SELECT * FROM {table}").fetchall()
+        assert rows
+        assert [column for column, _ in db.execute(f"SELECT * FROM {table}").get_description()][-1] == "crc"
+        for *values, crc in rows:
+            text = "\n".join(str(value) for value in (table, *values) if value is not None)
+            assert crc == zlib.crc32(text.encode()) ^ (0 if table == "file" else seed & 0xFFFFFFFF)
     db.close()

@@ -97,6 +97,19 @@ def _check_backend(dtype_backend: str | None) -> None:
 
 def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
     """Pieces as a pandas frame."""
+    if not part:
+        return _frame_of(part, layout, view, dtype_backend)
+    with part[0].told():
+        try:
+            return _frame_of(part, layout, view, dtype_backend)
+        except Exception:
+            for piece in part[len(part) == 1 :]:  # which one is it?
+                with piece.told():
+                    _frame_of([piece], layout, view, dtype_backend)
+            raise
+
+
+def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
     if not layout.meta and dtype_backend is None:
         frame = _as_it_was_put(part, view)
         if frame is not None:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import ArgumentError, CorruptLogError
+from pqlog.errors import ArgumentError
 from pqlog.store.api import Lines
 
 MOST_FIELDS = 5_000
@@ -93,9 +93,7 @@ def decode_text(column: Iterable[str | None]) -> list[Any]:
     try:
         return [None if text is None else decode(text) for text in column]
     except (*UNDECODABLE, TypeError) as error:
-        raise CorruptLogError(
-            f"a column of a frame is marked as JSON text, but holds something else: {error}"
-        ) from error
+        raise ValueError(f"a column is marked as JSON text, but holds something else: {error}") from error
 
 
 def without_pickles(table: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
@@ -38,9 +39,14 @@ class Piece(NamedTuple):
     times: pa.Array
     keys: pa.Array | None
     fields: pa.Table
+    topic: str
     frame: pa.Table | None = None
     """The part of a segment that it comes from, with the frame's own metadata."""
     origin: segments.Origin | None = None
+
+    def told(self) -> AbstractContextManager[None]:
+        """Whatever is raised by what it holds, as an error of ours."""
+        return segments.told(self.topic, self.offsets[0].as_py() if len(self.offsets) else 0)
 
     def slice(self, start: int, rows: int) -> Piece:
         """A part of it."""
@@ -48,12 +54,12 @@ class Piece(NamedTuple):
         keys = None if self.keys is None else self.keys.slice(start, rows)
         frame = None if self.frame is None else self.frame.slice(start, rows)
         offsets, times = self.offsets.slice(start, rows), self.times.slice(start, rows)
-        return Piece(offsets, times, keys, self.fields.slice(start, rows), frame, origin)
+        return Piece(offsets, times, keys, self.fields.slice(start, rows), self.topic, frame, origin)
 
     def filter(self, mask: pa.Array) -> Piece:
         """The messages where `mask` is true."""
         keys = None if self.keys is None else self.keys.filter(mask)
-        return Piece(self.offsets.filter(mask), self.times.filter(mask), keys, self.fields.filter(mask))
+        return Piece(self.offsets.filter(mask), self.times.filter(mask), keys, self.fields.filter(mask), self.topic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,11 @@ def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Pie
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
         for piece in _chosen(stretch, view):
             done(len(piece.offsets))
-            if view.flatten:
-                piece = piece._replace(fields=reshape.flatten(piece.fields))
-            if view.times:
-                piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
+            with piece.told():
+                if view.flatten:
+                    piece = piece._replace(fields=reshape.flatten(piece.fields))
+                if view.times:
+                    piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
             if view.columns is not None:
                 there = set(piece.fields.schema.names)
                 piece = piece._replace(fields=piece.fields.select([name for name in view.columns if name in there]))
@@ -149,7 +156,7 @@ class _Reader:
     """What the messages of a topic are read and parsed with, from one end of a stretch to the other."""
 
     def __init__(self, source: Source, key: str | None, wanted: frozenset[str] | None) -> None:
-        self._source, self._key, self._wanted = source, key, wanted
+        self._source, self._key, self._wanted, self._topic = source, key, wanted, source.topic.name
         self._json = parse.JsonParser(wanted)
         self._is_json = source.topic.codec == "json"
 
@@ -198,18 +205,19 @@ class _Reader:
             yield from self._tables(lines, offsets, times, keys)
         else:
             values = [message.value for message in self._source.messages(rows)]
-            yield Piece(offsets, times, keys, parse.table_of(values, self._wanted, column_of=_python_column))
+            fields = parse.table_of(values, self._wanted, column_of=_python_column)
+            yield Piece(offsets, times, keys, fields, self._topic)
 
     def _tables(self, lines: Lines, offsets: pa.Array, times: pa.Array, keys: pa.Array | None) -> Iterator[Piece]:
         start = 0
         if self._wanted is not None and not self._wanted:
-            yield Piece(offsets, times, keys, parse.rows_table([], [], lines.rows))
+            yield Piece(offsets, times, keys, parse.rows_table([], [], lines.rows), self._topic)
             return
         try:
             for table in self._json.parse(lines):
                 rows = table.num_rows
                 key = None if keys is None else keys.slice(start, rows)
-                yield Piece(offsets.slice(start, rows), times.slice(start, rows), key, table)
+                yield Piece(offsets.slice(start, rows), times.slice(start, rows), key, table, self._topic)
                 start += rows
         except UNDECODABLE as error:
             if isinstance(error, Error):
@@ -220,7 +228,18 @@ class _Reader:
             raise DecodeError(self._source.topic.name, offsets[start].as_py(), "its JSON is damaged") from None
 
     def _segment(self, row: Row) -> Iterator[Piece]:
-        table = segments.read(row, self._source.topic.name, self._wanted)
+        with segments.told(self._topic, row.offset):
+            piece = self._piece(row)
+        if self._key is not None:
+            if piece.keys is None:
+                return
+            piece = piece.filter(pc.equal(piece.keys, self._key).fill_null(False))
+            if not len(piece.offsets):
+                return
+        yield piece
+
+    def _piece(self, row: Row) -> Piece:
+        table = segments.read(row, self._topic, self._wanted)
         names = segments.field_names(table)
         keys = None
         if row.key is not None:
@@ -230,14 +249,7 @@ class _Reader:
             fields = fields.select([name for name in fields.schema.names if name in self._wanted])
         offsets = pa.array(np.arange(row.offset, row.offset + table.num_rows))
         times = pa.repeat(pa.scalar(row.time, TIME), table.num_rows)
-        piece = Piece(offsets, times, keys, fields, table, segments.origin(table, row))
-        if self._key is not None:
-            if keys is None:
-                return
-            piece = piece.filter(pc.equal(keys, self._key).fill_null(False))
-            if not len(piece.offsets):
-                return
-        yield piece
+        return Piece(offsets, times, keys, fields, self._topic, table, segments.origin(table, row))
 
 
 def _times(lines: Lines) -> pa.Array:

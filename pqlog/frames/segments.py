@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
-from pqlog.errors import ArgumentError, DecodeError, EncodeError
+from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
+from pqlog.frames import stream
 from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values, without_pickles
 from pqlog.store.api import Row, Segment
 
-ROWS = 65_536
+ROWS = stream.MOST_ROWS
 """Messages in a segment at most: what one reader decodes to get at a single one."""
 BYTES = 64 << 20
 """A segment of long values holds fewer messages: what they take in memory stays below this."""
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 ARROW_DTYPE = "pqlog_arrow_dtype"
 """In pandas' note of a column: that it had an Arrow dtype."""
 _CALL, _START = b"pqlog.call", b"pqlog.row"
@@ -59,21 +61,29 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
     call = secrets.token_hex(8).encode()
     start = 0
     for part in _parts(reader):
-        metadata = {**(reader.schema.metadata or {}), _CALL: call, _START: b"%d" % start}
-        yield Segment(_encoded(part.replace_schema_metadata(metadata)), part.num_rows, key, headers)
-        start += part.num_rows
+        for value, rows in _encoded(part, call, start):
+            yield Segment(value, rows, key, headers)
+            start += rows
+
+
+def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
+    """A part of a call's frame as one segment, or as several where one would be too large to be read again."""
+    metadata = {**(part.schema.metadata or {}), _CALL: call, _START: b"%d" % start}
+    try:
+        value = stream.encode(part.replace_schema_metadata(metadata))
+    except stream.TooLargeError as error:
+        if part.num_rows == 1:
+            raise EncodeError(f"row {start}: {error}; split it", value_type="frame", codec="arrow") from error
+        half = part.num_rows // 2
+        yield from _encoded(part.slice(0, half), call, start)
+        yield from _encoded(part.slice(half), call, start + half)
+    else:
+        yield value, part.num_rows
 
 
 def cut(row: Row, topic: str) -> bytes:
     """The part of a segment that was asked for, as a segment of its own."""
-    return _encoded(read(row, topic).replace_schema_metadata(None))
-
-
-def _encoded(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return stream.encode(read(row, topic).replace_schema_metadata(None))
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:
@@ -201,29 +211,60 @@ class Origin:
 def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Table:
     """The part of a segment that was asked for; of its columns those, if given."""
     wanted = None if columns is None else columns | ({row.key} if row.key is not None else set())
-    return _part(_open, row, topic, wanted)
+    with told(topic, row.offset):
+        return _part(stream.decode, row, wanted)
 
 
-def _part(open: Callable[[bytes, frozenset[str] | None], pa.Table], row: Row, topic: str, wanted: Any) -> pa.Table:
-    try:
-        return without_pickles(open(row.value, wanted).slice(row.skip, row.rows))
-    except (pa.ArrowException, OSError) as error:
-        raise DecodeError(topic, row.offset, f"its segment is damaged: {error}") from error
+def _part(decode: Callable[[bytes, frozenset[str] | None, int], pa.Table], row: Row, wanted: Any) -> pa.Table:
+    table = decode(row.value, wanted, row.whole or 0)
+    if row.key is not None and row.key not in table.schema.names:
+        raise ValueError(f"it has no field {row.key!r}, which is to be the key")
+    _check_metadata(table.schema.metadata or {})
+    return without_pickles(table.slice(row.skip, row.rows))
 
 
-def _open(value: bytes, columns: frozenset[str] | None) -> pa.Table:
-    reader = pa.ipc.open_stream(value)
-    if columns is not None:
-        which = [i for i, name in enumerate(reader.schema.names) if name in columns]
-        if len(which) < len(reader.schema.names):
-            if not which:
-                which = [0]  # an empty list would mean all
-            reader = pa.ipc.open_stream(value, options=pa.ipc.IpcReadOptions(included_fields=which))
-    return reader.read_all()
-
-
-_open_kept = functools.lru_cache(maxsize=2)(_open)
+_decode_kept = functools.lru_cache(maxsize=2)(stream.decode)
 """For readers of single messages, who ask for the same segment again and again."""
+
+
+@contextlib.contextmanager
+def told(topic: str, offset: int) -> Iterator[None]:
+    """Whatever is raised by what a segment holds, as an error of ours: it may come from anybody."""
+    try:
+        yield
+    except Error:
+        raise
+    except MemoryError as error:
+        raise StoreError(f"there is not enough memory for the segment at offset {offset} of topic {topic!r}") from error
+    except Exception as error:  # Arrow, pandas and NumPy raise anything
+        raise DecodeError(topic, offset, f"its segment is damaged: {type(error).__name__}: {error}") from error
+
+
+def _check_metadata(metadata: Mapping[bytes, bytes]) -> None:
+    """Raise if the notes on a table are of another form than those of `segments_of`."""
+    if _CALL in metadata and not metadata[_START].isdigit():
+        raise ValueError("its place in a frame is no number")
+    if b"pandas" in metadata:
+        msgspec.json.decode(metadata[b"pandas"], type=_Notes)
+
+
+class _Range(msgspec.Struct):
+    start: int
+    stop: int
+    step: int
+
+
+class _Note(msgspec.Struct):
+    field_name: str | None
+    pandas_type: str
+    numpy_type: str
+
+
+class _Notes(msgspec.Struct):
+    """What is used of pandas' notes: https://pandas.pydata.org/docs/development/developer.html."""
+
+    index_columns: list[str | _Range]
+    columns: list[_Note]
 
 
 def origin(table: pa.Table, row: Row) -> Origin | None:
@@ -250,12 +291,13 @@ def field_names(table: pa.Table) -> dict[str, str]:
 
 def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[Any]]:
     """The keys (None if it has none) and the values, as dicts, of a segment's part."""
-    table = _part(_open_kept, row, topic, None)
-    keys = None if row.key is None else text_keys(table.column(row.key)).to_pylist()
-    names = field_names(table)
-    columns = [python_values(column, field) for field, column in zip(table.schema, table.columns, strict=True)]
-    fields = list(names.values())
-    return keys, [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
+    with told(topic, row.offset):
+        table = _part(_decode_kept, row, None)
+        keys = None if row.key is None else text_keys(table.column(row.key)).to_pylist()
+        names = field_names(table)
+        columns = [python_values(column, field) for field, column in zip(table.schema, table.columns, strict=True)]
+        fields = list(names.values())
+        return keys, [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def text_keys(column: pa.ChunkedArray) -> pa.ChunkedArray:

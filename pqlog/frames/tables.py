@@ -63,6 +63,10 @@ class Layout:
         return pa.concat_tables([self._one(piece) for piece in part])
 
     def _one(self, piece: Piece) -> pa.Table:
+        with piece.told():
+            return self._conformed(piece)
+
+    def _conformed(self, piece: Piece) -> pa.Table:
         rows = len(piece.offsets)
         keys = pa.nulls(rows, pa.string()) if piece.keys is None else piece.keys
         head = {"offset": piece.offsets, "_time": piece.times, "_key": keys}
@@ -81,9 +85,10 @@ class Survey:
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
-        self._facts.add(piece.fields)
+        with piece.told():
+            self._facts.add(piece.fields)
+            notes = _pandas_notes(piece)
         self._keys = self._keys or piece.keys is not None
-        notes = _pandas_notes(piece)
         for name in piece.fields.schema.names:
             note = notes.get(name)
             if self._notes.setdefault(name, note) != note:

@@ -15,6 +15,9 @@ import msgspec
 
 from pqlog.errors import CursorError
 
+LATEST = 253_402_300_799_999_999
+"""The latest time that there is: the last microsecond of the year 9999, since 1970."""
+
 
 class Singles(NamedTuple):
     """Single messages to append, encoded: a row each."""
@@ -57,6 +60,13 @@ class Row(NamedTuple):
     """How many messages of the segment lie before those."""
     id: int
     """The same for every clipping of the same row."""
+    whole: int | None
+    """How many messages the whole segment has; None for a single message."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its messages were asked for."""
+        return self.rows == self.whole
 
 
 class Lines(NamedTuple):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog.frames import parse, pieces
+from pqlog.store.api import Singles
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SCALAR = (
@@ -270,13 +271,8 @@ def test_pickle_topics_keep_their_objects(path):
 
 
 def test_a_message_that_cannot_be_decoded_says_which_it_is(path):
-    import apsw
-
-    with pqlog.open(path, codec="bytes") as log:
-        log.put_many([b'{"a": 1}', b'{"a":', b'{"a": 3}'])
-    db = apsw.Connection(str(path))
-    db.execute("UPDATE topics SET codec = 'json'")
-    db.close()
+    with pqlog.open(path) as log:
+        log._engine.append(log._info, [Singles([b'{"a": 1}', b'{"a":', b'{"a": 3}'])])
     with pqlog.open(path) as log, pytest.raises(pqlog.DecodeError, match="message 2 of topic 'main'") as caught:
         log.to_pandas()
     assert caught.value.offset == 2

@@ -72,6 +72,33 @@ def test_a_network_disk_is_refused_unless_one_knows_better(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+MOUNTS = """
+22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+31 22 0:27 / /mnt rw - {kind} remote rw
+32 31 0:28 / /mnt/a\\040local\\134disk\\011 rw master:7 - xfs /dev/sdb1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("nfs4", "cifs", "virtiofs", "9p", "drvfs", "prl_fs", "vmhgfs", "acfs", "pvfs2", "fuse", "fuse.gcsfuse"),
+        *("fuse.rclone", "fuse.juicefs", "fuse.vmhgfs-fuse", "fuse.blobfuse2", "fuse.mountpoint-s3", "fuse.sshfs"),
+        *("fuse.glusterfs", "fuse.tomorrow"),
+    ],
+)
+def test_which_kinds_of_file_systems_are_refused(kind):
+    mounts = MOUNTS.format(kind=kind).strip().splitlines()
+    assert hazards._kind_of("/mnt/data", mounts) == kind
+    assert hazards.is_network(kind)
+    assert hazards._kind_of("/mnt/a local\\disk\t/x", mounts) == "xfs"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuseblk", "fuse.mergerfs", ""])
+def test_which_kinds_of_file_systems_are_taken(kind):
+    assert not hazards.is_network(kind)
+
+
 def test_sqlite3_in_this_process_is_warned_of(path):
     script = """
 import sqlite3, sys, warnings, pqlog

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from pqlog.store.api import Singles
 
 
 def values(topic):
@@ -140,13 +141,8 @@ def test_dead_letters_keep_their_codec(log):
 
 
 def test_a_message_that_cannot_be_decoded_goes_to_the_dead_letters_as_it_is(path):
-    import apsw
-
-    with pqlog.open(path, codec="bytes") as log:
-        log.put_many([b"1", b"{", b"3"])
-    db = apsw.Connection(str(path))
-    db.execute("UPDATE topics SET codec = 'json'")
-    db.close()
+    with pqlog.open(path) as log:
+        log._engine.append(log._info, [Singles([b"1", b"{", b"3"])])
     with pqlog.open(path) as log:
 
         def work():
@@ -519,3 +515,41 @@ def test_two_processes_fight_over_a_client_for_a_minute(path, log):
     assert sorted(value for _, value in found if value != "end") == list(range(count))
     assert {name for name, _ in found} == {"a", "b"}
     assert log.claims("stage") == []
+
+
+@pytest.mark.parametrize("size", [100, 30])
+def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
+    """In whole, or, where a batch ends within it, with a header that says which part of it was meant."""
+    import apsw
+
+    with pqlog.open(path) as log:
+        log.put_many(pd.DataFrame({"n": range(60)}), headers={"own": "h"})
+    db = apsw.Connection(str(path))
+    value = db.execute("SELECT value FROM messages_1 WHERE offset = 1").get
+    half = len(value) // 2
+    db.execute("UPDATE messages_1 SET value = ? WHERE offset = 1", (value[:half] + bytes(40) + value[half + 40 :],))
+    db.close()
+    done = []
+
+    def work():
+        for batch in log.batches("stage", size=size, attempts=2):
+            done.extend(batch)
+
+    with pqlog.open(path) as log:
+        for _ in range(4 if size == 30 else 2):
+            with pytest.raises(pqlog.DecodeError):
+                work()
+        work()
+        log.put("after")
+        work()
+        assert done == ["after"]
+        dead = log.topic("main.dead")
+        dead.put("one more")
+        parts = [row for row in log._engine.read(dead._info, log._engine.span(dead._info), 10, 1 << 20) if row.rows]
+        assert {row.rows for row in parts} == {60}
+        assert all('"own":"h"' in row.headers for row in parts)
+        if size == 30:
+            assert ['"pqlog-part":"1-30"' in parts[0].headers, '"pqlog-part":"31-60"' in parts[1].headers] == [True] * 2
+        with pytest.raises(pqlog.DecodeError):
+            list(dead)
+        assert dead[-1].value == "one more"

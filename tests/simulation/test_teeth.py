@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import atomic, clients
-from pqlog.store.sqlite import append, connections, copies, engine, file, wal, writer
+from pqlog.store.sqlite import append, connections, copies, engine, file, statements, wal, writer
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
@@ -274,9 +274,7 @@ def id_in_a_commit_of_its_own():
     def put(self, topic, chunks, id=None, cursor=None):
         where = (self.find_id(topic, id) if id else None) or real(self, topic, chunks, None, cursor)
         if id and not self.find_id(topic, id):
-            self.write(
-                writer.Task(lambda t: t.db.execute("INSERT INTO ids VALUES (?, ?, ?, ?)", (topic.id, id, *where)))
-            )
+            self.write(writer.Task(lambda t: t.db.execute(statements.PUT_ID, (topic.id, id, *where))))
         return where
 
     with mock.patch.object(engine.SqliteEngine, "append", put):

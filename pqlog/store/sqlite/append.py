@@ -89,7 +89,7 @@ def begin_at(transaction: Transaction, table: Table, first: int) -> None:
     if first > 1:
         transaction.set_tail(table, Tail(first - 1, 0, 0))
         append_at(transaction, table, [(1, Singles([b"null"]))])  # trim, too, leaves a row before the first
-        transaction.db.execute(statements.TRIM, (first, table.id, first))
+        transaction.db.execute(statements.TRIM, (first, table.id))
 
 
 def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk) -> Tail:
@@ -97,7 +97,7 @@ def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk
     stop, _, crc = tail
     if isinstance(chunk, Segment):
         crc = extend(crc, chunk.value)
-        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,)), table.seed)
+        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,), chunk.rows), table.seed)
         db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
         return Tail(stop + chunk.rows, now, crc)
     kepts: list[int | None] = [] if chunk.keys is None else [None] * len(chunk.keys)

@@ -46,13 +46,18 @@ def along(values: Sequence[bytes], crc: int) -> Iterator[tuple[int, int, int]]:
                 first, size = index, 0
 
 
-def beside(time: int, headers: str | None, keys: Sequence[str | None]) -> int:
-    """The sum of what stands beside the values of rows that were put at once, so have one time and the same headers."""
-    if headers is None and keys.count(None) == len(keys):  # as of most, and the way of a put is kept short
+def beside(time: int, headers: str | None, keys: Sequence[str | None], rows: int | None = None) -> int:
+    """The sum of what stands beside the values of rows that were put at once, so have one time and the same headers.
+
+    A segment is put alone, and has a number of rows.
+    """
+    if headers is None and rows is None and keys.count(None) == len(keys):  # as of most, and a put is kept short
         return crc32(b"%d\n\n" % time)
     text = f"{time}\n{headers or ''}\n"
     if keys.count(None) < len(keys):
         text += "\n".join("-" if key is None else f"+{key}" for key in keys)
+    if rows is not None:
+        text += f"\n{rows}"
     return crc32(text.encode(errors="surrogatepass"))
 
 

@@ -95,6 +95,7 @@ def join(db: apsw.Connection, table: Table, name: str, start: int | None) -> Cli
     """Make a client known, if it is new."""
     found = client(db, table, name)
     if found is None:
+        clients(db, table)  # its name may be damaged: then it is not a new one
         kept = span(db, table)
         first = kept.first if start is None else min(max(start, kept.first), kept.stop)
         db.execute(statements.JOIN, (table.id, name, first, _next_epoch(db), now_micros()))

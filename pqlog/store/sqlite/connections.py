@@ -127,23 +127,33 @@ def check_sqlite() -> None:
 
 def check_kind(db: apsw.Connection, path: str) -> bool:
     """Whether the database is a pqlog file (or, False, still empty); raises if it is anything else. Writes nothing."""
-    # one statement, one snapshot: another process may be making the tables right now
-    application, version, names = row(
-        db.execute("""
-            SELECT application_id, user_version,
-                (SELECT group_concat(name, '/') FROM sqlite_schema WHERE type = 'table')
-            FROM pragma_application_id, pragma_user_version
-        """)
-    )
-    tables = set((names or "").split("/")) - {""}
+    if db.in_transaction:
+        return _check_kind(db, path)
+    db.execute("BEGIN")  # one snapshot: another process may be making tables right now
+    try:
+        return _check_kind(db, path)
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _check_kind(db: apsw.Connection, path: str) -> bool:
+    found = schema.things(db)
+    application, version = db.pragma("application_id"), db.pragma("user_version")
+    tables = {thing.name for thing in found if thing.type == "table"}
     if application == schema.APPLICATION_ID:
         if version > schema.VERSION:
             raise errors.NewerFormatError(
                 f"{path} has format version {version}; this pqlog reads up to {schema.VERSION}: "
                 f"pip install --upgrade pqlog"
             )
-        if version < 1 or not {"file", "topics", "clients", "claims", "ids", "cursors"} <= tables:
-            raise errors.CorruptLogError(f"{path} is marked as a pqlog file, but tables are missing: restore a backup")
+        for look in (schema.differences, schema.missing_topics):  # the second reads what the first has compared
+            for said in look(db, found):
+                raise errors.CorruptLogError(
+                    f"{path} is marked as a pqlog file, but {said}. If somebody put it there, remove it with another "
+                    f"SQLite tool; else do not trust the file, and restore a backup"
+                )
+        if version < 1 or db.pragma("encoding") != "UTF-8":
+            raise errors.CorruptLogError(f"{path} is marked as a pqlog file, but not as one that any pqlog made")
         return True
     if {"log", "clients"} <= tables and not application:
         raise errors.OldQueueError(

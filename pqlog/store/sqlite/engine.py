@@ -36,6 +36,7 @@ from pqlog.store.sqlite import (
     reader,
     rescue,
     schema,
+    smallrows,
     statements,
     wal,
 )
@@ -102,8 +103,7 @@ class SqliteEngine:
             ours = connections.translate(error, path)
             raise ours from (None if ours is error else error)
         self.path, self.mode = self._file.path, mode
-        self.uuid: str = self._file.facts["uuid"]
-        self._seed: int = self._file.facts["seed"]
+        self.uuid, self._seed = self._file.uuid, self._file.seed
         guard = self._file.guard if self._file.in_memory else None  # a database in memory has one connection for all
         self._watch = Watch(self.path, None if self._file.in_memory else self.path + "-wal")
         self._writer = Writer(self._file.leading, guard, path, self._file.ready, self._after, self._failed)
@@ -114,6 +114,11 @@ class SqliteEngine:
         self._file.on_fork = [self._writer.forked, self._watch.forked, self._renewal.forked, self._forked]
 
     # closing
+
+    @property
+    def lost(self) -> list[str]:
+        """Rows of the small tables that were found damaged, where that was no reason to stop."""
+        return list(self._file.lost)
 
     def close(self) -> None:
         if self._file.is_lost:
@@ -172,7 +177,7 @@ class SqliteEngine:
         return self._file.read(self._topics)
 
     def _topics(self, db: apsw.Connection) -> list[TopicInfo]:
-        return [TopicInfo(*found) for found in db.execute(statements.TOPICS)]
+        return [TopicInfo(*found[:3]) for found in db.execute(statements.TOPICS)]
 
     def find_topic(self, name: str) -> TopicInfo | None:
         found = self._file.read(lambda db: row(db.execute(statements.TOPIC, (name,))))
@@ -184,6 +189,7 @@ class SqliteEngine:
             found = row(db.execute(statements.TOPIC, (name,)))
             if found:
                 return TopicInfo(*found)
+            self._topics(db)  # its name may be damaged: then it is not a new one
             info = TopicInfo(row(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
             db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
             for statement in schema.NEW_TOPIC:
@@ -198,7 +204,7 @@ class SqliteEngine:
         def rename(transaction: Transaction) -> TopicInfo:
             db = transaction.db
             table.read_first(db)
-            if row(db.execute(statements.TOPIC_ID, (name,))):
+            if row(db.execute(statements.TOPIC, (name,))):
                 raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
             for client, number, first, stop in rows(db.execute(statements.OPEN_CLAIM, (topic.id,))):
                 raise errors.ClaimedError(client, number, first, stop - 1)
@@ -513,7 +519,7 @@ class SqliteEngine:
             losing = [(name, count) for name, count in behind if count]
             if losing and not force:
                 raise errors.TrimRefusedError(losing)
-            db.execute(statements.TRIM, (first, table.id, first))
+            db.execute(statements.TRIM, (first, table.id))
             db.execute(statements.DROP_IDS, (table.id, first))
             return len(Span(kept.first, first))
 
@@ -583,12 +589,18 @@ class SqliteEngine:
                 work.step(-1)
             copy.pragma("journal_mode", "delete")
             copy.pragma("synchronous", "extra")
-            copy.execute("UPDATE file SET value = ? WHERE name = 'uuid'", (str(uuid.uuid4()),))
+            smallrows.register(copy, self._seed)
+            copy.execute(statements.SET_UUID, (str(uuid.uuid4()),))
         finally:
             copy.close()
 
     def verify(self, report: Callable[[int], object]) -> list[str]:
         found: list[str] = []
+        try:
+            unfit = self._file.read(smallrows.unfit, snapshot=True)
+            found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
+        except errors.CorruptLogError as error:
+            found.append(str(error))
         for look in (connections.integrity, claims.check):
 
             def query(db: apsw.Connection, look: Any = look) -> list[str]:
@@ -598,7 +610,8 @@ class SqliteEngine:
                 found += self._file.read(query, snapshot=True)
             except errors.CorruptLogError as error:
                 found.append(str(error))
-        for topic in self.topics():
+        topics = [TopicInfo(*one) for one in self._file.read(lambda db: rows(db.execute(statements.ALL_TOPICS)))]
+        for topic in topics:
             for run, damage in rescue.runs(self, topic):
                 report(sum(row.rows or 1 for row in run))
                 found += [] if damage is None else [str(damage)]

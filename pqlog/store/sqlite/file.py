@@ -11,7 +11,7 @@ from urllib.parse import quote
 import apsw
 
 from pqlog import errors
-from pqlog.store.sqlite import connections, forks, hazards, schema, wal
+from pqlog.store.sqlite import checksums, connections, forks, hazards, schema, smallrows, statements, wal
 from pqlog.store.sqlite.merger import Merger
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.readers import Readers
@@ -69,6 +69,9 @@ class SqliteFile:
         self._uri = self.path
         self._readers = Readers(self._connect_reader, 1 if self.in_memory else READERS, path, self.in_memory)
         self.merger = Merger(self._connect_reader)
+        self.lost: dict[str, None] = {}
+        """Rows of the small tables that were found damaged, where that is no reason to stop."""
+        self.uuid, self.seed = "", 0
         self.on_fork: list[Callable[[], object]] = []
         """Called in a forked child: forgets what other threads of the parent were about."""
         connections.check_sqlite()
@@ -76,7 +79,8 @@ class SqliteFile:
         try:
             with self._opening:
                 db = self._db = self._open()
-                self.facts: dict[str, Any] = dict(connections.rows(db.execute("SELECT name, value FROM file")))
+                self.uuid, self.seed = self._facts(db)
+                self._with_sums(db)
         except BaseException:
             self.close()
             raise
@@ -170,7 +174,7 @@ class SqliteFile:
                 raise self._moved()
             db = self._open_writable(0)
             self._check_identity()
-            self._db = self._use(db)
+            self._db = self._use(self._with_sums(db))
             return db
 
     def _use(self, db: apsw.Connection) -> apsw.Connection:
@@ -261,6 +265,30 @@ class SqliteFile:
             raise
         return db
 
+    def _facts(self, db: apsw.Connection) -> tuple[str, int]:
+        """The log's UUID, and the seed of its checksums; of a damaged file, what is whole of them."""
+        smallrows.register(db, 0, self._note_lost)
+        kinds = {"uuid": str, "created": int, "epoch": int, "seed": int, "copy": int}
+        facts = connections.rows(db.execute(statements.FACTS))
+        found: dict[str, Any] = {
+            name: value for name, value, whole in facts if whole and isinstance(value, kinds.get(name, ()))
+        }
+        missing = set(kinds) - set(found)
+        if missing and not self._damaged:
+            raise errors.CorruptLogError(
+                f"{self.path}: the row {min(missing)!r} of the table file is damaged: restore a backup, or copy what "
+                f"is whole with pqlog.salvage(path, to)"
+            )
+        seed: int = found.get("seed", found.get("copy", 0))
+        return str(found.get("uuid", "")), seed & (1 << checksums.SEED_BITS) - 1
+
+    def _with_sums(self, db: apsw.Connection) -> apsw.Connection:
+        smallrows.register(db, self.seed, self._note_lost if self._damaged else None)
+        return db
+
+    def _note_lost(self, row: str) -> None:
+        self.lost[row] = None
+
     def _look(self) -> apsw.Connection:
         """A connection that changes nothing.
 
@@ -287,10 +315,10 @@ class SqliteFile:
             try:
                 connections.configure(db, self.path)
                 self._check_identity()
+                return self._with_sums(db)
             except BaseException:
                 db.close(True)
                 raise
-            return db
 
     # closing
 

@@ -4,40 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import warnings
+from collections.abc import Iterable
 
 import apsw
 
 from pqlog.errors import NotALogError, UnsafeStorageError
 
-# Their locks and syncs cannot be relied on, and the shared memory of a write-ahead log needs one machine.
+# Their locks and syncs cannot be relied on, and the shared memory of a write-ahead log needs one machine. Folders that
+# virtual machines share with their host are among them: the other side has a cache and locks of its own.
 _NETWORK = {
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2", "gpfs",
-    "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "vboxsf",
+    # file servers
+    "9p", "afs", "cifs", "coda", "ncp", "ncpfs", "nfs", "nfs4", "smb2", "smb3", "smbfs",
+    # clusters
+    "acfs", "beegfs", "ceph", "cvfs", "fhgfs", "gfs", "gfs2", "gpfs", "lustre", "ocfs2", "orangefs", "panfs", "pvfs2",
+    "wekafs",
+    # folders of a host
+    "drvfs", "fakeowner", "hgfs", "lxfs", "prl_fs", "vboxsf", "virtiofs", "vmhgfs",
+}  # fmt: skip
+
+# New ones appear all the time (s3fs, gcsfuse, rclone, juicefs, blobfuse2, mountpoint-s3 ...), most before a network or
+# an object store: so all are refused but those known to keep their files on a disk of this machine.
+_LOCAL_FUSE = {
+    "apfs", "bindfs", "cryfs", "encfs", "exfat", "ext2", "fuse-overlayfs", "gocryptfs", "lklfuse", "mergerfs",
+    "ntfs", "ntfs-3g", "securefs", "unionfs", "unionfs-fuse", "veracrypt", "zfs",
 }  # fmt: skip
 
 
 def check_disk(path: str) -> None:
     """Refuse a network file system."""
     kind = _file_system(os.path.dirname(path))
-    if kind in _NETWORK:
+    if is_network(kind):
         raise UnsafeStorageError(
             f"{path} lies on a network file system ({kind}), where neither locks nor syncs can be relied on: "
             f"choose a local disk, or pass network=True if you know better"
         )
 
 
+def is_network(kind: str) -> bool:
+    """Whether a kind of file system is one of the network, or is not known to be none."""
+    name, _, program = kind.partition(".")
+    return kind in _NETWORK or (name == "fuse" and program not in _LOCAL_FUSE)  # fuseblk has a disk below it
+
+
 def _file_system(folder: str) -> str:
     """The kind of the file system on which a folder lies; empty if that cannot be known."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            lines = [line.split() for line in mounts]
+            return _kind_of(folder, mounts)
     except OSError:
         return ""
+
+
+def _kind_of(folder: str, mounts: Iterable[str]) -> str:
     found, kind = "", ""
-    for fields in lines:
-        point = fields[4].replace("\\040", " ")
+    for fields in map(str.split, mounts):
+        point = re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), fields[4])
         if len(point) >= len(found) and (folder + "/").startswith(point.rstrip("/") + "/"):
             found, kind = point, fields[fields.index("-") + 1]
     return kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -18,8 +18,7 @@ from pqlog.store.sqlite.table import Table
 def span(db: apsw.Connection, table: Table) -> Span:
     """The offsets that are kept."""
     first = table.read_first(db)
-    stop = row(db.execute(table.ask_tail))
-    return Span(first, stop[0] if stop else first)
+    return Span(first, max(first, table.read_tail(db).stop))
 
 
 def read(
@@ -35,7 +34,7 @@ def read(
     begin, crc = anchor(db, table, wanted.first)
     expected = begin
     found: list[Row] = []
-    since: list[tuple[int, str | None, str | None]] = []  # times, headers and keys that the next sum covers
+    since: list[_Beside] = []  # what the next sum covers, too
     verified, left = 0, max_bytes
     cursor = db.execute(table.read, (begin or 0,))
     try:
@@ -44,24 +43,26 @@ def read(
                 break
             if expected not in (None, offset):
                 crc ^= 1  # rows are missing: let no sum fit
-            since.append((time, headers, key))
-            crc, expected = checksums.extend(crc, value), offset + (count or 1)
+            since.append(_Beside(time, headers, key, count))
+            crc, expected = checksums.extend(crc, value), offset + (1 if count is None else max(1, count))
             first, stop = max(offset, wanted.first), min(expected, wanted.stop)
             if first < stop and left > 0 and len(found) < rows:
                 left -= len(value)
                 part = None if count is None else stop - first
-                found.append(Row(first, time, key, headers, value, part, first - offset, offset))
+                found.append(Row(first, time, key, headers, value, part, first - offset, offset, count))
             if kept is None:
                 continue
             kept_crc, besides = checksums.unmask(kept, table.seed)
-            if not damaged and (crc != kept_crc or besides != _beside(since)):
+            if not damaged and (crc != kept_crc or besides != _sum(since)):
                 break
             crc, verified, begin = kept_crc, len(found), expected
             since.clear()
             if found and (left <= 0 or len(found) >= rows):
                 break
     except (TypeError, ValueError):  # a value has not even the type of its column, or a text is none
-        since.append((0, None, None))
+        if damaged:  # nobody can have it; what lies behind it is not to be left out without a word
+            raise
+        since.append(_Beside(0, None, None, None))
     except (apsw.CorruptError, apsw.IOError):
         if not verified:
             raise
@@ -74,10 +75,22 @@ def read(
     return found[:verified]
 
 
-def _beside(rows: Sequence[tuple[int, str | None, str | None]]) -> int:
-    time, headers, _ = rows[0]
-    same = len(rows) == 1 or all(row[:2] == (time, headers) for row in rows)
-    return checksums.beside(time, headers, [key for _, _, key in rows]) if same else -1
+class _Beside(NamedTuple):
+    """What stands beside a value."""
+
+    time: int
+    headers: str | None
+    key: str | None
+    rows: int | None
+
+
+def _sum(rows: Sequence[_Beside]) -> int:
+    """The sum of it; -1, which is none, if it cannot have been put at once."""
+    time, headers, _, count = rows[0]
+    same = len(rows) == 1 or all((row.time, row.headers, row.rows) == (time, headers, None) for row in rows)
+    if not same or (count is not None and count < 1):
+        return -1
+    return checksums.beside(time, headers, [row.key for row in rows], count)
 
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:

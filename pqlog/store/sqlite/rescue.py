@@ -96,6 +96,7 @@ def salvage(
             done.lost[topic.name] = lost
         new.write(Task(_rest(old, topic, new.table(into), kept, done)))
     new.write(Task(_cursors(old, done)))
+    done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
     return done
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import apsw
 
-from pqlog.store.sqlite import checksums
+from pqlog.store.sqlite import checksums, smallrows, statements
 
 APPLICATION_ID = 0x70716C67
 """``pqlg`` in ASCII: marks the file for `file(1)` and for us."""
@@ -18,8 +21,9 @@ VERSION = 1
 
 FILE = """
 CREATE TABLE file (            -- facts about the file
-    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch', 'seed' of the checksums
-    value ANY NOT NULL
+    name  TEXT PRIMARY KEY,    -- 'uuid', 'created', 'epoch'; 'seed' of the checksums, and 'copy' of it
+    value ANY NOT NULL,
+    crc   INTEGER NOT NULL     -- checksum of the row: see smallrows.py
 ) STRICT, WITHOUT ROWID
 """
 
@@ -29,7 +33,8 @@ CREATE TABLE topics (
     name    TEXT NOT NULL UNIQUE,
     codec   TEXT NOT NULL,         -- how single messages are encoded: json, msgpack, pickle, bytes, or your own
     first   INTEGER NOT NULL,      -- the first offset that is kept: what lies before is trimmed
-    created INTEGER NOT NULL       -- microseconds since 1970, UTC
+    created INTEGER NOT NULL,      -- microseconds since 1970, UTC
+    crc     INTEGER NOT NULL
 ) STRICT
 """
 
@@ -42,6 +47,7 @@ CREATE TABLE clients (
     epoch   INTEGER NOT NULL,      -- a new one at its first sight and at each seek: counted by the file
     batches INTEGER NOT NULL,      -- the number of its latest batch
     seen    INTEGER NOT NULL,      -- microseconds since 1970, UTC
+    crc     INTEGER NOT NULL,
     PRIMARY KEY (topic, name)
 ) STRICT, WITHOUT ROWID
 """
@@ -59,6 +65,7 @@ CREATE TABLE claims (              -- batches that are handed out and not acknow
     process TEXT NOT NULL,         -- its holder's process: host, number, start, boot; '' if it was released
     expires INTEGER NOT NULL,      -- microseconds since 1970, UTC; a living holder puts it off; 0 if it was released
     error   TEXT,                  -- why it was released, if by an exception
+    crc     INTEGER NOT NULL,
     PRIMARY KEY (topic, client, number)
 ) STRICT, WITHOUT ROWID
 """
@@ -73,6 +80,7 @@ CREATE TABLE ids (                 -- puts that were given an id, so that the sa
     id    TEXT NOT NULL,
     first INTEGER NOT NULL,
     stop  INTEGER NOT NULL,
+    crc   INTEGER NOT NULL,
     PRIMARY KEY (topic, id)
 ) STRICT, WITHOUT ROWID
 """
@@ -83,7 +91,8 @@ IDS_BY_STOP = "CREATE INDEX ids_by_stop ON ids (topic, stop)"
 CURSORS = """
 CREATE TABLE cursors (             -- how far sources outside have been read, committed with what they brought
     name  TEXT PRIMARY KEY,
-    value TEXT NOT NULL            -- JSON
+    value TEXT NOT NULL,           -- JSON
+    crc   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID
 """
 
@@ -107,12 +116,94 @@ SEGMENTS = "CREATE INDEX segments_{id} ON messages_{id} (offset) WHERE rows IS N
 NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, CLAIMS_BY_PROCESS, CLAIMS_BY_WORKER, IDS, IDS_BY_STOP, CURSORS)
 NEW_TOPIC = (MESSAGES, SEGMENTS)
 
+_OF_TOPIC = re.compile(r"(?:messages|segments)_(\d+)")
+# What SQLite may compute of a table that is not ours when it checks or rewrites the file.
+_COMPUTES = re.compile(r"\b(as|check|where)\b", re.IGNORECASE)
+
+
+class Thing(NamedTuple):
+    """A row of SQLite's own table of tables, indexes, views and triggers."""
+
+    type: str
+    name: str
+    table: str
+    """The table that it is, or belongs to."""
+    page: int
+    """Where it lies; 0 for what is no table or index of the file: a view, a trigger, a virtual table."""
+    sql: str
+    """Its statement; empty for the index of a PRIMARY KEY or UNIQUE."""
+
+
+def things(db: apsw.Connection) -> list[Thing]:
+    """All that a file has. (sqlite_schema would be another name for it, which a table of the file may have taken.)"""
+    columns = "type, name, tbl_name, ifnull(rootpage, 0), ifnull(sql, '')"
+    return [Thing(*found) for found in db.execute(f"SELECT {columns} FROM sqlite_master")]
+
+
+def differences(db: apsw.Connection, found: Sequence[Thing]) -> Iterator[str]:
+    """What a file has other than what pqlog makes; reads nothing from it that was not compared before.
+
+    A table can be a view, a column can be computed, a trigger can follow a put: all of them would run what somebody
+    wrote into the file. Plain tables of others, and their plain indexes, are left alone.
+    """
+    by_name = {thing.name: thing for thing in found}
+    for name in _FILE:
+        if name not in by_name:
+            yield f"the table {name} is missing"
+    for thing in found:
+        ours = _ours(thing.name)
+        if ours is None:
+            if not _is_plain(db, thing, by_name):
+                yield f"there is the {thing.type} {thing.name!r}, which is not of pqlog"
+        elif (thing.type, thing.table, thing.sql.strip()) != ours or not thing.page:
+            yield f"the {thing.type} {thing.name} is not as pqlog makes it"
+    if len({thing.page for thing in found if thing.page}) < sum(thing.page != 0 for thing in found):
+        yield "two tables have the same pages"
+
+
+def missing_topics(db: apsw.Connection, found: Sequence[Thing]) -> Iterator[str]:
+    """Where topics and tables of messages do not belong to each other."""
+    topics = {f"{kind}_{id}" for (id,) in db.execute("SELECT id FROM topics") for kind in ("messages", "segments")}
+    for name in sorted(topics ^ {thing.name for thing in found if _OF_TOPIC.fullmatch(thing.name)}):
+        yield f"{name} is missing" if name in topics else f"there is no topic of {name}"
+
+
+def _ours(name: str) -> tuple[str, str, str] | None:
+    """Type, table and statement of what pqlog makes of that name; None if it makes none."""
+    topic = _OF_TOPIC.fullmatch(name)
+    if topic is None:
+        return _FILE.get(name)
+    table = f"messages_{topic[1]}"
+    if name == table:
+        return "table", table, MESSAGES.strip().replace("{id}", topic[1])
+    return "index", table, SEGMENTS.replace("{id}", topic[1])
+
+
+_FILE: dict[str, tuple[str, str, str]] = {"sqlite_autoindex_topics_1": ("index", "topics", "")}
+for _sql in NEW_FILE:
+    _words = _sql.split()  # CREATE TABLE name, or CREATE INDEX name ON table
+    _FILE[_words[2]] = (_words[1].lower(), _words[4 if _words[1] == "INDEX" else 2], _sql.strip())
+
+
+def _is_plain(db: apsw.Connection, thing: Thing, by_name: Mapping[str, Thing]) -> bool:
+    """Whether something that is not ours is a table without computed columns, or an index on the columns of one."""
+    if not thing.page or thing.type not in ("table", "index") or thing.name.lower().startswith(("pragma_", "carray")):
+        return False
+    if _ours(thing.table) is not None or _COMPUTES.search(thing.sql):
+        return False
+    if thing.type == "table":
+        return thing.table == thing.name
+    quoted = '"' + thing.name.replace('"', '""') + '"'
+    return thing.table in by_name and all(column[1] > -2 for column in db.execute(f"PRAGMA index_xinfo({quoted})"))
+
 
 def create(db: apsw.Connection) -> None:
     """Make the tables of a new file, inside the caller's transaction."""
     for statement in NEW_FILE:
         db.execute(statement)
-    facts = (str(uuid.uuid4()), time.time_ns() // 1000, secrets.randbits(checksums.SEED_BITS))
-    db.execute("INSERT INTO file VALUES ('uuid', ?), ('created', ?), ('epoch', 0), ('seed', ?)", facts)
+    seed = secrets.randbits(checksums.SEED_BITS)
+    facts = {"uuid": str(uuid.uuid4()), "created": time.time_ns() // 1000, "epoch": 0, "seed": seed, "copy": seed}
+    smallrows.register(db, 0)
+    db.executemany(statements.PUT_FACT, facts.items())
     db.pragma("application_id", APPLICATION_ID)
     db.pragma("user_version", VERSION)

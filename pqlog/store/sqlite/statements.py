@@ -1,7 +1,13 @@
 """The statements of the engine, whole, each with what it is for. `{m}` is the table of a topic's messages."""
 
+from pqlog.store.sqlite.smallrows import fits, sum_of
+
+PUT_FACT = f"INSERT INTO file VALUES (?1, ?2, {sum_of('file', name='?1', value='?2')})"
+FACTS = f"SELECT name, value, {fits('file')} FROM file"
+SET_UUID = f"UPDATE file SET value = ?1, crc = {sum_of('file', value='?1')} WHERE name = 'uuid' AND {fits('file')}"
+
 # The newest row: the next offset, the time that must not be run behind, and the checksum to continue.
-TAIL = "SELECT offset + ifnull(rows, 1), time, crc FROM {m} ORDER BY offset DESC LIMIT 1"
+TAIL = "SELECT offset + max(1, ifnull(rows, 1)), time, crc FROM {m} ORDER BY offset DESC LIMIT 1"
 
 # Many values without keys, headers or segments among them: one call hands SQLite a whole array. The last has the sum.
 PUT_ARRAY = """
@@ -16,16 +22,19 @@ PUT = "INSERT INTO {m} (offset, time, key, headers, value, crc) VALUES (?, ?, ?,
 REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id})"
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
-ID = "SELECT first, stop FROM ids WHERE topic = ? AND id = ?"
-IDS = "SELECT id, first, stop FROM ids WHERE topic = ?"
-PUT_ID = "INSERT INTO ids VALUES (?, ?, ?, ?)"
-DROP_IDS = "DELETE FROM ids WHERE topic = ? AND stop <= ?"
+ID = f"SELECT first, stop FROM ids WHERE topic = ? AND id = ? AND {fits('ids')}"
+IDS = f"SELECT id, first, stop FROM ids WHERE topic = ? AND {fits('ids')}"
+PUT_ID = f"INSERT INTO ids VALUES (?1, ?2, ?3, ?4, {sum_of('ids', topic='?1', id='?2', first='?3', stop='?4')})"
+DROP_IDS = f"DELETE FROM ids WHERE topic = ? AND stop <= ? AND {fits('ids')}"
 
-TOPICS = "SELECT id, name, codec FROM topics ORDER BY id"
-TOPIC = "SELECT id, name, codec FROM topics WHERE name = ?"
+# Of a damaged file all that can be read is wanted: a topic without a place where it begins, too.
+TOPICS = f"SELECT id, name, codec, {fits('topics')} FROM topics ORDER BY id"
+# The same, also where some are damaged, which verify has told by then.
+ALL_TOPICS = "SELECT id, name, codec FROM topics ORDER BY id"
+TOPIC = f"SELECT id, name, codec FROM topics WHERE name = ? AND {fits('topics')}"
 
 # The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.
-FIRST = "SELECT first FROM topics WHERE id = ?"
+FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"
 
 # Rows from an offset on. A text value is read as its bytes, which costs nothing.
 READ = "SELECT offset, time, key, headers, CAST(value AS BLOB), rows, crc FROM {m} WHERE offset >= ? ORDER BY offset"
@@ -68,12 +77,12 @@ SELECT CAST(group_concat(json_quote(key), char(10)) AS BLOB) FROM
 """
 
 # A step of the search for a time: the first row kept at or after an offset. Time never runs backwards: no index.
-PROBE = "SELECT offset, time, ifnull(rows, 1) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
+PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
 
-_CLIENT = """
+_CLIENT = f"""
 SELECT name, next, claimed, epoch, batches, seen,
     EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
-FROM clients WHERE topic = ?
+FROM clients WHERE topic = ? AND {fits("clients")}
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
@@ -82,26 +91,44 @@ OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP 
 NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
 NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"
 # What the next batch of a client is cut from, without counting its claims.
-NEXT_BATCH = "SELECT claimed, epoch, batches FROM clients WHERE topic = ? AND name = ?"
-JOIN = "INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5)"
+NEXT_BATCH = f"SELECT claimed, epoch, batches FROM clients WHERE topic = ? AND name = ? AND {fits('clients')}"
+JOIN = f"""
+INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5, {
+    sum_of("clients", topic="?1", name="?2", next="?3", claimed="?3", epoch="?4", batches="0", seen="?5")
+})
+"""
 # Compare and set: a client that was moved with seek is not moved back by a reader that began before. Only for a client
 # that has no claims.
-ACKNOWLEDGE = """
-UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2
-WHERE topic = ?3 AND name = ?4 AND epoch = ?5
+ACKNOWLEDGE = f"""
+UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2,
+    crc = {sum_of("clients", next="max(next, ?1)", claimed="max(claimed, ?1)", seen="?2")}
+WHERE topic = ?3 AND name = ?4 AND epoch = ?5 AND {fits("clients")}
     AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)
 """
 # Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
-NEXT_EPOCH = "UPDATE file SET value = value + 1 WHERE name = 'epoch' RETURNING value"
-SEEK = "UPDATE clients SET next = ?1, claimed = ?1, epoch = ?2, seen = ?3 WHERE topic = ?4 AND name = ?5"
+NEXT_EPOCH = f"""
+UPDATE file SET value = value + 1, crc = {sum_of("file", value="value + 1")} WHERE name = 'epoch' AND {fits("file")}
+RETURNING value
+"""
+SEEK = f"""
+UPDATE clients SET next = ?1, claimed = ?1, epoch = ?2, seen = ?3,
+    crc = {sum_of("clients", next="?1", claimed="?1", epoch="?2", seen="?3")}
+WHERE topic = ?4 AND name = ?5 AND {fits("clients")}
+"""
 DELETE_CLIENT = "DELETE FROM clients WHERE topic = ? AND name = ?"
 
 # A new batch behind all that were handed out.
-CUT = "UPDATE clients SET batches = ?, claimed = ?, seen = ? WHERE topic = ? AND name = ?"
-CLAIM = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, NULL)"
-CLAIMS = """
+CUT = f"""
+UPDATE clients SET batches = ?1, claimed = ?2, seen = ?3,
+    crc = {sum_of("clients", batches="?1", claimed="?2", seen="?3")}
+WHERE topic = ?4 AND name = ?5 AND {fits("clients")}
+"""
+_NEW = {"topic": "?1", "client": "?2", "number": "?3", "first": "?4", "stop": "?5", "token": "?6", "attempt": "1"}
+_NEW |= {"worker": "?7", "process": "?8", "expires": "?9", "error": "NULL"}
+CLAIM = f"INSERT INTO claims VALUES ({', '.join(_NEW.values())}, {sum_of('claims', **_NEW)})"
+CLAIMS = f"""
 SELECT number, first, stop, token, attempt, iif(process = '', '', worker || '|' || process), expires, error FROM claims
-WHERE topic = ? AND client = ? ORDER BY number
+WHERE topic = ? AND client = ? AND {fits("claims")} ORDER BY number
 """
 # Who holds batches of a client: each process once, by a step of the index for each, however many batches it holds.
 PROCESSES = """
@@ -119,61 +146,86 @@ EXPIRED = """
 SELECT EXISTS (SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires < ?4)
     OR EXISTS (SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?5)
 """
+_FREE = {"worker": "''", "process": "''", "expires": "0"}
 _LET_GO = "UPDATE claims SET worker = '', process = '', expires = 0"
-RELEASE = f"{_LET_GO}, error = ? WHERE topic = ? AND client = ? AND number = ? AND token = ?"
-RELEASE_LEFT = f"{_LET_GO} WHERE topic = ? AND client = ? AND number = ? AND token = ?"
-RELEASE_EXPIRED = f"{_LET_GO} WHERE topic = ? AND client = ? AND process = ? AND expires < ?"
+RELEASE = f"""
+{_LET_GO}, error = ?1, crc = {sum_of("claims", **_FREE, error="?1")}
+WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
+"""
+_LET_GO += f", crc = {sum_of('claims', **_FREE)}"
+RELEASE_LEFT = f"{_LET_GO} WHERE topic = ? AND client = ? AND number = ? AND token = ? AND {fits('claims')}"
+RELEASE_EXPIRED = f"{_LET_GO} WHERE topic = ? AND client = ? AND process = ? AND expires < ? AND {fits('claims')}"
 # A lease that ends later than one that begins now was made by a clock that has been set back: it begins now.
-SHORTEN = "UPDATE claims SET expires = ?4 WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?4"
+SHORTEN = f"""
+UPDATE claims SET expires = ?4, crc = {sum_of("claims", expires="?4")}
+WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?4 AND {fits("claims")}
+"""
 # All that a process holds, of any client.
-HELD_BY = "SELECT topic, client, number, token FROM claims WHERE process = ?"
+HELD_BY = f"SELECT topic, client, number, token FROM claims WHERE process = ? AND {fits('claims')}"
 # The first batch that was released, and the first of a worker's own: an older holder of the same name is gone.
-FREE = """
+FREE = f"""
 SELECT number, first, stop, attempt, error FROM claims
-WHERE topic = ? AND client = ? AND process = '' ORDER BY expires, number LIMIT 1
+WHERE topic = ? AND client = ? AND process = '' AND {fits("claims")} ORDER BY expires, number LIMIT 1
 """
-OWN = """
+OWN = f"""
 SELECT number, first, stop, attempt, error FROM claims
-WHERE topic = ? AND client = ? AND worker = ? AND worker <> '' ORDER BY number LIMIT 1
+WHERE topic = ? AND client = ? AND worker = ? AND worker <> '' AND {fits("claims")} ORDER BY number LIMIT 1
 """
-TAKE_OVER = """
-UPDATE claims SET token = ?, attempt = attempt + 1, worker = ?, process = ?, expires = ?
-WHERE topic = ? AND client = ? AND number = ?
+_TAKEN = {"token": "?1", "attempt": "attempt + 1", "worker": "?2", "process": "?3", "expires": "?4"}
+TAKE_OVER = f"""
+UPDATE claims SET token = ?1, attempt = attempt + 1, worker = ?2, process = ?3, expires = ?4,
+    crc = {sum_of("claims", **_TAKEN)}
+WHERE topic = ?5 AND client = ?6 AND number = ?7 AND {fits("claims")}
 """
-RENEW = "UPDATE claims SET expires = ? WHERE topic = ? AND client = ? AND number = ? AND token = ?"
+RENEW = f"""
+UPDATE claims SET expires = ?1, crc = {sum_of("claims", expires="?1")}
+WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
+"""
 DROP_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ? AND token = ?"
 DROP_CLAIMS = "DELETE FROM claims WHERE topic = ? AND client = ?"
 # Several workers acknowledge in any order; the position is the end of the batches that all are. The batch of the lowest
 # number has the lowest offsets: it alone is looked at.
-MOVE_ON = """
-UPDATE clients SET seen = ?3,
-    next = max(
-        next, ifnull((SELECT first FROM claims WHERE topic = ?1 AND client = ?2 ORDER BY number LIMIT 1), claimed)
+_REACHED = f"""max(
+    next,
+    ifnull(
+        (SELECT first FROM claims WHERE topic = ?1 AND client = ?2 AND {fits("claims")} ORDER BY number LIMIT 1),
+        claimed
     )
-WHERE topic = ?1 AND name = ?2
+)"""
+MOVE_ON = f"""
+UPDATE clients SET seen = ?3, next = {_REACHED}, crc = {sum_of("clients", seen="?3", next=_REACHED)}
+WHERE topic = ?1 AND name = ?2 AND {fits("clients")}
 """
 # The messages behind an offset with the size of their rows: where a batch ends that is bounded by bytes.
 SIZES = """
-SELECT offset, octet_length(value), ifnull(rows, 1) FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
+SELECT offset, octet_length(value), max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
 """
 
-CURSOR = "SELECT value FROM cursors WHERE name = ?"
-CURSORS = "SELECT name, value FROM cursors"
-SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+CURSOR = f"SELECT value FROM cursors WHERE name = ? AND {fits('cursors')}"
+CURSORS = f"SELECT name, value FROM cursors WHERE {fits('cursors')}"
+SET_CURSOR = f"""
+INSERT INTO cursors VALUES (?1, ?2, {sum_of("cursors", name="?1", value="?2")})
+ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc
+"""
 
 # No id of a topic is used twice: what is left of one that was deleted, an open `Topic` of another process say, never
 # finds another in its place. The file notes the largest that was deleted.
-NEW_TOPIC_ID = """
-SELECT 1 + max(
-    ifnull((SELECT max(id) FROM topics), 0), ifnull((SELECT value FROM file WHERE name = 'deleted topic'), 0))
+NEW_TOPIC_ID = f"""
+SELECT 1 + max(ifnull((SELECT max(id) FROM topics), 0),
+    ifnull((SELECT value FROM file WHERE name = 'deleted topic' AND {fits("file")}), 0))
 """
-NOTE_DELETED = """
-INSERT INTO file VALUES ('deleted topic', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+NOTE_DELETED = f"""
+INSERT INTO file VALUES ('deleted topic', ?1, {sum_of("file", name="'deleted topic'", value="?1")})
+ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc WHERE excluded.value > file.value
 """
-MAKE_TOPIC = "INSERT INTO topics (id, name, codec, first, created) VALUES (?, ?, ?, 1, ?)"
-RENAME_TOPIC = "UPDATE topics SET name = ? WHERE id = ?"
-TOPIC_ID = "SELECT id FROM topics WHERE name = ?"
-OPEN_CLAIM = "SELECT client, number, first, stop FROM claims WHERE topic = ? ORDER BY client, number LIMIT 1"
+MAKE_TOPIC = f"""
+INSERT INTO topics VALUES
+    (?1, ?2, ?3, 1, ?4, {sum_of("topics", id="?1", name="?2", codec="?3", first="1", created="?4")})
+"""
+RENAME_TOPIC = f"UPDATE topics SET name = ?1, crc = {sum_of('topics', name='?1')} WHERE id = ?2 AND {fits('topics')}"
+OPEN_CLAIM = f"""
+SELECT client, number, first, stop FROM claims WHERE topic = ? AND {fits("claims")} ORDER BY client, number LIMIT 1
+"""
 DELETE_TOPIC = (
     "DELETE FROM topics WHERE id = ?",
     "DELETE FROM clients WHERE topic = ?",
@@ -182,8 +234,11 @@ DELETE_TOPIC = (
 )
 DROP_MESSAGES = "DROP TABLE {m}"
 
-BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"
-TRIM = "UPDATE topics SET first = ? WHERE id = ? AND first < ?"
+# Every client is verified: one whose position was changed may be behind.
+BEHIND = f"SELECT name, next FROM clients WHERE topic = ?1 AND iif({fits('clients')}, next < ?2, 0)"
+TRIM = f"""
+UPDATE topics SET first = ?1, crc = {sum_of("topics", first="?1")} WHERE id = ?2 AND first < ?1 AND {fits("topics")}
+"""
 # Rows that are trimmed, oldest first, a step at a time. The last of them that has a checksum stays, and what lies
 # behind it: the sums of what is kept continue it. So the newest row always stays. It is sought from the first offset
 # that is kept downwards: without `offset < ?1` each step would walk over all that is kept.

@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 import apsw
 
-from pqlog.errors import UnknownTopicError
-from pqlog.store.api import TopicInfo
+from pqlog.errors import CorruptLogError, UnknownTopicError
+from pqlog.store.api import LATEST, TopicInfo
 from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import row
+
+LAST_OFFSET = 2**62
+"""No topic comes that far; beyond it SQLite's sums would become fractions."""
 
 
 class Tail(NamedTuple):
@@ -112,4 +115,9 @@ class Table:
         if found is None:
             return Tail(1, 0, 0)
         stop, time, kept = found
+        if not (isinstance(stop, int) and 1 <= stop <= LAST_OFFSET and 0 <= time <= LATEST):
+            raise CorruptLogError(
+                f"the end of topic {self.topic!r} is at offset {stop} and time {time}, which no pqlog wrote: "
+                f"restore a backup, or copy what can be read with pqlog.salvage(path, to)"
+            )
         return Tail(stop, time, checksums.unmask(kept, self.seed)[0])

@@ -1,0 +1,200 @@
+"""A table as an Arrow IPC stream, and the way back, for streams from anybody.
+
+Arrow trusts what it reads: offsets that point beyond their buffer kill the process, and a few kilobytes may say that
+they are many gigabytes. So a stream is looked at before it is decompressed, and its table before anything uses it. What
+`encode` accepts, `decode` gives back: both have the same limits.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MOST_ROWS = 65_536
+"""In a stream."""
+MOST_BYTES = 1_000_000_000
+"""What a table may take: in Arrow's form, and with each of its values written out. SQLite keeps no larger value."""
+
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+class TooLargeError(ValueError):
+    """A table takes more than `MOST_BYTES`."""
+
+
+def encode(table: pa.Table) -> bytes:
+    """The stream of a table; raises `TooLargeError`."""
+    table = _compact(table)
+    _check_expanded(table)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
+        writer.write_table(table)
+    stream: bytes = sink.getvalue().to_pybytes()
+    _check_declared(stream)
+    return stream
+
+
+def decode(stream: bytes, columns: frozenset[str] | None, rows: int) -> pa.Table:
+    """The table of a stream; of its columns those, if given.
+
+    Raises
+    ------
+    Exception
+        Of any kind: it is no stream, not of so many rows, too large, or contradicts itself.
+    """
+    if rows > MOST_ROWS or _check_declared(stream) != rows:
+        raise ValueError(f"it has not the {rows:,} rows that are said of it")
+    reader = pa.ipc.open_stream(stream)
+    names = reader.schema.names
+    if len(set(names)) < len(names):
+        raise ValueError("it has two columns of one name")
+    if columns is not None:
+        which = [index for index, name in enumerate(names) if name in columns]
+        if len(which) < len(names):
+            which = which or [0]  # an empty list would mean all
+            reader = pa.ipc.open_stream(stream, options=pa.ipc.IpcReadOptions(included_fields=which))
+    table = reader.read_all()
+    table.validate(full=True)
+    _check_expanded(table)
+    return table
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Without the texts of rows that it does not have: part of a column of views keeps those of the whole."""
+    for index, field in enumerate(table.schema):
+        if _is_view(field.type):
+            plain = pa.large_string() if pa.types.is_string_view(field.type) else pa.large_binary()
+            table = table.set_column(index, field, table.column(index).cast(plain).cast(field.type))
+    return table
+
+
+# what a stream says of itself
+
+
+def _check_declared(stream: bytes) -> int:
+    """How many rows a stream has; raises if it takes too much memory once it is decompressed."""
+    rows = total = 0
+    for message in pa.ipc.MessageReader.open_stream(stream):
+        if message.type == "schema":
+            continue
+        metadata = message.metadata.to_pybytes()
+        batch = _fields(metadata, _follow(metadata, _fields(metadata, _follow(metadata, 0))[2]))
+        if message.type == "record batch":
+            length = _number(metadata, batch[0])
+            if length < 0:
+                raise ValueError("it has fewer than no rows")
+            rows += length
+        else:  # a dictionary, which has a batch in it
+            batch = _fields(metadata, _follow(metadata, batch[1]))
+        compressed = len(batch) > 3 and batch[3] > 0
+        for start, size in _buffers(metadata, batch[2]):
+            total += max(size, _number(message.body, start)) if compressed and size >= 8 else size
+        if total > MOST_BYTES:
+            raise TooLargeError(f"it takes more than {MOST_BYTES:,} bytes of memory")
+    return rows
+
+
+# Its metadata are flatbuffers, which Arrow has verified, of https://arrow.apache.org/docs/format/Columnar.html:
+# Message(version, type, header: RecordBatch or DictionaryBatch, ...),
+# RecordBatch(length, nodes, buffers: [(offset, length)], compression, ...), DictionaryBatch(id, data: RecordBatch, ...)
+
+
+def _number(data: Any, at: int) -> int:
+    return int.from_bytes(memoryview(data)[at : at + 8], "little", signed=True) if at else 0
+
+
+def _follow(data: bytes, at: int) -> int:
+    """Where a reference points."""
+    return at + int(struct.unpack_from("<I", data, at)[0])
+
+
+def _fields(data: bytes, table: int) -> list[int]:
+    """Where the fields of a table lie; 0 for those that are left out."""
+    names = table - int(struct.unpack_from("<i", data, table)[0])
+    (size,) = struct.unpack_from("<H", data, names)
+    offsets = struct.unpack_from(f"<{size // 2 - 2}H", data, names + 4)
+    return [table + offset if offset else 0 for offset in offsets]
+
+
+def _buffers(data: bytes, field: int) -> Iterator[tuple[int, int]]:
+    if field:
+        vector = _follow(data, field)
+        (count,) = struct.unpack_from("<I", data, vector)
+        yield from struct.iter_unpack("<qq", data[vector + 4 : vector + 4 + 16 * count])
+
+
+# what becomes of it
+
+
+def _check_expanded(table: pa.Table) -> None:
+    """Raise if the values would take too much memory, each written out: a dictionary has one text for many rows."""
+    total = sum(_expanded(chunk) for column in table.columns for chunk in column.chunks)
+    if total > MOST_BYTES:
+        raise TooLargeError(f"its values take more than {MOST_BYTES:,} bytes of memory")
+
+
+def _expanded(array: pa.Array) -> int:
+    """About how many bytes the values of an array take, or more."""
+    of, is_ = array.type, pa.types
+    each = 16 * len(array)
+    if isinstance(array, pa.ExtensionArray):
+        return _expanded(array.storage)
+    if is_.is_struct(of) or (is_.is_union(of) and of.mode == "sparse"):
+        return each + sum(_expanded(array.field(index)) for index in range(of.num_fields))
+    if is_.is_list(of) or is_.is_large_list(of) or is_.is_map(of):
+        first, last = (array.offsets[at].as_py() for at in (0, -1))
+        return each + _expanded(array.values.slice(first, last - first))
+    if is_.is_fixed_size_list(of):
+        return each + _expanded(array.values.slice(array.offset * of.list_size, len(array) * of.list_size))
+    if is_.is_dictionary(of):
+        if _is_bytes(of.value_type):
+            lengths = pc.fill_null(pc.take(_lengths(array.dictionary), array.indices), 0)
+            return each + _expanded(array.dictionary) + (pc.sum(lengths).as_py() or 0)
+        return _expanded(array.dictionary) + len(array) * _widest(array.dictionary)
+    if is_.is_run_end_encoded(of):
+        return _expanded(array.values) + len(array) * _widest(array.values)
+    if is_.is_union(of):
+        parts = [array.field(index) for index in range(of.num_fields)]
+        return sum(map(_expanded, parts)) + len(array) * max(map(_widest, parts), default=0)
+    if is_.is_list_view(of) or is_.is_large_list_view(of):
+        items = pc.sum(pc.list_value_length(array)).as_py() or 0
+        return each + _expanded(array.values) + items * _widest(array.values)
+    if _is_bytes(of):
+        return each + (pc.sum(_lengths(array)).as_py() or 0)
+    return each + (0 if is_.is_null(of) else of.byte_width * len(array) if of.bit_width >= 8 else 0)
+
+
+def _widest(array: pa.Array) -> int:
+    """About how many bytes the largest value of an array takes, or more."""
+    if _is_bytes(array.type):
+        return 16 + (pc.max(_lengths(array)).as_py() or 0)
+    if array.type.num_fields or isinstance(array, pa.ExtensionArray) or pa.types.is_dictionary(array.type):
+        return _expanded(array)
+    return 16 if pa.types.is_null(array.type) else 16 + array.type.bit_width // 8
+
+
+def _is_bytes(of: pa.DataType) -> bool:
+    is_ = pa.types
+    return bool(
+        is_.is_string(of) or is_.is_binary(of) or is_.is_large_string(of) or is_.is_large_binary(of) or _is_view(of)
+    )
+
+
+def _is_view(of: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(of) or pa.types.is_binary_view(of))
+
+
+def _lengths(array: pa.Array) -> pa.Array:
+    """How many bytes each text has; of a null perhaps none."""
+    if not _is_view(array.type):
+        return pc.binary_length(array)
+    if not len(array):
+        return pa.array([], pa.int32())
+    views = np.frombuffer(array.buffers()[1], np.int32)  # of 16 bytes, of which the length is the first four
+    lengths = views[4 * array.offset : 4 * (array.offset + len(array)) : 4]
+    return pc.if_else(array.is_valid(), pa.array(lengths), 0)

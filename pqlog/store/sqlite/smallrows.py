@@ -1,0 +1,87 @@
+"""Checksums of the rows of the small tables: facts, topics, clients, claims, ids, cursors.
+
+Each statement that reads such a row asks `fits`, which raises if it is not what was written, and each that writes one
+sets `sum_of`; both are functions of our connections. So a row is verified wherever it is used, in the same statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from zlib import crc32
+
+import apsw
+
+from pqlog.errors import CorruptLogError
+
+COLUMNS = {
+    "file": ("name", "value"),
+    "topics": ("id", "name", "codec", "first", "created"),
+    "clients": ("topic", "name", "next", "claimed", "epoch", "batches", "seen"),
+    "claims": (
+        *("topic", "client", "number", "first", "stop", "token", "attempt"),
+        *("worker", "process", "expires", "error"),
+    ),
+    "ids": ("topic", "id", "first", "stop"),
+    "cursors": ("name", "value"),
+}
+"""Those that a checksum covers: the CRC-32 of the table's name and their values, joined by line feeds (NULL, which is
+only ever the last, is left out), masked as those of messages are."""
+_KEYS = {"file": 1, "topics": 1, "clients": 2, "claims": 3, "ids": 2, "cursors": 1}
+
+
+def sum_of(table: str, **new: str) -> str:
+    """SQL: the checksum of a row, of which some columns have new values."""
+    return f"sum_of({_text(table, [new.get(column, column) for column in COLUMNS[table]])})"
+
+
+def fits(table: str) -> str:
+    """SQL: true if a row's checksum fits it; else it raises, or is false in a file that is known to be damaged."""
+    return f"fits({table}.crc, {_text(table, [f'{table}.{column}' for column in COLUMNS[table]])})"
+
+
+def _text(table: str, values: Sequence[str]) -> str:
+    return f"CAST(concat_ws(char(10), '{table}', {', '.join(values)}) AS BLOB)"
+
+
+def unfit(db: apsw.Connection) -> list[str]:
+    """Which rows are damaged."""
+    found: list[str] = []
+    for table, columns in COLUMNS.items():
+        damaged = f"SELECT {_text(table, columns)} FROM {table} WHERE {sum_of(table)} IS NOT crc"
+        found += [_which(text) for (text,) in db.execute(damaged)]
+    return found
+
+
+def register(db: apsw.Connection, seed: int, lost: Callable[[str], object] | None = None) -> None:
+    """Make the functions known to a connection.
+
+    Parameters
+    ----------
+    lost : callable, optional
+        Is told of each row that is damaged, and nothing is raised.
+    """
+    mask = seed & 0xFFFF_FFFF
+
+    def sum_of(text: bytes) -> int:
+        return crc32(text) if text.startswith(b"file\n") else crc32(text) ^ mask  # the seed is in the table file
+
+    def fits(crc: object, text: bytes) -> bool:
+        if crc == sum_of(text):
+            return True
+        if lost is None:
+            raise CorruptLogError(
+                f"{_which(text)} is not what was written: its checksum does not fit. Restore a backup, or copy what is "
+                f"whole with pqlog.salvage(path, to)"
+            )
+        lost(_which(text))
+        return False
+
+    functions: dict[str, Callable[..., Any]] = {"sum_of": sum_of, "fits": fits}
+    for name, function in functions.items():
+        db.create_scalar_function(name, function)
+
+
+def _which(text: bytes) -> str:
+    table, *values = text.decode(errors="replace").split("\n")
+    return f"the row {'/'.join(values[: _KEYS[table]])!r} of the table {table}"
