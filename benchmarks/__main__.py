@@ -1,7 +1,7 @@
 """``python -m benchmarks PART``: what a sync costs on this disk, and where pqlog and its peers stand.
 
-Parts: goals (the workloads that have a goal), fsync, latency, peers, routes (from a log to pandas), stages, all; and
-draw, which makes the pictures of docs/ from stored results.
+Parts: goals (the workloads that have a goal), fsync, growth (what operations take where there is much), latency, peers,
+routes (from a log to pandas), stages, all; and draw, which makes the pictures of docs/ from stored results.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks import fsync, harness, latency, peers, routes, stages, workloads
+from benchmarks import fsync, growth, harness, latency, peers, routes, stages, workloads
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = {"fsync": fsync.run, "latency": latency.run, "peers": peers.run, "routes": routes.run, "stages": stages.run}
+PARTS = {
+    "fsync": fsync.run,
+    "growth": growth.run,
+    "latency": latency.run,
+    "peers": peers.run,
+    "routes": routes.run,
+    "stages": stages.run,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians count (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much work, 1 is what the figures need")
     parser.add_argument("--only", default="", help="of goals and peers, the workloads whose name contains this")
-    parser.add_argument("--large", action="store_true", help="of the routes, also 10,000,000 messages")
+    parser.add_argument("--large", action="store_true", help="of growth and routes, also 10,000,000 messages")
     parser.add_argument("--folder", type=Path, help="the disk to measure (default: this folder's)")
     parser.add_argument(
         "--results", type=Path, help="where to save (default: nowhere; benchmarks/results is for docs/)"
@@ -52,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
                 shown = harness.table(results)
             else:
                 more: dict[str, object] = {}
-                if part == "routes" and options.large:
+                if part in ("growth", "routes") and options.large:
                     more["largest"] = 10_000_000
                 if part == "peers":
                     more["only"] = options.only

@@ -6,27 +6,25 @@ A batch's boundaries are durable before it is handed out. It is open until it is
 
     handed out ──► open ──► acknowledged      asked for the next, ack(), or a clean end of ``with batch``
        ▲            │
-       └────────────┴─────► released          break, an exception, release(), or the process is gone
+       └────────────┴─────► released          break, an exception, release(), or whoever held it is gone
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from pqlog import clients, extras, producer
-from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, CodecMismatchError, Error
+from pqlog import extras, producer
+from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, Error
 from pqlog.message import Message, from_micros
 from pqlog.readable import Readable
 from pqlog.source import Source, Stretch
-from pqlog.store.api import Chunk, Claim, Output, Segment, Singles, Size, Span
+from pqlog.store.api import Chunk, Claim, Output, Segment, Singles, Span
 
 Sibling = Callable[[str, str], Source]
 """Finds another topic of the same file, made with a codec if it is new."""
@@ -110,7 +108,8 @@ class Batch(Readable):
         self.client, self.topic = claim.client, source.topic.name
         self.number, self.attempt, self.error = claim.number, claim.attempt, claim.error
         self.first, self.last = claim.span.first, claim.span.stop - 1
-        self._is_open = True
+        self._ended: str | None = None
+        """How it ended; None while it is open."""
         self._staged: list[tuple[Source, Iterable[Chunk], Staged]] = []
 
     @property
@@ -305,8 +304,7 @@ class Batch(Readable):
         >>> log = pqlog.open(":memory:")
         >>> log.put_many("ab")
         range(1, 3)
-        >>> batches = log.batches("etl", size=1)
-        >>> batch = next(batches)
+        >>> batch = log.next_batch("etl", size=1)
         >>> batch.ack()
         >>> log.position("etl")
         1
@@ -329,36 +327,40 @@ class Batch(Readable):
         >>> log = pqlog.open(":memory:")
         >>> log.put("a")
         1
-        >>> batches = log.batches("etl")
-        >>> next(batches).release(ValueError("not today"))
-        >>> again = next(log.batches("etl"))
+        >>> log.next_batch("etl").release(ValueError("not today"))
+        >>> again = log.next_batch("etl")
         >>> again.number, again.attempt, again.error
         (1, 2, 'ValueError: not today')
         """
-        if self._is_open:
-            self._is_open = False
-            self._drop()
+        if self._ended is None:
+            self._end("it was released")
             why = None if error is None else f"{type(error).__name__}: {error}"
             self._source.engine.release(self._source.topic, self._claim, why)
+
+    def _leave(self) -> None:
+        """Give it back without waiting, since a finalizer does it: the loop that it was handed to is gone."""
+        if self._ended is None:
+            self._end("its loop was left, which gives it back; next_batch hands out a single one")
+            self._source.engine.leave(self._source.topic, self._claim)
 
     def _outputs(self) -> list[Output]:
         return [Output(source.topic, chunks) for source, chunks, _ in self._staged]
 
     def _acknowledged(self, went: Sequence[Span]) -> None:
-        self._is_open = False
         for (_, _, staged), span in zip(self._staged, went, strict=True):
             staged._offsets = range(span.first, span.stop)
-        self._drop()
+        self._end("it was acknowledged")
 
-    def _drop(self) -> None:
+    def _end(self, how: str) -> None:
+        self._ended = how
         for _, chunks, _ in self._staged:
             if isinstance(chunks, producer.Spool):
                 chunks.close()
         self._staged = []
 
     def _check_open(self) -> None:
-        if not self._is_open:
-            raise ClaimLostError(self.client, self.number)
+        if self._ended is not None:
+            raise ClaimLostError(self.client, self.number, self._ended)
 
     def __enter__(self) -> Self:
         return self
@@ -369,7 +371,7 @@ class Batch(Readable):
         if error is not None:
             with contextlib.suppress(Error):  # the exception of the stage matters more
                 self.release(error)
-        elif self._is_open:
+        elif self._ended is None:
             self.ack()
 
     def _repr_html_(self) -> str:
@@ -381,145 +383,3 @@ class Batch(Readable):
             f"<pqlog.Batch {self.number} of {self.client!r}, topic {self.topic!r}: offsets {self.first:,} to "
             f"{self.last:,}, attempt {self.attempt}>"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How batches are wanted: the parameters of `Topic.batches`."""
-
-    size: Size
-    linger_s: float
-    follow: bool
-    messages: bool
-    attempts: int | None
-    dead_letter: str | None
-    owner: str
-    """A name, or empty."""
-
-
-def wish(
-    size: int,
-    max_bytes: int | None,
-    linger: float,
-    follow: bool,
-    messages: bool,
-    attempts: int | None,
-    dead_letter: str | None,
-    owner: str | None,
-) -> Wish:
-    """The parameters of `Topic.batches`, checked."""
-    for name, what, value in (
-        ("size", "messages", size),
-        ("max_bytes", "bytes", max_bytes),
-        ("attempts", "attempts", attempts),
-    ):
-        if value is None and name != "size":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(f"{name} is a number of {what}, 1 or more, not {value!r}")
-    if isinstance(linger, bool) or not isinstance(linger, (int, float)) or not linger >= 0:
-        raise ArgumentError(f"linger is a number of seconds, not {linger!r}")
-    if owner is not None and (not isinstance(owner, str) or not owner):
-        raise ArgumentError(f"owner is a str that is not empty, not {owner!r}")
-    if dead_letter is not None and (not isinstance(dead_letter, str) or not dead_letter):
-        raise ArgumentError(f"dead_letter is the name of a topic, not {dead_letter!r}")
-    if dead_letter is not None and attempts is None:
-        raise ArgumentError("dead_letter goes with attempts=: after how many failures a batch goes there")
-    return Wish(
-        Size(size, max_bytes),
-        float(linger),
-        follow,
-        messages,
-        attempts,
-        dead_letter,
-        owner or "",
-    )
-
-
-def batches(
-    source: Source,
-    client: str | None,
-    wish: Wish,
-    sibling: Sibling,
-    buried: Callable[[Batch], object] = lambda batch: None,
-) -> Iterator[Batch]:
-    """Hand out batch after batch; asking for the next acknowledges the one before.
-
-    A batch that goes to the dead letters is shown to `buried` in place of being handed out.
-    """
-    reading = _batches(source, clients.client_name(client), wish, sibling, buried)
-    return _until_closed(reading) if wish.follow else reading
-
-
-def _until_closed(reading: Iterator[Batch]) -> Iterator[Batch]:
-    """What follows a log ends with it; a batch that was not acknowledged by then comes again."""
-    with contextlib.suppress(ClosedError):
-        yield from reading
-
-
-def _batches(
-    source: Source, name: str, wish: Wish, sibling: Sibling, buried: Callable[[Batch], object]
-) -> Iterator[Batch]:
-    clients.join(source, name)
-    owner = source.engine.owner(wish.owner)
-    batch: Batch | None = None
-    while True:
-        _linger(source, name, wish, batch)
-        claim = _next_claim(source, name, wish, owner, batch)
-        if claim is None:
-            if not wish.follow:
-                return
-            batch = None
-            source.engine.wait(lambda: _has_work(source, name, owner), None, clients.TICK_S)
-            continue
-        batch = Batch(source, claim, sibling, wish.messages)
-        if wish.attempts is not None and claim.attempt > wish.attempts:
-            batch._bury(wish.dead_letter, batch.error or "its reader stopped, without saying why")
-            buried(batch)
-            continue
-        try:
-            yield batch
-        except GeneratorExit:  # break, or an exception in the loop's body
-            with contextlib.suppress(Error):
-                batch.release()
-            raise
-
-
-def _next_claim(source: Source, name: str, wish: Wish, owner: str, before: Batch | None) -> Claim | None:
-    """Acknowledge the batch before, if it is still open, and claim the next, in one commit."""
-    done = before if before is not None and before._is_open else None
-    claim, went = source.engine.advance(
-        source.topic,
-        name,
-        wish.size,
-        owner,
-        None if done is None else done._claim,
-        () if done is None else done._outputs(),
-    )
-    if done is not None:
-        done._acknowledged(went)
-    return claim
-
-
-def _linger(source: Source, name: str, wish: Wish, before: Batch | None) -> None:
-    """Wait a while for a batch to fill, unless there is enough already; the batch before need not wait for that."""
-
-    def waiting() -> int:
-        found = source.engine.client(source.topic, name)
-        return 0 if found is None else len(found.unclaimed)
-
-    if not wish.linger_s or waiting() >= wish.size.messages:
-        return
-    if before is not None and before._is_open:
-        before.ack()
-    until = time.monotonic() + wish.linger_s
-    while 0 < waiting() < wish.size.messages and (left_s := until - time.monotonic()) > 0:
-        source.engine.wait(lambda: waiting() >= wish.size.messages, left_s, clients.TICK_S)
-
-
-def _has_work(source: Source, name: str, owner: str) -> bool:
-    engine = source.engine
-    found = engine.client(source.topic, name)
-    if found is None or len(found.unclaimed):
-        return True
-    return found.open > 0 and any(engine.is_free(claim, owner) for claim in engine.claims(source.topic, name))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pqlog import extras
-from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
+from pqlog import arguments, extras
+from pqlog.errors import ArgumentError, ClaimedError, UnknownClientError
 from pqlog.history import Time, micros_of
-from pqlog.message import Message, from_micros
+from pqlog.message import from_micros
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Source
 from pqlog.store.api import ClientInfo, Moved
 
@@ -65,9 +64,9 @@ class Claim:
     attempt : int
         How often it was handed out.
     owner : str
-        Who holds it: its name, host, process and thread; empty if it was released.
+        Who holds it: the worker's name, host and process; empty if it was released.
     expires : datetime.datetime
-        Until when that is respected where nothing else is known of the owner, UTC; a living owner puts it off.
+        Until when that is respected where nothing is known of the process, UTC; a living owner puts it off.
     error : str or None
         Why it was released, if by an exception.
     """
@@ -158,18 +157,20 @@ def info(source: Source, client: str | None) -> ClientInfo:
     name = client_name(client)
     found = source.engine.client(source.topic, name)
     if found is None:
-        raise UnknownClientError(name, source.topic.name, near(name, _names(source)))
+        raise UnknownClientError(name, source.topic.name, near(name, source.engine.clients_near(source.topic, name)))
     return found
 
 
 def clients(source: Source) -> Clients:
     """All clients of a topic."""
-    return Clients([of_info(c) for c in source.engine.clients(source.topic)], len(source.engine.span(source.topic)))
+    engine, topic = source.engine, source.topic
+    found, batches = engine.clients(topic), engine.open_batches(topic)
+    return Clients([of_info(c, *batches.get(c.client, (0, 0))) for c in found], len(engine.span(topic)))
 
 
-def of_info(c: ClientInfo) -> Client:
+def of_info(c: ClientInfo, batches: int = 0, attempt: int = 0) -> Client:
     """A client as it is shown."""
-    return Client(c.client, c.position, c.lag, c.batches, c.open, c.attempt, from_micros(c.seen))
+    return Client(c.client, c.position, c.lag, c.batches, batches, attempt, from_micros(c.seen))
 
 
 def claims(source: Source, client: str | None) -> list[Claim]:
@@ -187,7 +188,7 @@ def join(source: Source, client: str | None) -> ClientInfo:
     found = source.engine.client(source.topic, name)
     if found is not None:
         return found
-    similar = near(name, _names(source))
+    similar = near(name, source.engine.clients_near(source.topic, name))
     if similar:
         meant = " or ".join(map(repr, similar))
         warnings.warn(f"client {name!r} is new and begins at the start; was {meant} meant?", stacklevel=4)
@@ -230,39 +231,7 @@ def _get_blocking(source: Source, name: str, tick_s: float, messages: bool) -> I
 
 def check_tick(tick: float | None) -> float:
     """Seconds between two looks for messages of other processes."""
-    if tick is None:
-        return TICK_S
-    if isinstance(tick, bool) or not isinstance(tick, (int, float)) or not tick > 0:
-        raise ArgumentError(f"tick is a number of seconds above 0, not {tick!r}")
-    return float(tick)
-
-
-class OneByOne:
-    """`get_one`: a message a call; each call acknowledges what the call before handed to the same client.
-
-    One for all topics of a log, which may be asked for anew at each call.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._handed: dict[tuple[str, str], tuple[Message, int]] = {}
-
-    def get_one(self, source: Source, client: str | None, timeout: float | None, messages: bool) -> Any:
-        """The next message of a client."""
-        name = client_name(client)
-        of = (source.topic.name, name)
-        with self._lock:
-            before = self._handed.pop(of, None)
-        if before is not None:
-            message, epoch = before
-            source.engine.acknowledge(source.topic, name, message.offset, epoch)
-        joined = join(source, name)
-        source.engine.wait(lambda: _has_unread(source, name), timeout, TICK_S)
-        for message in _get(source, name, messages=True):
-            with self._lock:
-                self._handed[of] = (message, joined.epoch)
-            return message if messages else message.value
-        raise Empty(f"no message for client {name!r} of topic {source.topic.name!r} within {timeout} s")
+    return TICK_S if tick is None else arguments.seconds("tick", tick, "above 0")
 
 
 def seek(source: Source, client: str | None, to: int | str | Time) -> Moved:
@@ -295,7 +264,3 @@ def delete(source: Source, client: str | None) -> None:
 def _has_unread(source: Source, name: str) -> bool:
     found = source.engine.client(source.topic, name)
     return found is None or found.lag > 0
-
-
-def _names(source: Source) -> list[str]:
-    return [other.client for other in source.engine.clients(source.topic)]

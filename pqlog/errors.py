@@ -19,7 +19,8 @@
     │   └── TrimmedError            it was trimmed away
     ├── TrimRefusedError            a client has not acknowledged what would be trimmed
     ├── ClaimedError                the client has an open batch
-    ├── ClaimLostError              somebody else was handed the batch meanwhile
+    ├── ClaimLostError              the batch is not held by this reader any more
+    ├── CursorError                 somebody else moved the cursor meanwhile; nothing was put
     ├── MissingExtraError           an optional package is not installed (an ImportError)
     └── StoreError                  the file or the disk
         ├── NotALogError            a directory, a text file, somebody else's database
@@ -37,6 +38,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class Error(Exception):
@@ -197,20 +199,48 @@ class ClaimedError(Error):
     def __init__(self, client: str, number: int, first: int, last: int) -> None:
         super().__init__(
             f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it with "
-            f"log.batches({client!r}), or give it up with log.seek({client!r}, to={first})"
+            f"log.batches({client!r}) or log.get_one({client!r}), or give it up with log.seek({client!r}, to={first})"
         )
         self.client, self.number, self.first, self.last = client, number, first, last
 
 
 class ClaimLostError(Error):
-    """The batch was handed to somebody else meanwhile; nothing of it was acknowledged here."""
+    """The batch is no longer held by this reader: somebody else was handed it, or it was given back before.
 
-    def __init__(self, client: str, number: int) -> None:
-        super().__init__(
-            f"batch {number} of client {client!r} is not this reader's any more: it was handed out again, "
-            f"or the client was moved with seek. Nothing was acknowledged; ask log.batches({client!r}) anew"
-        )
+    Attributes
+    ----------
+    client : str
+    number : int
+        The batch's.
+    """
+
+    def __init__(
+        self,
+        client: str,
+        number: int,
+        reason: str = "it was handed out again, or the client was moved with seek or deleted. Nothing was acknowledged",
+    ) -> None:
+        super().__init__(f"batch {number} of client {client!r} is no longer held by this reader: {reason}")
         self.client, self.number = client, number
+
+
+class CursorError(Error):
+    """Somebody else moved the cursor meanwhile, so has put what was to be put here. Nothing was put.
+
+    Attributes
+    ----------
+    name : str
+        The cursor's.
+    expected, found : object
+        What it was expected to be, and what it is.
+    """
+
+    def __init__(self, name: str, expected: Any, found: Any) -> None:
+        super().__init__(
+            f"cursor {name!r} is {found!r}, not {expected!r} as expected: somebody else moved it, so nothing was put. "
+            f"Read log.cursor({name!r}) and continue from there"
+        )
+        self.name, self.expected, self.found = name, expected, found
 
 
 class MissingExtraError(Error, ImportError):

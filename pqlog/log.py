@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from pqlog import batches, clients, extras, history, producer
+from pqlog import arguments, clients, delivery, extras, history, producer
+from pqlog.batches import Batch
 from pqlog.codecs import Codec, codec_for, unencodable
 from pqlog.errors import ArgumentError, CodecMismatchError, EncodeError, Error, UnknownTopicError
 from pqlog.history import History, Time
@@ -41,7 +42,7 @@ class Topic(Readable):
     (1, 0)
     """
 
-    def __init__(self, engine: Engine, info: TopicInfo, codec: Codec | None, one_by_one: clients.OneByOne) -> None:
+    def __init__(self, engine: Engine, info: TopicInfo, codec: Codec | None, one_by_one: delivery.OneByOne) -> None:
         self._engine, self._info, self._codec, self._one_by_one = engine, info, codec, one_by_one
         self._source = Source(engine, info, codec)
 
@@ -121,7 +122,7 @@ class Topic(Readable):
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
-        cursor: tuple[str, Any] | None = None,
+        cursor: tuple[str, Any, Any] | None = None,
         progress: bool = False,
     ) -> range:
         """Append many messages in one transaction: all or nothing.
@@ -136,9 +137,11 @@ class Topic(Readable):
             Notes beside every one of the values.
         id : str, optional
             Makes the whole call idempotent, as for `put`.
-        cursor : tuple of str and object, optional
-            A name, and how far its source has been read: any JSON value. It commits with the messages, also if there
-            are none; `Log.cursor` reads it back. Where `id` was used before, it stays as it is.
+        cursor : tuple of str, object and object, optional
+            A name, how far its source has been read now, and how far it was read before: any JSON values, None if it
+            was never read. It commits with the messages, also if there are none; `Log.cursor` reads it back. If it is
+            not what it was expected to be, another run of the same job was here meanwhile: `CursorError`. Where `id`
+            was used before, it is neither looked at nor changed.
         progress : bool
             Show a bar while the values are encoded; they are put when it has come to its end.
 
@@ -151,6 +154,8 @@ class Topic(Readable):
         ------
         EncodeError
             The codec has no form for one of the values; nothing was put.
+        CursorError
+            Somebody else moved the cursor; nothing was put.
         StoreError
             The disk is full, failing or gone; nothing was put.
 
@@ -164,7 +169,7 @@ class Topic(Readable):
         range(1001, 1003)
         """
         codec = self._codec or self._source.writable()
-        mark = None if cursor is None else producer.cursor_text(cursor)
+        mark = None if cursor is None else producer.cursor_of(cursor)
         if producer.check_id(id) is not None:
             found = self._engine.find_id(self._info, id or "")
             if found is not None:
@@ -268,14 +273,18 @@ class Topic(Readable):
         return clients.get_blocking(self._source, client, tick, messages)
 
     def get_one(self, client: str | None = None, timeout: float | None = 0, messages: bool = False) -> Any:
-        """The next message of a client; the next call acknowledges it.
+        """The next message of a client; the next call of the same thread acknowledges it.
+
+        Several threads and processes may share a client so: each message is with one of them at a time. What a thread
+        had when it ended comes again. A message is a batch of one, so `get` waits for no such client: it raises
+        `ClaimedError` while one is out.
 
         Parameters
         ----------
         client : str, optional
             As for `get`.
         timeout : float, optional
-            How long to wait for one, in seconds; None waits for ever.
+            How long to wait for one, in seconds; None waits until there is one.
         messages : bool
             As for `get`.
 
@@ -325,13 +334,13 @@ class Topic(Readable):
         attempts: int | None = None,
         dead_letter: str | None = None,
         owner: str | None = None,
-    ) -> Iterator[batches.Batch]:
+    ) -> Iterator[Batch]:
         """What a client has not acknowledged, in checkpointed batches, until there is nothing more.
 
         A batch's boundaries are durable before it is handed out; asking for the next acknowledges it, in one commit
         with what was put through it (`Batch.put_many`). After ``break``, an exception or a crash the same batch comes
         again, with ``attempt`` one higher. Several workers, threads or processes, may share a client: each batch is
-        with one of them at a time, and who dies on this host is replaced at once.
+        with one of them at a time, and a worker that dies on this host is replaced at once.
 
         Parameters
         ----------
@@ -344,7 +353,7 @@ class Topic(Readable):
         linger : float
             How long to wait for a batch to fill, in seconds.
         follow : bool
-            Wait for more messages for ever; ends when the log is closed.
+            Wait for more messages for ever; ends when the log is closed while it waits.
         messages : bool
             Iterating over a batch gives `Message` objects in place of their values.
         attempts : int, optional
@@ -354,17 +363,20 @@ class Topic(Readable):
             A topic of the same codec; the topic's name with ``.dead`` behind it unless given. Headers say where the
             messages came from and why (see `Batch.reject`); of a frame's, where the first of them did.
         owner : str, optional
-            A name for this worker: one that begins anew under the same name has its batches at once, on any host.
+            A name for this worker: one that is restarted under the same name gets its batches back at once, on any
+            host. Two that run at the same time need two names.
 
         Yields
         ------
         Batch
-            Open as long as the iterator is not closed: to take a single one, keep the iterator beside it.
+            Open for the body of the loop, which gives it back when it is left; `next_batch` takes a single one.
 
         Raises
         ------
         ClaimLostError
             The batch was handed to another reader of the same client meanwhile; it was not acknowledged here.
+        ClosedError
+            The log was closed before, or while a batch was being worked on; it was not acknowledged.
 
         Examples
         --------
@@ -375,8 +387,52 @@ class Topic(Readable):
         >>> [list(batch) for batch in log.batches("etl", size=2)]
         [[0, 1], [2, 3], [4]]
         """
-        wish = batches.wish(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner)
-        return batches.batches(self._source, client, wish, self._sibling)
+        wish = delivery.wish(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner)
+        return delivery.Batches(self._source, client, wish, self._sibling)
+
+    def next_batch(
+        self,
+        client: str | None = None,
+        size: int = 1000,
+        *,
+        timeout: float | None = 0,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        messages: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        owner: str | None = None,
+    ) -> Batch | None:
+        """One batch, to be acknowledged by ``with batch:`` or ``batch.ack()``; None if there is none.
+
+        The batch is with whoever has it, in any thread; one that nobody has any more comes again.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait for one, in seconds; None waits until there is one.
+        client, size, max_bytes, linger, messages, attempts, dead_letter, owner
+            As for `batches`.
+
+        Returns
+        -------
+        Batch or None
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(3))
+        range(1, 4)
+        >>> with log.next_batch("etl", size=2) as batch:
+        ...     list(batch)
+        [0, 1]
+        >>> log.position("etl"), list(log.next_batch("etl"))
+        (2, [2])
+        """
+        wish = delivery.wish(size, max_bytes, linger, False, messages, attempts, dead_letter, owner)
+        wait_s = delivery.timeout_s(timeout)
+        return delivery.Batches(self._source, client, wish, self._sibling).take(wait_s)
 
     def pipe(
         self,
@@ -434,7 +490,7 @@ class Topic(Readable):
         >>> done.messages_in, done.messages_out, [message.value for message in log.topic("clean")]
         (3, 2, [{'n': 1}, {'n': 3}])
         """
-        wish = batches.wish(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
+        wish = delivery.wish(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
         pipe = extras.load("pipe")
         done: Summary = pipe.run(self, pipe.Job(client, function, into, key, wish), workers, progress)
         return done
@@ -761,7 +817,7 @@ class Log(Topic):
     """
 
     def __init__(self, path: str, engine: Engine, info: TopicInfo, codec: Codec | None, writes: bool) -> None:
-        super().__init__(engine, info, codec, clients.OneByOne())
+        super().__init__(engine, info, codec, delivery.OneByOne())
         self.path = path
         self._writes = writes
 
@@ -814,7 +870,7 @@ class Log(Topic):
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
-        >>> log.put_many([{"order": 1}], cursor=("orders-api", {"page": 2}))
+        >>> log.put_many([{"order": 1}], cursor=("orders-api", {"page": 2}, log.cursor("orders-api")))
         range(1, 2)
         >>> log.cursor("orders-api"), log.cursor("returns-api")
         ({'page': 2}, None)
@@ -1015,12 +1071,11 @@ def open(
 
     if mode not in ("w", "r"):
         raise ArgumentError(f'mode is "w" or "r", not {mode!r}')
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < 1e6:
-        raise ArgumentError(f"timeout is a number of seconds, not {timeout!r}")
+    timeout_s = arguments.seconds("timeout", timeout, most=1e6)
     file = os.fspath(path)
     if not isinstance(file, str) or not file or "\0" in file:
         raise ArgumentError(f"path is the path of a file, not {path!r}")
-    engine = SqliteEngine(file, mode=mode, vfs=vfs, timeout_s=float(timeout), network=network)
+    engine = SqliteEngine(file, mode=mode, vfs=vfs, timeout_s=timeout_s, network=network)
     try:
         info, found = _topic(engine, topic, codec, type, writes=mode == "w")
     except BaseException:
@@ -1181,12 +1236,13 @@ def _topic(
         name.encode()
     except UnicodeEncodeError:
         raise ArgumentError(f"the topic's name {name!r} has characters that are no Unicode text") from None
-    known = {info.name: info for info in engine.topics()}
-    if name not in known and not writes:
+    found = engine.find_topic(name)
+    if found is None and not writes:
+        known = [info.name for info in engine.topics()]
         # main may not have been asked for: any other may be meant
-        raise UnknownTopicError(name, list(known) if name == "main" else clients.near(name, list(known)))
+        raise UnknownTopicError(name, known if name == "main" else clients.near(name, known))
     asked = None if codec is None else codec_for(codec, type)
-    info = known.get(name) or engine.topic(name, asked.name if asked else default)
+    info = found or engine.topic(name, asked.name if asked else default)
     if asked is None:
         if info.codec not in ("json", "msgpack", "bytes"):
             return info, None

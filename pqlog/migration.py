@@ -11,10 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pqlog import extras
 from pqlog.codecs import UNDECODABLE, Json
 from pqlog.errors import ArgumentError, CorruptLogError, UntrustedPicklesError
-from pqlog.producer import cursor_text, cursor_value
+from pqlog.producer import cursor_value
 from pqlog.source import Source
 from pqlog.store.api import Singles, TopicInfo
 
@@ -180,7 +182,7 @@ class _Migrating:
         return self._done
 
     def _cursor(self) -> tuple[str, str]:
-        return cursor_text((CURSOR, self._state))
+        return CURSOR, msgspec.json.encode(self._state).decode()
 
     def _was_done(self) -> None:
         later = sum(

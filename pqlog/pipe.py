@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pqlog import batches, clients, extras
+from pqlog import arguments, batches, clients, delivery, extras
 from pqlog.errors import ArgumentError
 from pqlog.log import Topic, open
 from pqlog.source import Source
@@ -57,7 +57,7 @@ class Job:
     function: Callable[[Any], Any]
     into: str | None
     key: str | None
-    wish: batches.Wish
+    wish: delivery.Wish
 
     def run(self, source: Source, sibling: batches.Sibling, progress: Callable[[int], object]) -> Summary:
         """Work until there is nothing more."""
@@ -70,7 +70,7 @@ class Job:
             progress(len(batch))
 
         staged: batches.Staged | None = None
-        for batch in batches.batches(source, self.client, self.wish, sibling, buried):
+        for batch in delivery.Batches(source, self.client, self.wish, sibling, buried):
             messages_out += 0 if staged is None else len(staged.offsets)
             try:
                 staged = self._work(batch)
@@ -96,8 +96,7 @@ class Job:
 
 def run(topic: Topic, job: Job, workers: int, progress: bool) -> Summary:
     """Run a pipe in this process, or in several."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ArgumentError(f"workers is a number of processes, 1 or more, not {workers!r}")
+    arguments.count("workers", workers, "processes")
     if not callable(job.function):
         raise ArgumentError(f"function is called with a DataFrame, but {job.function!r} cannot be called")
     if job.into == topic.name:

@@ -12,7 +12,7 @@ import msgspec
 from pqlog import extras
 from pqlog.codecs import Codec, unencodable
 from pqlog.errors import ArgumentError
-from pqlog.store.api import Chunk, Segment, Singles
+from pqlog.store.api import Chunk, Cursor, Segment, Singles
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20
@@ -58,12 +58,15 @@ def header_text(headers: Mapping[str, str] | None) -> str | None:
     return msgspec.json.encode(dict(headers)).decode()
 
 
-def cursor_text(cursor: Any) -> tuple[str, str]:
-    """A cursor's name, and its value as JSON text."""
-    if not isinstance(cursor, tuple) or len(cursor) != 2 or not isinstance(cursor[0], str) or not cursor[0]:
-        raise ArgumentError(f"cursor is a name, a str that is not empty, and a JSON value, not {cursor!r}")
+def cursor_of(cursor: Any) -> Cursor:
+    """A cursor, with its values as JSON text."""
+    if not isinstance(cursor, tuple) or len(cursor) != 3 or not isinstance(cursor[0], str) or not cursor[0]:
+        raise ArgumentError(
+            f"cursor is a tuple of a name (a str that is not empty), the new value, and the value that it is expected "
+            f"to have until then: what log.cursor(name) gave before the source was read. It is not {cursor!r}"
+        )
     try:
-        return cursor[0], msgspec.json.encode(cursor[1]).decode()
+        return Cursor(cursor[0], *(msgspec.json.encode(value).decode() for value in cursor[1:]))
     except Exception as error:
         raise ArgumentError(f"the cursor {cursor[0]!r} has a value that is not JSON: {error}") from error
 

@@ -19,7 +19,7 @@ def make(path):
         log.put_many([{"city": "Brno", "amount": n} for n in range(600)], key="city")
         log.put({"city": "Praha", "amount": 1}, headers={"a": "b"}, id="x")
         log.put_many(pd.DataFrame({"n": [1, 2, 3]}), key="n")
-        log.put_many([{"amount": 5}] * 3, cursor=("source", 1))
+        log.put_many([{"amount": 5}] * 3, cursor=("source", 1, None))
         for value in log.get("billing"):
             if value["amount"] == 9:
                 break

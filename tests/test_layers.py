@@ -17,6 +17,7 @@ LAYERS = [
     ["export", "notebook", "pipe"],
     ["__init__"],
     ["log", "migration"],
+    ["delivery"],
     ["batches"],
     ["clients"],
     ["frames"],
@@ -26,6 +27,7 @@ LAYERS = [
     ["extras", "codecs", "message"],
     ["store.sqlite"],
     ["store.api"],
+    ["arguments"],
     ["errors", "atomic"],
 ]
 

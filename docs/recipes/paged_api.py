@@ -1,4 +1,4 @@
-"""A paged HTTP API into a log: the number of the next page commits with the messages of the page before.
+"""A paged HTTP API into a log: the number of the page commits with its messages.
 
 python paged_api.py events.db http://localhost:8000/orders
 """
@@ -12,14 +12,15 @@ import pqlog
 
 def pull(log: pqlog.Log, url: str) -> None:
     """Read pages until an empty one, from where the last run got to."""
-    page = log.cursor("orders-api") or 1
+    read = log.cursor("orders-api")  # the page that the last run read, if there was one
     while True:
+        page = (read or 0) + 1
         with urllib.request.urlopen(f"{url}?page={page}", timeout=60) as answer:
             orders = json.load(answer)
         if not orders:
             return
-        page += 1
-        log.put_many(orders, key="id", cursor=("orders-api", page))
+        log.put_many(orders, key="id", cursor=("orders-api", page, read))  # refused if another run did so meanwhile
+        read = page
 
 
 if __name__ == "__main__":

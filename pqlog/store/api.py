@@ -7,9 +7,13 @@ The suite in ``tests/contract`` is what any engine must pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from pqlog.errors import CursorError
 
 
 class Singles(NamedTuple):
@@ -68,6 +72,29 @@ class Lines(NamedTuple):
     """The keys as JSON text, a line each; None if there are none."""
 
 
+class Cursor(NamedTuple):
+    """How far a source outside has been read, to be set with what it brought: each value is JSON text."""
+
+    name: str
+    value: str
+    expected: str
+    """What it must be before; ``null`` if it was never set."""
+
+    def check(self, found: str | None) -> None:
+        """Raise `CursorError` unless it is what was expected: as a JSON value, however that is written."""
+        expected, now = (msgspec.json.decode(text) for text in (self.expected, found or "null"))
+        if not _is_same(expected, now):
+            raise CursorError(self.name, expected, now)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
 class Span(NamedTuple):
     """A run of offsets: from `first` up to, not including, `stop`."""
 
@@ -104,10 +131,8 @@ class ClientInfo:
         Changes whenever the client is moved with seek, or deleted and made again; no two of a file are the same.
     seen : int
         When it last asked or acknowledged: microseconds since 1970, UTC.
-    open : int
-        How many of its batches are handed out and not acknowledged.
-    attempt : int
-        How often the most often handed out of those was; 0 if there is none.
+    open : bool
+        Whether a batch of it is handed out and not acknowledged.
     unread : Span
         The offsets behind the position.
     unclaimed : Span
@@ -120,15 +145,17 @@ class ClientInfo:
     batches: int
     epoch: int
     seen: int
-    open: int
-    attempt: int
+    open: bool
     unread: Span
     unclaimed: Span
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Claim:
     """A batch that was handed out: its boundaries are durable.
+
+    Whoever has the object that `Engine.advance` returned holds the claim, in whatever thread; when nobody has it any
+    more, the claim is free.
 
     Attributes
     ----------
@@ -137,9 +164,9 @@ class Claim:
     attempt : int
         How often it was handed out.
     owner : str
-        Who holds it; empty if it was released.
+        The worker and the process that hold it; empty if it was released.
     expires : int
-        Until when that is respected if nothing else is known of the owner: microseconds since 1970, UTC.
+        Until when that is respected if nothing is known of the process: microseconds since 1970, UTC.
     error : str or None
         Why it was released, if by an exception.
     """
@@ -226,6 +253,10 @@ class Engine(Protocol):
         """All topics, in the order in which they were made."""
         ...
 
+    def find_topic(self, name: str) -> TopicInfo | None:
+        """The topic of that name, if there is one."""
+        ...
+
     def topic(self, name: str, codec: str) -> TopicInfo:
         """The topic of that name; made with `codec` if there is none."""
         ...
@@ -240,11 +271,11 @@ class Engine(Protocol):
         topic: TopicInfo,
         chunks: Iterable[Chunk],
         id: str | None = None,
-        cursor: tuple[str, str] | None = None,
+        cursor: Cursor | None = None,
     ) -> Span:
         """Put everything in one transaction; with an `id` that was used before, only say where it went.
 
-        A `cursor`, a name and JSON text, is set in the same transaction.
+        A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
         """
         ...
 
@@ -313,8 +344,16 @@ class Engine(Protocol):
         """All clients of a topic, by name."""
         ...
 
+    def open_batches(self, topic: TopicInfo) -> Mapping[str, tuple[int, int]]:
+        """For each client that has open batches: how many, and the largest number of attempts among them."""
+        ...
+
     def client(self, topic: TopicInfo, client: str) -> ClientInfo | None:
         """One client, if it is known."""
+        ...
+
+    def clients_near(self, topic: TopicInfo, client: str) -> Sequence[str]:
+        """The names of clients that may be meant by one that is not known: not more than may be compared with it."""
         ...
 
     def join(self, topic: TopicInfo, client: str, start: int | None = None) -> ClientInfo:
@@ -341,11 +380,11 @@ class Engine(Protocol):
         ...
 
     def owner(self, name: str) -> str:
-        """What the calling thread is as an owner of claims; two with the same name, if it is not empty, are one."""
+        """What a worker of this process is as an owner of claims; two of the same name, if it has one, are one."""
         ...
 
-    def is_free(self, claim: Claim, owner: str) -> bool:
-        """Whether `owner` may have a claim: it is its own, was released, has expired, or its owner is gone."""
+    def has_work(self, topic: TopicInfo, client: str, owner: str) -> bool:
+        """Whether to ask `advance`: there is a batch for `owner`, or something to be found out by asking."""
         ...
 
     def advance(
@@ -353,9 +392,10 @@ class Engine(Protocol):
     ) -> tuple[Claim | None, list[Span]]:
         """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is none.
 
-        That is the first free claim, with the same boundaries and a new token, or else a new batch. `outputs` are put
-        in the same transaction; where they went is returned. Raises `ClaimLostError`, and changes nothing, if `done`
-        was handed to somebody else meanwhile.
+        That is the first free claim, with the same boundaries and a new token, or else a new batch. A claim is free if
+        it was released or left, if `owner` has its holder's name, or if its holder's process is gone; the lease counts
+        only where nothing is known of that process. `outputs` are put in the same transaction; where they went is
+        returned. Raises `ClaimLostError`, and changes nothing, if `done` was handed to somebody else meanwhile.
         """
         ...
 
@@ -366,6 +406,9 @@ class Engine(Protocol):
     def release(self, topic: TopicInfo, claim: Claim, error: str | None) -> bool:
         """Let whoever asks next have a claim at once; False if somebody else has it already."""
         ...
+
+    def leave(self, topic: TopicInfo, claim: Claim) -> None:
+        """The same soon, without waiting for anything: may be called by a finalizer, in the midst of a commit."""
 
     # keeping
     def trim(self, topic: TopicInfo, before: int, force: bool) -> int:

@@ -1,11 +1,12 @@
 """What any engine must do, run over each that there is: in a file, and in memory."""
 
+import gc
 import threading
 
 import pytest
 
 import pqlog
-from pqlog.store.api import Moved, Output, Segment, Singles, Size, Span
+from pqlog.store.api import Cursor, Moved, Output, Segment, Singles, Size, Span
 from pqlog.store.sqlite.engine import SqliteEngine
 
 
@@ -58,7 +59,7 @@ def test_verify_reads_everything_and_tells(engine, topic):
 def test_what_is_damaged_is_read_only_on_request(engine, topic):
     fill(engine, topic)
     if isinstance(engine, SqliteEngine):
-        engine._db.execute("UPDATE messages_1 SET value = '9' WHERE offset = 8")
+        engine._file._db.execute("UPDATE messages_1 SET value = '9' WHERE offset = 8")
     assert [row.value for row in engine.read(topic, Span(4, 8), 100, 1 << 20)] == [b"segment"]
     with pytest.raises(pqlog.DamagedError) as caught:
         engine.read(topic, Span(8, 9), 100, 1 << 20)
@@ -70,6 +71,7 @@ def test_what_is_damaged_is_read_only_on_request(engine, topic):
 def test_topics_are_made_once(engine):
     first = engine.topic("a", "json")
     assert engine.topic("a", "bytes") == first
+    assert (engine.find_topic("a"), engine.find_topic("b")) == (first, None)
     assert [(info.name, info.codec) for info in engine.topics()] == [("a", "json")]
 
 
@@ -171,6 +173,7 @@ def test_a_claim_is_stable_and_only_its_holder_acknowledges(engine, topic):
     me = engine.owner("")
     first = take(engine, topic, me)
     assert (first.number, first.span, first.attempt) == (1, Span(1, 6), 1)
+    engine.leave(topic, first)
     again = take(engine, topic, me, messages=2)
     assert (again.number, again.span, again.attempt) == (1, Span(1, 6), 2)
     with pytest.raises(pqlog.ClaimLostError):
@@ -204,12 +207,52 @@ def test_workers_have_batches_of_their_own_and_the_position_is_the_end_of_those_
     assert engine.claims(topic, "c") == []
 
 
+def test_a_claim_is_with_one_reader_whatever_its_thread(engine, topic):
+    """Two readers of one thread, and one whose thread has ended though the claim is worked on elsewhere."""
+    engine.append(topic, [singles(*[b"1"] * 9)])
+    engine.join(topic, "c")
+    taken = []
+    reading = threading.Thread(target=lambda: taken.append(take(engine, topic, engine.owner(""), messages=3)))
+    reading.start()
+    reading.join()
+    for _ in range(2):
+        taken.append(take(engine, topic, engine.owner(""), messages=3))
+    assert [claim.span for claim in taken] == [Span(1, 4), Span(4, 7), Span(7, 10)]
+    assert not engine.has_work(topic, "c", engine.owner(""))
+    for claim in taken:
+        engine.finish(topic, claim)
+    assert engine.client(topic, "c").position == 9
+
+
+def test_a_claim_that_nobody_has_any_more_is_free(engine, topic):
+    engine.append(topic, [singles(*[b"1"] * 4)])
+    engine.join(topic, "c")
+    held = take(engine, topic, engine.owner(""), messages=2)
+    assert take(engine, topic, engine.owner(""), messages=2).number == 2
+    del held
+    gc.collect()
+    assert engine.has_work(topic, "c", engine.owner(""))
+    again = take(engine, topic, engine.owner(""), messages=2)
+    assert (again.number, again.attempt) == (1, 2)
+
+
+def test_a_worker_that_begins_again_has_its_own(engine, topic):
+    engine.append(topic, [singles(*[b"1"] * 6)])
+    engine.join(topic, "c")
+    held = [take(engine, topic, engine.owner(name), messages=2) for name in ("a", "b", "")]
+    assert not engine.has_work(topic, "c", engine.owner("c"))
+    assert engine.has_work(topic, "c", engine.owner("b"))
+    again = take(engine, topic, engine.owner("b"), messages=2)
+    assert (again.number, again.attempt) == (2, 2)
+    with pytest.raises(pqlog.ClaimLostError):
+        engine.finish(topic, held[1])
+
+
 def test_a_released_claim_is_free_and_says_why(engine, topic):
     engine.append(topic, [singles(*[b"1"] * 4)])
     engine.join(topic, "c")
     one, two = engine.owner("one"), engine.owner("two")
     held = take(engine, topic, one, messages=2)
-    assert not engine.is_free(held, two)
     assert engine.release(topic, held, "TypeError: no")
     (free,) = engine.claims(topic, "c")
     assert (free.owner, free.error, free.attempt) == ("", "TypeError: no", 1)
@@ -226,6 +269,7 @@ def test_outputs_commit_with_the_acknowledgement_or_not_at_all(engine, topic):
     engine.join(topic, "c")
     me = engine.owner("")
     lost = take(engine, topic, me)
+    engine.leave(topic, lost)
     held = take(engine, topic, me)
     outputs = [Output(other, [singles(b"3")]), Output(other, [Segment(b"segment", 4)])]
     with pytest.raises(pqlog.ClaimLostError):
@@ -259,13 +303,30 @@ def test_a_cursor_commits_with_its_messages(engine, topic):
 
     assert engine.cursor("source") is None
     with pytest.raises(pqlog.Error):
-        engine.append(topic, broken(), cursor=("source", "1"))
+        engine.append(topic, broken(), cursor=Cursor("source", "1", "null"))
     assert engine.cursor("source") is None
-    engine.append(topic, [singles(b"1")], cursor=("source", "1"), id="x")
-    engine.append(topic, [singles(b"1")], cursor=("source", "0"), id="x")
+    engine.append(topic, [singles(b"1")], cursor=Cursor("source", "1", "null"), id="x")
+    engine.append(topic, [singles(b"1")], cursor=Cursor("source", "0", "null"), id="x")
     assert engine.cursor("source") == "1"
-    engine.append(topic, [], cursor=("source", "2"))
+    engine.append(topic, [], cursor=Cursor("source", "2", "1.0"))
     assert engine.cursor("source") == "2"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [("2", "1"), ("1", "true"), ("null", "0"), ("[1, [2]]", "[1, [3]]"), ('{"a": 1}', "{}")]
+)
+def test_a_cursor_that_is_not_as_expected_puts_nothing(engine, topic, found, expected):
+    engine.append(topic, [], cursor=Cursor("source", found, "null"))
+    with pytest.raises(pqlog.CursorError, match="somebody else moved it"):
+        engine.append(topic, [singles(b"1")], cursor=Cursor("source", "3", expected), id="x")
+    assert (engine.cursor("source"), engine.span(topic), engine.find_id(topic, "x")) == (found, Span(1, 1), None)
+
+
+@pytest.mark.parametrize(("found", "expected"), [('{"a":1,"b":[2.0]}', '{"b": [2], "a": 1.0}'), ('"x"', '"\\u0078"')])
+def test_a_cursor_is_compared_as_a_value(engine, topic, found, expected):
+    engine.append(topic, [], cursor=Cursor("source", found, "null"))
+    engine.append(topic, [singles(b"1")], cursor=Cursor("source", "3", expected))
+    assert engine.cursor("source") == "3"
 
 
 def test_seek_gives_up_claims(engine, topic):

@@ -163,7 +163,7 @@ def test_an_open_batch_bars_getting_one_by_one(log):
 
 def test_a_batch_of_an_older_reader_is_not_acknowledged(log):
     log.put_many(range(4))
-    old, new = log.batches("c", size=2), log.batches("c", size=2)
+    old, new = log.batches("c", size=2, owner="me"), log.batches("c", size=2, owner="me")
     first, again = next(old), next(new)
     assert (first.number, first.first, first.last, again.attempt) == (1, 1, 2, 2)
     with pytest.raises(pqlog.ClaimLostError):

@@ -152,7 +152,7 @@ def test_verify_says_what_is_wrong_and_salvage_copies_the_rest(path):
         for batch in log.batches("etl", size=2500):
             if batch.number == 2:
                 break
-        log.put_many([], cursor=("api", 7))
+        log.put_many([], cursor=("api", 7, None))
         before = list(log)
         assert log.verify() == []
     damage(path, 700, 1500)

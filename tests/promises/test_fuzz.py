@@ -144,7 +144,7 @@ def test_names_are_only_names(topic, client, key, cursor):
         assert list(other.get(client)) == [1]
         assert [c.client for c in other.clients()] == [client]
         assert set(log.topics()) == {"main", topic}
-        other.put_many([2], cursor=(cursor, 7))
+        other.put_many([2], cursor=(cursor, 7, log.cursor(cursor)))
         assert log.cursor(cursor) == 7
         assert [len(batch) for batch in other.batches(client)] == [1]
         assert other.put(1, id=cursor) == 1

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import pqlog
-from pqlog.store.sqlite import hazards
+from pqlog.store.sqlite import wal
 
 
 def start(script, *arguments, **how):
@@ -43,7 +43,7 @@ def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     log.put(1)
     with start(COMMITTING, path, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == "committing\n"
-        hazards.check_wal(log._engine._db, str(path), timeout_s=60)
+        wal.check(log._engine._file._db, str(path), None, timeout_s=60)
     assert log.put(2) == 2
 
 
@@ -253,24 +253,6 @@ def test_a_killed_consumer_gets_its_message_again_and_skips_none(path):
         if finished or (seen and seen[-1] == 299 and process.returncode == 0):
             break
     assert sorted(set(seen)) == list(range(300))
-
-
-def test_a_fork_must_open_anew(path, log):
-    log.put(1)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            log.put(2)
-        except pqlog.ForkError:
-            with pqlog.open(path) as mine:
-                mine.put(3)
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    log.put(4)
-    assert [message.value for message in log] == [1, 3, 4]
 
 
 def test_closing_while_threads_put_ends_each_of_them(path):

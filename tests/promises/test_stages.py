@@ -1,6 +1,7 @@
 """Stages: what a batch puts is there if and only if the batch is acknowledged, whoever works and whoever dies."""
 
 import collections
+import datetime
 import random
 import signal
 import subprocess
@@ -209,6 +210,8 @@ def test_follow_waits_for_more_until_the_log_is_closed(log):
         log.put(n)
         while n not in got:
             time.sleep(0.001)
+    while log.lag("stage"):
+        time.sleep(0.001)
     log.close()
     assert ended.wait(30)
     worker.join()
@@ -268,12 +271,48 @@ def test_threads_share_a_client(log):
 def test_a_cursor_is_where_the_messages_are(path):
     with pqlog.open(path) as log:
         assert log.cursor("api") is None
-        log.put_many([1, 2], cursor=("api", {"page": 1}))
-        log.put_many([], cursor=("api", {"page": 2}))
+        log.put_many([1, 2], cursor=("api", {"page": 1}, None))
+        log.put_many([], cursor=("api", {"page": 2}, {"page": 1}))
         with pytest.raises(RuntimeError):
-            log.put_many(broken(), cursor=("api", {"page": 9}))
+            log.put_many(broken(), cursor=("api", {"page": 9}, {"page": 2}))
     with pqlog.open(path, mode="r") as log:
         assert log.cursor("api") == {"page": 2}
+
+
+LOADER = """
+import sys, pqlog
+with pqlog.open(sys.argv[1]) as log:
+    done = log.cursor("source")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        first = done or 0
+        try:
+            log.put_many(range(first, first + 10), cursor=("source", first + 10, done))
+            done = first + 10
+            print("put", flush=True)
+        except pqlog.CursorError as error:
+            print(error.found, flush=True)
+"""
+
+
+def test_two_runs_of_one_loader_put_nothing_twice(path, log):
+    loaders = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOADER, str(path)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    said = [[loader.stdout.readline() for loader in loaders]]
+    for _ in range(2):
+        for loader in loaders:
+            loader.stdin.write("\n")
+            loader.stdin.flush()
+            said.append(loader.stdout.readline())
+    for loader in loaders:
+        with loader:
+            loader.stdin.close()
+    assert said == [["ready\n"] * 2, "put\n", "10\n", "put\n", "20\n"]
+    assert values(log) == list(range(20))
 
 
 def broken():
@@ -359,9 +398,22 @@ def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
     assert (batch.number, batch.attempt, list(batch)) == (1, 2, [0, 1, 2])
 
 
-def test_a_living_owner_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
+def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
+    """It is known to live: whatever the clock says, nobody else is handed what it works on."""
     log.put_many(range(3))
-    process = holder(path, 3)
+    process = holder(path, 1)
+    process.send_signal(signal.SIGSTOP)
+    while log.claims("stage")[0].expires > datetime.datetime.now(datetime.UTC):
+        time.sleep(0.01)
+    assert log.next_batch("stage") is None
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate("\n", timeout=60)[0] == "acknowledged\n"
+    assert values(log.topic("out")) == ["late"]
+
+
+def test_a_living_worker_elsewhere_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
+    log.put_many(range(3))
+    process = holder(path, 3, "elsewhere")
     time.sleep(4.5)  # longer than its lease, which it renews meanwhile
     assert list(log.batches("stage")) == []
     process.send_signal(signal.SIGSTOP)

@@ -1,5 +1,6 @@
 """Stages of several clients and workers against plain Python: crashes between any two steps, releases, takeovers,
-rejections, seeks, time that passes and clocks that are set back."""
+rejections, seeks, time that passes and clocks that are set back; once where it is known which process lives, and once
+where nothing is known of others."""
 
 import itertools
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import pqlog
-from pqlog.store.sqlite import claims
+from pqlog.store.sqlite import claims, owners
 
 CLIENTS = st.sampled_from(["a", "b"])
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
@@ -31,6 +32,7 @@ class Claim:
     attempt: int
     worker: str
     expires: int
+    process: str = ""
     holder: object = None
     error: str | None = None
 
@@ -54,7 +56,6 @@ class Held:
 
     client: str
     batch: pqlog.Batch
-    reading: object  # kept, so that it is not closed and the batch not released: a worker that hangs
     outputs: list = field(default_factory=list)
 
 
@@ -66,6 +67,8 @@ class Stages(RuleBasedStateMachine):
         self.shift = 0
         self.clock = mock.patch.object(claims, "now_micros", self.now)
         self.clock.start()
+        self.processes = itertools.count()
+        self.process = self.begin_process()
         self.log = pqlog.open(self.path)
         self.values = {"main": [], "out": [], "bad": []}
         for name in self.values:
@@ -73,6 +76,14 @@ class Stages(RuleBasedStateMachine):
         self.clients = {"a": Client(), "b": Client()}
         self.held = []
         self.count = itertools.count()
+
+    def begin_process(self):
+        """What this process is, from a crash to the next one."""
+        return owners.this_process()
+
+    def is_gone(self, claim, now):
+        """Whether a process is, of whose claims this one holds none; it shortens leases that are too long."""
+        return claim.process != self.process
 
     def now(self):
         return time.time_ns() // 1000 + self.shift
@@ -91,10 +102,12 @@ class Stages(RuleBasedStateMachine):
     @rule(client=CLIENTS, worker=WORKERS, size=st.integers(1, 4))
     def take(self, client, worker, size):
         model = self.clients[client]
-        reading = self.log.batches(client, size=size, owner=worker)
-        batch = next(reading, None)
+        batch = self.log.next_batch(client, size=size, owner=worker)
         now = self.now()
-        free = [n for n, c in sorted(model.claims.items()) if c.worker in ("", worker) or c.expires < now]
+        for claim in model.claims.values():
+            if claim.worker and self.is_gone(claim, now):
+                claim.worker = ""
+        free = [n for n, c in sorted(model.claims.items()) if c.worker in ("", worker)]
         if free:
             number = free[0]
             claim = model.claims[number]
@@ -110,9 +123,9 @@ class Stages(RuleBasedStateMachine):
         assert (batch.number, batch.first, batch.last + 1) == (number, claim.first, claim.stop)
         assert (batch.attempt, batch.error) == (claim.attempt, claim.error)
         assert list(batch) == self.values["main"][claim.first - 1 : claim.stop - 1]
-        claim.expires = now + LEASE
+        claim.expires, claim.process = now + LEASE, self.process
         claim.holder = batch
-        self.held.append(Held(client, batch, reading))
+        self.held.append(Held(client, batch))
 
     def current(self, held):
         claim = self.clients[held.client].claims.get(held.batch.number)
@@ -178,8 +191,10 @@ class Stages(RuleBasedStateMachine):
     @rule()
     def crash(self):
         """All workers are gone in the midst of what they do; the file is opened again."""
-        self.log.close()  # before the iterators, which would release their batches
+        self.log._engine._held.forget()
+        self.log.close()
         self.held = []
+        self.process = self.begin_process()
         self.log = pqlog.open(self.path)
         for client in self.clients.values():
             for claim in client.claims.values():
@@ -201,5 +216,28 @@ class Stages(RuleBasedStateMachine):
             assert found == {n: (c.first, c.stop, c.attempt, c.error) for n, c in model.claims.items()}
 
 
-TestStages = Stages.TestCase
-TestStages.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+class StagesElsewhere(Stages):
+    """Nothing is known of the processes of before a crash: they may be on other hosts, and live."""
+
+    def begin_process(self):
+        process = f"elsewhere@{next(self.processes)}:1:boot"
+        if hasattr(self, "elsewhere"):
+            self.elsewhere.stop()
+        self.elsewhere = mock.patch.object(owners, "this_process", return_value=process)
+        self.elsewhere.start()
+        return process
+
+    def is_gone(self, claim, now):
+        if claim.process == self.process:
+            return False
+        claim.expires = min(claim.expires, now + LEASE)  # made by a clock that was set back since
+        return claim.expires < now
+
+    def teardown(self):
+        super().teardown()
+        self.elsewhere.stop()
+
+
+SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None, derandomize=True)
+TestStages, TestStagesElsewhere = Stages.TestCase, StagesElsewhere.TestCase
+TestStages.settings = TestStagesElsewhere.settings = SETTINGS

@@ -22,7 +22,7 @@ def cut_puts_at_every_event(folder: Path) -> None:
         lambda log: log.put_many(range(5)),
         lambda log: log.put("one", id="a"),
         lambda log: log.put_many(pd.DataFrame({"n": range(5, 9)})),
-        lambda log: log.put_many(["x", "y"], id="b", cursor=("source", 2)),
+        lambda log: log.put_many(["x", "y"], id="b", cursor=("source", 2, None)),
         lambda log: log.put_many([f"k{n}" for n in range(300)]),
     ]
     with disk.listening(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,11 +74,14 @@ def seen(log: pqlog.Log) -> State:
 class AtOnce:
     """A thread that the system lets run to its end when it starts."""
 
+    ident = None
+
     def __init__(self, target, **_):
         self.start = target
 
-    def join(self):
-        """It has ended."""
+    def is_alive(self):
+        """It has ended when `start` returns."""
+        return False
 
 
 class Story(RuleBasedStateMachine):
@@ -86,7 +90,8 @@ class Story(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
-        self.merging = mock.patch.multiple(merger, PAGES=30, threading=SimpleNamespace(Thread=AtOnce))
+        at_once = SimpleNamespace(Thread=AtOnce, RLock=threading.RLock)
+        self.merging = mock.patch.multiple(merger, PAGES=30, threading=at_once)
         self.merging.start()  # so that short stories merge too, and each at the same event when it is told again
         self.listening = contextlib.ExitStack()
         self.opened = 0
@@ -146,7 +151,7 @@ class Story(RuleBasedStateMachine):
         values = self.new(count)
         rows = pd.DataFrame(values, columns=["n"]) if frame else values
         stop = len(self.state.values["main"]) + 1
-        went = self.log.put_many(rows, cursor=("source", self.count) if cursor else None)
+        went = self.log.put_many(rows, cursor=("source", self.count, self.state.cursor) if cursor else None)
         assert went == range(stop, stop + count)
         self.state.values["main"] += values
         if cursor:
@@ -200,7 +205,7 @@ class Story(RuleBasedStateMachine):
     @rule(size=st.integers(1, 4))
     def take(self, size):
         self.join("stage")
-        reading = self.log.batches("stage", size=size)
+        reading = self.log.batches("stage", size=size, owner="worker")  # who takes over what it had
         self.lost.append(self.held)
         self.took(next(reading, None), size, reading)
 

@@ -22,7 +22,7 @@ def work(log, done):
 
     pieces = [
         lambda: [log.put(n, id=f"one-{n}") for n in range(3)],
-        lambda: log.put_many(range(3, 10), id="many", cursor=("source", 10)),
+        lambda: log.put_many(range(3, 10), id="many", cursor=("source", 10, None)),
         lambda: log.put_many(pd.DataFrame({"value": range(10, 13)})["value"].tolist(), id="frame"),
         stage,
         lambda: list(log.get("reader")),

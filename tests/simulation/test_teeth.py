@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import atomic, clients
-from pqlog.store.sqlite import append, connections, copies, engine, wal, writer
+from pqlog.store.sqlite import append, connections, copies, engine, file, wal, writer
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
@@ -96,7 +96,7 @@ def rollback_journal():
     def delete(db, path, timeout_s):
         assert db.pragma("journal_mode", "delete") == "delete"
 
-    with mock.patch.object(connections, "set_wal", delete), mock.patch.object(engine, "Place"):
+    with mock.patch.object(connections, "set_wal", delete), mock.patch.object(file, "Place"):
         yield
 
 
@@ -117,11 +117,11 @@ def claims_not_synced():
     real = engine.SqliteEngine.advance
 
     def advance(self, *arguments):
-        self._db.pragma("synchronous", 1)
+        self._file._db.pragma("synchronous", 1)
         try:
             return real(self, *arguments)
         finally:
-            self._db.pragma("synchronous", 2)
+            self._file._db.pragma("synchronous", 2)
 
     with mock.patch.object(engine.SqliteEngine, "advance", advance):
         yield

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -13,11 +14,28 @@ from pqlog import errors
 from pqlog.store.api import Claim, ClientInfo, Moved, Size, Span
 from pqlog.store.sqlite import owners, statements
 from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.owners import Fate
 from pqlog.store.sqlite.reader import span
 from pqlog.store.sqlite.table import Table
 
 LEASE_S = 60
-"""How long a claim of an owner of which nothing is known is respected; a living one puts it off in time."""
+"""How long a claim is respected of whose holder nothing is known; a living one puts it off in time."""
+
+_NEVER = (1 << 63) - 1
+"""Every lease ends before that."""
+
+
+class Held(NamedTuple):
+    """A claim in somebody's hands, as the file knows it."""
+
+    topic: int
+    client: str
+    number: int
+    token: int
+
+
+def _lease() -> int:
+    return int(LEASE_S * 1_000_000)
 
 
 def now_micros() -> int:
@@ -38,12 +56,23 @@ def clients(db: apsw.Connection, table: Table) -> list[ClientInfo]:
 
 
 def _info(found: Any, kept: Span) -> ClientInfo:
-    name, next_offset, claimed, epoch, batches, seen, open_claims, attempt = found
+    name, next_offset, claimed, epoch, batches, seen, is_open = found
     unread = Span(max(next_offset, kept.first), kept.stop)
     unclaimed = Span(max(claimed, kept.first), kept.stop)
-    return ClientInfo(
-        name, next_offset - 1, len(unread), batches, epoch, seen, open_claims, attempt or 0, unread, unclaimed
-    )
+    return ClientInfo(name, next_offset - 1, len(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
+
+
+def open_batches(db: apsw.Connection, table: Table) -> dict[str, tuple[int, int]]:
+    """Of clients that have open batches, how many, and how often the most often handed out of them was."""
+    found = rows(db.execute(statements.OPEN, (table.id,)))
+    return {client: (count, attempt) for client, count, attempt in found}
+
+
+def names_near(db: apsw.Connection, table: Table, name: str, count: int) -> list[str]:
+    """The names of clients around a name in their order, so many before and behind it."""
+    before = rows(db.execute(statements.NAMES_BEFORE, (table.id, name, count)))
+    behind = rows(db.execute(statements.NAMES_BEHIND, (table.id, name, count)))
+    return [found for (found,) in (*before, *behind)]
 
 
 def claims(db: apsw.Connection, table: Table, name: str) -> list[Claim]:
@@ -59,24 +88,6 @@ def _claims(db: apsw.Connection, table: Table, of: ClientInfo) -> list[Claim]:
             db.execute(statements.CLAIMS, (table.id, of.client))
         )
     ]
-
-
-def is_free(claim: Claim, owner: str) -> bool:
-    """Whether `owner` may take a claim over: it is its own, was released, has expired, or its owner is gone."""
-    return (
-        not claim.owner
-        or owners.is_same(claim.owner, owner)
-        or claim.expires < now_micros()
-        or owners.is_gone(claim.owner)
-    )
-
-
-def known(db: apsw.Connection, table: Table, name: str) -> ClientInfo:
-    """A client; raises if there is none any more."""
-    found = client(db, table, name)
-    if found is None:
-        raise errors.ClaimLostError(name, 0)
-    return found
 
 
 def join(db: apsw.Connection, table: Table, name: str, start: int | None) -> ClientInfo:
@@ -142,23 +153,83 @@ def release(db: apsw.Connection, table: Table, claim: Claim, error: str | None) 
     return bool(db.changes())
 
 
+def release_left(db: apsw.Connection, left: Iterable[Held]) -> None:
+    """Release claims that nobody holds any more."""
+    for one in left:
+        db.execute(statements.RELEASE_LEFT, one)
+
+
+def has_work(db: apsw.Connection, table: Table, name: str, owner: str) -> bool:
+    """Whether `take` would find something, or something to do."""
+    found = row(db.execute(statements.NEXT_BATCH, (table.id, name)))
+    if found is None or found[0] < span(db, table).stop:
+        return True
+    worker, _ = owners.parts(owner)
+    if _first_free(db, table, name, worker):
+        return True
+    now = now_micros()
+    for process, fate in _others(db, table, name):
+        if fate is Fate.GONE:
+            return True
+        if row(db.execute(statements.EXPIRED, (table.id, name, process, now, now + _lease())))[0]:
+            return True
+    return False
+
+
 def take(db: apsw.Connection, table: Table, name: str, size: Size, owner: str) -> Claim | None:
     """Claim the first batch that is free, or cut a new one; None if there is nothing."""
-    token, expires = secrets.randbits(62), now_micros() + LEASE_S * 1_000_000
-    found = known(db, table, name)
-    for claim in _claims(db, table, found):
-        if is_free(claim, owner):
-            db.execute(statements.TAKE_OVER, (token, owner, expires, table.id, name, claim.number))
-            return Claim(
-                name, claim.epoch, claim.number, claim.span, token, claim.attempt + 1, owner, expires, claim.error
-            )
-    batch = _cut(db, table, found.unclaimed, size)
+    worker, process = owners.parts(owner)
+    _let_go(db, table, name)
+    token, expires = secrets.randbits(62), now_micros() + _lease()
+    claimed, epoch, batches = row(db.execute(statements.NEXT_BATCH, (table.id, name))) or _begin(db, table, name)
+    free = _first_free(db, table, name, worker)
+    if free:
+        number, first, stop, attempt, error = free
+        db.execute(statements.TAKE_OVER, (token, worker, process, expires, table.id, name, number))
+        return Claim(name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
+    kept = span(db, table)
+    batch = _cut(db, table, Span(max(claimed, kept.first), kept.stop), size)
     if not len(batch):
         return None
-    number = found.batches + 1
+    number = batches + 1
     db.execute(statements.CUT, (number, batch.stop, now_micros(), table.id, name))
-    db.execute(statements.CLAIM, (table.id, name, number, batch.first, batch.stop, token, owner, expires))
-    return Claim(name, found.epoch, number, batch, token, 1, owner, expires, None)
+    db.execute(statements.CLAIM, (table.id, name, number, *batch, token, worker, process, expires))
+    return Claim(name, epoch, number, batch, token, 1, owner, expires, None)
+
+
+def _first_free(db: apsw.Connection, table: Table, name: str, worker: str) -> Any:
+    """The first claim that was released, or is the worker's own: whoever had it under that name is gone."""
+    free = row(db.execute(statements.FREE, (table.id, name)))
+    own = row(db.execute(statements.OWN, (table.id, name, worker))) if worker else None
+    return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
+
+
+def _begin(db: apsw.Connection, table: Table, name: str) -> tuple[int, int, int]:
+    """A client that was deleted under its readers begins again, as any new one."""
+    made = join(db, table, name, None)
+    return made.unclaimed.first, made.epoch, made.batches
+
+
+def _others(db: apsw.Connection, table: Table, name: str) -> Iterator[tuple[str, Fate]]:
+    """The processes that hold batches of a client and are not known to live."""
+    for (process,) in rows(db.execute(statements.PROCESSES, (table.id, name))):
+        fate = owners.fate(process)
+        if fate is not Fate.LIVES:
+            yield process, fate
+
+
+def _let_go(db: apsw.Connection, table: Table, name: str) -> None:
+    """Release what a client's workers held who are gone, and what those held of whom nothing was heard for a lease.
+
+    What is known of a process counts first: of one that lives no clock can take its batch.
+    """
+    now = now_micros()
+    for process, fate in _others(db, table, name):
+        if fate is Fate.GONE:
+            db.execute(statements.RELEASE_EXPIRED, (table.id, name, process, _NEVER))
+        else:
+            db.execute(statements.RELEASE_EXPIRED, (table.id, name, process, now))
+            db.execute(statements.SHORTEN, (table.id, name, process, now + _lease()))
 
 
 def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span:
@@ -182,10 +253,15 @@ def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span
     return Span(first, stop)
 
 
-def renew(db: apsw.Connection, process: str) -> int:
-    """Put off the expiry of all claims of a process; how many it has."""
-    db.execute(statements.RENEW, (now_micros() + LEASE_S * 1_000_000, process))
-    return int(db.changes())
+def renew(db: apsw.Connection, held: Held) -> bool:
+    """Put off the expiry of a claim; False if it is not its holder's any more."""
+    db.execute(statements.RENEW, (now_micros() + _lease(), *held))
+    return bool(db.changes())
+
+
+def held_by(db: apsw.Connection, process: str) -> list[Held]:
+    """All claims of a process."""
+    return [Held(*found) for found in rows(db.execute(statements.HELD_BY, (process,)))]
 
 
 def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:

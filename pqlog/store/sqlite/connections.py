@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -64,6 +63,10 @@ def translate(error: Exception, path: str) -> errors.Error:
             return errors.ArgumentError(f"{said}. SQLite keeps values up to 1,000,000,000 bytes: split it")
         case apsw.ConnectionClosedError():
             return errors.ClosedError(f"{path} was closed")
+        case UnicodeEncodeError():
+            return errors.ArgumentError(
+                f"{error.object!r:.100} is not Unicode text: it has surrogates without a partner"
+            )
         case TypeError() | ValueError() | LookupError() | OverflowError():  # a value of another type than its column
             return errors.CorruptLogError(
                 f"{path} holds what no pqlog wrote ({type(error).__name__}: {error}): restore a backup, "
@@ -198,57 +201,8 @@ def leak(db: apsw.Connection) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
-class Pool:
-    """Connections for readers: each borrowed for one query, never while the caller's code runs.
-
-    A database in memory has one connection for all, so its `size` is one and the writer borrows it too.
-    """
-
-    def __init__(self, make: Callable[[], apsw.Connection], size: int, path: str) -> None:
-        self._make, self._path = make, path
-        self._free: list[apsw.Connection] = []
-        self._all: list[apsw.Connection] = []
-        self.places = threading.BoundedSemaphore(size)
-        self._closed = False
-
-    @contextlib.contextmanager
-    def borrow(self) -> Iterator[apsw.Connection]:
-        """A connection for one query."""
-        with self.places:
-            db = self._take()
-            try:
-                with translated(self._path):
-                    yield db
-            finally:
-                self._free.append(db)
-
-    def _take(self) -> apsw.Connection:
-        if self._closed:
-            raise errors.ClosedError(f"{self._path} was closed")
-        try:
-            return self._free.pop()
-        except IndexError:
-            with translated(self._path):
-                db = self._make()
-            self._all.append(db)
-            return db
-
-    def close(self, size: int) -> None:
-        """Wait for the borrowed ones and close all."""
-        self._closed = True
-        for _ in range(size):
-            self.places.acquire()
-        for db in self._all:
-            db.close()
-        self._free.clear()
-        self._all.clear()
-        for _ in range(size):
-            self.places.release()
-
-    def leak(self) -> None:
-        """In a forked child: leave the parent's connections alone."""
-        for db in self._all:
-            leak(db)
+UNTRANSLATED = (apsw.Error, MemoryError, TypeError, ValueError, LookupError, OverflowError)
+"""What SQLite raises, and what a value raises that is not what its column should hold."""
 
 
 @contextlib.contextmanager
@@ -256,7 +210,7 @@ def translated(path: str) -> Iterator[None]:
     """Turn what SQLite raises into ours."""
     try:
         yield
-    except (apsw.Error, MemoryError, TypeError, ValueError, LookupError, OverflowError) as error:
+    except UNTRANSLATED as error:
         if isinstance(error, errors.Error):
             raise
         raise translate(error, path) from error

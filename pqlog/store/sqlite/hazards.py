@@ -64,7 +64,7 @@ def check_names(path: str) -> None:
 
 def check_process(path: str) -> None:
     """Warn if the module sqlite3 has the file open in this process: two SQLites here drop each other's locks."""
-    if "_sqlite3" not in sys.modules or any(db.filename == path for db in apsw.connections()):
+    if "_sqlite3" not in sys.modules or path in _files_of_apsw():
         return
     if path in _open_files():
         warnings.warn(
@@ -72,6 +72,16 @@ def check_process(path: str) -> None:
             f"used here, since whichever is closed first drops the other's locks",
             stacklevel=4,
         )
+
+
+def _files_of_apsw() -> set[str]:
+    """The paths that connections of this process's APSW have open."""
+    paths = set()
+    for db in apsw.connections():
+        # a connection that another thread is using cannot be asked, nor one that has just been closed
+        with contextlib.suppress(apsw.ThreadingViolationError, apsw.ConnectionClosedError):
+            paths.add(db.filename)
+    return paths
 
 
 def _open_files() -> set[str]:

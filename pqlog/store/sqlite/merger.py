@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import apsw
 
@@ -29,66 +30,75 @@ class Merger:
 
     Parameters
     ----------
-    db : apsw.Connection
-        The writing connection.
-    make : callable
+    connect : callable
         Makes a connection for the thread.
     """
 
-    def __init__(self, db: apsw.Connection, make: Callable[[], apsw.Connection]) -> None:
-        self._db, self._make = db, make
+    def __init__(self, connect: Callable[[], apsw.Connection]) -> None:
+        self._connect = connect
+        self._db: apsw.Connection | None = None
         self._own: apsw.Connection | None = None
+        self.lock: Any = threading.RLock()
+        """Held while the thread's connection is used."""
         self._thread: threading.Thread | None = None
-        self._is_merging = self._is_merged = False
+        self._is_merged = False
         self._commits = 0
+
+    def attach(self, db: apsw.Connection) -> None:
+        """Look after what this connection writes."""
         db.wal_autocheckpoint(TOO_MANY)
+        self._db = db
 
-    def committed(self) -> None:
-        """To be called after each commit, by whoever leads."""
+    def committed(self, db: apsw.Connection) -> None:
+        """To be called after each commit, by whoever leads, with its connection."""
         self._commits += 1
-        if self._commits >= LOOK_EVERY or self._is_merged:
+        if (self._commits >= LOOK_EVERY or self._is_merged) and db is self._db:
             self._commits = 0
-            self._look()
+            self._look(db)
 
-    def _look(self) -> None:
+    def _look(self, db: apsw.Connection) -> None:
         if self._is_merged:
             self._is_merged = False
-            _merge(self._db)
-        elif not self._is_merging and self._pages() >= PAGES:
-            self._is_merging = True
-            try:
-                self._thread = threading.Thread(target=self._work, name="pqlog-merge", daemon=True)
+            _merge(db)
+        elif not self._is_merging() and _pages(db) >= PAGES:
+            self._thread = threading.Thread(target=self._work, name="pqlog-merge", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
                 self._thread.start()
-            except RuntimeError:  # the interpreter is shutting down
-                self._is_merging = False
 
-    def _pages(self) -> int:
-        with contextlib.suppress(apsw.Error):  # the commit has succeeded, whatever is found here
-            return self._db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0]
-        return 0
+    def _is_merging(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _work(self) -> None:
-        try:
+        with self.lock, contextlib.suppress(apsw.Error, Error):  # as in _merge
             if self._own is None:
-                self._own = self._make()
+                self._own = self._connect()
             _merge(self._own)
             self._is_merged = True
-        except (apsw.Error, Error):
-            pass  # as in _merge
-        finally:
-            self._is_merging = False
+
+    def disconnect(self) -> None:
+        """Let a merge end, and close the connection; a later merge opens it again."""
+        with self.lock:
+            if self._own is not None:
+                self._own.close(True)
+                self._own = None
 
     def close(self) -> None:
         """Let a merge end; the writer is closed already."""
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
-        if self._own is not None:
-            self._own.close()
+        self.disconnect()
+        self._db = None
 
     def leak(self) -> None:
         """In a forked child: leave the parent's connection alone."""
         if self._own is not None:
             connections.leak(self._own)
+
+
+def _pages(db: apsw.Connection) -> int:
+    with contextlib.suppress(apsw.Error):  # the commit has succeeded, whatever is found here
+        return db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0]
+    return 0
 
 
 def _merge(db: apsw.Connection) -> None:

@@ -1,42 +1,62 @@
-"""Owners of claims: who holds a batch, and whether it still lives."""
+"""Owners of claims: which process holds a batch, and whether it still lives.
+
+An owner is ``worker|process``: the name that a worker gave itself, or nothing, and the process that it runs in. Which
+reader of that process has a batch only the process itself knows: see `held`.
+"""
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 import socket
-import threading
 
 
-def this_thread(name: str = "") -> str:
-    """Who this is: its name, if it gave itself one; host, process, its start, and thread."""
-    return f"{name}|{this_process()}{threading.get_native_id()}"
+class Fate(enum.Enum):
+    """What is known of a process."""
+
+    LIVES = enum.auto()
+    GONE = enum.auto()
+    UNKNOWN = enum.auto()
+    """It is on another host or in another container, or its user's processes are hidden."""
 
 
 def this_process() -> str:
-    """What all owners of this process have in common."""
+    """The process that this is: host, number, start, boot."""
     return _process(os.getpid())
 
 
-def is_same(one: str, other: str) -> bool:
-    """Whether two owners are the same: who has a name is the same wherever it runs."""
-    name = one.rpartition("|")[0]
-    return name == other.rpartition("|")[0] if name else one == other
+def owner(worker: str) -> str:
+    """A worker of this process; its name, if it has one."""
+    return f"{worker}|{this_process()}"
 
 
-def is_gone(owner: str) -> bool:
-    """Whether an owner is known to be gone; of one on another host nothing is known."""
-    host, _, rest = owner.rpartition("|")[2].rpartition("@")
-    parts = rest.split(":")
-    if host != _host() or len(parts) != 3 or not os.path.isdir("/proc/self"):
-        return False
-    pid, start, thread = parts
-    return _start(int(pid)) != start or not os.path.exists(f"/proc/{pid}/task/{thread}")
+def parts(owner: str) -> tuple[str, str]:
+    """An owner's worker and process."""
+    worker, _, process = owner.rpartition("|")
+    return worker, process
+
+
+def fate(process: str) -> Fate:
+    """What is known of a process. One that cannot be seen is not gone."""
+    if process == this_process():
+        return Fate.LIVES
+    host, _, rest = process.rpartition("@")
+    pid, _, started = rest.partition(":")
+    if host != _host() or not pid.isdecimal():
+        return Fate.UNKNOWN
+    start, _, boot = started.partition(":")
+    if boot != _boot():
+        return Fate.GONE  # the host was started again since
+    seen = _start(int(pid))
+    if seen is None:
+        return Fate.UNKNOWN if _exists(int(pid)) else Fate.GONE
+    return Fate.LIVES if seen == start else Fate.GONE
 
 
 @functools.cache
 def _process(pid: int) -> str:
-    return f"{_host()}@{pid}:{_start(pid)}:"
+    return f"{_host()}@{pid}:{_start(pid) or ''}:{_boot()}"
 
 
 @functools.cache
@@ -45,14 +65,38 @@ def _host() -> str:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
         space = ""
-    return f"{socket.gethostname()} {space}".strip().replace("@", "-")
+    return f"{socket.gethostname()} {space}".strip().replace("@", "-").replace("|", "-")
 
 
-def _start(pid: int) -> str:
-    """When a process began, so that another of the same number is not taken for it; empty if there is none."""
+@functools.cache
+def _boot() -> str:
+    """Which start of the system this is: starts of processes count from it."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(8)
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str | None:
+    """When a process began, so that another of its number is not taken for it; None if it cannot be seen.
+
+    Empty if it has ended, and nobody has asked how.
+    """
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
     except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+        return None
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is a process of that number, though it cannot be seen: another user's where /proc hides those."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # there is one, and it is not ours to signal
+        return True
+    return True

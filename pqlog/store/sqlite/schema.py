@@ -55,12 +55,17 @@ CREATE TABLE claims (              -- batches that are handed out and not acknow
     stop    INTEGER NOT NULL,      -- the offset after the last of the batch
     token   INTEGER NOT NULL,      -- changes whenever it is handed out: an older holder cannot acknowledge
     attempt INTEGER NOT NULL,      -- how often it was handed out
-    owner   TEXT NOT NULL,         -- host, process, its start, and thread; or a name; '' if it was released
-    expires INTEGER NOT NULL,      -- microseconds since 1970, UTC; a living owner puts it off
+    worker  TEXT NOT NULL,         -- the name that its holder gave itself; '' if none
+    process TEXT NOT NULL,         -- its holder's process: host, number, start, boot; '' if it was released
+    expires INTEGER NOT NULL,      -- microseconds since 1970, UTC; a living holder puts it off; 0 if it was released
     error   TEXT,                  -- why it was released, if by an exception
     PRIMARY KEY (topic, client, number)
 ) STRICT, WITHOUT ROWID
 """
+
+# What is free is found without looking at what is not: whoever asks for a batch need not read those of all others.
+CLAIMS_BY_PROCESS = "CREATE INDEX claims_by_process ON claims (topic, client, process, expires)"
+CLAIMS_BY_WORKER = "CREATE INDEX claims_by_worker ON claims (topic, client, worker) WHERE worker <> ''"
 
 IDS = """
 CREATE TABLE ids (                 -- puts that were given an id, so that the same put again does nothing
@@ -71,6 +76,9 @@ CREATE TABLE ids (                 -- puts that were given an id, so that the sa
     PRIMARY KEY (topic, id)
 ) STRICT, WITHOUT ROWID
 """
+
+# Those that trim drops, found without looking at the others.
+IDS_BY_STOP = "CREATE INDEX ids_by_stop ON ids (topic, stop)"
 
 CURSORS = """
 CREATE TABLE cursors (             -- how far sources outside have been read, committed with what they brought
@@ -96,7 +104,7 @@ CREATE TABLE messages_{id} (
 # Finds the next segment without reading the messages before it; single messages do not enter it.
 SEGMENTS = "CREATE INDEX segments_{id} ON messages_{id} (offset) WHERE rows IS NOT NULL"
 
-NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, IDS, CURSORS)
+NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, CLAIMS_BY_PROCESS, CLAIMS_BY_WORKER, IDS, IDS_BY_STOP, CURSORS)
 NEW_TOPIC = (MESSAGES, SEGMENTS)
 
 

@@ -21,6 +21,9 @@ IDS = "SELECT id, first, stop FROM ids WHERE topic = ?"
 PUT_ID = "INSERT INTO ids VALUES (?, ?, ?, ?)"
 DROP_IDS = "DELETE FROM ids WHERE topic = ? AND stop <= ?"
 
+TOPICS = "SELECT id, name, codec FROM topics ORDER BY id"
+TOPIC = "SELECT id, name, codec FROM topics WHERE name = ?"
+
 # The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.
 FIRST = "SELECT first FROM topics WHERE id = ?"
 
@@ -69,12 +72,17 @@ PROBE = "SELECT offset, time, ifnull(rows, 1) FROM {m} WHERE offset >= ? ORDER B
 
 _CLIENT = """
 SELECT name, next, claimed, epoch, batches, seen,
-    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name),
-    (SELECT max(attempt) FROM claims WHERE claims.topic = clients.topic AND client = name)
+    EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
 FROM clients WHERE topic = ?
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
+OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP BY client"
+# The names around one that may be misspelt.
+NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
+NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"
+# What the next batch of a client is cut from, without counting its claims.
+NEXT_BATCH = "SELECT claimed, epoch, batches FROM clients WHERE topic = ? AND name = ?"
 JOIN = "INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5)"
 # Compare and set: a client that was moved with seek is not moved back by a reader that began before. Only for a client
 # that has no claims.
@@ -90,22 +98,58 @@ DELETE_CLIENT = "DELETE FROM clients WHERE topic = ? AND name = ?"
 
 # A new batch behind all that were handed out.
 CUT = "UPDATE clients SET batches = ?, claimed = ?, seen = ? WHERE topic = ? AND name = ?"
-CLAIM = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, NULL)"
+CLAIM = "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, NULL)"
 CLAIMS = """
-SELECT number, first, stop, token, attempt, owner, expires, error FROM claims
+SELECT number, first, stop, token, attempt, iif(process = '', '', worker || '|' || process), expires, error FROM claims
 WHERE topic = ? AND client = ? ORDER BY number
 """
-TAKE_OVER = """
-UPDATE claims SET token = ?, attempt = attempt + 1, owner = ?, expires = ? WHERE topic = ? AND client = ? AND number = ?
+# Who holds batches of a client: each process once, by a step of the index for each, however many batches it holds.
+PROCESSES = """
+WITH RECURSIVE found (process) AS (
+    SELECT min(process) FROM claims WHERE topic = ?1 AND client = ?2 AND process > ''
+    UNION ALL
+    SELECT (SELECT min(process) FROM claims WHERE topic = ?1 AND client = ?2 AND process > found.process) FROM found
+    WHERE process IS NOT NULL
+)
+SELECT process FROM found WHERE process IS NOT NULL
 """
-RELEASE = "UPDATE claims SET owner = '', error = ? WHERE topic = ? AND client = ? AND number = ? AND token = ?"
-RENEW = "UPDATE claims SET expires = ?1 WHERE instr(owner, ?2)"
+# What a process holds that is not known to live, if its lease is over: by the clock, or beyond any lease, after the
+# clock was set back.
+EXPIRED = """
+SELECT EXISTS (SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires < ?4)
+    OR EXISTS (SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?5)
+"""
+_LET_GO = "UPDATE claims SET worker = '', process = '', expires = 0"
+RELEASE = f"{_LET_GO}, error = ? WHERE topic = ? AND client = ? AND number = ? AND token = ?"
+RELEASE_LEFT = f"{_LET_GO} WHERE topic = ? AND client = ? AND number = ? AND token = ?"
+RELEASE_EXPIRED = f"{_LET_GO} WHERE topic = ? AND client = ? AND process = ? AND expires < ?"
+# A lease that ends later than one that begins now was made by a clock that has been set back: it begins now.
+SHORTEN = "UPDATE claims SET expires = ?4 WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?4"
+# All that a process holds, of any client.
+HELD_BY = "SELECT topic, client, number, token FROM claims WHERE process = ?"
+# The first batch that was released, and the first of a worker's own: an older holder of the same name is gone.
+FREE = """
+SELECT number, first, stop, attempt, error FROM claims
+WHERE topic = ? AND client = ? AND process = '' ORDER BY expires, number LIMIT 1
+"""
+OWN = """
+SELECT number, first, stop, attempt, error FROM claims
+WHERE topic = ? AND client = ? AND worker = ? AND worker <> '' ORDER BY number LIMIT 1
+"""
+TAKE_OVER = """
+UPDATE claims SET token = ?, attempt = attempt + 1, worker = ?, process = ?, expires = ?
+WHERE topic = ? AND client = ? AND number = ?
+"""
+RENEW = "UPDATE claims SET expires = ? WHERE topic = ? AND client = ? AND number = ? AND token = ?"
 DROP_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ? AND token = ?"
 DROP_CLAIMS = "DELETE FROM claims WHERE topic = ? AND client = ?"
-# Several workers acknowledge in any order; the position is the end of the batches that all are.
+# Several workers acknowledge in any order; the position is the end of the batches that all are. The batch of the lowest
+# number has the lowest offsets: it alone is looked at.
 MOVE_ON = """
 UPDATE clients SET seen = ?3,
-    next = max(next, ifnull((SELECT min(first) FROM claims WHERE topic = ?1 AND client = ?2), claimed))
+    next = max(
+        next, ifnull((SELECT first FROM claims WHERE topic = ?1 AND client = ?2 ORDER BY number LIMIT 1), claimed)
+    )
 WHERE topic = ?1 AND name = ?2
 """
 # The messages behind an offset with the size of their rows: where a batch ends that is bounded by bytes.
@@ -120,10 +164,11 @@ SET_CURSOR = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT DO UPDATE SET value 
 BEHIND = "SELECT name, next FROM clients WHERE topic = ? AND next < ?"
 TRIM = "UPDATE topics SET first = ? WHERE id = ? AND first < ?"
 # Rows that are trimmed, oldest first, a step at a time. The last of them that has a checksum stays, and what lies
-# behind it: the sums of what is kept continue it. So the newest row always stays.
+# behind it: the sums of what is kept continue it. So the newest row always stays. It is sought from the first offset
+# that is kept downwards: without `offset < ?1` each step would walk over all that is kept.
 DROP_TRIMMED = """
 DELETE FROM {m} WHERE offset IN (
     SELECT offset FROM {m} WHERE offset < (
-        SELECT max(offset) FROM {m} WHERE offset + ifnull(rows, 1) <= ? AND crc IS NOT NULL
-    ) ORDER BY offset LIMIT ?)
+        SELECT max(offset) FROM {m} WHERE offset < ?1 AND offset + ifnull(rows, 1) <= ?1 AND crc IS NOT NULL
+    ) ORDER BY offset LIMIT ?2)
 """

@@ -8,12 +8,16 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from pqlog.errors import ClosedError
 from pqlog.store.sqlite import inotify
 
 FIRST_POLL_S = 0.001
+LONGEST_POLL_S = 60.0
+"""Longer ones are cut into pieces: the system's calls take no time-out without end."""
 SOON_S = (0.0001, 0.0001, 0.0002, 0.0004, 0.0008, 0.0015)
 """When to look once another process has written: its commit counts once it is synced."""
 
@@ -50,16 +54,23 @@ class Watch:
         self._closed = True
         self.notify()
 
+    def forked(self) -> None:
+        """In a forked child, where none of those who waited is: close what they slept on."""
+        for bell in tuple(self._bells):
+            bell.forked()
+        self._bells.clear()
+
     def wait(self, ready: Callable[[], bool], timeout_s: float | None, tick_s: float) -> bool:
         """Wait until `ready`; False when the time is up.
 
         The sequence number is read before `ready` looks, so that what lands in between is not missed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        tick_s = min(tick_s, LONGEST_POLL_S)
         poll_s, seen = min(FIRST_POLL_S, tick_s), self._sequence
         if ready():
             return True
-        with self._bell() as bell:
+        with _Bell(self._wal, self._bells) as bell:
             while not ready():
                 left_s = poll_s if deadline is None else min(poll_s, deadline - time.monotonic())
                 if self._closed:
@@ -75,42 +86,49 @@ class Watch:
                 seen = self._sequence  # woken, it may be by something else: look again
         return True
 
-    @contextlib.contextmanager
-    def _bell(self) -> Iterator[_Bell]:
-        bell = _Bell(self._wal)
-        self._bells.add(bell)
-        try:
-            yield bell
-        finally:
-            self._bells.discard(bell)
-            bell.close()
-
 
 class _Bell:
-    """What one thread sleeps on."""
+    """What one thread sleeps on, in a ``with``."""
 
-    def __init__(self, wal: str | None) -> None:
-        self._written = None if wal is None else inotify.watch([wal], inotify.MODIFY)
+    def __init__(self, wal: str | None, bells: set[_Bell]) -> None:
         self._rung = threading.Event()
         self._closing = threading.Lock()  # else a ring could write to whatever has the number of a closed pipe
-        self._pipe: tuple[int, int] | None = None
-        if self._written is not None:
-            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            self._poll = select.poll()
-            self._poll.register(self._written, select.POLLIN)
-            self._poll.register(self._pipe[0], select.POLLIN)
+        self._bells, self._descriptors = bells, list[int]()
+        self._poll: select.poll | None = None
+        self._written = self._heard = self._ringing = -1
+        written = None if wal is None else inotify.watch({wal: inotify.MODIFY})
+        if written is not None:
+            self._descriptors.append(written)
+            try:
+                self._heard, self._ringing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:  # no descriptors are left: wake by polling
+                return
+            self._descriptors += [self._heard, self._ringing]
+            self._written, self._poll = written, select.poll()
+            self._poll.register(written, select.POLLIN)
+            self._poll.register(self._heard, select.POLLIN)
+
+    def __enter__(self) -> Self:
+        self._bells.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bells.discard(self)
+        self.close()
 
     def ring(self) -> None:
         """Wake the thread."""
         self._rung.set()
         with self._closing:
-            if self._pipe is not None:
+            if self._poll is not None:
                 with contextlib.suppress(BlockingIOError):  # full: it will wake
-                    os.write(self._pipe[1], b"!")
+                    os.write(self._ringing, b"!")
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until rung, or until another process has written; whether it was that."""
-        if self._pipe is None or self._written is None:
+        if self._poll is None:
             self._rung.wait(timeout_s)
             self._rung.clear()
             return False
@@ -123,7 +141,15 @@ class _Bell:
     def close(self) -> None:
         """Let go."""
         with self._closing:
-            if self._pipe is not None and self._written is not None:
-                for fd in (*self._pipe, self._written):
-                    os.close(fd)
-                self._pipe = None
+            self._poll = None
+            while self._descriptors:
+                os.close(self._descriptors.pop())
+
+    def forked(self) -> None:
+        """The same in a forked child, where another thread may hold the lock for ever."""
+        self._closing = threading.Lock()
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptors"):  # Ctrl-C may strike before it is
+            self.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,19 @@ from pqlog.store.sqlite.connections import translate
 from pqlog.store.sqlite.table import Table, Tail
 
 T = TypeVar("T")
+
+_DISK = (
+    apsw.IOError,
+    apsw.FullError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.PermissionsError,
+    apsw.InterruptError,
+)
+"""What fails all jobs of a transaction alike; any other error is that of the job which met it."""
 
 
 class Transaction:
@@ -107,16 +120,16 @@ class Writer:
 
     Parameters
     ----------
-    db : apsw.Connection
-        The writing connection.
+    leading : RLock
+        Held by whoever leads. Of an RLock a release fails where it was not acquired, which an interrupt needs.
     guard : context manager, optional
         Held while the connection is used, if others use it too.
     path : str
         For error messages.
-    before : callable
-        Called before each transaction; raises if no promise can be kept.
+    ready : callable
+        Called before each transaction: the connection; raises if no promise can be kept.
     after : callable
-        Called after each commit, before its callers wake.
+        Called after each commit, before its callers wake, with the connection.
     failed : callable
         Called after each failed transaction, with its error.
     """
@@ -128,20 +141,17 @@ class Writer:
 
     def __init__(
         self,
-        db: apsw.Connection,
+        leading: Any,
         guard: AbstractContextManager[Any] | None,
         path: str,
-        before: Callable[[], None],
-        after: Callable[[], None],
+        ready: Callable[[], apsw.Connection],
+        after: Callable[[apsw.Connection], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        self._db, self._path = db, path
+        self._leading, self._path = leading, path
         self._is_mine = guard is None
         self._guard = guard or contextlib.nullcontext()
-        self._before, self._after, self._failed = before, after, failed
-        self._leading = threading.RLock()
-        """Held by whoever leads. Of an RLock a release fails where it was not acquired, which an interrupt needs."""
-        self._busy = False
+        self._ready, self._after, self._failed = ready, after, failed
         self._waiting: deque[Job[Any]] = deque()
         self._closed = False
 
@@ -150,8 +160,8 @@ class Writer:
         if not self._lead(job):
             job.turn = threading.Lock()
             job.turn.acquire()
-            self._waiting.append(job)
             try:
+                self._waiting.append(job)
                 while not job.done and not self._lead(job):
                     job.turn.acquire(timeout=self.PATIENCE_S)
             finally:
@@ -163,27 +173,44 @@ class Writer:
             raise job.error
         return job.outcome
 
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[apsw.Connection]:
-        """The connection, while nobody commits."""
-        with self._leading:
-            if self._closed:
-                raise self._closed_error()
-            with self._guard:
-                yield self._db
-        self._wake_next()
+    def exclusively(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Do something other than jobs with the connection, while nobody commits."""
+        self._check_nested()
+        try:
+            with self._leading, self._guard:
+                if self._closed:
+                    raise self._closed_error()
+                db = self._ready()
+                try:
+                    return work(db)
+                except Exception as error:
+                    self._failed(error)
+                    raise self._ours(error) from error
+        finally:
+            self._wake_next()
 
     def close(self) -> None:
         """Let the leader finish, and take no more: whoever waits gets `ClosedError`."""
+        self._check_nested()
         self._closed = True
         with self._leading:
-            waiting = self._take()
+            waiting = self._take(len(self._waiting))
         for job in waiting:
             job.error, job.done = self._closed_error(), True
             job.wake()
 
+    def forked(self) -> None:
+        """In a forked child: those who waited are in the parent."""
+        self._waiting.clear()
+
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"{self._path} was closed; this was not put")
+
+    def _check_nested(self) -> None:
+        if self._leading._is_owned():
+            raise StoreError(
+                f"{self._path}: a signal handler or __del__ cannot put or close in the midst of another put"
+            )
 
     def _withdraw(self, job: Job[Any]) -> None:
         with contextlib.suppress(ValueError):
@@ -196,15 +223,13 @@ class Writer:
         back, and no job is done twice.
         """
         leading = self._leading
-        mine, nested = True, False
+        if leading._is_owned():
+            self._check_nested()
+        mine = True
         try:
             mine = leading.acquire(False)
             if not mine:
                 return False
-            if self._busy:
-                nested = True
-                raise StoreError(f"{self._path}: a signal handler or __del__ cannot put in the midst of another put")
-            self._busy = True
             if self._closed:
                 raise self._closed_error()
             # The way of a single put is as short as it can be.
@@ -214,9 +239,7 @@ class Writer:
             return True
         finally:
             if mine:
-                if not nested:
-                    self._busy = False
-                try:  # noqa: SIM105 - shorter than a call of suppress()
+                try:  # noqa: SIM105 - the release must be the first call in here: Ctrl-C strikes after calls
                     leading.release()
                 except RuntimeError:
                     pass  # interrupted before it was acquired
@@ -225,23 +248,32 @@ class Writer:
 
     def _alone(self, job: Job[Any]) -> bool:
         try:
-            self._before()
-            outcome = job.alone(self._db)
+            db = self._ready()
+            outcome = job.alone(db)
         except Exception as error:
             self._failed(error)
             raise self._ours(error) from error
         if outcome is None:
             return False
-        self._after()
         job.outcome = outcome
+        self._committed(db)
         return True
+
+    def _committed(self, db: apsw.Connection) -> None:
+        try:  # noqa: SIM105 - shorter than a call of suppress()
+            self._after(db)
+        except Exception:  # noqa: S110
+            pass  # no memory, say: what was put is durable, and must not be taken for not put
 
     def _commit_with_others(self, job: Job[Any]) -> None:
         if job.taken:
             if not job.done:  # by a leader that is not there any more
                 job.error, job.done = self._interrupted(), True
             return
-        group = self._take()
+        # Only the main thread can be interrupted. It commits for nobody but itself, so that Ctrl-C leaves no other
+        # caller without an answer.
+        is_main = threading.get_ident() == threading.main_thread().ident
+        group = [] if is_main else self._take(self.GROUP)
         if not job.taken:
             self._withdraw(job)
             job.taken = True
@@ -259,10 +291,10 @@ class Writer:
     def _interrupted(self) -> StoreError:
         return StoreError(f"{self._path}: interrupted in the midst of a commit; look whether this was put")
 
-    def _take(self) -> list[Job[Any]]:
+    def _take(self, most: int) -> list[Job[Any]]:
         """The next jobs that wait."""
         taken: list[Job[Any]] = []
-        while self._waiting and len(taken) < self.GROUP:
+        while self._waiting and len(taken) < most:
             try:
                 job = self._waiting.popleft()
             except IndexError:  # withdrawn
@@ -299,8 +331,8 @@ class Writer:
         while group:
             try:
                 with self._guard:
-                    self._before()
-                    outcomes = self._run(group)
+                    db = self._ready()
+                    outcomes = self._run(db, group)
             except _JobError as fault:
                 fault.job.error = self._ours(fault.error)
                 group = [job for job in group if job is not fault.job]
@@ -310,17 +342,15 @@ class Writer:
                     job.error = self._ours(error)
                 return
             else:
-                self._after()
                 for job, outcome in zip(group, outcomes, strict=True):
                     job.outcome = outcome
+                self._committed(db)
                 return
 
-    def _run(self, group: list[Job[Any]]) -> list[Any]:
-        db, head = self._db, group[0]
-        if head.kin is not None and all(job.kin is head.kin for job in group):
-            outcomes = head.together(db, group)
-            if outcomes is not None:
-                return outcomes
+    def _run(self, db: apsw.Connection, group: list[Job[Any]]) -> list[Any]:
+        outcomes = self._together(db, group)
+        if outcomes is not None:
+            return outcomes
         try:
             db.execute("BEGIN IMMEDIATE")
             transaction = Transaction(db)
@@ -333,14 +363,23 @@ class Writer:
         transaction.committed()
         return outcomes
 
+    def _together(self, db: apsw.Connection, group: list[Job[Any]]) -> list[Any] | None:
+        head = group[0]
+        if head.kin is None or not all(job.kin is head.kin for job in group):
+            return None
+        try:
+            return head.together(db, group)
+        except _DISK:
+            raise
+        except Exception:
+            return None  # one job's fault: done one by one they tell whose
+
     def _do(self, job: Job[T], transaction: Transaction) -> T:
         try:
             return job.run(transaction)
-        except apsw.TooBigError as error:
-            raise _JobError(job, error) from error
-        except apsw.Error:
-            raise  # the file's or the disk's fault
-        except Exception as error:  # also what the caller's own iterator raised
+        except _DISK:
+            raise
+        except Exception as error:  # a value, a damaged topic, the caller's own iterator: no matter of the others
             raise _JobError(job, error) from error
 
     def _ours(self, error: Exception) -> Error:

@@ -1,0 +1,356 @@
+"""An open SQLite file: the connection that writes, those that read, and their closing around a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import apsw
+
+from pqlog import errors
+from pqlog.store.sqlite import connections, forks, hazards, schema, wal
+from pqlog.store.sqlite.merger import Merger
+from pqlog.store.sqlite.place import Place
+from pqlog.store.sqlite.readers import Readers
+
+T = TypeVar("T")
+
+MEMORY = ":memory:"
+READERS = 8
+"""How many queries may run at once; more wait for a place."""
+
+
+class SqliteFile:
+    """Opens a file with every safety on, and lends its connections.
+
+    The locks of a file are taken in this order: `leading`, those of the readers, the merger's, `_opening`.
+
+    Parameters
+    ----------
+    path : str
+        The file, made if missing; ``":memory:"`` keeps everything in memory.
+    readonly : bool
+        Open a file that exists, and never write, also on a read-only disk.
+    vfs : str, optional
+        A registered SQLite VFS.
+    timeout_s : float
+        How long to wait while another process holds the file.
+    network : bool
+        Whether a network disk will do.
+    damaged : bool
+        Whether to open a file of whose commits some are known to be lost.
+    """
+
+    def __init__(
+        self, path: str, *, readonly: bool, vfs: str | None, timeout_s: float, network: bool, damaged: bool
+    ) -> None:
+        self.in_memory = path == MEMORY
+        # As SQLite does: the -wal of a symbolic link lies beside the file itself.
+        self.path = MEMORY if self.in_memory else os.path.realpath(path)
+        self.readonly, self.vfs = readonly, vfs
+        self._timeout_s, self._network, self._damaged = timeout_s, network, damaged
+        self._pid = os.getpid()
+        self.leading: Any = threading.RLock()
+        """Held by whoever uses the writing connection."""
+        self._opening: Any = threading.RLock()
+        self._db: apsw.Connection | None = None
+        self._place: Place | None = None
+        self._identity: tuple[int, int] | None = None
+        self._unsettled = False
+        self._crashed = False
+        self._closed = self._is_quiet = False
+        self.is_lost = False
+        """In a forked child: whether the file cannot be used there."""
+        self._held: list[Any] = []
+        self._flags = apsw.SQLITE_OPEN_READWRITE
+        self._uri = self.path
+        self._readers = Readers(self._connect_reader, 1 if self.in_memory else READERS, path, self.in_memory)
+        self.merger = Merger(self._connect_reader)
+        self.on_fork: list[Callable[[], object]] = []
+        """Called in a forked child: forgets what other threads of the parent were about."""
+        connections.check_sqlite()
+        forks.register(self)
+        try:
+            with self._opening:
+                db = self._db = self._open()
+                self.facts: dict[str, Any] = dict(connections.rows(db.execute("SELECT name, value FROM file")))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def locks(self) -> list[Any]:
+        """Who holds all of these knows that nobody uses a connection."""
+        return [self.leading, *self._readers.locks, self.merger.lock, self._opening]
+
+    @property
+    def guard(self) -> Any:
+        """Held by whoever uses the only connection of a database in memory."""
+        return self._readers.locks[0]
+
+    def check(self) -> None:
+        """Raise if the file cannot be used any more."""
+        if self.is_lost:
+            forks.check()
+            raise errors.ForkError(
+                f"this log in memory belongs to process {self._pid}, of which this is a fork: open another one, or a "
+                f"log in a file, which both can use"
+            )
+        if self._closed:
+            raise errors.ClosedError(f"{self.path} was closed")
+
+    # using it
+
+    def read(self, query: Callable[[apsw.Connection], T], snapshot: bool = False) -> T:
+        """What a query answers; with `snapshot`, several questions of it are answered as of one moment."""
+        self.check()
+        return self._readers.run(query, snapshot)
+
+    def ready(self) -> apsw.Connection:
+        """The writing connection before a transaction; by whoever holds `leading`.
+
+        Makes no promise on a file that is not there any more, nor on what a failed sync left.
+        """
+        db, place = self._db, self._place
+        if place is not None and not place.unchanged():
+            raise self._moved()
+        if db is None:
+            db = self._open_again()
+        if db.in_transaction:  # Ctrl-C struck between a commit's failure and its end
+            db.execute("ROLLBACK")
+        if self._unsettled:
+            wal.settle(db, self.path, self.vfs, self._timeout_s)
+            self._unsettled = False
+        return db
+
+    def failed(self, error: Exception) -> None:
+        """A transaction failed: what a failed sync left is made durable before the next."""
+        if self._db is not None:
+            self._db.release_memory()  # what was wrong on its way from the disk only is not read from the cache again
+        if isinstance(error, (apsw.IOError, apsw.FullError)):
+            self._unsettled = True
+
+    def extend_wal(self, db: apsw.Connection) -> None:
+        """Give the write-ahead log its usual size, after it was cut off."""
+        if not self.in_memory:
+            wal.extend(db, self.path, self.vfs, self._timeout_s)
+
+    def _moved(self) -> errors.MovedError:
+        return errors.MovedError(
+            f"{self.path}, its -wal or a folder above them was moved, replaced or deleted while it was open: nothing "
+            f"more is put; close the log, put the files back together, and open it again"
+        )
+
+    # opening
+
+    def _open(self) -> apsw.Connection:
+        if self.in_memory:
+            db = self._connect(MEMORY, apsw.SQLITE_OPEN_READWRITE)
+            connections.configure(db, self.path)
+            with db:
+                schema.create(db)
+            return db
+        if os.path.isdir(self.path):
+            raise errors.NotALogError(f"{self.path} is a directory: give the path of a file in it")
+        if not self._network:
+            hazards.check_disk(self.path)
+        hazards.check_size(self.path)
+        if self.readonly:
+            return self._open_readonly()
+        return self._use(self._open_writable(apsw.SQLITE_OPEN_CREATE))
+
+    def _open_again(self) -> apsw.Connection:
+        """After a fork."""
+        with self._opening:
+            self.check()
+            if not os.path.exists(self.path):
+                raise self._moved()
+            db = self._open_writable(0)
+            self._check_identity()
+            self._db = self._use(db)
+            return db
+
+    def _use(self, db: apsw.Connection) -> apsw.Connection:
+        self._place = Place([self.path, self.path + "-wal"])
+        self._identity = self._place.identity[0]
+        self.merger.attach(db)
+        return db
+
+    def _check_identity(self) -> None:
+        """Whether the file is still the one that was opened first, where it was closed in between."""
+        if self._identity is not None:
+            stat = os.stat(self.path)
+            if (stat.st_dev, stat.st_ino) != self._identity:
+                raise self._moved()
+
+    def _open_writable(self, flags: int) -> apsw.Connection:
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not os.path.isdir(folder):
+            raise errors.StoreError(f"{self.path}: the folder {folder} does not exist: make it first")
+        if not _writable(folder):
+            raise errors.ReadOnlyError(
+                f'{folder} cannot be written, and a log needs its -wal beside it: open it with mode="r" to read it'
+            )
+        hazards.check_names(self.path)
+        self._crashed = connections.size(self.path + "-wal") > 0
+        db = self._connect(self.path, self._flags | flags)
+        try:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))  # leave what may be refused as it is
+            ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
+            wal.check(db, self.path, self.vfs, self._timeout_s)
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            if db.readonly("main"):
+                raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
+            if not ours:
+                db.pragma("auto_vacuum", "incremental")
+            connections.set_wal(db, self.path, self._timeout_s)
+            connections.configure(db, self.path)
+            if not ours:
+                self._create(db)
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE)  # so that the file is a log without its -wal too
+            wal.settle(db, self.path, self.vfs, self._timeout_s)
+            self.extend_wal(db)
+        except BaseException:
+            db.close(True)
+            raise
+        return db
+
+    def _create(self, db: apsw.Connection) -> None:
+        """Make the tables, unless another process does so at the same time."""
+
+        def create() -> None:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                if not connections.check_kind(db, self.path):
+                    schema.create(db)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+
+        connections.patiently(create, self._timeout_s)
+
+    def _open_readonly(self) -> apsw.Connection:
+        if not os.path.exists(self.path):
+            raise errors.StoreError(f"{self.path} does not exist; without mode='r' it would be made")
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not _writable(folder):
+            if connections.size(self.path + "-wal"):
+                raise errors.ReadOnlyError(
+                    f"{self.path} has a write-ahead log that was not merged, and its folder is read-only: "
+                    f"open and close it once where it can be written, or copy it with its -wal to such a folder"
+                )
+            # No other way to read a WAL database where its -shm cannot be made; nobody can write to it here.
+            self._uri = "file:" + quote(os.path.abspath(self.path)) + "?immutable=1"
+            self._flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        elif not os.access(self.path, os.W_OK):
+            self._flags = apsw.SQLITE_OPEN_READONLY
+        self._crashed = connections.size(self.path + "-wal") > 0
+        db = self._look()
+        try:
+            if not connections.check_kind(db, self.path):
+                raise errors.NotALogError(f"{self.path} is an empty file, not a log")
+            if not self._damaged:
+                wal.check(db, self.path, self.vfs, self._timeout_s)
+            connections.configure(db, self.path)
+        except BaseException:
+            db.close(True)
+            raise
+        return db
+
+    def _look(self) -> apsw.Connection:
+        """A connection that changes nothing.
+
+        For writing all the same where that is possible: one for reading only would leave the -wal and -shm that it
+        makes.
+        """
+        db = self._connect(self._uri, self._flags)
+        if self.readonly:
+            db.pragma("query_only", True)
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))
+        return db
+
+    def _connect(self, path: str, flags: int) -> apsw.Connection:
+        return connections.connect(path, flags=flags, vfs=self.vfs, timeout_s=self._timeout_s)
+
+    def _connect_reader(self) -> apsw.Connection:
+        if self.in_memory:
+            self.check()
+            assert self._db is not None
+            return self._db
+        with self._opening:
+            self.check()
+            db = self._look()
+            try:
+                connections.configure(db, self.path)
+                self._check_identity()
+            except BaseException:
+                db.close(True)
+                raise
+            return db
+
+    # closing
+
+    def close(self) -> None:
+        """Wait for who uses it, and close it for good; interrupted, it can be called again."""
+        self._closed = True
+        with self.leading:
+            self.merger.close()
+            self._readers.close()
+            self._disconnect()
+        forks.unregister(self)
+
+    def _disconnect(self) -> None:
+        with self._opening:
+            if self._db is not None:
+                self._db.close(True)
+                self._db = None
+            if self._place is not None:
+                self._place.close()
+                self._place = None
+
+    # forks
+
+    def pause(self) -> None:
+        """Before a fork; see `pqlog.store.sqlite.forks`."""
+        self._held = self.locks
+        if not forks.acquire(self._held):
+            self._held = []
+            return
+        if not self.in_memory:
+            self._readers.close()
+            self.merger.disconnect()
+            if self._db is not None:
+                # Whoever opens the file next moves on what the -wal holds; a fork should not wait for that.
+                self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self._disconnect()
+        self._is_quiet = True
+
+    def resume(self) -> None:
+        """After a fork."""
+        self._is_quiet = False
+        forks.release(self._held)
+        self._held = []
+
+    def resume_in_child(self) -> bool:
+        """After a fork, in the child; False if the file was in use when the process forked."""
+        quiet = self._is_quiet
+        if self.in_memory or not quiet:
+            self.is_lost = True
+            self._readers.leak()
+            self.merger.leak()
+            if self._db is not None:
+                connections.leak(self._db)
+        for forget in self.on_fork:
+            forget()
+        if quiet:
+            self.resume()
+        return quiet
+
+
+def _writable(folder: str) -> bool:
+    """Whether files can be made there; of a disk that is mounted read-only access(2) says so even to root."""
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,121 @@
+"""Readers: connections for queries, each used by one thread at a time and never while the caller's code runs.
+
+Ctrl-C may strike between any two steps of Python code. A place is taken by ``with`` and a lock that is written in C,
+between which nothing strikes; and a connection counts as used up until its query has ended well, so that whatever an
+interrupt leaves on it (an open statement, a transaction, a lock of the file) goes when it is closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import apsw
+
+from pqlog import errors
+from pqlog.store.sqlite.connections import UNTRANSLATED, leak, translate
+
+T = TypeVar("T")
+
+
+class _Place:
+    """A place for one query at a time, with its connection."""
+
+    __slots__ = ("db", "is_used", "lock")
+
+    def __init__(self) -> None:
+        self.db: apsw.Connection | None = None
+        self.is_used = False
+        """From before its query until that has ended well."""
+        self.lock: Any = threading.RLock()
+
+
+class Readers:
+    """Runs queries on a few connections, which are opened when they are needed.
+
+    Parameters
+    ----------
+    connect : callable
+        Opens a connection.
+    places : int
+        How many queries may run at once; more wait.
+    path : str
+        For error messages.
+    kept : bool
+        Whether the connection is the only one to a database in memory, which must never be closed in between.
+    """
+
+    def __init__(self, connect: Callable[[], apsw.Connection], places: int, path: str, kept: bool) -> None:
+        self._connect, self._path, self._kept = connect, path, kept
+        self._places = [_Place() for _ in range(places)]
+
+    @property
+    def locks(self) -> list[Any]:
+        """Who holds all of these knows that nobody reads."""
+        return [place.lock for place in self._places]
+
+    def run(self, query: Callable[[apsw.Connection], T], snapshot: bool) -> T:
+        """What a query answers; with `snapshot`, several questions of it are answered as of one moment."""
+        place = self._free()
+        if place.lock._is_owned():
+            raise errors.StoreError(
+                f"{self._path}: a signal handler or __del__ cannot read while the call that it interrupted reads"
+            )
+        with place.lock:
+            try:
+                return self._run(place, query, snapshot)
+            except errors.Error:
+                raise
+            except UNTRANSLATED as error:
+                raise translate(error, self._path) from error
+
+    def _run(self, place: _Place, query: Callable[[apsw.Connection], T], snapshot: bool) -> T:
+        if place.is_used:  # by a query that was interrupted
+            self._drop(place)
+        if place.db is None:
+            place.db = self._connect()
+        db, place.is_used = place.db, True
+        try:
+            if snapshot:
+                db.execute("BEGIN")
+            answer = query(db)
+            if snapshot:
+                db.execute("ROLLBACK")  # nothing was written; of a damaged file, COMMIT would fail
+        except BaseException:
+            self._drop(place)
+            raise
+        place.is_used = False
+        return answer
+
+    def _free(self) -> _Place:
+        for place in self._places:
+            if not place.is_used:
+                return place
+        return self._places[threading.get_native_id() % len(self._places)]
+
+    def _drop(self, place: _Place) -> None:
+        db = place.db
+        if db is not None:
+            if self._kept:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            else:
+                db.close(True)
+                place.db = None
+        place.is_used = False
+
+    def close(self) -> None:
+        """Wait for the queries that run, and close all connections; the next query opens one again."""
+        for place in self._places:
+            with place.lock:
+                if self._kept:
+                    place.db = None
+                else:
+                    self._drop(place)
+
+    def leak(self) -> None:
+        """In a child that was forked while queries ran: never close what belongs to the parent."""
+        for place in self._places:
+            if place.db is not None:
+                leak(place.db)

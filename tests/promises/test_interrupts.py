@@ -1,0 +1,130 @@
+"""Ctrl-C anywhere, no memory, no descriptors: afterwards the log reads, puts and closes, and nothing is lost."""
+
+import errno
+import itertools
+
+import pandas as pd
+import pytest
+
+import pqlog
+from tests.interrupts import everywhere, moments, within
+
+ERRORS = {
+    "ctrl-c": KeyboardInterrupt,
+    "memory": MemoryError,
+    "descriptors": lambda: OSError(errno.EMFILE, "Too many open files"),
+}
+numbers = itertools.count()
+
+# An exception in a generator that is being collected is shown and dropped.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def get(log, folder):
+    log.seek("reader", to=-2)
+    for number, _ in enumerate(log.get("reader")):
+        if number:
+            break
+
+
+def batches(log, folder):
+    for number, batch in enumerate(log.batches("stage", size=2)):
+        batch.put_many([1, 2], topic="out")
+        if number:
+            break
+
+
+def with_batch(log, folder):
+    reading = log.batches("held", size=2)
+    with next(reading) as batch:
+        list(batch)
+
+
+def open_and_close(log, folder):
+    with pqlog.open(folder / f"other {next(numbers)}.db") as other:
+        other.topic("new").put(1)
+
+
+def wait(log, folder):
+    with pytest.raises(pqlog.Empty):
+        log.topic("empty").get_one("waiter", timeout=0.003)
+
+
+CALLS = {
+    "put": lambda log, folder: log.put({"n": 1}),
+    "put with id": lambda log, folder: log.put({"n": 1}, key="k", headers={"a": "b"}, id=f"{next(numbers)}"),
+    "put_many": lambda log, folder: log.put_many([{"n": 1}] * 3, cursor=(f"source {next(numbers)}", 1)),
+    "put frame": lambda log, folder: log.put_many(pd.DataFrame({"n": [1, 2, 3]})),
+    "open": open_and_close,
+    "get": get,
+    "get_one": lambda log, folder: (log.seek("one", to=-2), log.get_one("one"), log.get_one("one")),
+    "wait": wait,
+    "batches": batches,
+    "with batch": with_batch,
+    "pipe": lambda log, folder: log.pipe("piper", lambda frame: frame, into="piped", size=100),
+    "clients": lambda log, folder: (log.clients(), log.lag("reader"), log.position("reader"), log.claims("stage")),
+    "seek": lambda log, folder: log.seek("reader", to=-5),
+    "delete client": lambda log, folder: (log.seek("gone", to="end"), log.delete_client("gone")),
+    "history": lambda log, folder: (list(log[-5:]), list(log[-5:].values()), len(log.history(since="1h")), log[-1]),
+    "frame": lambda log, folder: log[-9:].to_pandas(),
+    "trim": lambda log, folder: log.trim(before=-40, force=True),
+    "compact": lambda log, folder: log.compact(),
+    "backup": lambda log, folder: log.backup(folder / f"copy {next(numbers)}"),
+    "verify": lambda log, folder: log.verify(),
+}
+
+
+def filled(path):
+    log = pqlog.open(path)
+    log.put_many([{"n": n} for n in range(50)])
+    log.topic("empty")
+    for client in ("reader", "stage", "held", "one", "piper"):
+        log.seek(client, to="start")
+    return log
+
+
+def check(log):
+    """From another thread: what this one holds by mistake is no obstacle to itself."""
+
+    def look():
+        before = log.last
+        assert log[-1].offset == before
+        assert log.put({"n": 0}) == before + 1
+        assert log[-1].offset == before + 1
+
+    within(60, look)
+
+
+def sweep(folder, name, error, places):
+    """Raise at so many places of a call, evenly spread over it; how many there were."""
+    logs = [filled(folder / "first.db")]
+
+    def call():
+        CALLS[name](logs[-1], folder)
+
+    struck = 0
+    for where in everywhere(call, ERRORS[error], step=max(1, moments(call) // places)):
+        struck += 1
+        try:
+            check(logs[-1])
+            if struck % 20 == 0:
+                assert logs[-1].verify() == []
+                within(60, logs[-1].close)
+                logs.append(within(60, lambda: filled(folder / f"{next(numbers)}.db")))
+        except BaseException as broken:
+            raise AssertionError(f"broken by an exception at {where}") from broken
+    assert logs[-1].verify() == []
+    within(60, logs[-1].close)
+    return struck
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_the_log_goes_on_after_ctrl_c_anywhere(tmp_path, name):
+    assert sweep(tmp_path, name, "ctrl-c", places=100) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", list(ERRORS))
+@pytest.mark.parametrize("name", list(CALLS))
+def test_the_log_goes_on_after_any_error_at_every_place(tmp_path, name, error):
+    assert sweep(tmp_path, name, error, places=1_000_000) > 10
