@@ -86,6 +86,12 @@ def test_only_the_engine_imports_apsw():
     assert all(module.startswith("store.sqlite") for module in users)
 
 
+def test_only_one_module_renames_files_and_makes_them_durable():
+    """What the simulated disk listens to."""
+    words = re.compile(r"os\.(rename|replace|link|fsync|fdatasync)\(")
+    assert [module for module, path in modules() if words.search(path.read_text())] == ["atomic"]
+
+
 def test_import_loads_nothing_heavy():
     script = (
         "import sys, pqlog\n"

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -17,8 +16,8 @@ from typing import IO, Annotated, Any
 import typer
 
 import pqlog
+from pqlog import atomic, extras
 from pqlog import clients as positions
-from pqlog import extras
 from pqlog.cli import app, output
 from pqlog.errors import ArgumentError
 from pqlog.message import Message
@@ -261,23 +260,11 @@ def _appearing(out: str) -> Iterator[IO[bytes]]:
     folder = os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(folder):
         raise ArgumentError(f"the folder {folder} does not exist: make it first")
-    descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with atomic.workplace(out) as place:
+        made = os.path.join(place, "new")
+        with open(made, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, out)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        atomic.appear(made, out, replace=True)
 
 
 def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:

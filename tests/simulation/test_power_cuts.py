@@ -40,15 +40,15 @@ def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path,
         fail_a_sync(tmp_path / str(number), number, killed, reader, random.Random(number), cuts=12)
 
 
-def test_a_new_file_may_be_cut_off_at_any_event_of_its_making(tmp_path):
+def test_a_new_file_may_be_cut_off_while_it_is_made(tmp_path):
     (tmp_path / "new").mkdir()
     disk = Disk(tmp_path / "new")
     with disk.listening(), pqlog.open(tmp_path / "new" / "a.db", vfs=disk.vfs_name) as log:
         made = disk.now
         log.put("first")
     chance = random.Random(1)
-    for at in range(disk.now + 1):
-        for number in range(3):
+    for at in range(0, disk.now + 1, 2):
+        for number in range(2):
             folder = tmp_path / f"{at}-{number}"
             folder.mkdir()
             for name, data in disk.cut(at, chance).items():

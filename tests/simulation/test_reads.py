@@ -35,7 +35,7 @@ def disk(tmp_path):
     write(tmp_path / "first", {})
     first = Disk(tmp_path / "first")
     with first.listening(), pqlog.open(first.folder / "a.db") as log:
-        log.put_many(({**value} for value in VALUES[:300]), id="again", cursor=("source", 7), key="n")
+        log.put_many(({**value} for value in VALUES[:300]), id="again", cursor=("source", 7, None), key="n")
         log._engine._checkpoint()
         log.put_many(pd.DataFrame(VALUES[300:350]))
         for value in VALUES[350:]:
