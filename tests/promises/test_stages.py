@@ -442,6 +442,7 @@ def test_a_batch_takes_one_sync(path):
     del vfs
 
 
+@pytest.mark.slow
 def test_two_processes_fight_over_a_client_for_a_minute(path, log):
     """While this process puts; they have no order between them, but each message is done once, by one of them."""
     log.seek("stage", to="start")  # known before the first of them asks

@@ -202,4 +202,4 @@ class Stages(RuleBasedStateMachine):
 
 
 TestStages = Stages.TestCase
-TestStages.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+TestStages.settings = settings(stateful_step_count=40)

@@ -15,7 +15,7 @@ from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
 
 TestPowerCuts = Story.TestCase
-TestPowerCuts.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestPowerCuts.settings = settings(stateful_step_count=30)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -36,6 +36,7 @@ def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path,
         fail_a_sync(tmp_path / str(number), number, killed, random.Random(number), cuts=12)
 
 
+@pytest.mark.slow
 def test_a_new_file_may_be_cut_off_at_any_event_of_its_making(tmp_path):
     (tmp_path / "new").mkdir()
     disk = Disk(tmp_path / "new")
