@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(config, items):
 @functools.cache
 def can_mount():
     """Root can, but not in every container: a name space of mounts takes the same right."""
-    return bool(shutil.which("unshare")) and not subprocess.run(["unshare", "--mount", "true"], stderr=-3).returncode
+    command = ["unshare", "--mount", "--propagation", "unchanged", "true"]
+    return bool(shutil.which(command[0])) and not subprocess.run(command, stderr=subprocess.DEVNULL).returncode
 
 
 def pytest_runtest_setup(item):
