@@ -291,7 +291,7 @@ with pqlog.open(sys.argv[1]) as log:
 """
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, workers):
     chance = random.Random(workers)
     count = 10_000
