@@ -2,51 +2,96 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What is installed is pinned, also in the environments that pip builds in and those that `make smoke` makes.
+CONSTRAINTS := .ci/constraints.txt
+export PIP_CONSTRAINT := $(CONSTRAINTS)
+export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+INPUTS := pyproject.toml $(wildcard $(CONSTRAINTS))
+
+PYTEST := $(BIN)/python -m pytest -q -rs -n auto --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help test lint docs links smoke demo bench bench-full pictures crash clean
+.NOTPARALLEL:
+.PHONY: help demo test test-all newest programs renew-constraints lint docs links smoke bench bench-full pictures crash clean
 
 help:  ## Print this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-$(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
-	touch $@
+$(VENV)/made:
+	@echo "Making $(VENV), with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pqlog needs Python 3.11 or later: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) "pip>=25.1"
+	@touch $@
 
-test: $(VENV)/ready  ## Install everything into .venv and run all tests
-	$(BIN)/python -m pytest
+$(VENV)/demo: $(INPUTS) | $(VENV)/made
+	@echo "Installing what the demo needs"
+	@$(PIP) --editable ".[demo]"
+	@touch $@
 
-lint: $(VENV)/ready  ## Lint, format check and strict types
+$(VENV)/test: $(INPUTS) | $(VENV)/made
+	@echo "Installing what the fast tests need"
+	@$(PIP) --editable ".[cli,notebook,pandas,polars]" --group test
+	@touch $@
+
+$(VENV)/all: $(INPUTS) | $(VENV)/made
+	@echo "Installing everything"
+	@$(PIP) --editable ".[all]" --group dev
+	@touch $@
+
+demo: $(VENV)/demo  ## Real flights through a log, a process killed half-way, a picture
+	@$(BIN)/python -m pqlog.demo
+
+test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv
+	$(PYTEST)
+	@echo "Left out: the long ring (long searches, the browser, Redis, tmux, notebooks, recipes). Run it with: make test-all"
+
+test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; nothing may be skipped for want of something
+	$(PYTEST) --all --nbmake
+
+programs:
+	@.ci/programs chromium redis-server tmux
+
+newest:  ## The fast ring with the newest version of everything, in place of those in .ci/constraints.txt
+	rm -rf build/newest
+	$(MAKE) test VENV=build/newest CONSTRAINTS=
+
+renew-constraints: $(VENV)/made  ## Pin the newest version of everything that make installs
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-annotate \
+		--custom-compile-command "make renew-constraints" \
+		--all-extras --group dev --group installer --output-file $(CONSTRAINTS) pyproject.toml
+
+lint: $(VENV)/all  ## Lint, format check and strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/ready  ## Build the documentation into docs/_build/html; warnings and broken links are errors
+docs: $(VENV)/all  ## Build the documentation into docs/_build/html; warnings and broken links are errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html -c docs . docs/_build/html
 
-links: $(VENV)/ready  ## Visit the links that lead out of the documentation; needs the internet
+links: $(VENV)/all  ## Visit the links that lead out of the documentation; needs the internet
 	$(BIN)/sphinx-build --quiet -b linkcheck -c docs . docs/_build/links
 
-smoke: $(VENV)/ready  ## Build sdist and wheel, and try the wheel bare and with each extra
+smoke: $(VENV)/all  ## Build sdist and wheel, and try the wheel bare and with each extra
 	$(BIN)/python -m tests.smoke
 
-demo: $(VENV)/ready  ## Real flights through a log, a process killed half-way, a picture
-	$(BIN)/python -m pqlog.demo
-
-bench: $(VENV)/ready  ## Measure the workloads that have a goal, beside this disk's own speed (5 minutes)
+bench: $(VENV)/all  ## Measure the workloads that have a goal, beside this disk's own speed (5 minutes)
 	$(BIN)/python -m benchmarks goals --rounds 3
 
-bench-full: $(VENV)/ready  ## Measure everything: syncs, latency, peers, routes to pandas, stages (half an hour)
+bench-full: $(VENV)/all  ## Measure everything: syncs, latency, peers, routes to pandas, stages (half an hour)
 	$(BIN)/python -m benchmarks all --rounds 3 --large --results benchmarks/results
 
-pictures: $(VENV)/ready  ## Draw the pictures of docs/, also from the stored results
+pictures: $(VENV)/all  ## Draw the pictures of docs/, also from the stored results
 	$(BIN)/python -m benchmarks draw
 	$(BIN)/python docs/pictures/draw.py
 
 SECONDS ?= 600
-crash: $(VENV)/ready  ## Search at random for a power cut that breaks a promise, for SECONDS=600
+crash: $(VENV)/all  ## Search at random for a power cut that breaks a promise, for SECONDS=600
 	$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build dist docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis bench-*
+	rm -rf $(VENV) build dist docs/_build docs/reference/generated docs/reference/commands.md
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis bench-*

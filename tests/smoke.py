@@ -98,7 +98,10 @@ assert demo.main(["--folder", "demo"]) == 0
 """,
     "all": """
 log.to_pandas(); log.to_polars(); log.explore()
-import pqlog.cli.commands
+log.close()
+import subprocess, sys, pathlib
+command = [pathlib.Path(sys.executable).with_name("pqlog"), "demo", "--folder", "demo"]
+subprocess.run(command, check=True)
 """,
 }
 
@@ -133,7 +136,7 @@ def main() -> int:
             venv.create(folder / "venv", with_pip=True)
             python = str(folder / "venv" / "bin" / "python")
             what = f"{wheel}[{extra}]" if extra else str(wheel)
-            install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what]
+            install = [python, "-m", "pip", "install", "--quiet", "--no-compile", what]
             subprocess.run(install, check=True)
             subprocess.run([python, "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
             subprocess.run([python, "-W", "error", "-c", CORE + works], check=True, cwd=folder)

@@ -335,6 +335,7 @@ def test_an_export_that_fails_leaves_nothing(sh, folder):
     assert (folder / "a.ndjson").read_text() == "what was there"
 
 
+@pytest.mark.slow
 def test_the_demo(sh):
     out = sh("pqlog demo --folder demo")
     assert "336,776 in, 336,776 out: none lost, none twice" in out

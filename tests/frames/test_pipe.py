@@ -140,6 +140,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
     """The whole group of processes is killed at random moments; each message is doubled once."""

@@ -2,15 +2,19 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 import pqlog
-from tests.notebook.lab import CHROMIUM, Lab, Page, chromium
+from tests.notebook.lab import BROWSERS, CHROMIUM, Lab, Page
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("jupyterlab")
+pytestmark = [pytest.mark.slow, pytest.mark.needs(*BROWSERS)]
 
 ROOT = Path(pqlog.__file__).parent.parent
 PICTURES = Path(os.environ.get("PQLOG_SCREENSHOTS", ROOT / "build" / "screenshots"))
@@ -25,8 +29,10 @@ explorer
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM))
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, BROWSERS))), args=list(CHROMIUM)
+        )
         yield found
         found.close()
 

@@ -145,7 +145,7 @@ def test_mode_r_sees_what_a_writer_puts(path, log):
         assert len(reading) == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="mounts are made as root on Linux")
+@pytest.mark.mounts
 def test_a_read_only_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

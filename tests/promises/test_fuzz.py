@@ -92,6 +92,7 @@ print(said, answered)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_edits_of_a_file(tmp_path, seed):
     """In a process of its own: a crash of it, or too much memory, is a failure too."""

@@ -53,7 +53,7 @@ def test_a_file_with_two_names_is_only_read(path):
         assert len(log) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="there is no list of mounts elsewhere")
+@pytest.mark.mounts
 def test_a_network_disk_is_refused_unless_one_knows_better(tmp_path):
     """Which kinds those are is a list; here a disk in memory stands on it."""
     disk = tmp_path / "a disk"

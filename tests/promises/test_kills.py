@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import pqlog
 
 ROUNDS = 80
@@ -27,6 +29,7 @@ def is_there(pid):
     return True
 
 
+@pytest.mark.slow
 def test_three_processes_are_killed_again_and_again(path):
     chance = random.Random(5)
     with pqlog.open(path) as log:  # known before anybody asks

@@ -224,4 +224,4 @@ class LogModel(RuleBasedStateMachine):
 
 
 TestLogModel = LogModel.TestCase
-TestLogModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, derandomize=True)
+TestLogModel.settings = settings(stateful_step_count=40)

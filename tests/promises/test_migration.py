@@ -286,31 +286,45 @@ def test_a_power_cut_at_any_event_of_it(old, tmp_path, monkeypatch):
     assert resumed > 5
 
 
+# Tells each step of twenty messages, of the three that there are: looked at, copied, compared.
 KILLED = """
-import sys
-from pqlog import migration
+import contextlib, sys
+from pqlog import extras, migration
 migration.STEP_ROWS = 20
+
+@contextlib.contextmanager
+def told(*_):
+    done = 0
+    def report(messages):
+        nonlocal done
+        before, done = done, done + messages
+        for step in range(before // 20, done // 20):
+            print(f"{step:50}", flush=True)
+    yield report
+
+extras.progress_bar = told
 migration.migrate(sys.argv[1], sys.argv[2], trust_pickle=True)
 """
 
 
 def test_killed_again_and_again_it_comes_to_its_end(old, path):
-    old_queue(old, [{"n": n} for n in range(60_000)], {"billing": 45_000})
+    """At whatever speed: it tells its steps to a small pipe, and stops where that is full and nobody reads."""
+    old_queue(old, [{"n": n} for n in range(20_000)], {"billing": 15_000})
     chance = random.Random(5)
+    command = [sys.executable, "-c", KILLED, str(old), str(path)]
     kills = 0
-    for _ in range(100):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(old), str(path)])
-        try:
-            assert process.wait(0.2 + chance.random() * 0.4) == 0
+    for _ in range(12):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, pipesize=4096) as process:
+            told = [process.stdout.readline() for _ in range(chance.randrange(100, 1500))]
+            process.kill()
+        assert process.returncode in (0, -signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+        if not told[-1]:
             break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
     pqlog.migrate(old, path, trust_pickle=True)
     with pqlog.open(path) as log:
-        assert [value["n"] for value in log.history().values()] == list(range(60_000))
-        assert (log.position("billing"), log.verify()) == (45_000, [])
+        assert [value["n"] for value in log.history().values()] == list(range(20_000))
+        assert (log.position("billing"), log.verify()) == (15_000, [])
     assert kills > 2
 
 

@@ -326,7 +326,7 @@ with pqlog.open(sys.argv[1]) as log:
 """
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, workers):
     chance = random.Random(workers)
     count = 10_000
@@ -490,6 +490,7 @@ def test_a_batch_takes_one_sync(path):
     del vfs
 
 
+@pytest.mark.slow
 def test_two_processes_fight_over_a_client_for_a_minute(path, log):
     """While this process puts; they have no order between them, but each message is done once, by one of them."""
     log.seek("stage", to="start")  # known before the first of them asks

@@ -238,6 +238,6 @@ class StagesElsewhere(Stages):
         self.elsewhere.stop()
 
 
-SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None, derandomize=True)
+SETTINGS = settings(stateful_step_count=40)
 TestStages, TestStagesElsewhere = Stages.TestCase, StagesElsewhere.TestCase
 TestStages.settings = TestStagesElsewhere.settings = SETTINGS

@@ -15,9 +15,12 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
-from deltalake import DeltaTable
 
 import pqlog
+
+deltalake = pytest.importorskip("deltalake")
+pytest.importorskip("dagster")
+pytestmark = pytest.mark.slow
 
 RECIPES = Path(pqlog.__file__).parent.parent / "docs" / "recipes"
 COUNT = 3_000
@@ -76,7 +79,7 @@ def test_a_duckdb_table_with_its_batches(filled, tmp_path):
 def test_a_delta_lake_table_with_its_transaction_identifiers(filled, tmp_path):
     table = tmp_path / "table"
     assert until_done("delta_lake.py", filled, table, 100, is_done=drained("to-delta"))
-    assert sorted(DeltaTable(str(table)).to_pyarrow_table()["n"].to_pylist()) == list(range(COUNT))
+    assert sorted(deltalake.DeltaTable(str(table)).to_pyarrow_table()["n"].to_pylist()) == list(range(COUNT))
 
 
 class Orders(http.server.BaseHTTPRequestHandler):

@@ -145,7 +145,7 @@ def test_no_thread_is_left_waiting_when_a_commit_fails(tmp_path, kind):
             assert all(value in left for value in put)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a small disk in memory is mounted as root on Linux")
+@pytest.mark.mounts
 def test_a_disk_that_is_really_full(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -18,7 +18,7 @@ from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
 
 TestPowerCuts = Story.TestCase
-TestPowerCuts.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestPowerCuts.settings = settings(stateful_step_count=30)
 
 
 @pytest.mark.parametrize("seed", range(4))
