@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import sys
 import warnings
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
 
-from pqlog.errors import ArgumentError
+from pqlog.errors import ArgumentError, ForkError
 
 LARGEST = 2**62
 """Beyond every offset, and every size of anything; SQLite's integers end at 2**63."""
@@ -57,6 +58,14 @@ def name(what: str, given: object) -> str:
     if not isinstance(given, str) or not given:
         raise ArgumentError(f"{what} is a str that is not empty, not {given!r}")
     return text(what, given)
+
+
+def process(pid: int, what: str) -> None:
+    """Raise in a forked child for what was begun by the parent, where it goes on."""
+    if os.getpid() != pid:
+        raise ForkError(
+            f"{what} was begun by process {pid}, of which this is a fork: it goes on there; begin another one here"
+        )
 
 
 def bounded(number: int) -> int:

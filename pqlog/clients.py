@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -195,7 +196,7 @@ def get(source: Source, client: str | int | None, messages: bool) -> Iterator[An
 
 
 def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
-    engine, topic = source.engine, source.topic
+    engine, topic, pid = source.engine, source.topic, os.getpid()
     while True:
         client = join(source, name)
         if client.open:
@@ -206,6 +207,7 @@ def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
             return
         for message in source.messages(rows):
             yield message if messages else message.value
+            check.process(pid, "this loop over messages")
             if not engine.acknowledge(topic, name, message.offset, client.epoch):
                 break  # moved by seek meanwhile: go on from where it stands now
 

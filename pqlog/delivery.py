@@ -87,6 +87,7 @@ class Batches(Iterator[Batch]):
         self._owner = ""
         self._batch: Batch | None = None
         self._is_loop = self._is_closed = False
+        self._pid = os.getpid()
 
     def __iter__(self) -> Self:
         """For a loop, which gives the batch back when it is left; one that `next` hands out is its holder's."""
@@ -109,6 +110,7 @@ class Batches(Iterator[Batch]):
     def take(self, timeout_s: float | None) -> Batch | None:
         """The next batch, with the one before acknowledged; None if there is none within the time, or none any more."""
         engine, topic = self._source.engine, self._source.topic
+        check.process(self._pid, "this loop over batches")
         if not self._owner:
             clients.join(self._source, self.client)
             self._owner = engine.owner(self._wish.owner)
@@ -192,7 +194,7 @@ class Batches(Iterator[Batch]):
     def close(self) -> None:
         """End it: a batch that is open is released."""
         self._is_closed = True
-        if self._batch is not None:
+        if self._batch is not None and self._pid == os.getpid():
             self._batch.release()
 
     def __del__(self) -> None:

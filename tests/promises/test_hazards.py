@@ -251,3 +251,106 @@ def test_threads_that_wait_are_not_left_behind_by_a_close(path):
     for thread in threads:
         thread.join(60)
     assert ended == [True] * 4
+
+
+def test_a_folder_that_is_renamed_under_an_open_log_is_noticed(path):
+    """Any folder above the file: another log may be made under its name, and both would call their puts durable."""
+    above = path.parent / "above"
+    (above / "data").mkdir(parents=True)
+    with pqlog.open(above / "data" / "a.db") as log:
+        log.put("before")
+        for folder in (above / "data", above):
+            os.rename(folder, path.parent / "away")
+            for _ in range(2):
+                with pytest.raises(pqlog.MovedError):
+                    log.put("lost")
+            os.rename(path.parent / "away", folder)
+            log.put("found")
+        assert [message.value for message in log] == ["before", "found", "found"]
+
+
+@pytest.mark.mounts
+def test_a_file_system_that_is_mounted_over_an_open_log_is_noticed(path):
+    (path.parent / "data").mkdir()
+    with pqlog.open(path.parent / "data" / "a.db") as log:
+        log.put("before")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path.parent / "data"], check=True)
+        try:
+            for _ in range(2):
+                with pytest.raises(pqlog.MovedError):
+                    log.put("lost")
+        finally:
+            subprocess.run(["umount", path.parent / "data"], check=True)
+        assert log.put("found") == 2
+
+
+def test_a_log_that_is_dropped_gives_its_descriptors_back(path):
+    """Also one whose client holds a batch, which its thread renews."""
+    script = """
+import gc, os, sys, threading, pqlog
+pqlog.open(sys.argv[1]).close()
+gc.collect()
+before = len(os.listdir("/proc/self/fd"))
+for number in range(20):
+    log = pqlog.open(sys.argv[1])
+    log.put(number)
+    len(log)
+    batch = log.next_batch("c")
+    del log, batch
+    gc.collect()
+assert len(os.listdir("/proc/self/fd")) <= before + 1, (before, os.listdir("/proc/self/fd"))
+"""
+    done = python(script, path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_log_opens_while_another_thread_works_with_sqlite3_imported(path):
+    """Every kernel of Jupyter has it imported; a connection in use by another thread cannot be asked for its file."""
+    script = """
+import sqlite3, sys, threading, pqlog
+busy, stop = pqlog.open(sys.argv[1] + ".busy"), threading.Event()
+def work():
+    while not stop.is_set():
+        busy.put_many(range(200))
+        list(busy[-500:])
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for number in range(150):
+    with pqlog.open(sys.argv[1]) as log:
+        log.put(number)
+stop.set()
+for thread in threads:
+    thread.join(60)
+"""
+    done = python(script, path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interpreter_ends_while_threads_put_and_wait(path):
+    script = """
+import sys, threading, pqlog
+log = pqlog.open(sys.argv[1])
+log.put_many(range(50))
+batch = log.next_batch("held", size=5)
+begun = threading.Barrier(5)
+def put():
+    begun.wait()
+    while True:
+        log.put_many(["x" * 3000] * 20)
+def wait():
+    begun.wait()
+    for _ in log.topic("empty").get_blocking("c"):
+        pass
+for target in (put, put, put, wait):
+    threading.Thread(target=target, daemon=True).start()
+begun.wait()
+log.put("returned")
+print(log.last)
+"""
+    for _ in range(5):
+        done = python(script, path)
+        assert (done.returncode, done.stderr) == (0, "")
+        with pqlog.open(path) as log:
+            assert "returned" in [message.value for message in log[: int(done.stdout) + 1]]
+            assert log.verify() == []
