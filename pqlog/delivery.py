@@ -44,9 +44,9 @@ def wish(
     owner: str | None,
 ) -> Wish:
     """The parameters of `Topic.batches`, checked."""
-    check.count("size", size, "messages")
+    size = check.count("size", size, "messages")
     if max_bytes is not None:
-        check.count("max_bytes", max_bytes, "bytes")
+        max_bytes = check.count("max_bytes", max_bytes, "bytes")
     if attempts is not None:
         check.count("attempts", attempts, "attempts")
     if owner is not None:

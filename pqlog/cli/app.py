@@ -51,7 +51,10 @@ _SAID = [
     for said, instead in (
         (r"log\.seek\((\w+|'[^']*'|\"[^\"]*\"), to=(-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
         (r"log\.delete_client\((\w+)\)", r"`pqlog delete-client FILE \1`"),
-        (r"(?:ask )?log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: anew)?", r"`pqlog get FILE --client \1 --batch 1000`"),
+        (
+            r"(?:ask )?log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: anew)?(?: or log\.get_one\([^)]*\))?",
+            r"`pqlog get FILE --client \1 --batch 1000`",
+        ),
         (r"pqlog\.salvage\(path, to\)", "`pqlog salvage FILE NEW`"),
         (r"pass force=True", "pass --force"),
         (r"pass trust_pickle=True \(--trust-pickle\)", "pass --trust-pickle"),

@@ -35,7 +35,7 @@ def staged(call):
         (lambda log: log.put_many([1], key=LONE), "key"),
         (lambda log: log.put_many([1], id=LONE), "id"),
         (lambda log: log.put_many([1], headers={"x": LONE}), "headers"),
-        (lambda log: log.put_many([1], cursor=(LONE, 1)), "the name of a cursor"),
+        (lambda log: log.put_many([1], cursor=(LONE, 1, None)), "the name of a cursor"),
         (lambda log: log.cursor(LONE), "the name of a cursor"),
         (lambda log: log.topic(LONE), "the topic's name"),
         (lambda log: log.get(LONE), "the client's name"),

@@ -247,9 +247,9 @@ def test_a_clock_that_repeats_an_hour_is_no_change(log):
 @pytest.mark.parametrize("value", [math.nan, {1}, b"x", {1: 2}, object(), "\ud800"])
 def test_a_cursor_too_keeps_what_json_keeps(log, value):
     with pytest.raises(pqlog.ArgumentError, match="the cursor 'c' has a value that JSON does not hold as it is"):
-        log.put_many([1], cursor=("c", {"at": value}))
+        log.put_many([1], cursor=("c", {"at": value}, None))
     assert (len(log), log.cursor("c")) == (0, None)
-    log.put_many([1], cursor=("c", {"at": (1, 2)}))
+    log.put_many([1], cursor=("c", {"at": (1, 2)}, None))
     assert log.cursor("c") == {"at": [1, 2]}
 
 

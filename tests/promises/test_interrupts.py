@@ -1,5 +1,6 @@
 """Ctrl-C anywhere, no memory, no descriptors: afterwards the log reads, puts and closes, and nothing is lost."""
 
+import contextlib
 import errno
 import itertools
 
@@ -34,6 +35,35 @@ def batches(log, folder):
             break
 
 
+def get_one(log, folder):
+    log.seek("one", to=-2)
+    with contextlib.suppress(pqlog.ClaimLostError):  # what an interrupted call before had been handed
+        log.get_one("one")
+    log.get_one("one")
+
+
+def next_batch(log, folder):
+    batch = log.next_batch("single", size=2)
+    batch.put(list(batch), topic="out")
+    batch.ack()
+
+
+def topics(log, folder):
+    name = f"made {next(numbers)}"
+    log.topic(name).put(1)
+    log.rename_topic(name, "renamed")
+    log.delete_topic("renamed", force=True)
+    for left in log.topics():
+        if left.startswith(("made", "renamed")):
+            log.delete_topic(left, force=True)
+
+
+def backup(log, folder):
+    place = folder / f"{next(numbers)}"
+    place.mkdir()
+    log.backup(place / "copy")
+
+
 def with_batch(log, folder):
     reading = log.batches("held", size=2)
     with next(reading) as batch:
@@ -53,11 +83,13 @@ def wait(log, folder):
 CALLS = {
     "put": lambda log, folder: log.put({"n": 1}),
     "put with id": lambda log, folder: log.put({"n": 1}, key="k", headers={"a": "b"}, id=f"{next(numbers)}"),
-    "put_many": lambda log, folder: log.put_many([{"n": 1}] * 3, cursor=(f"source {next(numbers)}", 1)),
+    "put_many": lambda log, folder: log.put_many([{"n": 1}] * 3, cursor=(f"source {next(numbers)}", 1, None)),
     "put frame": lambda log, folder: log.put_many(pd.DataFrame({"n": [1, 2, 3]})),
     "open": open_and_close,
     "get": get,
-    "get_one": lambda log, folder: (log.seek("one", to=-2), log.get_one("one"), log.get_one("one")),
+    "get_one": get_one,
+    "next_batch": next_batch,
+    "topics": topics,
     "wait": wait,
     "batches": batches,
     "with batch": with_batch,
@@ -69,7 +101,7 @@ CALLS = {
     "frame": lambda log, folder: log[-9:].to_pandas(),
     "trim": lambda log, folder: log.trim(before=-40, force=True),
     "compact": lambda log, folder: log.compact(),
-    "backup": lambda log, folder: log.backup(folder / f"copy {next(numbers)}"),
+    "backup": backup,
     "verify": lambda log, folder: log.verify(),
 }
 
@@ -78,7 +110,7 @@ def filled(path):
     log = pqlog.open(path)
     log.put_many([{"n": n} for n in range(50)])
     log.topic("empty")
-    for client in ("reader", "stage", "held", "one", "piper"):
+    for client in ("reader", "stage", "held", "one", "single", "piper"):
         log.seek(client, to="start")
     return log
 

@@ -19,6 +19,7 @@ from tests.simulation.disk import Disk, short_logs, write
 CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
     "checkpoint": lambda log, folder: log._engine._checkpoint(),
     "compact": lambda log, folder: log.compact(),
+    "compact, then another opens": lambda log, folder: (log.compact(), pqlog.open(folder / "a.db").close()),
     "trim": lambda log, folder: log.trim(before=400, force=True),
     "backup": lambda log, folder: log.backup(folder / "b.db"),
     "salvage": lambda log, folder: pqlog.salvage(folder / "a.db", folder / "b.db"),
@@ -26,7 +27,7 @@ CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
     "close": lambda log, folder: log.close(),
 }
 
-AT_ONCE = {"trim", "checkpoint", "compact", "close"}
+AT_ONCE = {"trim", "checkpoint", "compact", "compact, then another opens", "close"}
 """Of these a cut leaves nothing but the log."""
 
 

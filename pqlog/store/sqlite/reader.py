@@ -72,7 +72,17 @@ def read(
         return found
     if since and not verified:  # else the caller is given what is whole, and the error when it asks for more
         raise DamagedError(table.topic, max(begin or 1, wanted.first), (expected or wanted.stop) - 1)
+    if not verified:
+        _check_missing(db, table, wanted)
     return found[:verified]
+
+
+def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
+    """Raise if there should be messages where none was found: offsets have no gaps."""
+    stop = min(wanted.stop, span(db, table).stop)
+    if wanted.first < stop:
+        after = row(db.execute(table.probe, (wanted.first + 1,)))
+        raise DamagedError(table.topic, wanted.first, min(after[0], stop) - 1 if after else stop - 1)
 
 
 class _Beside(NamedTuple):

@@ -100,8 +100,9 @@ def _lost(db: apsw.Connection, path: str, vfs: str | None) -> tuple[int, bool]:
         if not any(map(log.was_durable, commits)):
             return read, False
         if read == 0 and log.is_whole:  # it may be about to begin again at its front: all of it is in the database then
+            whole = log.followed()
             with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as database:
-                if log.is_merged(database):
+                if log.is_merged(database, whole) and not any(log.was_durable(n) for n in commits if n > whole):
                     return read, False
         changed = file.xRead(HEADER, 0) != log.header or db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0] != read
         return read, not changed  # if it did, others are at work, who read it
@@ -154,11 +155,15 @@ class _Log:
         said, computed = self._checksum(commit), self._expected(commit, self._checksum(commit - 1))
         return any(self._expected(after, before) == self._checksum(after) for before in (said, computed))
 
-    def is_merged(self, database: apsw.VFSFile) -> bool:
-        """Whether all that it says of pages is in the database file."""
+    def followed(self) -> int:
+        """How many frames go on from each other, from the first."""
+        return sum(1 for _ in itertools.takewhile(self.follows, range(1, self.last + 1)))
+
+    def is_merged(self, database: apsw.VFSFile, frames: int) -> bool:
+        """Whether all that so many frames say of pages is in the database file."""
         newest: dict[int, int] = {}
         under_way: dict[int, int] = {}
-        for number in itertools.takewhile(self.follows, range(1, self.last + 1)):
+        for number in range(1, frames + 1):
             under_way[self._frames[number - 1].page] = number
             if self.ends(number):
                 newest |= under_way

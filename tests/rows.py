@@ -1,0 +1,13 @@
+"""Rows of the small tables, changed as pqlog itself would: with the checksum that belongs to them."""
+
+import apsw
+
+from pqlog.store.sqlite import smallrows
+
+
+def change(db: apsw.Connection, table: str, where: str = "1", **new: str) -> None:
+    """Give columns of some rows new values, SQL each; in a file whose log is closed, or is used meanwhile."""
+    ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
+    smallrows.register(db, seed)
+    changed = ", ".join(f"{column} = {value}" for column, value in new.items())
+    db.execute(f"UPDATE {table} SET {changed}, crc = {smallrows.sum_of(table, **new)} WHERE {where}")
