@@ -338,7 +338,7 @@ def test_get_one_hands_each_message_to_one_thread_and_waits(log):
 
 
 def test_what_a_thread_had_that_has_ended_comes_again(log):
-    log.put_many("abc")
+    log.put_many(list("abc"))
     got = []
     for _ in range(2):
         worker = threading.Thread(target=lambda: got.append(log.get_one("c")))

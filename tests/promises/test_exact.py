@@ -107,8 +107,12 @@ def kept_as(value, codec):
         found = {}
         for key, one in value.items():
             key = key.value if isinstance(key, enum.Enum) else key
-            if type(key) is not str and (codec == "json" or type(key) not in (int, float, bool, bytes, type(None))):
+            if type(key) is not str and (
+                codec == "json" or type(key) not in (int, float, bool, bytes, tuple, type(None))
+            ):
                 raise Refused
+            if type(key) is int:
+                kept_as(key, codec)
             if key in found:
                 raise Refused
             found[key] = kept_as(one, codec)
