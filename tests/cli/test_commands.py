@@ -33,6 +33,7 @@ def an_old_queue(path):
     db.close()
 
 
+@pytest.mark.slow
 # explore opens a browser and demo takes a while: they have tests of their own
 @pytest.mark.parametrize(
     "example", [example for name in COMMANDS if name not in ("explore", "demo") for example in EXAMPLES[name]]
@@ -64,6 +65,7 @@ def test_every_command_explains_itself(sh, name):
         assert re.search(r"[a-z]{2,}", line.split(">")[-1]), f"--{option} is not explained"
 
 
+@pytest.mark.slow
 def test_help_version_and_wrong_usage(sh):
     assert all(name in sh("pqlog --help") for name in COMMANDS)
     assert sh("pqlog --version") == f"pqlog {pqlog.__version__}\n"
@@ -292,6 +294,7 @@ def test_a_file_whose_topic_is_not_main(sh, folder):
     assert sh("pqlog get new.db -t jobs") == "1\n"
 
 
+@pytest.mark.slow
 def test_what_is_no_log_is_said_to_be_none_and_nothing_is_made(sh, folder):
     (folder / "text.db").write_text("not a database, but a text of some length " * 30)
     for line in ("topics", "get", "get --client c", "tail -f", "stats", "verify", "compact", "trim", "seek", "export"):

@@ -49,13 +49,11 @@ def next_batch(log, folder):
 
 
 def topics(log, folder):
-    name = f"made {next(numbers)}"
-    log.topic(name).put(1)
-    log.rename_topic(name, "renamed")
+    with contextlib.suppress(pqlog.UnknownTopicError):  # what an interrupted call before has left
+        log.delete_topic("renamed", force=True)
+    log.topic("made").put(1)
+    log.rename_topic("made", "renamed")
     log.delete_topic("renamed", force=True)
-    for left in log.topics():
-        if left.startswith(("made", "renamed")):
-            log.delete_topic(left, force=True)
 
 
 def backup(log, folder):
@@ -152,7 +150,7 @@ def sweep(folder, name, error, places):
 
 @pytest.mark.parametrize("name", list(CALLS))
 def test_the_log_goes_on_after_ctrl_c_anywhere(tmp_path, name):
-    assert sweep(tmp_path, name, "ctrl-c", places=100) > 10
+    assert sweep(tmp_path, name, "ctrl-c", places=50) > 10
 
 
 @pytest.mark.slow

@@ -407,6 +407,7 @@ def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
     assert values(log.topic("out")) == ["late"]
 
 
+@pytest.mark.slow
 def test_a_living_worker_elsewhere_puts_its_expiry_off_and_a_paused_one_loses_its_batch(path, log):
     log.put_many(range(3))
     process = holder(path, 3, "elsewhere")

@@ -239,5 +239,5 @@ class StagesElsewhere(Stages):
 
 
 SETTINGS = settings(stateful_step_count=40)
-TestStages, TestStagesElsewhere = Stages.TestCase, StagesElsewhere.TestCase
+TestStages, TestStagesElsewhere = Stages.TestCase, pytest.mark.slow(StagesElsewhere.TestCase)
 TestStages.settings = TestStagesElsewhere.settings = SETTINGS

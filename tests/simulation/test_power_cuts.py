@@ -32,7 +32,7 @@ def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch
     assert check_cuts(disk, puts, random.Random(seed), cuts=75) > 8
 
 
-@pytest.mark.parametrize("reader", [False, True], ids=["", "beside a reader"])
+@pytest.mark.parametrize("reader", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["beside a reader", ""])
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path, killed, reader):
     """Also what the failed put left in the page cache, on which later puts are built, must become durable."""
@@ -40,6 +40,7 @@ def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path,
         fail_a_sync(tmp_path / str(number), number, killed, reader, random.Random(number), cuts=12)
 
 
+@pytest.mark.slow
 def test_a_new_file_may_be_cut_off_while_it_is_made(tmp_path):
     (tmp_path / "new").mkdir()
     disk = Disk(tmp_path / "new")
