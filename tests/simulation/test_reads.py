@@ -58,7 +58,7 @@ def flips(chance):
     return flip
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("spoils", "lasting"),
     [(None, False), (None, True), (ends_early, False), (flips, False)],
