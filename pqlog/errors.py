@@ -5,7 +5,7 @@
     Error
     ├── ArgumentError               you passed something that cannot be (a ValueError)
     ├── ClosedError                 the log was closed
-    │   └── ForkError               the log was opened before a fork, in another process
+    │   └── ForkError               it belongs to the process of which this is a fork
     ├── Empty                       no message within the time-out
     ├── EncodeError                 a value has no form in the topic's codec
     ├── DecodeError                 a kept message cannot be decoded; carries its offset
@@ -56,7 +56,7 @@ class ClosedError(Error):
 
 
 class ForkError(ClosedError):
-    """The log was opened in a parent process; open it again after the fork."""
+    """What was begun in a parent process goes on there; begin another in the fork."""
 
 
 class Empty(Error):
