@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
-from pqlog.store.api import Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
+from pqlog.store.api import Chunk, ClientInfo, Row, Salvage, Segment, Singles, Span, TopicInfo
 from pqlog.store.sqlite import append, claims, statements
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.writer import Task, Transaction
@@ -94,8 +94,12 @@ def salvage(
         _ends(old, topic, kept, lost)
         if lost:
             done.lost[topic.name] = lost
-        new.write(Task(_rest(old, topic, new.table(into), kept, done)))
-    new.write(Task(_cursors(old, done)))
+        # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
+        found = _readable(lambda: old.clients(topic), f"the clients of topic {topic.name!r}", done)  # noqa: B023
+        ids = _readable(lambda: old.ids(topic), f"the ids of topic {topic.name!r}", done)  # noqa: B023
+        new.write(Task(_rest(new.table(into), kept, found, ids)))
+    cursors = _readable(old.cursors, "the cursors", done)
+    new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
     return done
 
@@ -137,7 +141,7 @@ def _copy(table: Table, chunks: Sequence[tuple[int, Chunk]]) -> Callable[[Transa
 
 
 def _rest(
-    old: SqliteEngine, topic: TopicInfo, table: Table, kept: Sequence[tuple[Span, int]], done: Salvage
+    table: Table, kept: Sequence[tuple[Span, int]], found: Sequence[ClientInfo], ids: Sequence[tuple[str, int, int]]
 ) -> Callable[[Transaction], None]:
     """The clients and ids of a topic, at the new offsets."""
 
@@ -149,19 +153,11 @@ def _rest(
 
     def work(transaction: Transaction) -> None:
         db = transaction.db
-        for client in _readable(lambda: old.clients(topic), f"the clients of topic {topic.name!r}", done):
+        for client in found:
             claims.seek(db, table, client.client, moved(client.unread.first))
-        for id, first, stop in _readable(lambda: old.ids(topic), f"the ids of topic {topic.name!r}", done):
+        for id, first, stop in ids:
             if any(span.first <= first and stop <= span.stop for span, _ in kept):
                 db.execute(statements.PUT_ID, (table.id, id, moved(first), moved(first) + stop - first))
-
-    return work
-
-
-def _cursors(old: SqliteEngine, done: Salvage) -> Callable[[Transaction], None]:
-    def work(transaction: Transaction) -> None:
-        for cursor in _readable(old.cursors, "the cursors", done):
-            transaction.db.execute(statements.SET_CURSOR, cursor)
 
     return work
 
