@@ -64,6 +64,10 @@ class Strike:
             raise self.error
 
 
+last: list[BaseException] = []
+"""What was raised the last time: a notebook, too, keeps the traceback, and all that it refers to."""
+
+
 def moments(call: Callable[[], object]) -> int:
     """How many moments a call has."""
     strike = Strike(0, KeyboardInterrupt())
@@ -76,7 +80,7 @@ def moments(call: Callable[[], object]) -> int:
 
 
 def struck(call: Callable[[], object], at: int, error: BaseException) -> tuple[bool, str]:
-    """Whether the n-th moment of a call was reached, and where that is; what the call raises then is dropped."""
+    """Whether the n-th moment of a call was reached, and where that is; what the call raises then is kept in `last`."""
     strike = Strike(at, error)
     sys.setprofile(strike)
     try:
@@ -85,7 +89,7 @@ def struck(call: Callable[[], object], at: int, error: BaseException) -> tuple[b
         sys.setprofile(None)
         if not strike.where:
             raise
-        raised.__traceback__ = None
+        last[:] = [raised]
     finally:
         sys.setprofile(None)
     return bool(strike.where), strike.where

@@ -105,7 +105,8 @@ def join(db: apsw.Connection, table: Table, name: str, start: int | None) -> Cli
 
 
 def _next_epoch(db: apsw.Connection) -> int:
-    epoch: int = row(db.execute(statements.NEXT_EPOCH))[0]
+    db.execute(statements.NEXT_EPOCH)
+    epoch: int = row(db.execute(statements.EPOCH))[0]
     return epoch
 
 

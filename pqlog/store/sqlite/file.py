@@ -123,11 +123,25 @@ class SqliteFile:
             raise self._moved()
         if db is None:
             db = self._open_again()
-        if db.in_transaction:  # Ctrl-C struck between a commit's failure and its end
-            db.execute("ROLLBACK")
+        elif db.txn_state("main") != apsw.SQLITE_TXN_NONE:
+            db = self._without_leftovers(db)
         if self._unsettled:
             wal.settle(db, self.path, self.vfs, self._timeout_s)
             self._unsettled = False
+        return db
+
+    def _without_leftovers(self, db: apsw.Connection) -> apsw.Connection:
+        """What an interrupt, or an exhausted memory, left of a transaction is ended.
+
+        That can be a statement that was not read to its end, to which the traceback of the error still refers. It would
+        keep an old state of the file in use. And beside one that writes SQLite commits no other by itself: puts
+        returned that were never written. Only closing the connection ends it for certain.
+        """
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        if not self.in_memory and db.txn_state("main") != apsw.SQLITE_TXN_NONE:
+            self._disconnect()
+            db = self._open_again()
         return db
 
     def failed(self, error: Exception) -> None:

@@ -108,8 +108,8 @@ WHERE topic = ?3 AND name = ?4 AND epoch = ?5 AND {fits("clients")}
 # Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
 NEXT_EPOCH = f"""
 UPDATE file SET value = value + 1, crc = {sum_of("file", value="value + 1")} WHERE name = 'epoch' AND {fits("file")}
-RETURNING value
 """
+EPOCH = f"SELECT value FROM file WHERE name = 'epoch' AND {fits('file')}"
 SEEK = f"""
 UPDATE clients SET next = ?1, claimed = ?1, epoch = ?2, seen = ?3,
     crc = {sum_of("clients", next="?1", claimed="?1", epoch="?2", seen="?3")}
