@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from pqlog.store.sqlite import writer
 from tests.interrupts import everywhere, moments, within
 
 ERRORS = {
@@ -168,3 +169,21 @@ def test_the_log_goes_on_after_ctrl_c_anywhere(tmp_path, name):
 @pytest.mark.parametrize("name", list(CALLS))
 def test_the_log_goes_on_after_any_error_anywhere(tmp_path, name, error):
     assert sweep(tmp_path, name, error, places=300) > 10
+
+
+def test_no_put_returns_uncommitted_beside_a_statement_that_something_keeps_open(path):
+    """SQLite commits by itself only where no other statement of the connection is writing."""
+    kept = []
+
+    def interrupted(transaction):
+        kept.append(transaction.db.execute("UPDATE file SET value = value WHERE name = 'epoch' RETURNING value"))
+        raise KeyboardInterrupt
+
+    with pqlog.open(path) as log, pqlog.open(path) as other:
+        log.put("before")
+        with pytest.raises(KeyboardInterrupt):
+            log._engine.write(writer.Task(interrupted))
+        assert log.put("after") == 2
+        assert log.put_many(["many"]) == range(3, 4)
+        assert [message.value for message in other] == ["before", "after", "many"]
+        assert len(kept) == 1
