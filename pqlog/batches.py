@@ -113,7 +113,13 @@ class Batch(Readable):
 
     @property
     def token(self) -> str:
-        parts = (self._source.engine.uuid, self.topic, self.client, str(self._claim.epoch), str(self.number))
+        parts = (
+            self._source.engine.uuid,
+            str(self._source.topic.id),
+            self.client,
+            str(self._claim.epoch),
+            str(self.number),
+        )
         return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
 
     def _stretch(self) -> Stretch:

@@ -68,6 +68,18 @@ def process(pid: int, what: str) -> None:
         )
 
 
+def path(what: str, given: object) -> str:
+    """The path of a file, as text."""
+    found = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise ArgumentError(f"{what} is the path of a file, a str or a Path, not {_shown(given)}")
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{what} has a character that no path can have: {_shown(given)}") from None
+    return found
+
+
 def bounded(number: int) -> int:
     """An offset or a size; beyond all that there are, it is as good as the largest."""
     return max(-LARGEST, min(LARGEST, number))
@@ -124,5 +136,5 @@ def seconds(name: str, value: Any, least: str = "0 or more", most: float = math.
 def _shown(value: Any) -> str:
     try:
         return repr(value)
-    except ValueError:  # an int of more digits than Python writes
-        return f"a {type(value).__name__} of {value.bit_length()} bits"
+    except Exception:  # an int of more digits than Python writes, say
+        return f"a {type(value).__name__} that cannot be shown"

@@ -244,7 +244,7 @@ def target(source: Source, to: int | str | Time) -> int:
     if to == "end":
         return kept.stop
     if isinstance(to, int) and not isinstance(to, bool):
-        return check.bounded(to) if to >= 0 else engine.from_end(topic, -to)
+        return check.bounded(to) if to >= 0 else engine.from_end(topic, -to, kept)
     if isinstance(to, (float, bool)):
         raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
     return engine.offset_at(topic, micros_of(to))

@@ -236,10 +236,13 @@ def codec_for(codec: str | Codec, type: Any = None) -> Codec:
             raise ArgumentError(f"no codec {codec!r}: take one of {', '.join(_BY_NAME)}, or an object of your own")
         if type is None:
             return _BY_NAME[codec]()
-        if codec == "json":
-            return Json(type)
-        if codec == "msgpack":
-            return Msgpack(type)
+        try:
+            if codec == "json":
+                return Json(type)
+            if codec == "msgpack":
+                return Msgpack(type)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(f"type={type!r:.200} cannot be decoded into: {error}") from error
         raise ArgumentError(f"type= needs the codec json or msgpack, not {codec!r}")
     if not isinstance(codec, Codec) or not isinstance(codec.name, str) or not codec.name:
         raise ArgumentError(f"a codec has a name, encode and decode; {codec!r} does not")

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pqlog import check, clients
 from pqlog.batches import Batch, Sibling
-from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, Empty, ForkError
+from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, Empty, Error, ForkError
 from pqlog.source import Source
 from pqlog.store.api import Claim, Size
 
@@ -88,6 +88,8 @@ class Batches(Iterator[Batch]):
         self._batch: Batch | None = None
         self._is_loop = self._is_closed = False
         self._pid = os.getpid()
+        self._is_doubtful = False
+        """Whether Ctrl-C may have struck between the acknowledgement of the batch and the note of it here."""
 
     def __iter__(self) -> Self:
         """For a loop, which gives the batch back when it is left; one that `next` hands out is its holder's."""
@@ -158,6 +160,7 @@ class Batches(Iterator[Batch]):
         if done is None and not engine.has_work(topic, self.client, self._owner):
             self._batch = None
             return None
+        was_doubtful, self._is_doubtful = self._is_doubtful, True
         try:
             claim, went = engine.advance(
                 topic,
@@ -168,11 +171,16 @@ class Batches(Iterator[Batch]):
                 () if done is None else done._outputs(),
             )
         except ClaimLostError:
-            self._batch = None
+            self._batch, self._is_doubtful = None, False
+            if was_doubtful:  # the call that was interrupted had acknowledged it
+                return self._advance()
+            raise
+        except Error:
+            self._is_doubtful = False
             raise
         if done is not None:
             done._acknowledged(went)
-        self._batch = None
+        self._batch, self._is_doubtful = None, False
         return claim
 
     def _linger(self) -> None:

@@ -49,15 +49,15 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
     """
     if isinstance(when, str):
         ago = _AGO.fullmatch(when)
-        if ago:
-            when = float(ago[1]) * _UNIT[ago[2]]
-        else:
-            try:
-                when = datetime.fromisoformat(when)
-            except ValueError:
-                raise ArgumentError(f'{when!r} is no time: write ISO 8601, or how long ago, as in "1h"') from None
+        try:
+            when = float(ago[1]) * _UNIT[ago[2]] if ago else datetime.fromisoformat(when)
+        except (ValueError, OverflowError):
+            raise ArgumentError(f'{when!r} is no time: write ISO 8601, or how long ago, as in "1h"') from None
     if isinstance(when, timedelta):
-        when = (now or datetime.now(UTC)) - when
+        try:
+            when = (now or datetime.now(UTC)) - when
+        except OverflowError:
+            raise ArgumentError(f"{when!r} ago is before the year 1") from None
     if isinstance(when, date) and not isinstance(when, datetime):
         when = datetime.combine(when, time())
     if not isinstance(when, datetime):
@@ -118,9 +118,9 @@ class History(Readable):
         if self._client is not None:
             found = engine.client(topic, self._client)
             return found.unread if found else engine.span(topic)
-        first, stop = engine.span(topic)
-        starts = [first] + [self._offset(offset) for offset in (self._start,) if offset is not None]
-        stops = [stop] + [self._offset(offset) for offset in (self._stop,) if offset is not None]
+        first, stop = kept = engine.span(topic)  # all is counted from one end, though somebody may put meanwhile
+        starts = [first] + [self._offset(offset, kept) for offset in (self._start,) if offset is not None]
+        stops = [stop] + [self._offset(offset, kept) for offset in (self._stop,) if offset is not None]
         if self._since is not None:
             starts.append(engine.offset_at(topic, self._since))
         if self._until is not None:
@@ -128,8 +128,8 @@ class History(Readable):
         first = max(starts)
         return Span(first, max(first, min(stops)))
 
-    def _offset(self, offset: int) -> int:
-        return offset if offset >= 0 else self._source.engine.from_end(self._source.topic, -offset)
+    def _offset(self, offset: int, kept: Span) -> int:
+        return offset if offset >= 0 else self._source.engine.from_end(self._source.topic, -offset, kept)
 
     def latest(self, by: str = "key") -> History:
         """The last message of each key: the table that a changelog describes, as it was at the history's end.
@@ -257,7 +257,7 @@ def message_at(source: Source, offset: int) -> Message:
     kept = source.engine.span(source.topic)
     at = check.bounded(offset)
     if offset < 0:
-        at = source.engine.from_end(source.topic, -offset)
+        at = source.engine.from_end(source.topic, -offset, kept)
         if source.engine.count(source.topic, Span(at, kept.stop)) != -offset:
             raise OffsetError(f"topic {source.topic.name!r} has only {len(kept):,} messages")
     if 0 < at < kept.first:

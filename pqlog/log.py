@@ -993,7 +993,7 @@ class Log(Topic):
         ...     len(copy), copy.uuid == log.uuid
         (1, False)
         """
-        self._engine.backup(os.fspath(path))
+        self._engine.backup(check.path("path", path))
 
     def compact(self) -> int:
         """Write the file anew, without what unused and half-empty pages take; puts wait meanwhile.
@@ -1153,9 +1153,7 @@ def open(
     if mode not in ("w", "r"):
         raise ArgumentError(f'mode is "w" or "r", not {mode!r}')
     timeout_s = check.seconds("timeout", timeout, most=1e6)
-    file = os.fspath(path)
-    if not isinstance(file, str) or not file or "\0" in file:
-        raise ArgumentError(f"path is the path of a file, not {path!r}")
+    file = check.path("path", path)
     engine = SqliteEngine(file, mode=mode, vfs=vfs, timeout_s=timeout_s, network=network)
     try:
         info, found = _topic(engine, topic, codec, type, writes=mode == "w")
@@ -1229,14 +1227,14 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
     from pqlog.store.sqlite import copies, rescue
     from pqlog.store.sqlite.engine import SqliteEngine
 
-    file = os.fspath(path)
+    file = check.path("path", path)
 
     def cut(row: Row, topic: str) -> bytes:
         return row.value if row.is_whole else extras.load("frames").cut(row, topic)
 
     old = SqliteEngine(file, mode="r", damaged=True)
     try:
-        with copies.appearing(os.fspath(to), file) as made:
+        with copies.appearing(check.path("to", to), file) as made:
             copy = SqliteEngine(made, mode="w")
             try:
                 with extras.progress_bar(0, "salvage", progress) as report:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pqlog import extras
+from pqlog import check, extras
 from pqlog.errors import ArgumentError
 from pqlog.source import Stretch
 
@@ -327,7 +327,7 @@ class Readable:
         partitions = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
         view = _view(columns, flatten, times)
         written: list[str] = extras.load("export").to_parquet(
-            self._stretch(), view, os.fspath(path), rows_per_file, partitions, progress
+            self._stretch(), view, check.path("path", path), rows_per_file, partitions, progress
         )
         return written
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import apsw
@@ -391,3 +392,26 @@ def test_what_is_no_time_is_refused(log, call, value):
 def test_what_is_no_number_of_things_is_refused(log, name, value):
     with pytest.raises(pqlog.ArgumentError, match=f"{name} is a number of"):
         log.batches("c", **{name: value})
+
+
+def test_a_batch_whose_collection_was_interrupted_comes_again(log):
+    """Ctrl-C may strike before the first line of what a weak reference calls."""
+    log.put_many(range(2))
+    batch = log.next_batch("c", size=1)
+    holdings = log._engine._held
+    (held,) = holdings.all()
+    holdings._refs[held] = weakref.ref(batch._claim)  # one that tells nobody
+    del batch
+    gc.collect()
+    assert (log.next_batch("c", size=1).attempt, log.next_batch("c", size=1).number) == (2, 1)
+
+
+def test_a_token_stays_the_same_when_its_topic_is_renamed(path):
+    with pqlog.open(path) as log:
+        topic = log.topic("a")
+        topic.put_many(range(2))
+        log.rename_topic("a", "b")
+        batch = topic.next_batch("c")
+        token = batch.token
+        batch.release()
+        assert log.topic("b").next_batch("c").token == token

@@ -288,6 +288,32 @@ log.close()
     )
 
 
+def test_a_log_that_was_deleted_before_the_fork_stays_so(path):
+    run(
+        """
+log = pqlog.open(path)
+log.put("a")
+log.put("b")
+os.rename(path + "-wal", path + "-wal.away")
+def refused():
+    try:
+        log.put("c")
+    except pqlog.MovedError:
+        return True
+assert refused()
+ended(child(lambda: None))
+assert refused()
+assert refused()
+os.rename(path + "-wal.away", path + "-wal")
+assert log.put("c") == 3
+log.close()
+""",
+        path,
+    )
+    with pqlog.open(path) as log:
+        assert [message.value for message in log] == ["a", "b", "c"]
+
+
 def test_a_fork_amid_a_put_leaves_a_child_that_says_so(path):
     """In a signal handler: its own thread is in SQLite, so that nobody can wait for it."""
     run(

@@ -87,6 +87,7 @@ CALLS = {
     "open": open_and_close,
     "get": get,
     "get_one": get_one,
+    "get_one again": lambda log, folder: log.get_one("steady"),
     "next_batch": next_batch,
     "topics": topics,
     "wait": wait,

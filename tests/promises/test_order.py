@@ -1,6 +1,7 @@
 """One total order: offsets and times never run backwards, and every slice and time range is that of a plain list."""
 
 import contextlib
+import threading
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -110,3 +111,23 @@ def test_how_long_ago(span, hours):
 
     now = datetime(2026, 11, 24, tzinfo=UTC)
     assert from_micros(micros_of(span, now)) == now - timedelta(hours=hours)
+
+
+def test_what_counts_from_the_end_counts_from_one_end_though_others_put(log):
+    log.put_many(range(10))
+    stop = threading.Event()
+
+    def put():
+        while not stop.is_set():
+            log.put("more")
+
+    putting = threading.Thread(target=put)
+    putting.start()
+    try:
+        for _ in range(300):
+            assert len(list(log[-3:])) == len(log[-3:]) == len(list(log.history(start=-5, stop=-2))) == 3
+            assert log[-1:]
+            assert log[-1].offset >= 10
+    finally:
+        stop.set()
+        putting.join(60)

@@ -84,6 +84,26 @@ def test_threads_put_in_order_and_nothing_is_lost(path):
             assert [n for who, n in values if who == name] == list(range(200))
 
 
+def test_a_main_thread_that_puts_in_a_loop_keeps_no_other_waiting(path):
+    """It commits for nobody but itself, so it must let those who wait lead."""
+    with pqlog.open(path) as log:
+        done = threading.Event()
+
+        def work():
+            for n in range(20):
+                log.put(["other", n])
+            done.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        mine = 0
+        while not done.is_set() and mine < 20_000:
+            log.put(["mine", mine])
+            mine += 1
+        thread.join(60)
+        assert mine < 2_000
+
+
 def test_threads_do_everything_at_once(path):
     """Puts, batches of frames, acknowledgements, seeks and bad values share groups; each gets its own answer."""
     with pqlog.open(path) as log:

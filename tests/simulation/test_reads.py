@@ -66,7 +66,8 @@ def flips(chance):
 )
 def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(disk, spoils, lasting, step):
     """Whichever read of the files it is, while a log is opened and everything is read from it."""
-    reads = {**READS, **CLIENTS}
+    # a name that is misread in the midst of a table is not found, and a topic's end has no checksum by itself
+    reads = READS if spoils else {**READS, **CLIENTS}
     said, number = 0, 0
     with disk.listening(), errors_are_quiet():
         while True:
@@ -81,9 +82,7 @@ def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(dis
                     log = stack.enter_context(pqlog.open(disk.folder / "a.db", mode="r"))
                 for name, read in reads.items():
                     try:
-                        told = name == "verify" and not read(log)  # it tells of damage by what it returns
-                        assert told or read(log), f"{name}, where read {number} is wrong"
-                        said += told
+                        assert read(log), f"{name}, where read {number} is wrong"
                     except pqlog.Error:
                         said += 1
                 disk.fault = None

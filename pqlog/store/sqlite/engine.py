@@ -295,7 +295,7 @@ class SqliteEngine:
         return self._file.read(lambda db: reader.span(db, self.table(topic)))
 
     def from_end(self, topic: TopicInfo, messages: int, span: Span | None = None) -> int:
-        kept = span or self.span(topic)
+        kept = self.span(topic) if span is None else span
         return max(kept.first, kept.stop - messages)
 
     def count(self, topic: TopicInfo, span: Span) -> int:

@@ -11,7 +11,17 @@ from urllib.parse import quote
 import apsw
 
 from pqlog import errors
-from pqlog.store.sqlite import checksums, connections, forks, hazards, schema, smallrows, statements, wal
+from pqlog.store.sqlite import (
+    checksums,
+    connections,
+    forks,
+    hazards,
+    place,
+    schema,
+    smallrows,
+    statements,
+    wal,
+)
 from pqlog.store.sqlite.merger import Merger
 from pqlog.store.sqlite.place import Place
 from pqlog.store.sqlite.readers import Readers
@@ -59,6 +69,8 @@ class SqliteFile:
         self._db: apsw.Connection | None = None
         self._place: Place | None = None
         self._identity: tuple[int, int] | None = None
+        self._missed: list[tuple[int, int] | None] | None = None
+        """The files that a log had which was moved or deleted before its process forked: it stays so."""
         self._unsettled = False
         self._crashed = False
         self._closed = self._is_quiet = False
@@ -118,8 +130,8 @@ class SqliteFile:
 
         Makes no promise on a file that is not there any more, nor on what a failed sync left.
         """
-        db, place = self._db, self._place
-        if place is not None and not place.unchanged():
+        db, where = self._db, self._place
+        if where is not None and not where.unchanged():
             raise self._moved()
         if db is None:
             db = self._open_again()
@@ -184,8 +196,9 @@ class SqliteFile:
         """After a fork."""
         with self._opening:
             self.check()
-            if not os.path.exists(self.path):
+            if not os.path.exists(self.path) or (self._missed is not None and self._missed != self._files()):
                 raise self._moved()
+            self._missed = None
             db = self._open_writable(0)
             self._check_identity()
             self._db = self._use(self._with_sums(db))
@@ -197,12 +210,13 @@ class SqliteFile:
         self.merger.attach(db)
         return db
 
+    def _files(self) -> list[tuple[int, int] | None]:
+        return [place.identity(path) for path in (self.path, self.path + "-wal")]
+
     def _check_identity(self) -> None:
         """Whether the file is still the one that was opened first, where it was closed in between."""
-        if self._identity is not None:
-            stat = os.stat(self.path)
-            if (stat.st_dev, stat.st_ino) != self._identity:
-                raise self._moved()
+        if self._identity is not None and place.identity(self.path) != self._identity:
+            raise self._moved()
 
     def _open_writable(self, flags: int) -> apsw.Connection:
         folder = os.path.dirname(os.path.abspath(self.path))
@@ -363,6 +377,8 @@ class SqliteFile:
             self._held = []
             return
         if not self.in_memory:
+            if self._place is not None and not self._place.unchanged():
+                self._missed = self._place.identity
             self._readers.close()
             self.merger.disconnect()
             if self._db is not None:

@@ -46,13 +46,21 @@ class Holdings:
 
     def leave(self, held: Held) -> None:
         """Nobody holds it any more, and the file does not know yet."""
-        if self._refs.pop(held, None) is not None:
-            self._left[held] = None
+        if held in self._refs:
+            self._left[held] = None  # first: Ctrl-C may strike behind each call
             _held.discard((self._file, held.token))
+            self._refs.pop(held, None)
             self._wake()
+
+    def _sweep(self) -> None:
+        """Find what is collected also where Ctrl-C struck in the call that should have said so."""
+        for held, ref in list(self._refs.items()):
+            if ref() is None:
+                self.leave(held)
 
     def left(self) -> list[Held]:
         """Those that the file shall be told of."""
+        self._sweep()
         return list(self._left)
 
     def told(self, left: Iterable[Held]) -> None:
@@ -62,6 +70,7 @@ class Holdings:
 
     def all(self) -> list[Held]:
         """Those that somebody holds."""
+        self._sweep()
         return list(self._refs)
 
     def is_held(self, held: Held) -> bool:

@@ -38,7 +38,7 @@ class Place:
         if _LINUX:
             for path in self._paths:
                 self._descriptors.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
-        self.identity = [_identity(path) for path in self._paths]
+        self.identity = [identity(path) for path in self._paths]
         """Device and inode of each file."""
         if _LINUX:
             self._watch()
@@ -68,7 +68,7 @@ class Place:
         return not self._moved
 
     def _look(self) -> bool:
-        return [_identity(path) for path in self._paths] == self.identity
+        return [identity(path) for path in self._paths] == self.identity
 
     def close(self) -> None:
         """Let go."""
@@ -81,7 +81,7 @@ class Place:
             self.close()
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity(path: str) -> tuple[int, int] | None:
     """Device and inode of the file at a path; None if there is none."""
     try:
         stat = os.stat(path)

@@ -236,6 +236,8 @@ class Writer:
                 return False
             if self._closed:
                 raise self._closed_error()
+            if self._waiting and self._gives_way(job):
+                return False
             # The way of a single put is as short as it can be.
             short = job.turn is None and job.kin is not None and not self._waiting and self._is_mine
             if not short or not self._alone(job):
@@ -249,6 +251,17 @@ class Writer:
                     pass  # interrupted before it was acquired
                 if self._waiting:
                     self._wake_next()
+
+    def _gives_way(self, job: Job[Any]) -> bool:
+        """Whether whoever waits first is to lead, and take this job along.
+
+        Only the main thread can be interrupted. So it commits for nobody but itself, and Ctrl-C leaves no other caller
+        without an answer; nor must it, in a loop of puts, keep the lead from those who wait.
+        """
+        try:
+            return self._waiting[0] is not job and not job.taken and _is_main_thread()
+        except IndexError:  # withdrawn
+            return False
 
     def _alone(self, job: Job[Any]) -> bool:
         try:
@@ -274,10 +287,7 @@ class Writer:
             if not job.done:  # by a leader that is not there any more
                 job.error, job.done = self._interrupted(), True
             return
-        # Only the main thread can be interrupted. It commits for nobody but itself, so that Ctrl-C leaves no other
-        # caller without an answer.
-        is_main = threading.get_ident() == threading.main_thread().ident
-        group = [] if is_main else self._take(self.GROUP)
+        group = [] if _is_main_thread() else self._take(self.GROUP)
         if not job.taken:
             self._withdraw(job)
             job.taken = True
@@ -391,3 +401,7 @@ class Writer:
         if ours is not error:
             ours.__cause__ = error
         return ours
+
+
+def _is_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
