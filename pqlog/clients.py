@@ -201,7 +201,7 @@ def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
         client = join(source, name)
         if client.open:
             for claim in engine.claims(topic, name):
-                raise ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1)
+                raise ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1, topic.name)
         rows = engine.read(topic, client.unread, CHUNK_ROWS, CHUNK_BYTES)
         if not rows:
             return

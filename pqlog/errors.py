@@ -102,7 +102,7 @@ class DecodeError(Error):
     def __init__(self, topic: str, offset: int, reason: str) -> None:
         super().__init__(
             f"message {offset} of topic {topic!r} cannot be decoded: {reason}. "
-            f"A client skips it with log.seek(client, to={offset + 1})"
+            f"A client skips it with {_of(topic)}.seek(client, to={offset + 1})"
         )
         self.topic, self.offset, self.reason = topic, offset, reason
 
@@ -191,11 +191,11 @@ class UncountedError(Error, TypeError):
 class TrimRefusedError(Error):
     """A client has not acknowledged what would be trimmed or deleted."""
 
-    def __init__(self, clients: Sequence[tuple[str, int]], what: str = "trimmed") -> None:
-        who = ", ".join(f"{name!r} ({count:,} messages)" for name, count in clients)
+    def __init__(self, clients: Sequence[tuple[str, int]], topic: str, what: str = "trimmed") -> None:
+        who = ", ".join(f"{name!r} ({count:,} message{'s' * (count != 1)})" for name, count in clients)
         super().__init__(
             f"not {what}: these clients would lose messages that they have not acknowledged: {who}. "
-            f"Let them read on, delete them with log.delete_client(name), or pass force=True"
+            f"Let them read on, delete them with {_of(topic)}.delete_client(name), or pass force=True"
         )
         self.clients = tuple(clients)
 
@@ -203,10 +203,12 @@ class TrimRefusedError(Error):
 class ClaimedError(Error):
     """The client has an open batch, whose messages cannot be got one by one."""
 
-    def __init__(self, client: str, number: int, first: int, last: int) -> None:
+    def __init__(self, client: str, number: int, first: int, last: int, topic: str = "main") -> None:
+        of = _of(topic)
         super().__init__(
-            f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it with "
-            f"log.batches({client!r}) or log.get_one({client!r}), or give it up with log.seek({client!r}, to={first})"
+            f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it "
+            f"with {of}.batches({client!r}) or {of}.get_one({client!r}), or give it up with {of}.seek({client!r}, "
+            f"to={first})"
         )
         self.client, self.number, self.first, self.last = client, number, first, last
 
@@ -333,7 +335,7 @@ class DamagedError(DecodeError, CorruptLogError):
         Exception.__init__(
             self,
             f"{which} of topic {topic!r} is damaged: its checksum does not fit. Restore a backup, or copy what is "
-            f"whole with pqlog.salvage(path, to); a client skips it with log.seek(client, to={last + 1})",
+            f"whole with pqlog.salvage(path, to); a client skips it with {_of(topic)}.seek(client, to={last + 1})",
         )
         self.topic, self.offset, self.last, self.reason = topic, offset, last, "its checksum does not fit"
 
@@ -344,3 +346,8 @@ class UnsafeStorageError(StoreError):
 
 def _did_you_mean(near: Sequence[str]) -> str:
     return f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _of(topic: str) -> str:
+    """What a user has of a topic: its clients are not those of another."""
+    return "log" if topic == "main" else f"log.topic({topic!r})"

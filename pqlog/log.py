@@ -879,7 +879,7 @@ class Log(Topic):
         return [info.name for info in self._engine.topics()]
 
     def rename_topic(self, old: str, new: str) -> None:
-        """Give a topic another name. Its messages, clients and ids stay; open `Topic` objects go on with it.
+        """Give a topic another name. Its messages, clients and ids stay; open `Topic` objects go on with it, under their old name.
 
         Raises
         ------

@@ -77,10 +77,17 @@ _SAID = [
 ]
 
 
+# How errors say which topic they speak of; its name is as Python writes it, which a shell reads as well.
+_TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
+
+
 def in_the_shell(said: str) -> str:
     """What an error advises a Python program to do, for a person at a shell."""
+    topic = _TOPIC.search(said)
+    file = " FILE " if topic is None else f" FILE -t {topic[1]} ".replace("\\", r"\\")
+    said = _TOPIC.sub("log.", said)
     for pattern, instead in _SAID:
-        said = pattern.sub(instead, said)
+        said = pattern.sub(instead.replace(" FILE ", file), said)
     return said
 
 

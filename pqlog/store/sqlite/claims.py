@@ -115,7 +115,7 @@ def acknowledge(db: apsw.Connection, table: Table, name: str, offset: int, epoch
     if acknowledge_unclaimed(db, table, name, offset, epoch):
         return True
     for claim in claims(db, table, name):
-        raise errors.ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1)
+        raise errors.ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1, table.topic)
     return False
 
 

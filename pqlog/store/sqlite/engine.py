@@ -207,7 +207,7 @@ class SqliteEngine:
             if row(db.execute(statements.TOPIC, (name,))):
                 raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
             for client, number, first, stop in rows(db.execute(statements.OPEN_CLAIM, (topic.id,))):
-                raise errors.ClaimedError(client, number, first, stop - 1)
+                raise errors.ClaimedError(client, number, first, stop - 1, topic.name)
             db.execute(statements.RENAME_TOPIC, (name, topic.id))
             return TopicInfo(topic.id, name, topic.codec)
 
@@ -223,7 +223,7 @@ class SqliteEngine:
             kept = reader.span(db, table)
             losing = [(one.client, one.lag) for one in claims.clients(db, table) if one.lag]
             if losing and len(kept) and not force:
-                raise errors.TrimRefusedError(losing, "deleted")
+                raise errors.TrimRefusedError(losing, topic.name, "deleted")
             for statement in statements.DELETE_TOPIC:
                 db.execute(statement, (topic.id,))
             db.execute(statements.NOTE_DELETED, (topic.id,))
@@ -518,7 +518,7 @@ class SqliteEngine:
             ]
             losing = [(name, count) for name, count in behind if count]
             if losing and not force:
-                raise errors.TrimRefusedError(losing)
+                raise errors.TrimRefusedError(losing, topic.name)
             db.execute(statements.TRIM, (first, table.id))
             db.execute(statements.DROP_IDS, (table.id, first))
             return len(Span(kept.first, first))
