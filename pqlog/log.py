@@ -879,7 +879,9 @@ class Log(Topic):
         return [info.name for info in self._engine.topics()]
 
     def rename_topic(self, old: str, new: str) -> None:
-        """Give a topic another name. Its messages, clients and ids stay; open `Topic` objects go on with it, under their old name.
+        """Give a topic another name. Its messages, clients and ids stay.
+
+        Open `Topic` objects go on with it, under the name that they were opened with.
 
         Raises
         ------
