@@ -256,12 +256,13 @@ class Disk:
                 self.events.append(Event("rename", self.name(path), file))
 
         real = SimpleNamespace(sync_file=atomic.sync_file, sync_folder=atomic.sync_folder, rename=atomic.rename)
-        default = _Vfs(self, "default")
+        before, default = apsw.vfs_names()[0], _Vfs(self, "default")
         with short_logs(), mock.patch.multiple(atomic, sync_file=sync_file, sync_folder=sync_folder, rename=rename):
             try:
                 yield
             finally:
                 default.unregister()
+                apsw.set_default_vfs(before)  # else it would be the one that was registered last, a disk's perhaps
 
     def has(self, path: str) -> bool:
         """Whether a file lies here."""

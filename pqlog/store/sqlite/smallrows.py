@@ -27,6 +27,15 @@ COLUMNS = {
 }
 """Those that a checksum covers: the CRC-32 of the table's name and their values, joined by line feeds (NULL, which is
 only ever the last, is left out), masked as those of messages are."""
+_TEXTS = {
+    "file": ("name",),
+    "topics": ("name", "codec"),
+    "clients": ("name",),
+    "claims": ("client", "worker", "process", "error"),
+    "ids": ("id",),
+    "cursors": ("name", "value"),
+}
+"""What must be text: one flipped bit makes bytes of it, with the same sum."""
 _KEYS = {"file": 1, "topics": 1, "clients": 2, "claims": 3, "ids": 2, "cursors": 1}
 
 
@@ -41,7 +50,11 @@ def fits(table: str) -> str:
 
 
 def _text(table: str, values: Sequence[str]) -> str:
-    return f"CAST(concat_ws(char(10), '{table}', {', '.join(values)}) AS BLOB)"
+    typed = [
+        f"iif(typeof({value}) = 'text', {value}, NULL)" if column in _TEXTS[table] else value
+        for column, value in zip(COLUMNS[table], values, strict=True)
+    ]
+    return f"CAST(concat_ws(char(10), '{table}', {', '.join(typed)}) AS BLOB)"
 
 
 def unfit(db: apsw.Connection) -> list[str]:
