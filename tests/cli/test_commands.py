@@ -86,6 +86,7 @@ def test_what_is_put_is_got(sh, folder):
     assert ndjson(sh("pqlog get new.db --start 6")) == ["till 3", "4"]
 
 
+@pytest.mark.slow
 def test_put_says_what_is_no_json_and_puts_nothing(sh, folder):
     assert "--text takes texts without" in sh("pqlog put new.db 1 hello", code=1)
     assert not (folder / "new.db").exists()
@@ -113,6 +114,7 @@ def test_lines_keys_headers_and_ids(sh):
     assert found[0]["headers"] == {"source": "till-3", "a": "b=c"}
 
 
+@pytest.mark.slow
 def test_csv_and_parquet_keep_their_types(sh, folder):
     frame = pd.DataFrame(
         {"carrier": ["UA", "B6", None], "delay": [2, -1, 0], "at": pd.to_datetime(["2013-01-01"] * 3, utc=True)}
@@ -275,6 +277,7 @@ def test_migrate(sh, folder):
     assert sh("pqlog get new.db --client billing") == ""
 
 
+@pytest.mark.slow
 def test_looking_leaves_nothing_behind(sh, folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for line in ("topics", "clients", "stats", "verify", "get", "tail"):
@@ -284,6 +287,7 @@ def test_looking_leaves_nothing_behind(sh, folder):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_file_whose_topic_is_not_main(sh, folder):
     with pqlog.open(folder / "new.db", "jobs") as log:
         log.put(1)
@@ -308,6 +312,7 @@ def test_what_is_no_log_is_said_to_be_none_and_nothing_is_made(sh, folder):
 # export
 
 
+@pytest.mark.slow
 def test_export(sh, folder):
     assert sh("pqlog export events.db a.csv --field city --field amount") == "6 messages written to a.csv\n"
     assert pd.read_csv(folder / "a.csv")["amount"].tolist() == [12.5, 0, 1, 2, 3, 4]
@@ -363,6 +368,7 @@ def test_topics_are_renamed_and_deleted(sh, folder):
 # formats
 
 
+@pytest.mark.slow
 def test_an_ending_says_the_format(sh, folder):
     table = pd.DataFrame({"city": ["Brno", "Praha"], "amount": [12.5, 0.0]})
     for name, read in (
@@ -434,6 +440,7 @@ def test_an_error_advises_what_can_be_typed(error):
     assert PYTHON.findall(in_the_shell(str(error))) == []
 
 
+@pytest.mark.slow
 def test_errors_of_the_commands_speak_of_commands(sh, folder):
     with pqlog.open(folder / "p.db", codec="pickle") as log:
         log.put({1})

@@ -20,6 +20,8 @@ import pqlog
 from pqlog.cli.output import harmless
 from tests.cli.conftest import ENVIRONMENT
 
+pytestmark = pytest.mark.slow
+
 
 def wait_for(condition, what):
     until = time.monotonic() + 60
