@@ -241,7 +241,7 @@ def test_seek_and_delete_client(sh):
 
 
 def test_trim_and_compact(sh):
-    assert "'billing' (1 messages)" in sh("pqlog trim events.db 4", code=1)
+    assert "'billing' (1 message)" in sh("pqlog trim events.db 4", code=1)
     assert json.loads(sh("pqlog trim events.db 3 --json")) == {"dropped": 2, "kept": 4}
     assert sh("pqlog trim events.db -1 --force") == "3 messages dropped, 1 kept\n"
     assert "bytes given back" in sh("pqlog compact events.db")
