@@ -66,18 +66,10 @@ class SqliteEngine:
 
     Parameters
     ----------
-    path : str
-        The file, made if missing; ``":memory:"`` keeps everything in memory.
+    path, vfs, timeout_s, network, damaged
+        As for `SqliteFile`.
     mode : {"w", "r"}
         "r" opens an existing file and never writes, also on a read-only disk.
-    vfs : str, optional
-        A registered SQLite VFS.
-    timeout_s : float
-        How long to wait while another process holds the file.
-    network : bool
-        Whether a network disk will do.
-    damaged : bool
-        Whether to open a file of whose commits some are known to be lost.
     """
 
     def __init__(
