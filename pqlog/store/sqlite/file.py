@@ -193,7 +193,7 @@ class SqliteFile:
         return self._use(self._open_writable(apsw.SQLITE_OPEN_CREATE))
 
     def _open_again(self) -> apsw.Connection:
-        """After a fork."""
+        """After a fork, or where only closing could end what was left on the connection."""
         with self._opening:
             self.check()
             if not os.path.exists(self.path) or (self._missed is not None and self._missed != self._files()):
