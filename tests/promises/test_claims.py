@@ -124,6 +124,28 @@ def test_a_batch_that_is_collected_in_the_midst_of_a_commit_comes_again(log):
     assert log.next_batch("c").attempt == 2
 
 
+@pytest.mark.parametrize("after", range(0, 60, 3))
+def test_batches_that_are_collected_at_any_moment_of_a_call_come_again(log, after):
+    log.put_many(range(100))
+    held = [log.next_batch("c", size=1) for _ in range(50)]
+    before = gc.get_threshold()
+    gc.disable()
+    cycle = [log.next_batch("c", size=1) for _ in range(50)]
+    cycle.append(cycle)
+    del cycle
+    pairs = [(i, i) for i in range(5000)]  # CPython has none to reuse now: each that a call makes counts
+    gc.set_threshold(gc.get_count()[0] + after)  # so many containers later, and wherever that is, all is collected
+    gc.enable()
+    try:
+        assert len(log._engine._held.all()) >= len(held)
+    finally:
+        gc.set_threshold(*before)
+    assert len(pairs) == 5000
+    gc.collect()
+    again = [log.next_batch("c", size=1) for _ in range(2)]
+    assert [batch.number for batch in again] == [51, 52]
+
+
 def test_a_thread_that_dies_in_a_loop_gives_its_batch_back(log):
     log.put_many(range(2))
     errors = []

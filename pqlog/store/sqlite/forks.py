@@ -57,7 +57,8 @@ def register(file: Pausable) -> None:
 
 def is_open(path: str) -> bool:
     """Whether this process has a log open at a path."""
-    return any(file.path == path for file in list(_files))
+    with _registry:
+        return any(file.path == path for file in _files)
 
 
 def unregister(file: Pausable) -> None:

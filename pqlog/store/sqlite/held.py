@@ -54,8 +54,9 @@ class Holdings:
 
     def _sweep(self) -> None:
         """Find what is collected also where Ctrl-C struck in the call that should have said so."""
-        for held, ref in list(self._refs.items()):
-            if ref() is None:
+        for held in list(self._refs):  # not items(): it makes tuples, so claims can be collected while it goes through
+            ref = self._refs.get(held)
+            if ref is not None and ref() is None:
                 self.leave(held)
 
     def left(self) -> list[Held]:
