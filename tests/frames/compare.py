@@ -218,10 +218,14 @@ def _plain(array: Any) -> list[Any]:
                 run += 1
             found.append(values[run])
         return found
-    if is_.is_union(t):
-        codes, at = array.type_codes.to_pylist(), array.offsets.to_pylist() if t.mode == "dense" else None
+    if is_.is_union(t):  # its own type_codes and offsets are those of the array that it was sliced out of
+        part = slice(array.offset, array.offset + len(array))
+        buffers = array.buffers()
+        codes = np.frombuffer(buffers[1], "int8")[part].tolist() if len(array) else []
+        dense = t.mode == "dense"
+        places = np.frombuffer(buffers[2], "int32")[part].tolist() if dense and len(array) else range(len(array))
         children = {code: _plain(array.field(i)) for i, code in enumerate(t.type_codes)}
-        return [(code, children[code][i if at is None else at[i]]) for i, code in enumerate(codes)]
+        return [(code, children[code][place]) for code, place in zip(codes, places, strict=True)]
     if is_.is_struct(t):
         # Not array.flatten(): it aborts the process where a child is a union.
         children = [_plain(array.field(i)) for i in range(t.num_fields)]

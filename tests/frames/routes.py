@@ -148,7 +148,6 @@ def pandas_problems(
     start: int = 0,
     stop: int | None = None,
     neighbour: Any = None,
-    before: bool = False,
     kept: list[bool] | None = None,
 ) -> Problems:
     """What is wrong with a frame of pandas that is put, and with its rows from `start` to `stop`.
@@ -183,6 +182,20 @@ def pandas_problems(
         _arrow_routes(log, checked)
         if neighbour is not None:
             checked("a neighbour", lambda: neighbour_problem(log, frame, neighbour))
+    return checked.problems
+
+
+def as_put_problems(frame: pd.DataFrame, start: int = 0, stop: int | None = None) -> Problems:
+    """What is wrong with a frame of pandas that is put, as far as pandas and rows tell."""
+    checked = Checked()
+    with pqlog.open(":memory:") as log:
+        if put(log, frame, list(frame.columns), checked) and len(frame):
+            few = frame.iloc[start:stop]
+            history = log[1 + start : 1 + start + len(few)]
+            checked("to_pandas(meta=False)", lambda: difference(frame, log.to_pandas(meta=False)))
+            if len(few):
+                checked("a slice", lambda: difference(few, history.to_pandas(meta=False)))
+                checked("a slice, rows", lambda: _rows_problem(few, list(history.values())))
     return checked.problems
 
 

@@ -1,0 +1,222 @@
+"""One place for types: how messages fall into puts, frames, segments and chunks changes no type and no value."""
+
+import contextlib
+import json
+from typing import Any, NamedTuple
+from unittest import mock
+
+import msgspec
+import pandas as pd
+from hypothesis import strategies as st
+
+import pqlog
+from pqlog.frames import segments
+from tests.frames.compare import same as identical
+from tests.frames.compare import schema_difference, table_difference, values_difference
+from tests.frames.search import search, shares
+from tests.frames.strategies import KINDS, TEXT, arrow_tables, pandas_frames, pick
+from tests.frames.test_values import cell, chunks_of, same
+
+# Few names and sorts of values, so that they meet.
+NUMBERS = pick([0, 1, -1, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63, 2**64, -(2**70)])
+FRACTIONS = pick([0.5, -0.0, 1.0, 1e300, 2.0**53, 5e-324])
+SCALARS = st.one_of(NUMBERS, FRACTIONS, TEXT, st.none(), st.booleans())
+VALUES = st.one_of(
+    NUMBERS, FRACTIONS, SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(pick("ab"), SCALARS, max_size=2)
+)
+OBJECTS = st.dictionaries(pick(["a", "b", "offset"]), VALUES, max_size=3)
+MESSAGES = st.lists(st.one_of(OBJECTS, OBJECTS, OBJECTS, VALUES), min_size=1, max_size=8)
+# A column of a frame has the name of a field of the messages.
+FRAMED = [
+    "int64",
+    "int8",
+    "uint64",
+    "Int64",
+    "float32",
+    "float64",
+    "Float64",
+    "bool",
+    "boolean",
+    "str",
+    "string",
+    "datetime64[s]",
+    "datetime64[ns]",
+    "datetime64[us, UTC]",
+    "timedelta64[ns]",
+    "category of str",
+    "category of str, ordered",
+    "category of int64",
+    "objects: ints",
+    "objects: huge ints",
+    "objects: mixed",
+    "objects: JSON",
+    "objects: missing",
+    "objects: ints and floats",
+    "objects: decimals, exponents",
+    "objects: dates",
+    "objects: moments of all kinds",
+    "objects: dicts",
+    "int64[pyarrow]",
+    "string[pyarrow]",
+    "dictionary<values=string, indices=int8, ordered=0>[pyarrow]",
+    "list<item: int64>[pyarrow]",
+]
+assert set(FRAMED) <= set(KINDS)
+
+
+@st.composite
+def sequences(draw: Any) -> list[Any]:
+    """Messages and frames, one after the other."""
+    parts: list[Any] = []
+    for _ in range(draw(st.integers(1, 3))):
+        if draw(st.booleans()):
+            frame = draw(pandas_frames(FRAMED, plain=True))
+            frame.columns = draw(st.permutations(["a", "b", "offset"]))[: frame.shape[1]]
+            parts.append(frame)
+        else:
+            parts += draw(MESSAGES)
+    return parts
+
+
+class Split(NamedTuple):
+    """How a sequence is put and read."""
+
+    cuts: list[bool]
+    """Of each message: whether a call of put_many ends behind it."""
+    segment_rows: int
+    chunk_rows: int
+
+
+WHOLE = Split([False], 65_536, 100_000)
+SPLITS = st.builds(Split, st.lists(st.booleans(), min_size=1, max_size=6), st.integers(1, 3), st.integers(1, 4))
+
+
+@contextlib.contextmanager
+def reading(split: Split):
+    with chunks_of(split.chunk_rows), mock.patch.object(segments, "ROWS", split.segment_rows):
+        yield
+
+
+def put(log: Any, parts: list[Any], split: Split) -> bool:
+    """Put a sequence as it is split; False if some of it is refused."""
+    number, waiting = 0, []
+
+    def cut() -> bool:
+        nonlocal number
+        number += 1
+        return split.cuts[number % len(split.cuts)]
+
+    def flush() -> None:
+        if len(waiting) == 1:
+            log.put(waiting[0])
+        elif waiting:
+            log.put_many(waiting)
+        waiting.clear()
+
+    try:
+        for part in parts:
+            if not isinstance(part, pd.DataFrame):
+                waiting.append(part)
+                if cut():
+                    flush()
+                continue
+            flush()
+            start = 0
+            for stop in range(1, len(part) + 1):
+                if stop == len(part) or cut():
+                    log.put_many(part.iloc[start:stop])
+                    start = stop
+        flush()
+    except pqlog.Error:
+        return False
+    return True
+
+
+def read(log: Any, rows: int) -> tuple[Any, Any, Any, Any, Any]:
+    """By all routes that have types; the times of the puts are left out."""
+    table = log.to_arrow().drop_columns("_time")
+    frame = log.to_pandas().drop(columns="_time")
+    stream = log.to_batches(rows=rows)
+    assert schema_difference(log.to_arrow().schema, stream.schema) is None
+    chunks = [chunk.drop(columns="_time") for chunk in log.chunks(rows=rows)]
+    return table, frame, stream.read_all().drop_columns("_time"), chunks, list(log.history().values())
+
+
+def check_split(parts: list[Any], split: Split) -> None:
+    with pqlog.open(":memory:") as whole:
+        with reading(WHOLE):
+            if not put(whole, parts, WHOLE):
+                return
+            table, frame, *_, values = read(whole, 1000)
+        with pqlog.open(":memory:") as log, reading(split):
+            assert put(log, parts, split)
+            compare(table, frame, values, read(log, split.chunk_rows))
+        with reading(split):
+            compare(table, frame, values, read(whole, split.segment_rows))
+
+
+def compare(table: Any, frame: Any, values: Any, found: Any) -> None:
+    other, framed, stream, chunks, rows = found
+    assert table_difference(table, other) is None
+    assert table_difference(other, stream) is None
+    assert identical(values, rows)
+    assert list(framed.columns) == list(frame.columns)
+    for name in frame.columns:
+        assert values_difference(frame[name], framed[name]) is None
+        start = 0
+        for chunk in chunks:
+            stop = start + len(chunk)
+            assert values_difference(framed[name].iloc[start:stop], chunk[name]) is None
+            start = stop
+        assert start == len(frame)
+
+
+@shares(4)
+def test_how_messages_and_frames_are_split_changes_nothing(share):
+    search(check_split, sequences(), SPLITS, fast=120, long=3_000, share=share)
+
+
+def check_messages(messages: list[Any], split: Split) -> None:
+    """Of messages alone it is known what each cell is."""
+    check_split(messages, split)
+    with pqlog.open(":memory:") as log, reading(split):
+        assert put(log, messages, split)
+        plain = [json.loads(msgspec.json.encode(message)) for message in messages]
+        found = log.to_pandas(meta=False)
+        rows = [message if isinstance(message, dict) else {"value": message} for message in plain]
+        assert list(found.columns) == list(dict.fromkeys(name for row in rows for name in row))
+        for name in found.columns:
+            doubles = str(found[name].dtype) == "float64"
+            for row, got in zip(rows, found[name], strict=True):
+                assert same(row.get(name), cell(got), doubles), (name, row, got, found.dtypes)
+
+
+@shares(4)
+def test_how_messages_are_split_changes_nothing(share):
+    search(check_messages, MESSAGES, SPLITS, fast=120, long=3_000, share=share)
+
+
+def check_tables(tables: list[Any], split: Split) -> None:
+    """Arrow's tables beside each other: cut anywhere they are read as one."""
+    with pqlog.open(":memory:") as whole, pqlog.open(":memory:") as log:
+        try:
+            for table in tables:
+                whole.put_many(table)
+        except pqlog.Error:
+            return
+        with reading(split):
+            for table in tables:
+                for start in range(0, len(table), split.chunk_rows):
+                    log.put_many(table.slice(start, split.chunk_rows))
+            one, other = (one.to_arrow().drop_columns("_time") for one in (whole, log))
+            assert table_difference(one, other) is None
+            assert identical(list(whole.history().values()), list(log.history().values()))
+            assert table_difference(other, log.to_batches(rows=2).read_all().drop_columns("_time")) is None
+            frames = [one.to_pandas().drop(columns="_time") for one in (whole, log)]
+            assert list(frames[0].dtypes) == list(frames[1].dtypes)
+
+
+@shares(4)
+def test_how_tables_are_split_changes_nothing(share):
+    tables = st.lists(arrow_tables(plain=True), min_size=1, max_size=2)
+    search(check_tables, tables, SPLITS, fast=60, long=1_500, share=share)
