@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -18,9 +19,10 @@ import pyarrow.csv
 
 from pqlog import extras
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import DecodeError, Error
+from pqlog.errors import DecodeError, Error, TrimmedError
 from pqlog.frames import parse, reshape, segments
 from pqlog.frames.reshape import TIME
+from pqlog.frames.schema import Facts, conform
 from pqlog.source import Source, Stretch, stop_of
 from pqlog.store.api import Lines, Row, Span
 
@@ -43,6 +45,27 @@ class Piece(NamedTuple):
     frame: pa.Table | None = None
     """The part of a segment that it comes from, with the frame's own metadata."""
     origin: segments.Origin | None = None
+    read_again: Callable[[pa.Array, frozenset[str]], pa.Table] | None = None
+    """Gives fields of messages once more, each value as it is; None where they are so already."""
+
+    def exact(self, objects: frozenset[str]) -> Piece:
+        """The same, with the values of these fields as they are: in a column of doubles some may be integers."""
+        if self.read_again is None:
+            return self
+        doubles = {
+            field.name
+            for field, column in zip(self.fields.schema, self.fields.columns, strict=True)
+            if pa.types.is_floating(field.type) and column.null_count < len(column)
+        }
+        names = objects & doubles
+        if not names:
+            return self
+        again = self.read_again(self.offsets, names)
+        fields = self.fields
+        for name in names:
+            index = fields.schema.get_field_index(name)
+            fields = fields.set_column(index, again.schema.field(name), again.column(name))
+        return self._replace(fields=fields)
 
     def told(self) -> AbstractContextManager[None]:
         """Whatever is raised by what it holds, as an error of ours."""
@@ -54,12 +77,14 @@ class Piece(NamedTuple):
         keys = None if self.keys is None else self.keys.slice(start, rows)
         frame = None if self.frame is None else self.frame.slice(start, rows)
         offsets, times = self.offsets.slice(start, rows), self.times.slice(start, rows)
-        return Piece(offsets, times, keys, self.fields.slice(start, rows), self.topic, frame, origin)
+        fields = self.fields.slice(start, rows)
+        return Piece(offsets, times, keys, fields, self.topic, frame, origin, self.read_again)
 
     def filter(self, mask: pa.Array) -> Piece:
         """The messages where `mask` is true."""
         keys = None if self.keys is None else self.keys.filter(mask)
-        return Piece(self.offsets.filter(mask), self.times.filter(mask), keys, self.fields.filter(mask), self.topic)
+        offsets, times, fields = self.offsets.filter(mask), self.times.filter(mask), self.fields.filter(mask)
+        return Piece(offsets, times, keys, fields, self.topic, read_again=self.read_again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +114,51 @@ class View:
         return frozenset([*self.columns, *outer])
 
 
-def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Piece]:
-    """The messages of a stretch in order, in pieces of bounded size."""
+def pieces(
+    stretch: Stretch, view: View, progress: bool = False, objects: frozenset[str] = frozenset()
+) -> Iterator[Piece]:
+    """The messages of a stretch in order, in pieces of bounded size.
+
+    The values of the fields `objects` are kept as they are, each for itself, as far as they are known to be mixed.
+    """
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
-        for piece in _chosen(stretch, view):
+        for piece in _chosen(stretch, view, objects):
             done(len(piece.offsets))
             with piece.told():
                 if view.flatten:
-                    piece = piece._replace(fields=reshape.flatten(piece.fields))
+                    piece = piece._replace(fields=reshape.flatten(piece.fields, objects))
                 if view.times:
                     piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
             if view.columns is not None:
                 there = set(piece.fields.schema.names)
                 piece = piece._replace(fields=piece.fields.select([name for name in view.columns if name in there]))
+            if piece.frame is None:
+                piece = piece._replace(read_again=functools.partial(_read_again, stretch, view))
             yield piece
 
 
-def _chosen(stretch: Stretch, view: View) -> Iterator[Piece]:
+def _read_again(stretch: Stretch, view: View, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
+    """Fields of the messages at these offsets, each value as it is."""
+    span = Span(offsets[0].as_py(), offsets[-1].as_py() + 1)
+    part = Stretch(stretch.source, span)
+    facts, found = Facts(), []
+    for piece in pieces(part, replace(view, columns=tuple(sorted(names))), objects=names):
+        fields = piece.filter(pc.is_in(piece.offsets, offsets)).fields
+        facts.add(fields)
+        found.append(fields)
+    schema = facts.schema()
+    if sum(len(fields) for fields in found) != len(offsets) or set(schema.names) != names:
+        raise TrimmedError(span.first, stretch.source.engine.span(stretch.source.topic).first)
+    return pa.concat_tables([conform(fields, schema) for fields in found])
+
+
+def _chosen(stretch: Stretch, view: View, objects: frozenset[str]) -> Iterator[Piece]:
     if stretch.latest is None:
-        yield from _span(stretch.source, stretch.span, stretch.key, view.wanted)
+        yield from _span(stretch.source, stretch.span, stretch.key, view.wanted, objects)
         return
     for chosen in latest_runs(stretch):
         span = Span(int(chosen[0]), int(chosen[-1]) + 1)
-        for piece in _span(stretch.source, span, None, view.wanted):
+        for piece in _span(stretch.source, span, None, view.wanted, objects):
             yield piece.filter(pa.array(np.isin(piece.offsets.to_numpy(), chosen)))
 
 
@@ -137,8 +184,10 @@ def _latest(stretch: Stretch) -> Any:
     return np.sort(np.fromiter(newest.values(), np.int64, len(newest)))
 
 
-def _span(source: Source, span: Span, key: str | None, wanted: frozenset[str] | None) -> Iterator[Piece]:
-    reader = _Reader(source, key, wanted)
+def _span(
+    source: Source, span: Span, key: str | None, wanted: frozenset[str] | None, objects: frozenset[str]
+) -> Iterator[Piece]:
+    reader = _Reader(source, key, wanted, objects)
     if len(span) <= SMALL:
         found = reader.fetch(span)
         while found is not None:
@@ -155,9 +204,10 @@ def _span(source: Source, span: Span, key: str | None, wanted: frozenset[str] | 
 class _Reader:
     """What the messages of a topic are read and parsed with, from one end of a stretch to the other."""
 
-    def __init__(self, source: Source, key: str | None, wanted: frozenset[str] | None) -> None:
+    def __init__(self, source: Source, key: str | None, wanted: frozenset[str] | None, objects: frozenset[str]) -> None:
         self._source, self._key, self._wanted, self._topic = source, key, wanted, source.topic.name
-        self._json = parse.JsonParser(wanted)
+        self._objects = objects
+        self._json = parse.JsonParser(wanted, objects)
         self._is_json = source.topic.codec == "json"
 
     def fetch(self, span: Span) -> tuple[Lines | Sequence[Row], Span] | None:
@@ -205,7 +255,7 @@ class _Reader:
             yield from self._tables(lines, offsets, times, keys)
         else:
             values = [message.value for message in self._source.messages(rows)]
-            fields = parse.table_of(values, self._wanted, column_of=_python_column)
+            fields = parse.table_of(values, self._wanted, _python_column, self._objects, _python_objects)
             yield Piece(offsets, times, keys, fields, self._topic)
 
     def _tables(self, lines: Lines, offsets: pa.Array, times: pa.Array, keys: pa.Array | None) -> Iterator[Piece]:
@@ -240,11 +290,10 @@ class _Reader:
 
     def _piece(self, row: Row) -> Piece:
         table = segments.read(row, self._topic, self._wanted)
-        names = segments.field_names(table)
         keys = None
         if row.key is not None:
             keys = segments.text_keys(table.column(row.key)).combine_chunks()
-        fields = table.rename_columns(list(names.values())).replace_schema_metadata(None)
+        fields = segments.visible(table).replace_schema_metadata(None)
         if self._wanted is not None:
             fields = fields.select([name for name in fields.schema.names if name in self._wanted])
         offsets = pa.array(np.arange(row.offset, row.offset + table.num_rows))
@@ -270,6 +319,13 @@ def _python_column(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array
         return pa.field(name, TIME), pa.array(values, TIME)
     if kinds <= {str, int, float, bool, dict, list}:
         field, column = parse.column_of(name, values)
-        if not parse.is_json(field) or parse.json_texts(values) is not None:
+        if not parse.is_json(field):
             return field, column
+    return _python_objects(name, values)
+
+
+def _python_objects(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
+    column = parse.json_texts(values)
+    if column is not None:
+        return parse.json_field(name), column
     return parse.pickle_field(name), parse.pickled(values)

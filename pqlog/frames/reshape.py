@@ -10,12 +10,16 @@ import pyarrow as pa
 
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse
+from pqlog.frames.dtypes import python_values
 
 TIME = pa.timestamp("us", tz="UTC")
 
 
-def flatten(table: pa.Table) -> pa.Table:
-    """The fields of nested objects as columns of their own, ``outer.inner``, as deep as they go."""
+def flatten(table: pa.Table, objects: frozenset[str] = frozenset()) -> pa.Table:
+    """The fields of nested objects as columns of their own, ``outer.inner``, as deep as they go.
+
+    The values of the columns `objects` are kept as they are, each for itself.
+    """
     used = dict.fromkeys(table.schema.names)
     fields: list[pa.Field] = []
     columns: list[Any] = []
@@ -30,7 +34,7 @@ def flatten(table: pa.Table) -> pa.Table:
             others = [None if isinstance(value, dict) and value else value for value in values]
             if any(inner_rows):
                 named = [{f"{field.name}.{key}": value for key, value in row.items()} for row in inner_rows]
-                inner = parse.table_of(named, None)
+                inner = parse.table_of(named, None, objects=objects)
             if inner is None or any(value is not None for value in others):
                 kept, array = parse.column_of(field.name, others)
                 fields.append(kept)
@@ -39,7 +43,7 @@ def flatten(table: pa.Table) -> pa.Table:
             fields.append(field)
             columns.append(column)
         if inner is not None:
-            inner = flatten(inner)
+            inner = flatten(inner, objects)
             for child, array in zip(inner.schema, inner.columns, strict=True):
                 name = parse.free(child.name, used)
                 used[name] = None
@@ -63,7 +67,7 @@ def parse_times(table: pa.Table, names: Sequence[str], offsets: pa.Array) -> pa.
             except pa.ArrowInvalid:  # some have no zone, or are no times at all
                 parsed = None
             if parsed is None:
-                parsed = _one_by_one(name, parse.python_values(column, field), offsets)
+                parsed = _one_by_one(name, python_values(column, field), offsets)
         table = table.set_column(index, pa.field(name, TIME), parsed)
     return table
 

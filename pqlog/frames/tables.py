@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pyarrow as pa
 from pqlog import extras
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse
+from pqlog.frames.dtypes import Note
 from pqlog.frames.pieces import Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
@@ -39,15 +39,20 @@ class Layout:
         Which of ``offset``, ``_time``, ``_key`` come first.
     nulls : frozenset of str
         The fields that some message has no value for.
-    pandas : dict of str to dict
-        What pandas noted of a column's dtype, where the frames that were put agree on it.
+    notes : dict of str to Note
+        What pandas had a column as, where the frames that were put agree on it.
     """
 
     fields: pa.Schema
     names: tuple[str, ...]
     meta: tuple[str, ...]
     nulls: frozenset[str]
-    pandas: dict[str, dict[str, Any]]
+    notes: dict[str, Note]
+
+    @property
+    def objects(self) -> frozenset[str]:
+        """The fields whose values have no common type, so that each is kept as it is."""
+        return frozenset(field.name for field in self.fields if parse.mark(field) is not None)
 
     @property
     def schema(self) -> pa.Schema:
@@ -60,7 +65,7 @@ class Layout:
         """Pieces as one table."""
         if not part:
             return self.schema.empty_table()
-        return pa.concat_tables([self._one(piece) for piece in part])
+        return pa.concat_tables([self._one(piece.exact(self.objects)) for piece in part])
 
     def _one(self, piece: Piece) -> pa.Table:
         with piece.told():
@@ -81,18 +86,12 @@ class Survey:
         self._view, self._meta = view, meta
         self._facts = Facts()
         self._keys = False
-        self._notes: dict[str, dict[str, Any] | None] = {}
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
-            notes = _pandas_notes(piece)
         self._keys = self._keys or piece.keys is not None
-        for name in piece.fields.schema.names:
-            note = notes.get(name)
-            if self._notes.setdefault(name, note) != note:
-                self._notes[name] = None
 
     def layout(self) -> Layout:
         """The layout of all pieces so far."""
@@ -109,14 +108,8 @@ class Survey:
             used[name] = None
             names.append(name)
         nulls = frozenset(name for name in fields.names if self._facts.has_nulls(name))
-        notes = {name: note for name, note in self._notes.items() if note is not None and name in fields.names}
+        notes = {name: note for name in fields.names if (note := self._facts.note(name)) is not None}
         return Layout(fields, tuple(names), meta, nulls, notes)
-
-
-def _pandas_notes(piece: Piece) -> dict[str, dict[str, Any]]:
-    if piece.frame is None or not (piece.frame.schema.metadata or {}).get(b"pandas"):
-        return {}
-    return {note["field_name"]: note for note in json.loads(piece.frame.schema.metadata[b"pandas"])["columns"]}
 
 
 def read(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[list[Piece], Layout]:
@@ -170,7 +163,9 @@ def _survey(stretch: Stretch, view: View, meta: bool) -> tuple[list[Piece] | Non
 def read_ahead(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[Iterable[Piece], Layout]:
     """The pieces of a stretch, one after the other, and their layout, which is known before them."""
     kept, layout = _survey(stretch, view, meta)
-    return pieces(stretch, view, progress) if kept is None else kept, layout
+    if kept is None:
+        return pieces(stretch, view, progress, layout.objects), layout
+    return kept, layout
 
 
 def layout_of(stretch: Stretch, view: View, meta: bool) -> Layout:
