@@ -108,7 +108,7 @@ def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: s
 
 
 def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
-    if not layout.meta and dtype_backend is None:
+    if layout.is_one_put and not layout.meta and dtype_backend is None:
         frame = _as_it_was_put(part, view)
         if frame is not None:
             return frame
@@ -119,7 +119,11 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
         if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, layout.notes.get(field.name))):
             special[name] = dtypes.objects(_objects(part, field.name))
         elif dtype_backend is None and field.name in layout.notes:
-            special[name] = dtypes.restore(table.column(name), field, layout.notes[field.name])
+            holes = field.name in layout.nulls
+            special[name] = dtypes.restore(table.column(name), field, layout.notes[field.name], holes)
+        elif dtype_backend is None and pa.types.is_dictionary(field.type) and field.name not in layout.dictionaries:
+            position = table.schema.get_field_index(name)  # several would make a category of other ones in each chunk
+            table = table.set_column(position, name, table.column(position).cast(field.type.value_type))
     plain = table.select([name for name in table.column_names if name not in special])
     frame = _plain_frame(plain, layout, dtype_backend)
     if not plain.num_columns:

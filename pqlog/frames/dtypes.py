@@ -107,6 +107,8 @@ class FrameNote(msgspec.Struct, omit_defaults=True):
         That of the labels.
     labels : str, optional
         The labels, unless they are the names of the columns: an Arrow stream, in base64.
+    freq : str, optional
+        pandas' frequency of labels that are times.
     attrs : dict
         What the frame's owner noted.
     """
@@ -117,6 +119,7 @@ class FrameNote(msgspec.Struct, omit_defaults=True):
     is_multi: bool = False
     name: Any = None
     labels: str | None = None
+    freq: str | None = None
     attrs: dict[str, Any] = {}
 
 
@@ -389,8 +392,11 @@ def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
     return [None if gone else value for value, gone in zip(values.tolist(), values.isna(), strict=True)]
 
 
-def restore(column: pa.ChunkedArray, field: pa.Field, note: Note) -> Any:
-    """The array of pandas or NumPy, or the Series, that was a column."""
+def restore(column: pa.ChunkedArray, field: pa.Field, note: Note, holes: bool = False) -> Any:
+    """The array of pandas or NumPy, or the Series, that was a column.
+
+    With `holes` an integer column is nullable, whether or not a value is missing here.
+    """
     import pandas as pd
 
     if note.dtype == ARROW:
@@ -410,7 +416,7 @@ def restore(column: pa.ChunkedArray, field: pa.Field, note: Note) -> Any:
         dtype: Any = pd.StringDtype(note.storage, na_value=missing)
     else:
         dtype = pd.api.types.pandas_dtype(note.dtype)
-    if column.null_count and isinstance(dtype, np.dtype) and dtype.kind in "iub":
+    if (holes or column.null_count) and isinstance(dtype, np.dtype) and dtype.kind in "iub":
         dtype = pd.api.types.pandas_dtype("boolean" if dtype.kind == "b" else nullable(column.type))
     if not isinstance(dtype, np.dtype):
         return dtype.__from_arrow__(column)

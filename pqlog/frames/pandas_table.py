@@ -47,6 +47,7 @@ def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
         isinstance(frame.index, pd.MultiIndex),
         _name(frame.columns.name, "columns"),
         _labels(frame.columns, names),
+        getattr(frame.columns, "freqstr", None),
         _attrs(frame.attrs),
     )
     if not fields:  # a table without columns would have no rows
@@ -149,7 +150,7 @@ def from_table(table: pa.Table, note: FrameNote, start: int) -> pd.DataFrame:
     else:
         stored = stream.decode(base64.b64decode(note.labels, validate=True), None)
         values = _array(stored.column(0), stored.schema.field(0))
-        labels = pd.Index(values, dtype=values.dtype, copy=False)
+        labels = _with_freq(pd.Index(values, dtype=values.dtype, copy=False), note.freq)
     frame.columns = labels.rename(note.name)
     frame.attrs = note.attrs
     return frame
@@ -170,13 +171,16 @@ def _index(table: pa.Table, note: FrameNote, start: int) -> pd.Index[Any]:
             levels.append(pd.RangeIndex(first, first + table.num_rows * level.step, level.step))
             continue
         values = _array(table.column(level.field), table.schema.field(level.field))
-        one: pd.Index[Any] = pd.Index(values, dtype=values.dtype, copy=False)
-        if level.freq is not None and isinstance(one, (pd.DatetimeIndex, pd.TimedeltaIndex)):
-            one.freq = level.freq
-        levels.append(one)
+        levels.append(_with_freq(pd.Index(values, dtype=values.dtype, copy=False), level.freq))
     if note.is_multi:
         return pd.MultiIndex.from_arrays(levels, names=note.names)
     return levels[0].rename(note.names[0])
+
+
+def _with_freq(index: pd.Index[Any], freq: str | None) -> pd.Index[Any]:
+    if freq is not None and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
+        index.freq = freq
+    return index
 
 
 # compared

@@ -82,6 +82,8 @@ def json_texts(values: Sequence[Any]) -> pa.Array | None:
 def same(one: Any, other: Any) -> bool:
     """Whether two objects are the same to the type and the last bit."""
     kind = type(one)
+    if one is other:
+        return True
     if kind is not type(other):
         return False
     if kind is float:
@@ -98,7 +100,7 @@ def same(one: Any, other: Any) -> bool:
     if hasattr(one, "dtype") and hasattr(one, "tolist"):  # an array
         return bool(one.dtype == other.dtype) and one.shape == other.shape and same(one.tolist(), other.tolist())
     try:
-        return one is other or (one == other) is True
+        return (one == other) is True
     except Exception:  # an object may be anything, and raise anything
         return False
 

@@ -7,7 +7,7 @@ those before by minimum, maximum and union, so that neither order nor grouping m
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -54,6 +54,11 @@ class Facts:
         """What pandas had a column as, if all pieces that have it agree."""
         return self._columns[name].note() if name in self._columns else None
 
+    def dictionary(self, name: str) -> pa.Array | None:
+        """The dictionary that all pieces of a column share; None if they have several, or none."""
+        column = self._columns.get(name)
+        return None if column is None or column.dictionaries_differ else column.dictionary
+
 
 class _Column:
     def __init__(self) -> None:
@@ -64,8 +69,8 @@ class _Column:
         """Of those that have none: their types count only if there is no other."""
         self._bounds: tuple[int, int] | None = None
         """Of integers, and of times in the finest of their units."""
-        self._dictionary: pa.Array | None = None
-        self._dictionaries_differ = False
+        self.dictionary: pa.Array | None = None
+        self.dictionaries_differ = False
 
     def add(self, field: pa.Field, column: pa.ChunkedArray) -> None:
         valid = len(column) - column.null_count
@@ -77,12 +82,12 @@ class _Column:
         self._seen.add(field)
         if pa.types.is_integer(field.type) or _unit(field.type) is not None:
             self._widen(field.type, column)
-        elif pa.types.is_dictionary(field.type) and not self._dictionaries_differ:
+        elif pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
             for chunk in column.chunks:
-                if self._dictionary is None:
-                    self._dictionary = chunk.dictionary
-                elif not self._dictionary.equals(chunk.dictionary):
-                    self._dictionaries_differ = True
+                if self.dictionary is None:
+                    self.dictionary = chunk.dictionary
+                elif not self.dictionary.equals(chunk.dictionary):
+                    self.dictionaries_differ = True
 
     def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
         plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
@@ -100,7 +105,7 @@ class _Column:
 
     def note(self) -> Note | None:
         notes = self._known.notes
-        return next(iter(notes)) if len(notes) == 1 and not self._dictionaries_differ else None
+        return next(iter(notes)) if len(notes) == 1 and not self.dictionaries_differ else None
 
     def field(self, name: str) -> pa.Field:
         known = self._known
@@ -257,15 +262,20 @@ _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], _Common], ...] = (
 )
 
 
-def conform(piece: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A piece with exactly these columns."""
+def conform(piece: pa.Table, schema: pa.Schema, dictionaries: Mapping[str, pa.Array] | None = None) -> pa.Table:
+    """A piece with exactly these columns; `dictionaries` are for those of which it has no value."""
     columns = []
     for field in schema:
         index = piece.schema.get_field_index(field.name)
-        if index < 0:
+        column = None if index < 0 else piece.column(index)
+        if dictionaries and field.name in dictionaries and (column is None or column.null_count == len(column)):
+            codes = pa.nulls(piece.num_rows, field.type.index_type)
+            dictionary = dictionaries[field.name]
+            columns.append(pa.DictionaryArray.from_arrays(codes, dictionary, ordered=field.type.ordered))
+        elif column is None:
             columns.append(pa.nulls(piece.num_rows, field.type))
         else:
-            columns.append(_cast(piece.column(index), piece.schema.field(index), field))
+            columns.append(_cast(column, piece.schema.field(index), field))
     if not columns:
         return piece.select([])
     return pa.Table.from_arrays(columns, schema=schema)

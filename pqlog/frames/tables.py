@@ -41,6 +41,10 @@ class Layout:
         The fields that some message has no value for.
     notes : dict of str to Note
         What pandas had a column as, where the frames that were put agree on it.
+    dictionaries : dict of str to pyarrow.Array
+        Those of columns that have one and the same in all pieces: categories in pandas.
+    is_one_put : bool
+        Whether all of it is of one frame that was put.
     """
 
     fields: pa.Schema
@@ -48,6 +52,8 @@ class Layout:
     meta: tuple[str, ...]
     nulls: frozenset[str]
     notes: dict[str, Note]
+    dictionaries: dict[str, pa.Array]
+    is_one_put: bool
 
     @property
     def objects(self) -> frozenset[str]:
@@ -75,7 +81,7 @@ class Layout:
         rows = len(piece.offsets)
         keys = pa.nulls(rows, pa.string()) if piece.keys is None else piece.keys
         head = {"offset": piece.offsets, "_time": piece.times, "_key": keys}
-        columns = [*(head[name] for name in self.meta), *conform(piece.fields, self.fields).columns]
+        columns = [*(head[name] for name in self.meta), *conform(piece.fields, self.fields, self.dictionaries).columns]
         return parse.rows_table(list(self.schema), columns, rows)
 
 
@@ -86,12 +92,16 @@ class Survey:
         self._view, self._meta = view, meta
         self._facts = Facts()
         self._keys = False
+        self._puts: set[bytes | None] = set()
+        """Two of them at most: more need not be known."""
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
         self._keys = self._keys or piece.keys is not None
+        if len(self._puts) < 2:
+            self._puts.add(None if piece.origin is None else piece.origin.call)
 
     def layout(self) -> Layout:
         """The layout of all pieces so far."""
@@ -109,7 +119,10 @@ class Survey:
             names.append(name)
         nulls = frozenset(name for name in fields.names if self._facts.has_nulls(name))
         notes = {name: note for name in fields.names if (note := self._facts.note(name)) is not None}
-        return Layout(fields, tuple(names), meta, nulls, notes)
+        coded = [field.name for field in fields if pa.types.is_dictionary(field.type)]
+        dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
+        is_one_put = len(self._puts) == 1 and None not in self._puts
+        return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put)
 
 
 def read(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[list[Piece], Layout]:

@@ -320,6 +320,6 @@ def test_a_file_cannot_make_its_reader_unpickle(path):
         assert isinstance(log.to_pandas()["x"][1], (bytes, str))
     assert not (path.parent / "was-here").exists()
     with pqlog.open(path.parent / "b.db") as log:
-        with pytest.raises(pqlog.EncodeError, match="column 'x'.*marked as JSON text"):
+        with pytest.raises(pqlog.EncodeError, match=r"column 'x'.*marked as JSON text"):
             log.put_many(pa.table([pa.array(["no json"])], schema=pa.schema([parse.json_field("x")])))
         assert len(log) == 0
