@@ -82,8 +82,11 @@ def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, i
 
 
 def cut(row: Row, topic: str) -> bytes:
-    """The part of a segment that was asked for, as a segment of its own."""
-    return stream.encode(read(row, topic).replace_schema_metadata(None))
+    """The part of a segment that was asked for, as a segment of its own: with its dtypes, without its place."""
+    with told(topic, row.offset):
+        table = _part(_decode_kept, row, None)
+        metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (_CALL, _START)}
+        return stream.encode(table.replace_schema_metadata(metadata))
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:
