@@ -187,7 +187,12 @@ class Batch(Readable):
         return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
 
     def put_many(
-        self, values: Iterable[Any], topic: str, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        values: Iterable[Any],
+        topic: str,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        index: bool = False,
     ) -> Staged:
         """Put messages or a frame into a topic of the same file, with the acknowledgement of this batch.
 
@@ -197,6 +202,10 @@ class Batch(Readable):
             As for `Topic.put_many`.
         topic : str
             Made, for JSON, if there is none.
+        index : bool
+            Whether all of a pandas frame's index goes along, as with `Topic.put_many`. Unless asked for, only levels
+            with a name do, as fields. What has none numbers the rows of this batch, and so does ``offset``, the index
+            of the batch's own frames: both are left out. ``frame.rename_axis("row")`` makes a field of it.
 
         Returns
         -------
@@ -215,7 +224,7 @@ class Batch(Readable):
         [{'n': 1}]
         """
         source = self._output(topic)
-        return self._stage(source, producer.chunks(source.writable(), values, key, headers))
+        return self._stage(source, producer.chunks(source.writable(), values, key, headers, index=index))
 
     def _output(self, topic: str) -> Source:
         self._check_open()

@@ -32,7 +32,7 @@ _CALL, _START = b"pqlog.call", b"pqlog.row"
 # putting
 
 
-def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Segment]:
+def segments_of(frame: Any, key: str | None, headers: str | None, index: bool = True) -> Iterator[Segment]:
     """The segments of a frame.
 
     Parameters
@@ -43,6 +43,8 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
         The field that is each message's key.
     headers : str or None
         JSON text.
+    index : bool
+        Whether a pandas index goes along also where it only numbers the rows (see `_named_index`).
 
     Raises
     ------
@@ -51,7 +53,7 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
     ArgumentError
         There is no field `key`, or the columns' names are not distinct.
     """
-    reader = _stream(frame)
+    reader = _stream(frame, index)
     names = reader.schema.names
     if key is not None and key not in names:
         raise ArgumentError(f"key={key!r} is no field of the frame: it has {', '.join(map(repr, names))}")
@@ -89,7 +91,7 @@ def cut(row: Row, topic: str) -> bytes:
         return stream.encode(table.replace_schema_metadata(metadata))
 
 
-def _stream(frame: Any) -> pa.RecordBatchReader:
+def _stream(frame: Any, index: bool) -> pa.RecordBatchReader:
     kind = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
     if hasattr(frame, "to_frame"):  # a Series, or an Index
         raise ArgumentError(
@@ -103,9 +105,9 @@ def _stream(frame: Any) -> pa.RecordBatchReader:
         )
     if hasattr(frame, "collect") and hasattr(frame, "lazy"):
         frame = frame.collect()
-        return _stream(frame)
+        return _stream(frame, index)
     if kind.startswith("pandas."):
-        return _from_pandas(frame).to_reader()
+        return _from_pandas(frame if index else _named_index(frame)).to_reader()
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame]).to_reader()
     try:
@@ -133,6 +135,16 @@ def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting).combine_chunks()
 
 
+_ROW_NUMBERS = frozenset([None, "offset"])
+"""Names of levels that are no field of what a stage puts: the latter is that of the frames that batches give out."""
+
+
+def _named_index(frame: Any) -> Any:
+    """A pandas frame with only those levels of its index that have a name: the others number the rows of one batch."""
+    levels = [level for level, name in enumerate(frame.index.names) if name in _ROW_NUMBERS]
+    return frame.reset_index(level=levels, drop=True) if levels else frame
+
+
 def _from_pandas(frame: Any) -> pa.Table:
     if frame.columns.nlevels > 1:
         raise ArgumentError("the frame has columns of several levels: flatten their names first")
@@ -155,7 +167,8 @@ def _from_pandas(frame: Any) -> pa.Table:
             plain.isetitem(position, None)  # keeps its place, and its dtype in the metadata
             texts[position] = text
     try:
-        table = pa.Table.from_pandas(plain)
+        # a range without a name is kept as a note; one with a name is a field like any other index
+        table = pa.Table.from_pandas(plain, preserve_index=None if plain.index.name is None else True)
     except Exception as error:  # an object in a cell may be anything, and raise anything
         reason = f"{_culprit(plain)}: {error}. Convert that column, or put frame.to_dict('records')"
         raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
