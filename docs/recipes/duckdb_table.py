@@ -14,18 +14,8 @@ import pyarrow as pa
 
 import pqlog
 
-NUMBERS = {
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "FLOAT",
-    "DOUBLE",
-}
+INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+NUMBERS = INTEGERS | {"FLOAT", "DOUBLE"}
 
 
 def load(log: pqlog.Log, database: str, size: int = 50_000) -> None:
