@@ -24,6 +24,10 @@ _ABOUT = b"pqlog.export"
 """In a file's metadata: what it holds, as JSON."""
 
 
+_REFUSALS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
+"""What Arrow raises for columns that it cannot write: an OSError for decimals with a negative scale."""
+
+
 class Bucket(NamedTuple):
     """A fixed range of offsets: what one file holds."""
 
@@ -137,9 +141,9 @@ class _Export:
                 partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
                 preserve_order=True,
             )
-        except (pa.ArrowException, OSError) as error:  # the latter also of a type: a decimal's scale below 0
+        except _REFUSALS as error:
             self._check_columns(bucket)
-            if self._partition_by and isinstance(error, pa.ArrowException):
+            if self._partition_by and not isinstance(error, OSError):
                 raise ArgumentError(f"cannot export by {', '.join(self._partition_by)}: {error}") from error
             raise
 
@@ -154,7 +158,7 @@ class _Export:
             for had, field in zip(table.columns, self._schema, strict=True):
                 try:
                     pq.write_table(pa.table({field.name: had.cast(field.type)}), pa.BufferOutputStream())
-                except (pa.ArrowException, OSError) as error:
+                except _REFUSALS as error:
                     raise ArgumentError(
                         f"Parquet cannot hold the column {field.name!r}, which is {had.type}: {error}. Leave it out "
                         f"with columns=, or convert it in history.to_arrow() and write that with pyarrow.parquet"
