@@ -72,21 +72,21 @@ FRAME = b"pqlog.frame"
 
 
 class Level(msgspec.Struct, omit_defaults=True):
-    """A level of an index: a column of the table, or a range.
+    """A level of an index: a column of the table, a range, or a range that is a column as well, since it has a name.
 
     Attributes
     ----------
     field : str, optional
         The column.
-    start, step : int
-        The range, if it is none.
+    start, step : int, optional
+        The range.
     freq : str, optional
         pandas' frequency of times.
     """
 
     field: str | None = None
     start: int = 0
-    step: int = 1
+    step: int | None = None
     freq: str | None = None
 
 

@@ -81,7 +81,7 @@ def _check_sparse(frame: pd.DataFrame) -> None:
 def _level(
     index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes
 ) -> tuple[Level, pa.Field | None, pa.Array | None]:
-    if isinstance(index, pd.RangeIndex):
+    if isinstance(index, pd.RangeIndex) and index.name is None:
         return Level(start=index.start, step=index.step), None, None
     values = index.get_level_values(number)
     name = None if values.name is None else str(values.name)
@@ -90,6 +90,8 @@ def _level(
     if not is_field:
         field = field.with_name(parse.free(field.name, dict.fromkeys(taken)))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
+    if isinstance(index, pd.RangeIndex):
+        return Level(field.name, index.start, index.step), field, array
     return Level(field.name, freq=getattr(values, "freqstr", None)), field, array
 
 
@@ -166,7 +168,7 @@ def _array(column: pa.ChunkedArray, field: pa.Field) -> Any:
 def _index(table: pa.Table, note: FrameNote, start: int) -> pd.Index[Any]:
     levels: list[pd.Index[Any]] = []
     for level in note.levels:
-        if level.field is None:
+        if level.step is not None:
             first = level.start + start * level.step
             levels.append(pd.RangeIndex(first, first + table.num_rows * level.step, level.step))
             continue

@@ -45,7 +45,7 @@ def segments_of(frame: Any, key: str | None, headers: str | None, index: bool = 
     headers : str or None
         JSON text.
     index : bool
-        Whether an index of pandas without a name goes along.
+        Whether a pandas index goes along also where it only numbers the rows.
 
     Raises
     ------
@@ -109,8 +109,11 @@ def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, i
 
 
 def cut(row: Row, topic: str) -> bytes:
-    """The part of a segment that was asked for, as a segment of its own."""
-    return stream.encode(read(row, topic).replace_schema_metadata(None))
+    """The part of a segment that was asked for, as a segment of its own: with its dtypes, without its place."""
+    with told(topic, row.offset):
+        table = _part(_decode_kept, row, None)
+        metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (_CALL, _START)}
+        return stream.encode(table.replace_schema_metadata(metadata))
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:
@@ -168,9 +171,14 @@ def _pandas_frame(frame: Any, index: bool) -> Any:
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(frame, pandas.DataFrame):
         return None
-    if not index and all(name is None for name in frame.index.names):
-        return frame.reset_index(drop=True)
-    return frame
+    if index:
+        return frame
+    levels = [level for level, name in enumerate(frame.index.names) if name in _ROW_NUMBERS]
+    return frame.reset_index(level=levels, drop=True) if levels else frame
+
+
+_ROW_NUMBERS = frozenset([None, "offset"])
+"""Names of levels that are no field of what a stage puts: the latter is that of the frames that batches give out."""
 
 
 def _from_pandas(frame: Any) -> pa.RecordBatchReader:
