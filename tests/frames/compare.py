@@ -74,7 +74,7 @@ def _same_dtype(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, pd.CategoricalDtype):
-        return one.ordered == other.ordered and index_difference(one.categories, other.categories) is None
+        return one.ordered == other.ordered and labels_difference(one.categories, other.categories) is None
     if isinstance(one, pd.SparseDtype):
         return bool(one.subtype == other.subtype) and same(one.fill_value, other.fill_value)
     if isinstance(one, pd.DatetimeTZDtype):
@@ -108,6 +108,16 @@ def values_difference(one: Any, other: Any) -> str | None:
     return None
 
 
+def _listed(index: pd.Index) -> pd.Index:
+    """A range as the numbers that it stands for."""
+    return pd.Index(index.to_numpy(), name=index.name) if isinstance(index, pd.RangeIndex) else index
+
+
+def labels_difference(one: pd.Index, other: pd.Index) -> str | None:
+    """How two sets of labels or categories differ: a range is its numbers, as it is to pandas."""
+    return index_difference(_listed(one), _listed(other))
+
+
 def index_difference(one: pd.Index, other: pd.Index) -> str | None:
     """How two indexes differ."""
     if type(one) is not type(other):
@@ -137,7 +147,7 @@ def difference(one: pd.DataFrame, other: pd.DataFrame, freq: bool = True) -> str
         return f"{type(one).__name__} became {type(other).__name__}"
     if one.shape != other.shape:
         return f"shape {one.shape} became {other.shape}"
-    found = index_difference(one.columns, other.columns)
+    found = labels_difference(one.columns, other.columns)
     if found is not None:
         return f"labels: {found}"
     mine, others = one.index, other.index
@@ -268,8 +278,8 @@ def same_row_value(cell: Any, got: Any) -> bool:
         return missing(cell) or (isinstance(cell, (float, np.floating)) and math.isnan(cell))
     if isinstance(cell, (np.datetime64, np.timedelta64)):
         cell = pd.Timestamp(cell) if isinstance(cell, np.datetime64) else pd.Timedelta(cell)
-    if isinstance(cell, np.generic):
-        cell = cell.item()
+    if isinstance(cell, (np.generic, np.ndarray)):
+        cell = cell.tolist()
     if isinstance(cell, pd.Timestamp) and isinstance(got, datetime.datetime):
         made = pd.Timestamp(got)
         return bool(made == cell) and str(made.tzinfo) == str(cell.tzinfo) and not (made is pd.NaT)

@@ -272,12 +272,14 @@ def plain_json(value: Any) -> Any:
 def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
     """Whether a cell of Arrow's is another than the value of the row."""
     if parse.is_json(field):
-        if cell is None or value is None:
-            return cell is not value
+        if cell is None or missing(value):
+            return cell is not None or not missing(value)
         expected = plain_json(value)
         return expected is not NotImplemented and not same(json.loads(cell), expected)
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(cell, float):
         return cell != value or int(cell) != value
+    if isinstance(value, (pd.Period, pd.Interval)):  # Arrow has numbers, or their ends
+        return (cell is None) != missing(value)
     return not (same_row_value(cell, value) or same_row_value(value, cell))
 
 
