@@ -65,7 +65,7 @@ def put(log: Any, frame: Any, names: Iterator[Any] | list[Any], checked: Checked
     except pqlog.Error as error:
         text = str(error)
         told = [word for name in names for word in (repr(name), str(name)) if word]
-        if not any(word in text for word in (*told, "the index", "index", "labels", "levels", "attrs")):
+        if not any(word in text for word in (*told, "the index", "the columns", "labels", "levels", "attrs")):
             checked.problems.append(f"put: refused, but does not say which column: {_said(error)}")
     except Exception as error:
         checked.problems.append(f"put: raised raw {_said(error)}")

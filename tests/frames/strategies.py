@@ -411,7 +411,7 @@ NAMES = pick(
     [None, "row", "", "a", "c0", 0, 7, 2.5, True, ("x", 1), DATES[0], STAMPS[0], "index", "level_0", "offset", "_key"]
     + ["__index_level_0__"]
 )
-FREQS = pick(["D", "h", "ME", "B", "2W-WED", "3ms", "-1D", "QS-FEB"])
+FREQS = pick(["D", "h", "ME", "B", "2W-WED", "3min", "-1D", "QS-FEB"])
 LISTABLE = [
     name
     for name in KINDS
@@ -446,13 +446,17 @@ def indexes(draw: Any, rows: int, kinds: list[str] | None = None) -> pd.Index:
             )
         )()
         return made.set_names([name])
-    if which <= 6:
-        levels = [
-            pd.Index(draw(column(KINDS[draw(pick(kinds or LISTABLE))], rows))) for _ in range(draw(st.integers(1, 3)))
-        ]
-        return pd.MultiIndex.from_arrays(levels, names=[draw(NAMES) for _ in levels])
-    kind = KINDS[draw(pick(kinds or LISTABLE))]
-    return pd.Index(draw(column(kind, rows)), name=name)
+    many = which <= 6
+    columns = [
+        draw(column(KINDS[draw(pick(kinds or LISTABLE))], rows)) for _ in range(draw(pick([1, 2, 3])) if many else 1)
+    ]
+    names = [draw(NAMES) for _ in columns]
+    try:
+        if many:
+            return pd.MultiIndex.from_arrays([pd.Index(one) for one in columns], names=names)
+        return pd.Index(columns[0], name=name)
+    except (NotImplementedError, TypeError, ValueError):  # not every kind can be looked up, or hashed
+        return pd.RangeIndex(rows, name=name)
 
 
 LABELS: dict[str, list[Any]] = {
@@ -535,7 +539,7 @@ def pandas_frames(
     index = pd.RangeIndex(rows) if plain or draw(st.booleans()) else draw(indexes(rows))
     frame = pd.DataFrame(index=index)
     if columns:
-        parts = [pd.Series(one.array, index=index, copy=False) for one in columns]
+        parts = [pd.Series(one.array, index=index, dtype=one.dtype) for one in columns]
         frame = pd.concat(parts, axis=1, keys=range(len(parts)))
         frame.index = index
     if plain:
