@@ -116,11 +116,11 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     table = layout.table(part)
     special: dict[str, Any] = {}
     for field, name in zip(layout.fields, layout.names, strict=True):
-        if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, layout.notes.get(field.name))):
-            special[name] = dtypes.objects(_objects(part, field.name))
-        elif dtype_backend is None and field.name in layout.notes:
-            holes = field.name in layout.nulls
-            special[name] = dtypes.restore(table.column(name), field, layout.notes[field.name], holes)
+        note = layout.notes.get(field.name)
+        if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, note)):
+            special[name] = dtypes.objects(_objects(part, field.name), note)
+        elif dtype_backend is None and note is not None:
+            special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
         elif dtype_backend is None and pa.types.is_dictionary(field.type) and field.name not in layout.dictionaries:
             position = table.schema.get_field_index(name)  # several would make a category of other ones in each chunk
             table = table.set_column(position, name, table.column(position).cast(field.type.value_type))

@@ -44,7 +44,10 @@ class Facts:
 
     def schema(self) -> pa.Schema:
         """The schema that holds all pieces."""
-        return pa.schema([column.field(name) for name, column in self._columns.items()])
+        return pa.schema([self._field(name, column) for name, column in self._columns.items()])
+
+    def _field(self, name: str, column: _Column) -> pa.Field:
+        return column.field(name).with_nullable(column.is_nullable or column.valid < self.rows)
 
     def has_nulls(self, name: str) -> bool:
         """Whether a message has no value in that column."""
@@ -103,6 +106,10 @@ class _Column:
     def _known(self) -> _Seen:
         return self._seen if self.valid else self._empty
 
+    @property
+    def is_nullable(self) -> bool:
+        return any(field.nullable for field in self._known.fields.values()) or not self._known.fields
+
     def note(self) -> Note | None:
         notes = self._known.notes
         return next(iter(notes)) if len(notes) == 1 and not self.dictionaries_differ else None
@@ -133,7 +140,9 @@ class _Seen:
         self.notes: set[Note | None] = set()
 
     def add(self, field: pa.Field) -> None:
-        self.fields.setdefault((field.type, mark(field)), field)
+        about = field.type, mark(field)
+        if field.nullable or about not in self.fields:
+            self.fields[about] = field
         self.notes.add(note_of(field))
 
 

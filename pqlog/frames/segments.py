@@ -131,22 +131,31 @@ def _stream(frame: Any) -> pa.RecordBatchReader:
     if hasattr(frame, "collect") and hasattr(frame, "lazy"):
         frame = frame.collect()
         return _stream(frame)
-    if any(str(dtype) == "Object" for dtype in getattr(frame, "dtypes", ())) and kind.startswith("polars."):
-        bad = [name for name, dtype in zip(frame.columns, frame.dtypes, strict=True) if str(dtype) == "Object"]
-        raise EncodeError(
-            f"column {bad[0]!r} (polars.Object) holds Python objects, which Arrow gets as addresses only: convert it, "
-            f"or put frame.to_dicts()",
-            value_type="DataFrame",
-            codec="arrow",
-        )
     if isinstance(frame, pa.RecordBatch):
         return _owned(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
+    if kind.startswith("polars."):
+        _check_polars(frame)
     try:
         return _owned(pa.RecordBatchReader.from_stream(frame))
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ArgumentError(
             f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
         ) from error
+
+
+def _check_polars(frame: Any) -> None:
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        reason = None
+        if str(dtype) == "Object":
+            reason = "holds Python objects, which Arrow gets as addresses only"
+        elif "Int128" in str(dtype):
+            reason = "holds integers of 128 bits, which Arrow has no type for"
+        if reason is not None:
+            raise EncodeError(
+                f"column {name!r} (polars.{dtype}) {reason}: convert it, or put frame.to_dicts()",
+                value_type="DataFrame",
+                codec="arrow",
+            )
 
 
 def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:

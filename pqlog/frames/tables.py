@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pqlog import extras
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse
+from pqlog.frames import parse, polars
 from pqlog.frames.dtypes import Note
 from pqlog.frames.pieces import Piece, View, pieces
 from pqlog.frames.reshape import TIME
@@ -121,6 +120,7 @@ class Survey:
         notes = {name: note for name in fields.names if (note := self._facts.note(name)) is not None}
         coded = [field.name for field in fields if pa.types.is_dictionary(field.type)]
         dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
+        dictionaries = {name: found for name, found in dictionaries.items() if not found.null_count}
         is_one_put = len(self._puts) == 1 and None not in self._puts
         return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put)
 
@@ -143,7 +143,7 @@ def to_arrow(stretch: Stretch, view: View, meta: bool, progress: bool) -> pa.Tab
 
 def to_polars(stretch: Stretch, view: View, meta: bool, progress: bool) -> Any:
     """The messages of a stretch as a polars frame."""
-    return extras.package("polars").from_arrow(to_arrow(stretch, view, meta, progress))
+    return polars.from_table(to_arrow(stretch, view, meta, progress))
 
 
 # streams
