@@ -528,8 +528,8 @@ def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
         log.put_many(pd.DataFrame({"n": range(60)}), headers={"own": "h"})
     db = apsw.Connection(str(path))
     value = db.execute("SELECT value FROM messages_1 WHERE offset = 1").get
-    half = len(value) // 2
-    db.execute("UPDATE messages_1 SET value = ? WHERE offset = 1", (value[:half] + bytes(40) + value[half + 40 :],))
+    at = len(value) - 80  # in the values, which lie behind the schema
+    db.execute("UPDATE messages_1 SET value = ? WHERE offset = 1", (value[:at] + bytes(40) + value[at + 40 :],))
     db.close()
     done = []
 
