@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -317,7 +318,7 @@ def _same_cell(cell: Any, got: Any, doubles: bool) -> bool:
         got = None
     if isinstance(got, pd.Timestamp) or isinstance(got, pd.Timedelta):
         return same_row_value(got, cell) or same_row_value(cell, got)
-    return same_row_value(cell, got.item() if hasattr(got, "item") and not hasattr(got, "shape") else got)
+    return same_row_value(cell, got.item() if isinstance(got, np.generic) else got)
 
 
 def neighbour_problem(log: Any, frame: Any, neighbour: Any) -> str | None:

@@ -817,7 +817,6 @@ POLARS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "List of Categorical": (pl.List(pl.Categorical()), st.lists(pick(["x", "y"]), max_size=2)),
     "List of Date": (pl.List(pl.Date), st.lists(pick(DATES), max_size=2)),
     "Array": (pl.Array(pl.Float64, 2), st.lists(pick([0.5, NAN, None]), min_size=2, max_size=2)),
-    "Array of nothing": (pl.Array(pl.Int8, 0), st.just([])),
     "Struct": (
         pl.Struct({"x": pl.Int64, "y": pl.String}),
         st.fixed_dictionaries({"x": whole(64) | st.none(), "y": TEXT | st.none()}),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import pqlog
 from pqlog.frames import segments
 from tests.frames.compare import same as identical
-from tests.frames.compare import schema_difference, table_difference, values_difference
+from tests.frames.compare import difference, schema_difference, table_difference
 from tests.frames.search import search, shares
 from tests.frames.strategies import KINDS, TEXT, arrow_tables, pandas_frames, pick
 from tests.frames.test_values import cell, chunks_of, same
@@ -135,40 +135,47 @@ def put(log: Any, parts: list[Any], split: Split) -> bool:
 def read(log: Any, rows: int) -> tuple[Any, Any, Any, Any, Any]:
     """By all routes that have types; the times of the puts are left out."""
     table = log.to_arrow().drop_columns("_time")
-    frame = log.to_pandas().drop(columns="_time")
+    frame = log.to_pandas().drop(columns="_time").reset_index()
     stream = log.to_batches(rows=rows)
     assert schema_difference(log.to_arrow().schema, stream.schema) is None
-    chunks = [chunk.drop(columns="_time") for chunk in log.chunks(rows=rows)]
+    chunks = [chunk.drop(columns="_time").reset_index() for chunk in log.chunks(rows=rows)]
     return table, frame, stream.read_all().drop_columns("_time"), chunks, list(log.history().values())
 
 
 def check_split(parts: list[Any], split: Split) -> None:
-    with pqlog.open(":memory:") as whole:
+    with pqlog.open(":memory:") as whole, pqlog.open(":memory:") as log:
         with reading(WHOLE):
             if not put(whole, parts, WHOLE):
                 return
-            table, frame, *_, values = read(whole, 1000)
-        with pqlog.open(":memory:") as log, reading(split):
-            assert put(log, parts, split)
-            compare(table, frame, values, read(log, split.chunk_rows))
+            expected = read(whole, 1000)
         with reading(split):
-            compare(table, frame, values, read(whole, split.segment_rows))
+            assert put(log, parts, split)
+            problem = split_problem(expected, read(log, split.chunk_rows))
+    assert problem is None, problem
 
 
-def compare(table: Any, frame: Any, values: Any, found: Any) -> None:
+def split_problem(expected: Any, found: Any) -> str | None:
+    """How two readings differ; in the second all routes are the same."""
+    table, frame, *_, values = expected
     other, framed, stream, chunks, rows = found
-    assert table_difference(table, other) is None
-    assert table_difference(other, stream) is None
-    assert identical(values, rows)
-    assert list(framed.columns) == list(frame.columns)
-    for name in frame.columns:
-        assert values_difference(frame[name], framed[name]) is None
-        start = 0
-        for chunk in chunks:
-            stop = start + len(chunk)
-            assert values_difference(framed[name].iloc[start:stop], chunk[name]) is None
-            start = stop
-        assert start == len(frame)
+    problem = table_difference(table, other)
+    if problem is not None:
+        return f"Arrow: {problem}"
+    problem = table_difference(other, stream)
+    if problem is not None:
+        return f"the stream: {problem}"
+    if not identical(values, rows):
+        return f"rows {values} became {rows}"
+    problem = difference(frame, framed)
+    if problem is not None:
+        return f"pandas: {problem}"
+    start = 0
+    for chunk in chunks:
+        problem = difference(framed.iloc[start : start + len(chunk)].reset_index(drop=True), chunk)
+        if problem is not None:
+            return f"the chunk at {start}: {problem}"
+        start += len(chunk)
+    return None if start == len(frame) else f"{len(frame)} rows became {start} in chunks"
 
 
 @shares(4)
