@@ -123,7 +123,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
             special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
         elif dtype_backend is None and pa.types.is_dictionary(field.type) and field.name not in layout.dictionaries:
             position = table.schema.get_field_index(name)  # several would make a category of other ones in each chunk
-            table = table.set_column(position, name, table.column(position).cast(field.type.value_type))
+            table = table.set_column(position, name, parse.decoded(table.column(position)))
     plain = table.select([name for name in table.column_names if name not in special])
     frame = _plain_frame(plain, layout, dtype_backend)
     if not plain.num_columns:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse, polars
@@ -120,9 +121,18 @@ class Survey:
         notes = {name: note for name in fields.names if (note := self._facts.note(name)) is not None}
         coded = [field.name for field in fields if pa.types.is_dictionary(field.type)]
         dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
-        dictionaries = {name: found for name, found in dictionaries.items() if not found.null_count}
+        dictionaries = {name: found for name, found in dictionaries.items() if _has_each_once(found)}
         is_one_put = len(self._puts) == 1 and None not in self._puts
         return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put)
+
+
+def _has_each_once(dictionary: pa.Array) -> bool:
+    """Whether a dictionary is one that pandas takes as categories."""
+    if dictionary.null_count:
+        return False
+    if pa.types.is_floating(dictionary.type):
+        dictionary = pc.add(dictionary, 0.0)  # of the two zeros, one
+    return len(dictionary.unique()) == len(dictionary)
 
 
 def read(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[list[Piece], Layout]:
