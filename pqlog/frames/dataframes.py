@@ -15,12 +15,12 @@ import pyarrow as pa
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse, segments
 from pqlog.frames.pieces import Piece, View, pieces
-from pqlog.frames.tables import Layout, Survey, check_rows, read, read_ahead, regroup
+from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
 from pqlog.store.api import Span
 
 
-def to_pandas(stretch: Stretch, view: View, meta: bool, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
+def to_pandas(stretch: Stretch, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
     """The messages of a stretch as a pandas frame."""
     _check_backend(dtype_backend)
     found, layout = read(stretch, view, meta, progress)
@@ -28,7 +28,7 @@ def to_pandas(stretch: Stretch, view: View, meta: bool, dtype_backend: str | Non
 
 
 def chunks(
-    stretch: Stretch, view: View, meta: bool, rows: int, dtype_backend: str | None, progress: bool
+    stretch: Stretch, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
 ) -> Iterator[pd.DataFrame]:
     """The messages of a stretch as pandas frames of so many rows, all with the same dtypes."""
     check_rows(rows)
@@ -121,6 +121,10 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
             field = layout.fields.field(index - len(layout.meta))
             objects[table.schema.names[index]] = _objects(part, field.name)
             table = table.remove_column(index)
+    if "_headers" in layout.meta:
+        position = layout.meta.index("_headers")
+        objects["_headers"] = [None if found is None else dict(found) for found in table.column(position).to_pylist()]
+        table = table.remove_column(position)
     frame = _plain_frame(table, layout, dtype_backend)
     if not len(table.schema):
         frame = pd.DataFrame(index=pd.RangeIndex(sum(len(piece.offsets) for piece in part)))
@@ -128,7 +132,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
         frame[name] = _object_column(values, frame.index)
     order = list(layout.schema.names)
     frame = frame[order] if list(frame.columns) != order else frame
-    return frame.set_index("offset") if layout.meta else frame
+    return frame.set_index("offset") if "offset" in layout.meta else frame
 
 
 def _objects(part: Sequence[Piece], name: str) -> list[Any]:

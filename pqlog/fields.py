@@ -1,0 +1,84 @@
+"""Fields: which names messages have; for a name that none of them has, the one that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pqlog import check
+
+MOST_NAMES = 5_000
+"""So many are remembered to find the one that was meant."""
+SHOWN = 8
+
+NamesOf = Callable[[Any], Iterable[str]]
+"""The names that a value has."""
+
+
+def columns(value: Any) -> Iterator[str]:
+    """The columns that a value has in a table."""
+    yield from map(str, value) if isinstance(value, Mapping) else ("value",)
+
+
+def flat_columns(value: Any) -> Iterator[str]:
+    """The columns that a value has in a table with the fields of nested objects as columns."""
+    for name in value if isinstance(value, Mapping) else ():
+        if can_be_flat(inner := value[name]):
+            yield from (f"{name}.{other}" for other in flat_columns(inner))
+        else:
+            yield str(name)
+    if not isinstance(value, Mapping):
+        yield "value"
+
+
+def paths(value: Any) -> Iterator[str]:
+    """The fields that a value has, the nested ones, ``outer.inner``, among them."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield str(name)
+            yield from (f"{name}.{other}" for other in paths(inner))
+
+
+def can_be_flat(value: Any) -> bool:
+    """Whether a value is an object with fields that can be columns of their own."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+class Unknown(NamedTuple):
+    """A name that no message has."""
+
+    said: str
+    """A sentence that says so."""
+    near: list[str]
+    """Names that may have been meant."""
+
+
+def unknown(names: Iterable[str], values: Iterable[Any], names_of: NamesOf) -> Unknown | None:
+    """The first of `names` that no value has; None if there is no such name, or no value at all to tell by.
+
+    No more values are read than it takes to find all names.
+    """
+    missing = dict.fromkeys(names)
+    seen: dict[str, None] = {}
+    some = False
+    for value in values:
+        some = True
+        for name in names_of(value):
+            missing.pop(name, None)
+            if len(seen) < MOST_NAMES:
+                seen[name] = None
+        if not missing:
+            return None
+    return _unknown(next(iter(missing)), list(seen)) if some and missing else None
+
+
+def _unknown(name: str, seen: list[str]) -> Unknown:
+    near = check.near(name, seen) or [other for other in seen if other.casefold() == name.casefold()]
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
+    elif not seen:
+        hint = "none has any field"
+    else:
+        more = f" and {len(seen) - SHOWN:,} more" if len(seen) > SHOWN else ""
+        hint = f"there are {', '.join(map(repr, seen[:SHOWN]))}{more}"
+    return Unknown(f"no message here has a field {name!r}: {hint}", near)
