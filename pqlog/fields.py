@@ -53,23 +53,25 @@ class Unknown(NamedTuple):
     """Names that may have been meant."""
 
 
-def unknown(names: Iterable[str], values: Iterable[Any], names_of: NamesOf) -> Unknown | None:
+def unknown(names: Iterable[str], values: Iterable[Any], names_of: NamesOf, bare: bool = False) -> Unknown | None:
     """The first of `names` that no value has; None if there is no such name, or no value at all to tell by.
 
-    No more values are read than it takes to find all names.
+    No more values are read than it takes to find all names. With `bare`, underscores at the end do not count: they may
+    be what tells two columns apart that would have the same name.
     """
-    missing = dict.fromkeys(names)
+    end = "_" if bare else ""
+    missing = {name.rstrip(end): name for name in names}
     seen: dict[str, None] = {}
     some = False
     for value in values:
         some = True
         for name in names_of(value):
-            missing.pop(name, None)
+            missing.pop(name.rstrip(end), None)
             if len(seen) < MOST_NAMES:
                 seen[name] = None
         if not missing:
             return None
-    return _unknown(next(iter(missing)), list(seen)) if some and missing else None
+    return _unknown(next(iter(missing.values())), list(seen)) if some and missing else None
 
 
 def _unknown(name: str, seen: list[str]) -> Unknown:

@@ -418,7 +418,7 @@ def _meta(given: bool | Sequence[str]) -> bool | tuple[str, ...]:
         raise ArgumentError(f"meta is True, False or a list of names such as {list(_META)}, not {given!r}")
     for name in given:
         if name not in _META:
-            near = check.near(name.removeprefix("_"), _META)
+            near = [name[1:]] if name[1:] in _META else check.near(name, _META)
             raise ArgumentError(
                 f"meta has no {name!r}: {f'did you mean {near[0]!r}?' if near else f'there are {list(_META)}'}"
             )

@@ -160,6 +160,13 @@ def close(offsets: Any) -> Iterator[list[int]]:
         yield from (run.tolist() for run in np.split(offsets, np.flatnonzero(np.diff(offsets) > NEAR) + 1))
 
 
+def among(offsets: Any, chosen: Any) -> Any:
+    """Which of some offsets are among those that are chosen, which ascend: a mask."""
+    at = np.searchsorted(chosen, offsets)
+    at[at == len(chosen)] = 0
+    return chosen[at] == offsets if len(chosen) else np.zeros(len(offsets), bool)
+
+
 def identity(value: Any) -> tuple[Any, Any]:
     """What two values have in common that are of one kind and equal; raises `TypeError` if none can be told."""
     kind = type(value)

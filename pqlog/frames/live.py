@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from pqlog.frames.dataframes import frame_of
-from pqlog.frames.latest import Latest
+from pqlog.frames.latest import Latest, among
 from pqlog.frames.pieces import Piece, View, chosen, pieces
 from pqlog.frames.tables import Survey, check_names
 from pqlog.source import Stretch
@@ -83,9 +82,15 @@ class Live:
         latest = self._latest = self._latest or Latest(new.latest)
         latest.add(new)
         offsets = latest.offsets()
-        marked = [(piece, np.isin(piece.offsets.to_numpy(), offsets)) for piece in self._pieces]
-        still = [piece if mask.all() else piece.filter(pa.array(mask)) for piece, mask in marked if mask.any()]
-        return [*still, *chosen(new.source, offsets[np.searchsorted(offsets, new.span.first) :], self._view)]
+        found = []
+        for piece in self._pieces:
+            had = piece.offsets.to_numpy()
+            still = had[among(had, offsets)]
+            if len(still) == len(had):
+                found.append(piece)
+            else:  # what its columns are may have followed from a message that is gone
+                found += chosen(new.source, still, self._view)
+        return [*found, *chosen(new.source, offsets[np.searchsorted(offsets, new.span.first) :], self._view)]
 
     def __len__(self) -> int:
         return len(self.frame)

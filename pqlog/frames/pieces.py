@@ -112,45 +112,49 @@ def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Pie
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
         for piece in _read(stretch, view):
             done(len(piece.offsets))
-            with piece.told():
-                if view.flatten:
-                    piece = piece._replace(fields=reshape.flatten(piece.fields, _python_column))
-                if view.times:
-                    timed = view.timed(piece.fields.schema.names)
-                    piece = piece._replace(fields=reshape.parse_times(piece.fields, timed, piece.offsets))
-            if view.columns is not None:
-                there = piece.fields.schema.names
-                some = reshape.among(there, view.columns) if view.flatten else [n for n in view.columns if n in there]
-                piece = piece._replace(fields=piece.fields.select(some))
             yield piece
 
 
 def _read(stretch: Stretch, view: View) -> Iterator[Piece]:
-    if stretch.latest is None:
-        yield from _span(stretch.source, stretch.span, stretch.key, view)
+    source, span, key, by = stretch
+    if by is not None:
+        yield from chosen(source, latest.latest_of(stretch), view)
         return
-    yield from chosen(stretch.source, latest.latest_of(stretch), view)
+    reader = _Reader(source, key, view)
+    for run in runs.runs(source, span, key, headers=view.headers):
+        for piece in reader.parse(run):
+            yield _reshaped(piece, view)
+
+
+def _reshaped(piece: Piece, view: View) -> Piece:
+    with piece.told():
+        if view.flatten:
+            piece = piece._replace(fields=reshape.flatten(piece.fields, _python_column))
+        if view.times:
+            timed = view.timed(piece.fields.schema.names)
+            piece = piece._replace(fields=reshape.parse_times(piece.fields, timed, piece.offsets))
+    if view.columns is not None:
+        there = piece.fields.schema.names
+        some = reshape.among(there, view.columns) if view.flatten else [n for n in view.columns if n in there]
+        piece = piece._replace(fields=piece.fields.select(some))
+    return piece
 
 
 def chosen(source: Source, offsets: Any, view: View) -> Iterator[Piece]:
-    """The messages at these offsets, which ascend."""
-    for run in latest.close(offsets):
-        for piece in _span(source, Span(run[0], run[-1] + 1), None, view):
-            yield piece.filter(pa.array(np.isin(piece.offsets.to_numpy(), run)))
-
-
-def _span(source: Source, span: Span, key: str | None, view: View) -> Iterator[Piece]:
-    reader = _Reader(source, key, view)
-    for run in runs.runs(source, span, key, headers=view.headers):
-        yield from reader.parse(run)
+    """The messages at these offsets, which ascend; what lies between them has no part in what the columns are."""
+    reader = _Reader(source, None, view, offsets)
+    for near in latest.close(offsets):
+        for run in runs.runs(source, Span(near[0], near[-1] + 1), headers=view.headers):
+            for piece in reader.parse(run):
+                yield _reshaped(piece, view)
 
 
 class _Reader:
-    """Parses the runs of a topic, from one end of a stretch to the other."""
+    """Parses the runs of a topic, from one end of a stretch to the other; of the messages only those `at`, if given."""
 
-    def __init__(self, source: Source, key: str | None, view: View) -> None:
+    def __init__(self, source: Source, key: str | None, view: View, at: Any = None) -> None:
         self._source, self._key, self._wanted, self._topic = source, key, view.wanted, source.topic.name
-        self._with_headers = view.headers
+        self._with_headers, self._at = view.headers, at
         self._json = parse.JsonParser(view.wanted)
 
     def parse(self, run: runs.Run) -> Iterator[Piece]:
@@ -166,9 +170,24 @@ class _Reader:
         keys = None
         if lines.keys is not None:
             keys = pa.array(msgspec.json.Decoder(str | None).decode_lines(lines.keys), pa.string())
-        yield from self._tables(lines, Piece(offsets, _times(lines), keys, _NOTHING, self._topic))
+        times = _times(lines)
+        if self._at is not None:
+            mask = latest.among(offsets.to_numpy(), self._at)
+            texts = lines.values.split(b"\n")
+            some = [texts[index] for index in np.flatnonzero(mask)]
+            if not some:
+                return
+            lines = Lines(lines.offset, len(some), b"\n".join(some), b"", None)
+            offsets, times = offsets.filter(mask), times.filter(mask)
+            keys = None if keys is None else keys.filter(mask)
+        yield from self._tables(lines, Piece(offsets, times, keys, _NOTHING, self._topic))
 
     def _singles(self, rows: Sequence[Row]) -> Iterator[Piece]:
+        if self._at is not None:
+            mask = latest.among(np.array([row.offset for row in rows]), self._at)
+            rows = [rows[index] for index in np.flatnonzero(mask)]
+        if not rows:
+            return
         offsets = pa.array([row.offset for row in rows], pa.int64())
         times = pa.array([row.time for row in rows], pa.int64()).cast(TIME)
         keys = None
@@ -216,9 +235,10 @@ class _Reader:
             if piece.keys is None:
                 return
             piece = piece.filter(pc.equal(piece.keys, self._key).fill_null(False))
-            if not len(piece.offsets):
-                return
-        yield piece
+        if self._at is not None:
+            piece = piece.filter(pa.array(latest.among(piece.offsets.to_numpy(), self._at)))
+        if len(piece.offsets):
+            yield piece
 
     def _piece(self, row: Row) -> Piece:
         table = segments.read(row, self._topic, self._wanted)

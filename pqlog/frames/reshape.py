@@ -45,8 +45,8 @@ def path_of(column: str) -> tuple[str, ...]:
 def called(schema: pa.Schema) -> dict[str, str]:
     """What the columns of all pieces are called, in their order: those of one object stand together.
 
-    Where two would have the same name, the one that is less deep has it. A field that is null wherever it is no object
-    with fields has none of its own.
+    Where two would have the same name, the one that has any value has it, or else the one that is less deep. A field
+    that is null wherever it is no object with fields has none of its own.
     """
     root = _Node()
     for field in schema:
@@ -54,14 +54,19 @@ def called(schema: pa.Schema) -> dict[str, str]:
         for part in path_of(field.name):
             node = node.inner.setdefault(part, _Node())
         node.field = field
-    ordered = [field.name for field in root.fields()]
+    ordered = list(root.fields())
     names: dict[str, str] = {}
     used: dict[str, None] = {}
-    for path in sorted(map(path_of, ordered), key=lambda path: (len(path), path)):
-        name = parse.free(".".join(path), used)
+    for field in sorted(ordered, key=_precedence):
+        name = parse.free(".".join(path_of(field.name)), used)
         used[name] = None
-        names[of_path(path)] = name
-    return {column: names[column] for column in ordered}
+        names[field.name] = name
+    return {field.name: names[field.name] for field in ordered}
+
+
+def _precedence(field: pa.Field) -> tuple[bool, int, tuple[str, ...]]:
+    path = path_of(field.name)
+    return pa.types.is_null(field.type), len(path), path
 
 
 class _Node:

@@ -169,7 +169,7 @@ def check_names(stretch: Stretch, view: View, layout: Layout) -> None:
     if not layout.without_value:
         return
     names_of = field_names.flat_columns if view.flatten else field_names.columns
-    unknown = field_names.unknown(layout.without_value, runs.values(stretch), names_of)
+    unknown = field_names.unknown(layout.without_value, runs.values(stretch), names_of, bare=view.flatten)
     if unknown is None:
         return
     if not view.lenient:
