@@ -9,7 +9,8 @@ from pqlog import check
 
 MOST_NAMES = 5_000
 """So many are remembered to find the one that was meant."""
-SHOWN = 8
+SHOWN, LONGEST = 8, 60
+"""How many names a sentence has, and how much of each."""
 
 NamesOf = Callable[[Any], Iterable[str]]
 """The names that a value has."""
@@ -22,21 +23,27 @@ def columns(value: Any) -> Iterator[str]:
 
 def flat_columns(value: Any) -> Iterator[str]:
     """The columns that a value has in a table with the fields of nested objects as columns."""
-    for name in value if isinstance(value, Mapping) else ():
-        if can_be_flat(inner := value[name]):
-            yield from (f"{name}.{other}" for other in flat_columns(inner))
+    waiting = (
+        [(str(name), inner) for name, inner in value.items()] if isinstance(value, Mapping) else [("value", value)]
+    )
+    waiting.reverse()
+    while waiting:  # not by recursion: values may be nested as deep as Python goes
+        name, inner = waiting.pop()
+        if can_be_flat(inner):
+            waiting += [(f"{name}.{other}", value) for other, value in reversed(inner.items())]
         else:
-            yield str(name)
-    if not isinstance(value, Mapping):
-        yield "value"
+            yield name
 
 
 def paths(value: Any) -> Iterator[str]:
     """The fields that a value has, the nested ones, ``outer.inner``, among them."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield str(name)
-            yield from (f"{name}.{other}" for other in paths(inner))
+    waiting = [("", value)]
+    while waiting:
+        outer, inner = waiting.pop()
+        if outer:
+            yield outer[1:]
+        if isinstance(inner, dict):
+            waiting += [(f"{outer}.{name}", value) for name, value in reversed(inner.items())]
 
 
 def can_be_flat(value: Any) -> bool:
@@ -77,10 +84,14 @@ def unknown(names: Iterable[str], values: Iterable[Any], names_of: NamesOf, bare
 def _unknown(name: str, seen: list[str]) -> Unknown:
     near = check.near(name, seen) or [other for other in seen if other.casefold() == name.casefold()]
     if near:
-        hint = f"did you mean {' or '.join(map(repr, near))}?"
+        hint = f"did you mean {' or '.join(map(_shown, near))}?"
     elif not seen:
         hint = "none has any field"
     else:
         more = f" and {len(seen) - SHOWN:,} more" if len(seen) > SHOWN else ""
-        hint = f"there are {', '.join(map(repr, seen[:SHOWN]))}{more}"
+        hint = f"there are {', '.join(map(_shown, seen[:SHOWN]))}{more}"
     return Unknown(f"no message here has a field {name!r}: {hint}", near)
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= LONGEST else name[:LONGEST] + "...")

@@ -378,7 +378,7 @@ class Readable:
         Parameters
         ----------
         columns, flatten, times
-            As for `to_pandas`.
+            As for `to_pandas`, but a field that no message has yet is a column of nulls until one comes.
 
         Returns
         -------

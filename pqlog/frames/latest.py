@@ -133,10 +133,10 @@ class Latest:
                 try:
                     kind, same = identity(value)
                     self._newest.setdefault(kind, {})[same] = offset
-                except TypeError as error:
+                except (TypeError, RecursionError) as error:
                     raise ArgumentError(
-                        f"latest(by={self._field!r}): the field of message {offset} is a {type(value).__name__}, of "
-                        f"which it cannot be said whether two are the same: {error}"
+                        f"latest(by={self._field!r}): the field of message {offset} is a {type(value).__name__} that "
+                        f"cannot be compared: {error}"
                     ) from error
 
 

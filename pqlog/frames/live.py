@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Live:
     """A frame of a growing stretch of a log: each `refresh` reads only what is new.
 
+    Of ``history.latest()``, it drops what was replaced, and reads again what it was read with.
+
     Made by ``log.live()`` or ``history.live()``.
 
     Attributes
@@ -56,7 +58,7 @@ class Live:
         Returns
         -------
         pandas.DataFrame
-            All messages, the new ones at the end.
+            All messages, the new ones at the end; of the latest those that are it now.
         """
         stretch = self._readable._stretch()
         first = stretch.span.first if self._read_to is None else max(self._read_to, stretch.span.first)

@@ -185,7 +185,7 @@ class _Reader:
     def _singles(self, rows: Sequence[Row]) -> Iterator[Piece]:
         if self._at is not None:
             mask = latest.among(np.array([row.offset for row in rows]), self._at)
-            rows = [rows[index] for index in np.flatnonzero(mask)]
+            rows = [row for row, there in zip(rows, mask, strict=True) if there]
         if not rows:
             return
         offsets = pa.array([row.offset for row in rows], pa.int64())

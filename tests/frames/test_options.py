@@ -177,8 +177,8 @@ def test_meta_names_what_comes_beside_the_fields(log):
     assert log[2:].to_pandas(meta=["key"])["_key"].isna().all()  # asked for by name, so there
     for backend in ("pyarrow", "numpy_nullable"):
         assert log.to_pandas(meta=["headers"], dtype_backend=backend)["_headers"].tolist() == headers
-    for part in log.chunks(rows=3, meta=["headers"]):
-        assert part["_headers"].tolist() == headers[part.index[0] : part.index[-1] + 1] or part.index[0] == 0
+    parts = log.chunks(rows=3, meta=["headers"])
+    assert [part["_headers"].tolist() for part in parts] == [headers[:3], headers[3:]]
 
 
 def test_headers_in_arrow_polars_duckdb_and_of_a_key(log):
@@ -274,10 +274,11 @@ def test_times_of_a_frame_that_was_put(log):
     texts = ["2013-01-01T10:00:00Z", "2013-01-02T10:00:00Z"]
     log.put_many(pd.DataFrame({"at": texts, "n": pd.array([1, None], "Int64")}))
     frames = [log.to_pandas(times=["at"], meta=meta) for meta in (True, False, ["time"])]
-    frames += [*log.chunks(1, times=["at"]), *log.chunks(2, times=["at"], meta=False), log.live(times=["at"]).frame]
+    frames += [log.live(times=["at"]).frame, *log.chunks(2, times=["at"]), *log.chunks(2, times=["at"], meta=False)]
+    frames.append(pd.concat(log.chunks(1, times=["at"])))
     for found in frames:
         assert str(found["at"].dtype) == "datetime64[us, UTC]"
-        assert found["at"].tolist() == [pd.Timestamp(text) for text in texts][: len(found)] or len(found) == 1
+        assert found["at"].tolist() == [pd.Timestamp(text) for text in texts]
         assert str(found["n"].dtype) == "Int64"
     assert log.to_pandas(meta=False)["at"].tolist() == texts
 
@@ -442,6 +443,18 @@ def test_the_latest_by_what_only_frames_have(log):
         "str",
     ]
     assert found[4:6] == ["y", "z"]
+
+
+def test_values_that_are_nested_as_deep_as_python_goes_are_told_or_read(log):
+    value = 1
+    for _ in range(900):
+        value = {"a": value}
+    log.put(value)
+    with pytest.raises(pqlog.ArgumentError, match=r"latest\(by='a'\): the field of message 1 is a dict that cannot be"):
+        list(log.history().latest(by="a"))
+    with pytest.raises(pqlog.ArgumentError, match=r"no message here has a field 'b': there are 'a[.a]{59}\.\.\.'$"):
+        log.to_arrow(["b"], flatten=True)
+    assert log.to_arrow(flatten=True, meta=False).to_pylist() == [{".".join("a" * 900): 1}]
 
 
 def test_the_latest_of_a_topic_of_objects(log):
