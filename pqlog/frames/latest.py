@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -60,7 +61,7 @@ class Latest:
 
     def check(self, stretch: Stretch) -> None:
         """Raise if nothing was found since no message has the field."""
-        if self._field is not None and not self._newest:
+        if self._field is not None and not any(self._newest.values()):
             unknown = fields.unknown([self._field], values(stretch), fields.columns)
             if unknown is not None:
                 raise ArgumentError(f"latest(by={self._field!r}): {unknown.said}")
@@ -83,15 +84,18 @@ class Latest:
         return [self._of(message.value) for message in stretch.source.messages(rows)]
 
     def _of_json(self, stretch: Stretch, text: bytes, offsets: Sequence[int]) -> Sequence[Any]:
+        found = None
         if self._decoder is not None:
+            with contextlib.suppress(UNDECODABLE):  # some are no objects, or no JSON
+                found = [one.by for one in self._decoder.decode_lines(text)]
+        if found is None:
             try:
-                return [found.by for found in self._decoder.decode_lines(text)]
-            except UNDECODABLE:
-                pass  # some are no objects, or no JSON
-        try:
-            return [self._of(value) for value in decode_lines(text)]
-        except UNDECODABLE as error:
-            blame(error, stretch.source, offsets)
+                found = [self._of(value) for value in decode_lines(text)]
+            except UNDECODABLE as error:
+                blame(error, stretch.source, offsets)
+        if len(found) != len(offsets):
+            blame(None, stretch.source, offsets)
+        return found
 
     def _of(self, value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -174,6 +174,8 @@ class _Reader:
         if self._at is not None:
             mask = latest.among(offsets.to_numpy(), self._at)
             texts = lines.values.split(b"\n")
+            if len(texts) != lines.rows:
+                runs.blame(None, self._source, offsets.to_pylist())
             some = [texts[index] for index in np.flatnonzero(mask)]
             if not some:
                 return

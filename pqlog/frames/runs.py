@@ -89,7 +89,7 @@ def values(stretch: Stretch) -> Iterator[Any]:
                 yield from (message.value for message in source.messages(part))
 
 
-def blame(error: Exception, source: Source, offsets: Sequence[int]) -> NoReturn:
+def blame(error: Exception | None, source: Source, offsets: Sequence[int]) -> NoReturn:
     """Raise for the message among these that cannot be decoded."""
     if isinstance(error, Error):
         raise error
