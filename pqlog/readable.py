@@ -327,7 +327,8 @@ class Readable:
 
         A file holds the messages of a fixed range of offsets, `rows_per_file` of them, and is named by it. It appears
         whole or not at all. So the same call again, after a crash or when the log has grown, completes the dataset:
-        what is complete is left alone, and nothing is there twice.
+        what is complete is left alone, and nothing is there twice. All files have one schema: where a new field or a
+        new type changed it, the older files are written again.
 
         Parameters
         ----------
@@ -349,7 +350,8 @@ class Readable:
         Raises
         ------
         ArgumentError
-            The folder holds the export of another log, topic or history, or one that was written with other options.
+            The folder holds the export of another log, topic or history, or one that was written with other options;
+            or Parquet cannot hold a column, which is named.
 
         Examples
         --------

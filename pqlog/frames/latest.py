@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from pqlog import fields
 from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse, segments
+from pqlog.frames import segments
+from pqlog.frames.dtypes import note_of, python_values
 from pqlog.frames.runs import blame, decode_lines, joined, parts, runs, values
 from pqlog.source import Stretch
 from pqlog.store.api import Lines, Row
@@ -86,7 +87,7 @@ class Latest:
     def _of_json(self, stretch: Stretch, text: bytes, offsets: Sequence[int]) -> Sequence[Any]:
         found = None
         if self._decoder is not None:
-            with contextlib.suppress(UNDECODABLE):  # some are no objects, or no JSON
+            with contextlib.suppress(*UNDECODABLE):  # some are no objects, or no JSON
                 found = [one.by for one in self._decoder.decode_lines(text)]
         if found is None:
             try:
@@ -111,8 +112,8 @@ class Latest:
             if self._field is None:
                 column, field = keys, pa.field("", pa.string())
             else:
-                own = {name: column for column, name in segments.field_names(table).items()}.get(self._field)
-                column, field = (None, None) if own is None else (table.column(own), table.schema.field(own))
+                at = segments.visible(table).schema.get_field_index(self._field)
+                column, field = (None, None) if at < 0 else (table.column(self._field), table.schema.field(self._field))
             if column is None:
                 return
             if stretch.key is not None:
@@ -199,7 +200,9 @@ def identity(value: Any) -> tuple[Any, Any]:
 
 def _of_column(column: pa.ChunkedArray, field: pa.Field) -> tuple[Any, Sequence[Any]]:
     """The values of a column of a frame; and of which kind they are, if all are and stand for themselves."""
-    of = column.type
+    of, note = column.type, note_of(field)
+    if note is not None and note.is_opaque:
+        return None, python_values(column, field)
     if pa.types.is_timestamp(of) or pa.types.is_duration(of) or pa.types.is_time(of):
         kind = ("datetime", of.tz is not None) if pa.types.is_timestamp(of) else "timedelta"
         numbers = column.cast(pa.int32() if pa.types.is_time32(of) else pa.int64()).to_pylist()
@@ -207,8 +210,8 @@ def _of_column(column: pa.ChunkedArray, field: pa.Field) -> tuple[Any, Sequence[
         whole = [None if number is None else number * unit for number in numbers]
         return "time" if pa.types.is_time(of) else kind, whole
     if pa.types.is_dictionary(of):
-        column, field = column.cast(of.value_type), field.with_type(of.value_type)
-    return None, parse.python_values(column, field)
+        column = column.cast(of.value_type)
+    return None, python_values(column, field)
 
 
 def _decoder(field: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,9 +18,10 @@ import pyarrow.csv
 
 from pqlog import extras
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import DecodeError
+from pqlog.errors import DecodeError, TrimmedError
 from pqlog.frames import latest, parse, reshape, runs, segments
 from pqlog.frames.reshape import TIME
+from pqlog.frames.schema import Facts, conform
 from pqlog.source import Source, Stretch, headers_of
 from pqlog.store.api import Lines, Row, Span
 
@@ -40,6 +42,27 @@ class Piece(NamedTuple):
     origin: segments.Origin | None = None
     headers: pa.Array | None = None
     """None also where they were not asked for."""
+    read_again: Callable[[pa.Array, frozenset[str]], pa.Table] | None = None
+    """Gives fields of messages once more, each value as it is; None where they are so already."""
+
+    def exact(self, objects: frozenset[str]) -> Piece:
+        """The same, with the values of these fields as they are: in a column of doubles some may be integers."""
+        if self.read_again is None:
+            return self
+        doubles = {
+            field.name
+            for field, column in zip(self.fields.schema, self.fields.columns, strict=True)
+            if pa.types.is_floating(field.type) and column.null_count < len(column)
+        }
+        names = objects & doubles
+        if not names:
+            return self
+        again = self.read_again(self.offsets, names)
+        fields = self.fields
+        for name in names:
+            index = fields.schema.get_field_index(name)
+            fields = fields.set_column(index, again.schema.field(name), again.column(name))
+        return self._replace(fields=fields)
 
     def told(self) -> AbstractContextManager[None]:
         """Whatever is raised by what it holds, as an error of ours."""
@@ -99,6 +122,11 @@ class View:
             return None
         return frozenset(reshape.outer(self.columns) if self.flatten else self.columns)
 
+    def outer(self, columns: frozenset[str]) -> frozenset[str]:
+        """Those columns of a piece that are fields of the messages themselves, and not in one of them."""
+        paths = [reshape.path_of(column) if self.flatten else (column,) for column in columns]
+        return frozenset(path[0] for path in paths if len(path) == 1)
+
     def timed(self, columns: Sequence[str]) -> dict[str, str]:
         """Which columns of a piece are wanted as times, and what they are called."""
         if not self.times:
@@ -107,29 +135,44 @@ class View:
         return {column: name for column, name in names.items() if name in self.times}
 
 
-def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Piece]:
-    """The messages of a stretch in order, in pieces of bounded size."""
+def pieces(
+    stretch: Stretch, view: View, progress: bool = False, objects: frozenset[str] = frozenset()
+) -> Iterator[Piece]:
+    """The messages of a stretch in order, in pieces of bounded size.
+
+    The values of the fields `objects` are kept as they are, each for itself, as far as they are known to be mixed.
+    """
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
-        for piece in _read(stretch, view):
+        for piece in _read(stretch, view, objects):
             done(len(piece.offsets))
             yield piece
 
 
-def _read(stretch: Stretch, view: View) -> Iterator[Piece]:
+def _read(stretch: Stretch, view: View, objects: frozenset[str]) -> Iterator[Piece]:
     source, span, key, by = stretch
     if by is not None:
-        yield from chosen(source, latest.latest_of(stretch), view)
+        yield from chosen(source, latest.latest_of(stretch), view, objects)
         return
-    reader = _Reader(source, key, view)
+    reader = _Reader(source, key, view, view.wanted, objects)
     for run in runs.runs(source, span, key, headers=view.headers):
         for piece in reader.parse(run):
-            yield _reshaped(piece, view)
+            yield _reshaped(source, piece, view, objects)
 
 
-def _reshaped(piece: Piece, view: View) -> Piece:
+def chosen(source: Source, offsets: Any, view: View, objects: frozenset[str] = frozenset()) -> Iterator[Piece]:
+    """The messages at these offsets, which ascend; what lies between them has no part in what the columns are."""
+    reader = _Reader(source, None, view, view.wanted, objects, offsets)
+    for near in latest.close(offsets):
+        for run in runs.runs(source, Span(near[0], near[-1] + 1), headers=view.headers):
+            for piece in reader.parse(run):
+                yield _reshaped(source, piece, view, objects)
+
+
+def _reshaped(source: Source, piece: Piece, view: View, objects: frozenset[str]) -> Piece:
     with piece.told():
         if view.flatten:
-            piece = piece._replace(fields=reshape.flatten(piece.fields, _python_column))
+            makers = {b"json": (parse.column_of, parse.object_column), b"pickle": (_python_column, _python_objects)}
+            piece = piece._replace(fields=reshape.flatten(piece.fields, makers, objects))
         if view.times:
             timed = view.timed(piece.fields.schema.names)
             piece = piece._replace(fields=reshape.parse_times(piece.fields, timed, piece.offsets))
@@ -137,25 +180,46 @@ def _reshaped(piece: Piece, view: View) -> Piece:
         there = piece.fields.schema.names
         some = reshape.among(there, view.columns) if view.flatten else [n for n in view.columns if n in there]
         piece = piece._replace(fields=piece.fields.select(some))
+    if piece.frame is None:
+        piece = piece._replace(read_again=functools.partial(_read_again, source, view))
     return piece
 
 
-def chosen(source: Source, offsets: Any, view: View) -> Iterator[Piece]:
-    """The messages at these offsets, which ascend; what lies between them has no part in what the columns are."""
-    reader = _Reader(source, None, view, offsets)
-    for near in latest.close(offsets):
-        for run in runs.runs(source, Span(near[0], near[-1] + 1), headers=view.headers):
+def _read_again(source: Source, view: View, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
+    """Fields of the messages at these offsets, each value as it is."""
+    outer = frozenset(reshape.path_of(name)[0] if view.flatten else name for name in names)
+    plain = View(flatten=view.flatten)
+    reader = _Reader(source, None, plain, outer, names, offsets.to_numpy())
+    facts, found = Facts(), []
+    for near in latest.close(offsets.to_numpy()):
+        for run in runs.runs(source, Span(near[0], near[-1] + 1)):
             for piece in reader.parse(run):
-                yield _reshaped(piece, view)
+                fields = _reshaped(source, piece, plain, names).fields
+                fields = fields.select([name for name in fields.schema.names if name in names])
+                facts.add(fields)
+                found.append(fields)
+    schema = facts.schema()
+    if sum(len(fields) for fields in found) != len(offsets) or set(schema.names) != names:
+        raise TrimmedError(offsets[0].as_py(), source.engine.span(source.topic).first)
+    return pa.concat_tables([conform(fields, schema) for fields in found])
 
 
 class _Reader:
     """Parses the runs of a topic, from one end of a stretch to the other; of the messages only those `at`, if given."""
 
-    def __init__(self, source: Source, key: str | None, view: View, at: Any = None) -> None:
-        self._source, self._key, self._wanted, self._topic = source, key, view.wanted, source.topic.name
+    def __init__(
+        self,
+        source: Source,
+        key: str | None,
+        view: View,
+        wanted: frozenset[str] | None,
+        objects: frozenset[str],
+        at: Any = None,
+    ) -> None:
+        self._source, self._key, self._wanted, self._topic = source, key, wanted, source.topic.name
         self._with_headers, self._at = view.headers, at
-        self._json = parse.JsonParser(view.wanted)
+        self._objects = view.outer(objects)
+        self._json = parse.JsonParser(wanted, self._objects)
 
     def parse(self, run: runs.Run) -> Iterator[Piece]:
         """The messages of a run as columns."""
@@ -201,7 +265,8 @@ class _Reader:
             yield from self._tables(lines, head)
         else:
             values = [message.value for message in self._source.messages(rows)]
-            yield head._replace(fields=parse.table_of(values, self._wanted, column_of=_python_column))
+            fields = parse.table_of(values, self._wanted, _python_column, self._objects, _python_objects)
+            yield head._replace(fields=fields)
 
     def _headers(self, rows: Sequence[Row]) -> pa.Array | None:
         """The headers of rows, one for each."""
@@ -244,11 +309,10 @@ class _Reader:
 
     def _piece(self, row: Row) -> Piece:
         table = segments.read(row, self._topic, self._wanted)
-        names = segments.field_names(table)
         keys = None
         if row.key is not None:
             keys = segments.text_keys(table.column(row.key)).combine_chunks()
-        fields = table.rename_columns(list(names.values())).replace_schema_metadata(None)
+        fields = segments.visible(table).replace_schema_metadata(None)
         if self._wanted is not None:
             fields = fields.select([name for name in fields.schema.names if name in self._wanted])
         offsets = pa.array(np.arange(row.offset, row.offset + table.num_rows))
@@ -277,6 +341,13 @@ def _python_column(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array
         return pa.field(name, TIME), pa.array(values, TIME)
     if kinds <= {str, int, float, bool, dict, list}:
         field, column = parse.column_of(name, values)
-        if not parse.is_json(field) or parse.json_texts(values) is not None:
+        if not parse.is_json(field):
             return field, column
+    return _python_objects(name, values)
+
+
+def _python_objects(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
+    column = parse.json_texts(values)
+    if column is not None:
+        return parse.json_field(name), column
     return parse.pickle_field(name), parse.pickled(values)

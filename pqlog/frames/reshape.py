@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pqlog import fields
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse
+from pqlog.frames.dtypes import note_of, python_values
 from pqlog.message import to_micros
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -108,45 +109,63 @@ def _plain(name: str) -> list[str]:
 Column = tuple[pa.Field, Any]
 
 
-def flatten(table: pa.Table, column_of: parse.ColumnOf) -> pa.Table:
+Makers = Mapping[bytes, tuple[parse.ColumnOf, parse.ColumnOf]]
+"""By the mark of a column, what makes columns of what is in it: of what type they are by their values, or objects."""
+
+
+def flatten(table: pa.Table, makers: Makers, objects: frozenset[str] = frozenset()) -> pa.Table:
     """The fields of nested objects as columns of their own, which bear their paths, as deep as they go.
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-    column_of : ColumnOf
-        Makes the columns of what is inside of pickled values.
+    The values of the columns `objects` are kept as they are, each for itself.
     """
     found = [
         flat
         for field, column in zip(table.schema, table.columns, strict=True)
-        for flat in _flat((field.name,), field, column, column_of)
+        for flat in _flat((field.name,), field, column, makers, objects)
     ]
     parse.check_fields(len(found))
     return parse.rows_table([field for field, _ in found], [column for _, column in found], table.num_rows)
 
 
-def _flat(path: tuple[str, ...], field: pa.Field, column: Any, column_of: parse.ColumnOf) -> Iterator[Column]:
-    if pa.types.is_struct(field.type) and len({child.name for child in field.type}) == field.type.num_fields > 0:
+def _flat(
+    path: tuple[str, ...], field: pa.Field, column: Any, makers: Makers, objects: frozenset[str]
+) -> Iterator[Column]:
+    mark = parse.mark(field)
+    if mark is not None:
+        yield from _leaves(path, python_values(column, field), makers[mark], objects)
+    elif _can_be_flat(field):
         whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         for child, array in zip(field.type, whole.flatten(), strict=True):
-            yield from _flat((*path, child.name), child, pa.chunked_array([array]), column_of)
-    elif parse.mark(field) is not None:
-        make = parse.column_of if parse.is_json(field) else column_of
-        yield from _leaves(path, parse.python_values(column, field), make)
+            yield from _flat((*path, child.name), child, pa.chunked_array([array]), makers, objects)
     else:
         yield field.with_name(of_path(path)), column
 
 
-def _leaves(path: tuple[str, ...], values: Sequence[Any], make: parse.ColumnOf) -> Iterator[Column]:
+def _can_be_flat(field: pa.Field) -> bool:
+    """Whether a column is one of objects with fields that have names of their own."""
+    note = note_of(field)
+    if not pa.types.is_struct(field.type) or (note is not None and note.is_opaque):
+        return False
+    names = [child.name for child in field.type]
+    return bool(names) and len(set(names)) == len(names)
+
+
+def _leaves(
+    path: tuple[str, ...],
+    values: Sequence[Any],
+    makers: tuple[parse.ColumnOf, parse.ColumnOf],
+    mixed: frozenset[str],
+) -> Iterator[Column]:
     objects = [value if fields.can_be_flat(value) else None for value in values]
     others = [value if inner is None else None for value, inner in zip(values, objects, strict=True)]
     names = dict.fromkeys(name for value in objects if value is not None for name in value)
     if not names or any(value is not None for value in others):
-        yield make(of_path(path), others)
+        column = of_path(path)
+        yield makers[column in mixed](column, others)
     parse.check_fields(len(names))
     for name in names:
-        yield from _leaves((*path, name), [None if value is None else value.get(name) for value in objects], make)
+        inner = [None if value is None else value.get(name) for value in objects]
+        yield from _leaves((*path, name), inner, makers, mixed)
 
 
 def parse_times(table: pa.Table, names: Mapping[str, str], offsets: pa.Array) -> pa.Table:
@@ -169,17 +188,17 @@ def parse_times(table: pa.Table, names: Mapping[str, str], offsets: pa.Array) ->
 
 def _times(name: str, column: pa.ChunkedArray, field: pa.Field, offsets: pa.Array) -> Any:
     if pa.types.is_timestamp(field.type):
-        return _timestamps(name, column, offsets)
+        return _timestamps(column)
     if pa.types.is_string(field.type) and parse.mark(field) is None:
         for unit in (TIME, FINE_TIME):
             try:
-                return _timestamps(name, column.cast(unit), offsets)
+                return _timestamps(column.cast(unit))
             except pa.ArrowInvalid:  # some have no zone, more digits, or are no times at all
                 continue
-    return _one_by_one(name, parse.python_values(column, field), offsets)
+    return _one_by_one(name, python_values(column, field), offsets)
 
 
-def _timestamps(name: str, column: pa.ChunkedArray, offsets: pa.Array) -> pa.ChunkedArray:
+def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Timestamps of any unit; those without a zone are UTC."""
     unit = column.type.unit
     column = column.cast(pa.timestamp(unit, "UTC") if column.type.tz is None else column.type)
@@ -189,21 +208,7 @@ def _timestamps(name: str, column: pa.ChunkedArray, offsets: pa.Array) -> pa.Chu
         if pc.any(pc.not_equal(pc.multiply(micros, 1000), numbers)).as_py():
             return column.cast(FINE_TIME)
         return micros.cast(TIME)
-    try:
-        return column.cast(TIME)
-    except pa.ArrowInvalid:
-        at = next(index for index, one in enumerate(column) if not _holds(one))
-        raise ArgumentError(
-            f"times: the field {name!r} of message {offsets[at]} is too far away for a time in microseconds"
-        ) from None
-
-
-def _holds(scalar: pa.Scalar) -> bool:
-    try:
-        scalar.cast(TIME)
-    except pa.ArrowInvalid:
-        return False
-    return True
+    return column.cast(TIME)
 
 
 _DIGITS = re.compile(r"[.,]\d{6}(\d+)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pqlog import check, extras
+from pqlog import check
 from pqlog import fields as field_names
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse, reshape, runs
+from pqlog.frames import parse, polars, reshape, runs
+from pqlog.frames.dtypes import Note
 from pqlog.frames.pieces import HEADERS, Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
@@ -43,8 +43,12 @@ class Layout:
         Which of ``offset``, ``_time``, ``_key``, ``_headers`` come first.
     nulls : frozenset of str
         The fields that some message has no value for.
-    pandas : dict of str to dict
-        What pandas noted of a column's dtype, where the frames that were put agree on it.
+    notes : dict of str to Note
+        What pandas had a column as, where the frames that were put agree on it.
+    dictionaries : dict of str to pyarrow.Array
+        Those of columns that have one and the same in all pieces: categories in pandas.
+    is_one_put : bool
+        Whether all of it is of one frame that was put.
     without_value : tuple of str
         Names that were asked for, and of which no message has a value.
     """
@@ -53,8 +57,15 @@ class Layout:
     names: tuple[str, ...]
     meta: tuple[str, ...]
     nulls: frozenset[str]
-    pandas: dict[str, dict[str, Any]]
+    notes: dict[str, Note]
+    dictionaries: dict[str, pa.Array]
+    is_one_put: bool
     without_value: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> frozenset[str]:
+        """The fields whose values have no common type, so that each is kept as it is."""
+        return frozenset(field.name for field in self.fields if parse.mark(field) is not None)
 
     @property
     def schema(self) -> pa.Schema:
@@ -68,7 +79,7 @@ class Layout:
             return self.schema.empty_table()
         if not len(self.schema):  # of tables without columns, pyarrow forgets how long they are
             return parse.rows_table([], [], sum(len(piece.offsets) for piece in part))
-        return pa.concat_tables([self._one(piece) for piece in part])
+        return pa.concat_tables([self._one(piece.exact(self.objects)) for piece in part])
 
     def _one(self, piece: Piece) -> pa.Table:
         with piece.told():
@@ -78,7 +89,7 @@ class Layout:
         rows = len(piece.offsets)
         head = {"offset": piece.offsets, "_time": piece.times, "_key": piece.keys, "_headers": piece.headers}
         meta = [pa.nulls(rows, _META_TYPES[name]) if head[name] is None else head[name] for name in self.meta]
-        columns = [*meta, *conform(piece.fields, self.fields).columns]
+        columns = [*meta, *conform(piece.fields, self.fields, self.dictionaries).columns]
         return parse.rows_table(list(self.schema), columns, rows)
 
 
@@ -87,22 +98,20 @@ class Survey:
 
     def __init__(self, view: View, meta: Meta) -> None:
         self._view, self._meta = view, meta
-        self._times = reshape.Spread()
         self._facts = Facts()
+        self._times = reshape.Spread()
         self._keys = False
-        self._notes: dict[str, dict[str, Any] | None] = {}
+        self._puts: set[bytes | None] = set()
+        """Two of them at most: more need not be known."""
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
-            notes = _pandas_notes(piece)
         self._times.add(piece.fields, self._view.timed(piece.fields.schema.names), piece.offsets)
-        self._keys = self._keys or piece.keys is not None
-        for name in piece.fields.schema.names:
-            note = notes.get(name)
-            if self._notes.setdefault(name, note) != note:
-                self._notes[name] = None
+        self._keys = self._keys or (piece.keys is not None and piece.keys.null_count < len(piece.keys))
+        if len(self._puts) < 2:
+            self._puts.add(None if piece.origin is None else piece.origin.call)
 
     def layout(self) -> Layout:
         """The layout of all pieces so far."""
@@ -116,10 +125,12 @@ class Survey:
             used[name] = None
             names.append(name)
         nulls = frozenset(name for name in fields.names if self._facts.has_nulls(name))
-        times = self._view.timed(fields.names)  # what pandas noted was of the text
-        known = set(fields.names).difference(times)
-        notes = {name: note for name, note in self._notes.items() if note is not None and name in known}
-        return Layout(fields, tuple(names), meta, nulls, notes, without_value)
+        notes = {name: note for name in fields.names if (note := self._facts.note(name)) is not None}
+        coded = [field.name for field in fields if pa.types.is_dictionary(field.type)]
+        dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
+        dictionaries = {name: found for name, found in dictionaries.items() if not found.null_count}
+        is_one_put = len(self._puts) == 1 and None not in self._puts
+        return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put, without_value)
 
     def _columns(self) -> tuple[dict[str, pa.Field], tuple[str, ...]]:
         """The columns by their own names, in order; and those names that were asked for of which no value came."""
@@ -141,12 +152,6 @@ class Survey:
             return meta, dict.fromkeys(meta)
         taken = ("offset", "_time", "_key") if self._meta else ()
         return taken if self._keys else taken[:2], dict.fromkeys(taken)
-
-
-def _pandas_notes(piece: Piece) -> dict[str, dict[str, Any]]:
-    if piece.frame is None or not (piece.frame.schema.metadata or {}).get(b"pandas"):
-        return {}
-    return {note["field_name"]: note for note in json.loads(piece.frame.schema.metadata[b"pandas"])["columns"]}
 
 
 def read(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[list[Piece], Layout]:
@@ -186,7 +191,7 @@ def to_arrow(stretch: Stretch, view: View, meta: Meta, progress: bool) -> pa.Tab
 
 def to_polars(stretch: Stretch, view: View, meta: Meta, progress: bool) -> Any:
     """The messages of a stretch as a polars frame."""
-    return extras.package("polars").from_arrow(to_arrow(stretch, view, meta, progress))
+    return polars.from_table(to_arrow(stretch, view, meta, progress))
 
 
 # streams
@@ -221,7 +226,9 @@ def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | Non
 def read_ahead(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[Iterable[Piece], Layout]:
     """The pieces of a stretch, one after the other, and their layout, which is known before them."""
     kept, layout = _survey(stretch, view, meta)
-    return pieces(stretch, view, progress) if kept is None else kept, layout
+    if kept is None:
+        return pieces(stretch, view, progress, layout.objects), layout
+    return kept, layout
 
 
 def layout_of(stretch: Stretch, view: View, meta: Meta) -> Layout:
