@@ -102,6 +102,8 @@ class Batch(Readable):
     ([0, 2, 4, 6, 8], range(4, 6))
     """
 
+    _is_cut = True
+
     def __init__(self, source: Source, claim: Claim, sibling: Sibling, messages: bool = False) -> None:
         self._source, self._claim, self._sibling, self._as_messages = source, claim, sibling, messages
         self.client, self.topic = claim.client, source.topic.name

@@ -1263,7 +1263,7 @@ def read_log(
     key: str | None = None,
     codec: str | Codec | None = None,
     flatten: bool = False,
-    meta: bool = True,
+    meta: bool | Sequence[str] = True,
     times: Sequence[str] = (),
     dtype_backend: str | None = None,
     progress: bool = False,

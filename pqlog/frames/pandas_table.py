@@ -88,7 +88,7 @@ def _level(
     is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
     field, array = dtypes.pack(values, name if is_field and name is not None else f"__index_level_{number}__")
     if not is_field:
-        field = field.with_name(parse.free(field.name, dict.fromkeys(taken)))
+        field = field.with_name(parse.free(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
     if isinstance(index, pd.RangeIndex):
         return Level(field.name, index.start, index.step), field, array

@@ -122,6 +122,14 @@ def without_pickles(table: pa.Table) -> pa.Table:
     return table
 
 
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of a dictionary as its values; Arrow's own cast and take do not know all types."""
+    of = column.type.value_type
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(of, of)
+    chunks = [chunk.dictionary.cast(plain).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, plain).cast(of)
+
+
 def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
     """The values of a column as Python objects."""
     if mark(field) == b"json":

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pqlog import extras
 from pqlog.errors import ArgumentError
+from pqlog.frames import parse
 
 
 def from_table(table: pa.Table) -> Any:
@@ -19,7 +20,7 @@ def from_table(table: pa.Table) -> Any:
         polars has no type for a column, which is named.
     """
     polars = extras.package("polars")
-    table = pa.Table.from_arrays(table.columns, schema=pa.schema(map(_readable, table.schema)))
+    table = parse.rows_table(list(map(_readable, table.schema)), table.columns, table.num_rows)
     if any(_has_arrays(field.type) for field in table.schema):
         table = _without_offsets(table)
     try:

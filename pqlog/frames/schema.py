@@ -300,7 +300,7 @@ def _cast(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.Chunke
     if mark(wanted) == b"json":
         return json_texts(python_values(column, had))
     if pa.types.is_dictionary(had.type) and not pa.types.is_dictionary(wanted.type):
-        column = column.cast(had.type.value_type)
+        column = parse.decoded(column)
     return column.cast(wanted.type)
 
 

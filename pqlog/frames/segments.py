@@ -104,8 +104,20 @@ def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, i
         half = part.num_rows // 2
         yield from _encoded(part.slice(0, half), call, start)
         yield from _encoded(part.slice(half), call, start + half)
+    except Exception as error:  # Arrow raises anything
+        raise _unlike(_culprit(part), f"cannot be kept ({error})") from error
     else:
         yield value, part.num_rows
+
+
+def _culprit(part: pa.Table) -> str:
+    """The column that cannot be encoded."""
+    for field in part.schema:
+        try:
+            stream.decode(stream.encode(part.select([field.name])), None)
+        except Exception:
+            return f"column {field.name!r} ({field.type})"
+    return "the frame"
 
 
 def cut(row: Row, topic: str) -> bytes:
@@ -131,6 +143,8 @@ def _stream(frame: Any) -> pa.RecordBatchReader:
     if hasattr(frame, "collect") and hasattr(frame, "lazy"):
         frame = frame.collect()
         return _stream(frame)
+    if isinstance(frame, pa.Table):
+        return _owned(frame.to_reader())
     if isinstance(frame, pa.RecordBatch):
         return _owned(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
     if kind.startswith("polars."):
@@ -216,7 +230,10 @@ def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 def _verify(value: bytes, part: pa.Table, start: int, of_pandas: Any) -> None:
     """Raise unless a segment gives back what was put: as a table, as messages, as a frame of pandas."""
-    table = stream.decode(value, None, part.num_rows)
+    try:
+        table = stream.decode(value, None, part.num_rows)
+    except Exception as error:
+        raise _unlike(_culprit(part), f"cannot be read again ({error})") from error
     for field, back, column, again in zip(part.schema, table.schema, part.columns, table.columns, strict=True):
         if not field.equals(back, check_metadata=True) or not stream.same(column, again):
             raise _unlike(f"column {field.name!r} ({field.type})", "would not come back as it is")
