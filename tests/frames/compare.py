@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +68,8 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _same_zone(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and str(one) == str(other)
+    """A zone is its name: UTC may be `datetime.UTC` or a `ZoneInfo`."""
+    return str(one) == str(other)
 
 
 def _same_dtype(one: Any, other: Any) -> bool:
@@ -94,18 +96,25 @@ def values_difference(one: Any, other: Any) -> str | None:
         return f"{len(one)} values became {len(other)}"
     if isinstance(one.dtype, pd.ArrowDtype):
         return arrow_difference(one.array._pa_array, other.array._pa_array)
-    if isinstance(one.dtype, np.dtype) and one.dtype.kind in "iubmM":
-        equal = (one.to_numpy().view("int64") if one.dtype.kind in "mM" else one.to_numpy()) == (
-            other.to_numpy().view("int64") if one.dtype.kind in "mM" else other.to_numpy()
-        )
-        if equal.all():
-            return None
+    if _same_bits(one, other):
+        return None
     if isinstance(one.dtype, pd.SparseDtype):
         one, other = one.array.to_dense(), other.array.to_dense()
     for position, (a, b) in enumerate(zip(one, other, strict=True)):
+        if one.dtype == object:  # among objects NumPy's scalars are Python's
+            a, b = (value.item() if isinstance(value, np.generic) else value for value in (a, b))
         if not same(a, b):
             return f"value {position} was {_text(a)}, is {_text(b)}"
     return None
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    """Whether it is known without a look at each value that they are the same."""
+    if isinstance(one.dtype, np.dtype) and one.dtype.kind in "iufbmM":
+        return one.to_numpy().tobytes() == other.to_numpy().tobytes()
+    if isinstance(one.dtype, pd.StringDtype):
+        return bool(pa.array(one, pa.large_string()).equals(pa.array(other, pa.large_string())))
+    return False
 
 
 def _listed(index: pd.Index) -> pd.Index:
@@ -160,7 +169,20 @@ def difference(one: pd.DataFrame, other: pd.DataFrame, freq: bool = True) -> str
         found = values_difference(one.iloc[:, position], other.iloc[:, position])
         if found is not None:
             return f"column {label!r}: {found}"
-    return None if same(one.attrs, other.attrs) else f"attrs {one.attrs!r} became {other.attrs!r}"
+    attrs = kept_attrs(one.attrs)
+    return None if same(attrs, kept_attrs(other.attrs)) else f"attrs {attrs!r} became {other.attrs!r}"
+
+
+def kept_attrs(attrs: dict[Any, Any]) -> dict[Any, Any]:
+    """Of a frame's attributes those that JSON holds: the others are not kept."""
+    found = {}
+    for key, value in attrs.items():
+        try:
+            if same({key: value}, json.loads(json.dumps({key: value}, allow_nan=False))):
+                found[key] = value
+        except (TypeError, ValueError):
+            continue
+    return found
 
 
 def _without_freq(index: pd.Index) -> pd.Index:

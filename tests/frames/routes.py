@@ -158,7 +158,7 @@ def pandas_problems(
     checked = Checked()
     whole = frame.copy()
     with pqlog.open(":memory:") as log:
-        if not put(log, frame, list(frame.columns), checked):
+        if not put(log, frame, _names(frame), checked):
             return checked.problems
         if kept is not None:
             kept.append(True)
@@ -190,7 +190,7 @@ def as_put_problems(frame: pd.DataFrame, start: int = 0, stop: int | None = None
     """What is wrong with a frame of pandas that is put, as far as pandas and rows tell."""
     checked = Checked()
     with pqlog.open(":memory:") as log:
-        if put(log, frame, list(frame.columns), checked) and len(frame):
+        if put(log, frame, _names(frame), checked) and len(frame):
             few = frame.iloc[start:stop]
             history = log[1 + start : 1 + start + len(few)]
             checked("to_pandas(meta=False)", lambda: difference(frame, log.to_pandas(meta=False)))
@@ -249,6 +249,8 @@ def parquet_problems(frame: Any) -> Problems:
 
 
 def _names(frame: Any) -> list[Any]:
+    if isinstance(frame, pd.DataFrame):
+        return [*frame.columns, *frame.index.names]
     return list(frame.schema.names if isinstance(frame, pa.Table) else frame.columns)
 
 
@@ -279,6 +281,8 @@ def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
         return expected is not NotImplemented and not same(json.loads(cell), expected)
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(cell, float):
         return cell != value or int(cell) != value
+    if pa.types.is_dictionary(field.type) and isinstance(cell, str):  # categories of many sorts are text
+        return str(value) != cell
     if isinstance(value, (pd.Period, pd.Interval)):  # Arrow has numbers, or their ends
         return (cell is None) != missing(value)
     return not (same_row_value(cell, value) or same_row_value(value, cell))
@@ -312,6 +316,8 @@ def arrow_rows_problem(table: pa.Table, rows: list[Any]) -> str | None:
 
 def _same_cell(cell: Any, got: Any, doubles: bool) -> bool:
     """Whether a cell is what it was, also where others came into the column: an integer may be its double."""
+    if isinstance(cell, np.generic):
+        cell = cell.item()
     if doubles and isinstance(got, float) and isinstance(cell, int) and not isinstance(cell, bool):
         return got == cell and int(got) == cell
     if missing(got) or (isinstance(got, float) and got != got):
