@@ -113,7 +113,9 @@ def _same_bits(one: Any, other: Any) -> bool:
     if isinstance(one.dtype, np.dtype) and one.dtype.kind in "iufbmM":
         return one.to_numpy().tobytes() == other.to_numpy().tobytes()
     if isinstance(one.dtype, pd.StringDtype):
-        return bool(pa.array(one, pa.large_string()).equals(pa.array(other, pa.large_string())))
+        return [None if value is one.dtype.na_value else value for value in one] == [
+            None if value is other.dtype.na_value else value for value in other
+        ]
     return False
 
 
@@ -136,7 +138,7 @@ def index_difference(one: pd.Index, other: pd.Index) -> str | None:
     if isinstance(one, pd.RangeIndex):
         return (
             None
-            if (one.equals(other) and one.step == other.step) or len(one) == len(other) <= 1 and one.equals(other)
+            if (one.equals(other) and one.step == other.step) or (len(one) == len(other) <= 1 and one.equals(other))
             else f"{one!r} became {other!r}"
         )
     if isinstance(one, pd.MultiIndex):
@@ -304,7 +306,9 @@ def same_row_value(cell: Any, got: Any) -> bool:
         cell = cell.tolist()
     if isinstance(cell, pd.Timestamp) and isinstance(got, datetime.datetime):
         made = pd.Timestamp(got)
-        return bool(made == cell) and str(made.tzinfo) == str(cell.tzinfo) and not (made is pd.NaT)
+        return bool(made == cell) and str(made.tzinfo) == str(cell.tzinfo) and made is not pd.NaT
+    if isinstance(cell, pd.Interval) and isinstance(got, pd.Interval):  # where one is missing, ints become floats
+        return cell.left == got.left and cell.right == got.right and cell.closed == got.closed
     if isinstance(cell, pd.Timedelta) and isinstance(got, datetime.timedelta):
         return bool(pd.Timedelta(got) == cell)
     return same(cell, got)

