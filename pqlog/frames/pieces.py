@@ -28,6 +28,9 @@ from pqlog.store.api import Lines, Row, Span
 
 CHUNK_ROWS = 100_000
 CHUNK_BYTES = 32 << 20
+FIRST_ROWS = parse.LEARN_ROWS
+FIRST_BYTES = 1 << 20
+"""How much is read at first; four times as much with each further read, so that the first messages come at once."""
 SMALL = 20_000
 """A stretch of so few messages is not worth a thread."""
 NEAR = 512
@@ -209,17 +212,20 @@ class _Reader:
         self._objects = objects
         self._json = parse.JsonParser(wanted, objects)
         self._is_json = source.topic.codec == "json"
+        self._rows, self._bytes = FIRST_ROWS, FIRST_BYTES
 
     def fetch(self, span: Span) -> tuple[Lines | Sequence[Row], Span] | None:
         """The next run of a span, and what is left behind it; None at its end."""
         engine, topic = self._source.engine, self._source.topic
         if not len(span):
             return None
+        most, max_bytes = self._rows, self._bytes
+        self._rows, self._bytes = min(4 * most, CHUNK_ROWS), min(4 * max_bytes, CHUNK_BYTES)
         if self._key is None:
-            lines = engine.read_lines(topic, span, CHUNK_ROWS, CHUNK_BYTES)
+            lines = engine.read_lines(topic, span, most, max_bytes)
             if lines is not None:
                 return lines, Span(lines.offset + lines.rows, span.stop)
-        rows = engine.read(topic, span, parse.SLICE_ROWS, CHUNK_BYTES, self._key)
+        rows = engine.read(topic, span, min(most, parse.SLICE_ROWS), max_bytes, self._key)
         return (rows, Span(stop_of(rows[-1]), span.stop)) if rows else None
 
     def parse(self, found: Lines | Sequence[Row]) -> Iterator[Piece]:
