@@ -212,7 +212,7 @@ class _Reader:
         self._objects = objects
         self._json = parse.JsonParser(wanted, objects)
         self._is_json = source.topic.codec == "json"
-        self._rows, self._bytes = FIRST_ROWS, FIRST_BYTES
+        self._rows, self._bytes = min(FIRST_ROWS, CHUNK_ROWS), FIRST_BYTES
 
     def fetch(self, span: Span) -> tuple[Lines | Sequence[Row], Span] | None:
         """The next run of a span, and what is left behind it; None at its end."""

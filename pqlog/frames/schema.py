@@ -6,7 +6,9 @@ those before by minimum, maximum and union, so that neither order nor grouping m
 
 from __future__ import annotations
 
+import copy
 import datetime
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ import pyarrow.compute as pc
 from pqlog.frames import parse
 from pqlog.frames.dtypes import Note, note_of, python_values
 from pqlog.frames.parse import EXACT, json_field, mark
+
+VERSION = 1
+"""Of the text of `Facts`: what another version wrote is not read."""
 
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 _UNITS = ("s", "ms", "us", "ns")
@@ -30,10 +35,13 @@ class Facts:
     ----------
     rows : int
         Messages in all pieces.
+    has_keys : bool
+        Whether some of them may have a key.
     """
 
     def __init__(self) -> None:
         self.rows = 0
+        self.has_keys = False
         self._columns: dict[str, _Column] = {}
 
     def add(self, piece: pa.Table) -> None:
@@ -54,6 +62,77 @@ class Facts:
         """What pandas had a column as, if all pieces that have it agree."""
         return self._columns[name].note() if name in self._columns else None
 
+    def surprise(self, piece: pa.Table) -> str | None:
+        """The first column of a piece that is not as it would have to be, were these facts true of it too."""
+        for field, column in zip(piece.schema, piece.columns, strict=True):
+            known = self._columns.get(field.name)
+            if known is None:
+                return str(field.name)
+            joined = known.copy()
+            joined.add(field, column)
+            same_field = joined.field(field.name).equals(known.field(field.name), check_metadata=True)
+            if not same_field or joined.note() != known.note():
+                return str(field.name)
+            if column.null_count and not self.has_nulls(field.name):
+                return str(field.name)
+        return None
+
+    def to_text(self) -> str | None:
+        """All of it as text, from which `from_text` makes it again; None where Python objects are among the values."""
+        fields = [field for column in self._columns.values() for field in column.fields()]
+        if any(mark(field) == b"pickle" for field in fields):
+            return None
+        columns = [column.to_kept(name) for name, column in self._columns.items()]
+        schema = pa.schema(fields).serialize().to_pybytes()
+        return msgspec.json.encode(_Kept(VERSION, self.rows, self.has_keys, schema, columns)).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> Facts:
+        """What was `to_text`.
+
+        Raises
+        ------
+        Exception
+            Of any kind: it was not, or by another version.
+        """
+        kept = msgspec.json.decode(text, type=_Kept)
+        if kept.version != VERSION:
+            raise ValueError(f"it is of version {kept.version}")
+        fields = list(pa.ipc.read_schema(pa.py_buffer(kept.schema)))
+        if any(mark(field) == b"pickle" for field in fields):
+            raise ValueError("to read a file must never run code from it")
+        facts = cls()
+        facts.rows, facts.has_keys = kept.rows, kept.has_keys
+        for column in kept.columns:
+            own, fields = fields[: column.seen + column.empty], fields[column.seen + column.empty :]
+            facts._columns[column.name] = _Column.from_kept(column, own)
+        return facts
+
+
+class _KeptColumn(msgspec.Struct, omit_defaults=True):
+    """A column, as text."""
+
+    name: str
+    valid: int
+    seen: int
+    """How many of the schema's next fields are those that it was seen with."""
+    empty: int = 0
+    """How many of those behind them are of pieces without a value."""
+    notes: list[Note | None] = []
+    notes_of_empty: list[Note | None] = []
+    bounds: tuple[str, str] | None = None
+    """JSON's integers have 64 bits."""
+    dictionary: str | None = None
+    dictionaries_differ: bool = False
+
+
+class _Kept(msgspec.Struct):
+    version: int
+    rows: int
+    has_keys: bool
+    schema: bytes
+    columns: list[_KeptColumn]
+
 
 class _Column:
     def __init__(self) -> None:
@@ -64,8 +143,51 @@ class _Column:
         """Of those that have none: their types count only if there is no other."""
         self._bounds: tuple[int, int] | None = None
         """Of integers, and of times in the finest of their units."""
-        self._dictionary: pa.Array | None = None
+        self._dictionary: str | None = None
+        """A digest of the values."""
+        self._latest: pa.Array | None = None
+        """The dictionary that was seen last, which mostly is that of the next piece."""
         self._dictionaries_differ = False
+
+    def copy(self) -> _Column:
+        """The same, to add to."""
+        other = copy.copy(self)
+        other._seen, other._empty = self._seen.copy(), self._empty.copy()
+        return other
+
+    def fields(self) -> list[pa.Field]:
+        """All that it came as."""
+        return [*self._seen.fields.values(), *self._empty.fields.values()]
+
+    def to_kept(self, name: str) -> _KeptColumn:
+        """All but its `fields`."""
+        return _KeptColumn(
+            name,
+            self.valid,
+            len(self._seen.fields),
+            len(self._empty.fields),
+            list(self._seen.notes),
+            list(self._empty.notes),
+            None if self._bounds is None else (str(self._bounds[0]), str(self._bounds[1])),
+            self._dictionary,
+            self._dictionaries_differ,
+        )
+
+    @classmethod
+    def from_kept(cls, kept: _KeptColumn, fields: Sequence[pa.Field]) -> _Column:
+        """What was `to_kept`, and its `fields`; raises where they do not belong to each other."""
+        column = cls()
+        if len(fields) != kept.seen + kept.empty or any(field.name != kept.name for field in fields):
+            raise ValueError(f"it has not the fields of the column {kept.name!r}")
+        if bool(kept.valid) != bool(kept.seen):
+            raise ValueError(f"the column {kept.name!r} has {kept.valid} values of {kept.seen} types")
+        column.valid = kept.valid
+        column._seen = _Seen.of(fields[: kept.seen], kept.notes)
+        column._empty = _Seen.of(fields[kept.seen :], kept.notes_of_empty)
+        if kept.bounds is not None:
+            column._bounds = int(kept.bounds[0]), int(kept.bounds[1])
+        column._dictionary, column._dictionaries_differ = kept.dictionary, kept.dictionaries_differ
+        return column
 
     def add(self, field: pa.Field, column: pa.ChunkedArray) -> None:
         valid = len(column) - column.null_count
@@ -79,10 +201,16 @@ class _Column:
             self._widen(field.type, column)
         elif pa.types.is_dictionary(field.type) and not self._dictionaries_differ:
             for chunk in column.chunks:
-                if self._dictionary is None:
-                    self._dictionary = chunk.dictionary
-                elif not self._dictionary.equals(chunk.dictionary):
-                    self._dictionaries_differ = True
+                self._look_up(chunk.dictionary)
+
+    def _look_up(self, dictionary: pa.Array) -> None:
+        if self._latest is not None and self._latest.equals(dictionary):
+            return
+        self._latest, digest = dictionary, _digest(dictionary)
+        if self._dictionary is None:
+            self._dictionary = digest
+        elif self._dictionary != digest:
+            self._dictionaries_differ = True
 
     def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
         plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
@@ -130,6 +258,31 @@ class _Seen:
     def add(self, field: pa.Field) -> None:
         self.fields.setdefault((field.type, mark(field)), field)
         self.notes.add(note_of(field))
+
+    @classmethod
+    def of(cls, fields: Sequence[pa.Field], notes: Sequence[Note | None]) -> _Seen:
+        """The types of these fields, with these notes."""
+        seen = cls()
+        for field in fields:
+            seen.add(field)
+        seen.notes.update(notes)
+        return seen
+
+    def copy(self) -> _Seen:
+        """The same, to add to."""
+        other = _Seen()
+        other.fields, other.notes = dict(self.fields), set(self.notes)
+        return other
+
+
+def _digest(dictionary: pa.Array) -> str:
+    """The same for the same values, and for no others."""
+    try:
+        said = repr(dictionary.cast(pa.string()).to_pylist()).encode()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it has no text for every one of them
+        batch = pa.RecordBatch.from_arrays([pa.concat_arrays([dictionary])], ["dictionary"])
+        said = batch.serialize().to_pybytes()
+    return hashlib.sha256(f"{dictionary.type}\n".encode() + said).hexdigest()
 
 
 def _unit(of: pa.DataType) -> str | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
 from pqlog import extras
-from pqlog.errors import ArgumentError
-from pqlog.frames import parse
+from pqlog.errors import ArgumentError, CorruptLogError
+from pqlog.frames import learnt, parse
 from pqlog.frames.dtypes import Note
-from pqlog.frames.pieces import Piece, View, pieces
+from pqlog.frames.pieces import FIRST_ROWS, Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
-from pqlog.source import Stretch
+from pqlog.source import Source, Stretch
+from pqlog.store.api import Engine, Span
 
 BATCH_ROWS = 65_536
 KEEP_BYTES = 64 << 20
@@ -41,6 +44,8 @@ class Layout:
         The fields that some message has no value for.
     notes : dict of str to Note
         What pandas had a column as, where the frames that were put agree on it.
+    kept : Kept, optional
+        Where it was not found out from the pieces: each of them has to agree with it.
     """
 
     fields: pa.Schema
@@ -48,6 +53,7 @@ class Layout:
     meta: tuple[str, ...]
     nulls: frozenset[str]
     notes: dict[str, Note]
+    kept: Kept | None = field(default=None, compare=False)
 
     @property
     def objects(self) -> frozenset[str]:
@@ -72,6 +78,8 @@ class Layout:
             return self._conformed(piece)
 
     def _conformed(self, piece: Piece) -> pa.Table:
+        if self.kept is not None:
+            self.kept.check(piece, self)
         rows = len(piece.offsets)
         keys = pa.nulls(rows, pa.string()) if piece.keys is None else piece.keys
         head = {"offset": piece.offsets, "_time": piece.times, "_key": keys}
@@ -79,19 +87,49 @@ class Layout:
         return parse.rows_table(list(self.schema), columns, rows)
 
 
-class Survey:
-    """Finds out the layout of a reading from its pieces."""
+class Kept:
+    """What a layout follows from that was kept: what is known of the topic's columns, see `pqlog.frames.learnt`."""
 
-    def __init__(self, view: View, meta: bool) -> None:
+    def __init__(self, facts: Facts, source: Source) -> None:
+        self._facts, self._source = facts, source
+
+    def check(self, piece: Piece, layout: Layout) -> None:
+        """Raise if a piece has something that the layout has no place for."""
+        facts = self._facts
+        surprise = facts.surprise(piece.fields)
+        missing = set(layout.fields.names).difference(piece.fields.schema.names)
+        surprise = surprise or next((name for name in missing if not facts.has_nulls(name)), None)
+        if surprise is None and (piece.keys is None or facts.has_keys):
+            return
+        learnt.distrust(self._source)
+        _layouts.pop(self._source.engine, None)
+        what = "the keys" if surprise is None else f"the column {surprise!r}"
+        raise CorruptLogError(
+            f"what the file says of {what} of topic {piece.topic!r} is not so for offset {piece.offsets[0]}: another "
+            f"program wrote it. It is only there to be faster, and is not used any more: read again"
+        )
+
+
+class Survey:
+    """Finds out the layout of a reading from its pieces, and what is `known` of those before them."""
+
+    def __init__(self, view: View, meta: bool, known: Facts | None = None) -> None:
         self._view, self._meta = view, meta
-        self._facts = Facts()
-        self._keys = False
+        self._facts = Facts() if known is None else known
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
-        self._keys = self._keys or piece.keys is not None
+        self._facts.has_keys |= piece.keys is not None
+
+    def keep(self, stretch: Stretch) -> None:
+        """Keep what was learnt, if it was of a whole topic."""
+        learnt.keep(stretch, self._view, self._facts)
+
+    def kept(self, source: Source) -> Layout:
+        """The layout, where it follows not only from pieces."""
+        return replace(self.layout(), kept=Kept(self._facts, source))
 
     def layout(self) -> Layout:
         """The layout of all pieces so far."""
@@ -100,7 +138,7 @@ class Survey:
             by_name = {field.name: field for field in fields}
             fields = pa.schema([by_name.get(name, pa.field(name, pa.null())) for name in self._view.columns])
         parse.check_fields(len(fields))
-        meta = META if self._meta and self._keys else META[:2] if self._meta else ()
+        meta = META if self._meta and self._facts.has_keys else META[:2] if self._meta else ()
         used: dict[str, None] = dict.fromkeys(META if self._meta else ())
         names = []
         for name in fields.names:
@@ -119,6 +157,7 @@ def read(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[list
     for piece in pieces(stretch, view, progress):
         survey.add(piece)
         found.append(piece)
+    survey.keep(stretch)
     return found, survey.layout()
 
 
@@ -135,28 +174,32 @@ def to_polars(stretch: Stretch, view: View, meta: bool, progress: bool) -> Any:
 
 # streams
 
-_layouts: OrderedDict[tuple[Any, ...], Layout] = OrderedDict()
-"""Of the latest streams: messages never change, so a stretch's layout is found out once."""
+_layouts: WeakKeyDictionary[Engine, OrderedDict[tuple[Any, ...], Layout]] = WeakKeyDictionary()
+"""Of the latest streams of each open log: messages never change, so a stretch's layout is found out once."""
 
 
 def _survey(stretch: Stretch, view: View, meta: bool) -> tuple[list[Piece] | None, Layout]:
-    """The layout of a stretch; and its pieces, if they are few."""
+    """The layout of a stretch; and its pieces, if they are few and were read for it."""
+    layouts = _layouts.setdefault(stretch.source.engine, OrderedDict())
     about = (*stretch.identity, view, meta)
-    if about in _layouts:
-        return None, _layouts[about]
-    survey = Survey(view, meta)
-    kept: list[Piece] | None = []
+    if about in layouts:
+        return None, layouts[about]
+    known = learnt.known(stretch, view)
+    survey = Survey(view, meta, known and known.facts)
+    kept: list[Piece] | None = [] if known is None else None
+    rest = stretch if known is None else stretch._replace(span=Span(known.span.stop, stretch.span.stop))
     size = 0
-    for piece in pieces(stretch, view):
+    for piece in pieces(rest, view):
         survey.add(piece)
         if kept is not None:
             size += piece.fields.nbytes
             kept.append(piece)
             if size > KEEP_BYTES:
                 kept = None
-    layout = _layouts[about] = survey.layout()
-    while len(_layouts) > 64:
-        _layouts.popitem(last=False)
+    survey.keep(stretch)
+    layout = layouts[about] = survey.layout() if known is None else survey.kept(stretch.source)
+    while len(layouts) > 64:
+        layouts.popitem(last=False)
     return kept, layout
 
 
@@ -178,9 +221,10 @@ def schema(stretch: Stretch, view: View, meta: bool) -> pa.Schema:
     return layout_of(stretch, view, meta).schema
 
 
-def to_batches(stretch: Stretch, view: View, meta: bool, rows: int, progress: bool) -> pa.RecordBatchReader:
+def to_batches(stretch: Stretch, view: View, meta: bool, rows: int | None, progress: bool) -> pa.RecordBatchReader:
     """The messages of a stretch as a stream of record batches."""
-    check_rows(rows)
+    if rows is not None:
+        check_rows(rows)
     found, layout = read_ahead(stretch, view, meta, progress)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -190,10 +234,11 @@ def to_batches(stretch: Stretch, view: View, meta: bool, rows: int, progress: bo
     return pa.RecordBatchReader.from_batches(layout.schema, batches())
 
 
-def regroup(found: Iterable[Piece], rows: int) -> Iterator[list[Piece]]:
-    """Pieces in groups of so many messages; the last may have fewer."""
+def regroup(found: Iterable[Piece], rows: int | None) -> Iterator[list[Piece]]:
+    """Pieces in groups of so many messages; the last may have fewer. None: of few at first, of `BATCH_ROWS` later."""
     group: list[Piece] = []
-    room = rows
+    sizes = itertools.repeat(rows) if rows is not None else _growing()
+    room = next(sizes)
     for piece in found:
         start, size = 0, len(piece.offsets)
         while start < size:
@@ -203,9 +248,16 @@ def regroup(found: Iterable[Piece], rows: int) -> Iterator[list[Piece]]:
             room -= len(part.offsets)
             if not room:
                 yield group
-                group, room = [], rows
+                group, room = [], next(sizes)
     if group:
         yield group
+
+
+def _growing() -> Iterator[int]:
+    rows = FIRST_ROWS
+    while True:
+        yield rows
+        rows = min(4 * rows, BATCH_ROWS)
 
 
 def check_rows(rows: int) -> None:
