@@ -182,8 +182,9 @@ def _survey(stretch: Stretch, view: View, meta: bool) -> tuple[list[Piece] | Non
     """The layout of a stretch; and its pieces, if they are few and were read for it."""
     layouts = _layouts.setdefault(stretch.source.engine, OrderedDict())
     about = (*stretch.identity, view, meta)
-    if about in layouts:
-        return None, layouts[about]
+    found = layouts.get(about)
+    if found is not None:
+        return None, found
     known = learnt.known(stretch, view)
     survey = Survey(view, meta, known and known.facts)
     kept: list[Piece] | None = [] if known is None else None
