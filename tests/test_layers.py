@@ -25,7 +25,7 @@ LAYERS = [
     ["readable"],
     ["source"],
     ["extras", "codecs", "message"],
-    ["check", "exact"],
+    ["check", "exact", "fields"],
     ["store.sqlite"],
     ["store.api"],
     ["errors", "atomic"],

@@ -13,12 +13,12 @@ import pyarrow as pa
 from pqlog.errors import ArgumentError
 from pqlog.frames import dtypes, pandas_table, parse
 from pqlog.frames.pieces import Piece, View, pieces
-from pqlog.frames.tables import Layout, Survey, check_rows, read, read_ahead, regroup
+from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
 from pqlog.store.api import Span
 
 
-def to_pandas(stretch: Stretch, view: View, meta: bool, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
+def to_pandas(stretch: Stretch, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
     """The messages of a stretch as a pandas frame."""
     _check_backend(dtype_backend)
     found, layout = read(stretch, view, meta, progress)
@@ -26,7 +26,7 @@ def to_pandas(stretch: Stretch, view: View, meta: bool, dtype_backend: str | Non
 
 
 def chunks(
-    stretch: Stretch, view: View, meta: bool, rows: int, dtype_backend: str | None, progress: bool
+    stretch: Stretch, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
 ) -> Iterator[pd.DataFrame]:
     """The messages of a stretch as pandas frames of so many rows, all with the same dtypes."""
     check_rows(rows)
@@ -108,7 +108,7 @@ def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: s
 
 
 def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
-    if not layout.meta and dtype_backend is None:
+    if layout.is_one_put and not layout.meta and dtype_backend is None:
         frame = _as_it_was_put(part, view)
         if frame is not None:
             return frame
@@ -116,10 +116,17 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     table = layout.table(part)
     special: dict[str, Any] = {}
     for field, name in zip(layout.fields, layout.names, strict=True):
-        if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, layout.notes.get(field.name))):
-            special[name] = dtypes.objects(_objects(part, field.name))
-        elif dtype_backend is None and field.name in layout.notes:
-            special[name] = dtypes.restore(table.column(name), field, layout.notes[field.name])
+        note = layout.notes.get(field.name)
+        if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, note)):
+            special[name] = dtypes.objects(_objects(part, field.name), note)
+        elif dtype_backend is None and note is not None:
+            special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
+        elif dtype_backend is None and pa.types.is_dictionary(field.type) and field.name not in layout.dictionaries:
+            position = table.schema.get_field_index(name)  # several would make a category of other ones in each chunk
+            table = table.set_column(position, name, parse.decoded(table.column(position)))
+    if "_headers" in layout.meta:
+        headers = [None if found is None else dict(found) for found in table.column("_headers").to_pylist()]
+        special["_headers"] = dtypes.objects(headers, None)
     plain = table.select([name for name in table.column_names if name not in special])
     frame = _plain_frame(plain, layout, dtype_backend)
     if not plain.num_columns:
@@ -127,7 +134,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     if special:
         columns = {name: special[name] if name in special else frame[name] for name in layout.schema.names}
         frame = pd.DataFrame(columns, index=frame.index)
-    return frame.set_index("offset") if layout.meta else frame
+    return frame.set_index("offset") if "offset" in layout.meta else frame
 
 
 def _is_object(field: pa.Field, note: dtypes.Note | None) -> bool:

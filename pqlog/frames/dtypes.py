@@ -45,6 +45,8 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
         What stands for null among objects; None if it is None.
     array : str, optional
         The NumPy dtype of objects that are arrays.
+    unit : str, optional
+        That of objects that are pandas' Timestamps or Timedeltas.
     ordered : bool
         Of a category.
     categories : Note, optional
@@ -57,6 +59,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     storage: str | None = None
     missing: str | None = None
     array: str | None = None
+    unit: str | None = None
     ordered: bool = False
     categories: Note | None = None
     stored: str | None = None
@@ -64,7 +67,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_opaque(self) -> bool:
         """Whether Arrow gives other values than pandas for such a column."""
-        return self.stored is not None or self.dtype.startswith(("period[", "interval["))
+        return self.stored is not None or self.unit is not None or self.dtype.startswith(("period[", "interval["))
 
 
 FRAME = b"pqlog.frame"
@@ -72,21 +75,21 @@ FRAME = b"pqlog.frame"
 
 
 class Level(msgspec.Struct, omit_defaults=True):
-    """A level of an index: a column of the table, or a range.
+    """A level of an index: a column of the table, a range, or a range that is a column as well, since it has a name.
 
     Attributes
     ----------
     field : str, optional
         The column.
-    start, step : int
-        The range, if it is none.
+    start, step : int, optional
+        The range.
     freq : str, optional
         pandas' frequency of times.
     """
 
     field: str | None = None
     start: int = 0
-    step: int = 1
+    step: int | None = None
     freq: str | None = None
 
 
@@ -107,6 +110,8 @@ class FrameNote(msgspec.Struct, omit_defaults=True):
         That of the labels.
     labels : str, optional
         The labels, unless they are the names of the columns: an Arrow stream, in base64.
+    freq : str, optional
+        pandas' frequency of labels that are times.
     attrs : dict
         What the frame's owner noted.
     """
@@ -117,6 +122,7 @@ class FrameNote(msgspec.Struct, omit_defaults=True):
     is_multi: bool = False
     name: Any = None
     labels: str | None = None
+    freq: str | None = None
     attrs: dict[str, Any] = {}
 
 
@@ -238,12 +244,12 @@ def pack_objects(values: Sequence[Any], name: str) -> tuple[pa.Field, pa.Array]:
     EncodeError
         Neither gives exactly the same objects back.
     """
-    plain = [
-        value.item() if isinstance(value, np.generic) and value.dtype.kind in "biufUS" else value for value in values
-    ]
     if set(map(type, values)) <= {np.ndarray, type(None)} and any(value is not None for value in values):
         return _pack_arrays(values, name)
-    plain, missing = _without_missing(plain, name)
+    plain, missing = _without_missing([plain_of(value) for value in values], name)
+    boxed = _pack_boxed(plain, missing, name)
+    if boxed is not None:
+        return boxed
     note = Note(OBJECT, missing=missing)
     kinds = {type(value) for value in plain} - {type(None)}
     if kinds == {str}:
@@ -255,10 +261,7 @@ def pack_objects(values: Sequence[Any], name: str) -> tuple[pa.Field, pa.Array]:
     ways = (_as_json, _as_arrow) if is_json else (_as_arrow, _as_json)
     for way in ways:
         found = way(name, plain)
-        if (
-            found is not None
-            and first_change(plain, parse.python_values(pa.chunked_array([found[1]]), found[0])) is None
-        ):
+        if found is not None and first_change(plain, _back(*found)) is None:
             return noted(found[0], note), found[1]
     raise _refused(name, OBJECT, _said(name, plain))
 
@@ -341,20 +344,27 @@ def _as_json(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | No
     return None if column is None else (parse.json_field(name), column)
 
 
-def _as_arrow(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
+def _pack_boxed(values: Sequence[Any], missing: str | None, name: str) -> tuple[pa.Field, pa.Array] | None:
+    """pandas' Timestamps or Timedeltas, which have a unit of their own."""
     import pandas as pd
 
     kinds = {type(value) for value in values} - {type(None)}
-    of = None
-    if not kinds <= {pd.Timestamp, pd.Timedelta} and not all(map(_is_guessable, values)):
+    if kinds not in ({pd.Timestamp}, {pd.Timedelta}):
         return None
-    if kinds == {pd.Timestamp}:
-        zones = {str(value.tz) if value.tz is not None else None for value in values if value is not None}
-        of = pa.timestamp("ns", tz=zones.pop()) if len(zones) == 1 else None
-    elif kinds == {pd.Timedelta}:
-        of = pa.duration("ns")
+    found = [value for value in values if value is not None]
+    units, zones = {value.unit for value in found}, {str(getattr(value, "tz", None)) for value in found}
+    if len(units) > 1 or len(zones) > 1:
+        raise _refused(name, OBJECT, "it has times of several units or zones: convert it with pandas.to_datetime")
+    unit = units.pop()
+    array = _in_one(pa.array(pd.Series([pd.NaT if value is None else value for value in values]).dt.as_unit(unit)))
+    return noted(pa.field(name, array.type), Note(OBJECT, missing=missing, unit=unit)), array
+
+
+def _as_arrow(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array] | None:
+    if not all(map(_is_guessable, values)):
+        return None
     try:
-        array = _in_one(pa.array(values, of, from_pandas=False))
+        array = _in_one(pa.array(values, from_pandas=False))
     except Exception:  # an object may be anything, and raise anything
         return None
     return pa.field(name, array.type), array
@@ -385,24 +395,28 @@ def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
         return parse.python_values(column, field)
     import pandas as pd
 
-    values = pd.Series(restore(column, field, note), copy=False)
+    if note.unit is not None:
+        values = column.to_pandas()
+    elif note.stored is not None:
+        coded = _restore_category(column, note)
+        categories = coded.categories.tolist()
+        return [None if code < 0 else categories[code] for code in coded.codes]
+    else:
+        values = pd.Series(restore(column, field, note), copy=False)
     return [None if gone else value for value, gone in zip(values.tolist(), values.isna(), strict=True)]
 
 
-def restore(column: pa.ChunkedArray, field: pa.Field, note: Note) -> Any:
-    """The array of pandas or NumPy, or the Series, that was a column."""
+def restore(column: pa.ChunkedArray, field: pa.Field, note: Note, holes: bool = False) -> Any:
+    """The array of pandas or NumPy, or the Series, that was a column.
+
+    With `holes` an integer column is nullable, whether or not a value is missing here.
+    """
     import pandas as pd
 
     if note.dtype == ARROW:
         return pd.arrays.ArrowExtensionArray(column)
     if note.dtype == OBJECT:
-        values = parse.python_values(column, field)
-        if note.array is not None:
-            of = np.dtype(note.array)
-            if of.kind not in "biufO":
-                raise ValueError(f"no array has the dtype {note.array:.40}")
-            values = [None if value is None else _array_of(value, of) for value in values]
-        return objects(values, note.missing)
+        return objects(python_values(column, field), note)
     if note.dtype == CATEGORY:
         return _restore_category(column, note)
     if note.storage is not None:
@@ -410,9 +424,11 @@ def restore(column: pa.ChunkedArray, field: pa.Field, note: Note) -> Any:
         dtype: Any = pd.StringDtype(note.storage, na_value=missing)
     else:
         dtype = pd.api.types.pandas_dtype(note.dtype)
-    if column.null_count and isinstance(dtype, np.dtype) and dtype.kind in "iub":
+    if (holes or column.null_count) and isinstance(dtype, np.dtype) and dtype.kind in "iub":
         dtype = pd.api.types.pandas_dtype("boolean" if dtype.kind == "b" else nullable(column.type))
     if not isinstance(dtype, np.dtype):
+        if column.null_count == len(column) and isinstance(dtype, pd.IntervalDtype):
+            return pd.array([np.nan] * len(column), dtype)  # of nothing but nulls pandas makes another dtype
         return dtype.__from_arrow__(column)
     if dtype.kind not in "biufmM":  # of a file from anybody: a text may take any memory
         raise ValueError(f"no column has the dtype {note.dtype:.40}")
@@ -431,14 +447,19 @@ def nullable(of: pa.DataType) -> str:
     return f"{'U' if pa.types.is_unsigned_integer(of) else ''}Int{of.bit_width}"
 
 
-def objects(values: Sequence[Any], missing: str | None = None) -> Any:
+def objects(values: Sequence[Any], note: Note | None = None) -> Any:
     """A column of Python objects, which neither NumPy nor pandas shall make anything else of."""
     import pandas as pd
 
-    gone = {None: None, "nan": np.nan, "NA": pd.NA, "NaT": pd.NaT}[missing]
+    gone, of = None, None
+    if note is not None:
+        gone = {None: None, "nan": np.nan, "NA": pd.NA, "NaT": pd.NaT}[note.missing]
+        of = None if note.array is None else np.dtype(note.array)
+        if of is not None and of.kind not in "biufO":
+            raise ValueError(f"no array has the dtype {note.array:.40}")
     array = np.empty(len(values), dtype=object)
     for position, value in enumerate(values):  # one by one: NumPy would make a matrix of lists of one length
-        array[position] = gone if value is None else value
+        array[position] = gone if value is None else value if of is None else _array_of(value, of)
     return pd.Series(array, dtype=object, copy=False)
 
 

@@ -47,6 +47,7 @@ def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
         isinstance(frame.index, pd.MultiIndex),
         _name(frame.columns.name, "columns"),
         _labels(frame.columns, names),
+        getattr(frame.columns, "freqstr", None),
         _attrs(frame.attrs),
     )
     if not fields:  # a table without columns would have no rows
@@ -80,15 +81,17 @@ def _check_sparse(frame: pd.DataFrame) -> None:
 def _level(
     index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes
 ) -> tuple[Level, pa.Field | None, pa.Array | None]:
-    if isinstance(index, pd.RangeIndex):
+    if isinstance(index, pd.RangeIndex) and index.name is None:
         return Level(start=index.start, step=index.step), None, None
     values = index.get_level_values(number)
     name = None if values.name is None else str(values.name)
     is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
     field, array = dtypes.pack(values, name if is_field and name is not None else f"__index_level_{number}__")
     if not is_field:
-        field = field.with_name(parse.free(field.name, dict.fromkeys(taken)))
+        field = field.with_name(parse.free(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
+    if isinstance(index, pd.RangeIndex):
+        return Level(field.name, index.start, index.step), field, array
     return Level(field.name, freq=getattr(values, "freqstr", None)), field, array
 
 
@@ -149,7 +152,7 @@ def from_table(table: pa.Table, note: FrameNote, start: int) -> pd.DataFrame:
     else:
         stored = stream.decode(base64.b64decode(note.labels, validate=True), None)
         values = _array(stored.column(0), stored.schema.field(0))
-        labels = pd.Index(values, dtype=values.dtype, copy=False)
+        labels = _with_freq(pd.Index(values, dtype=values.dtype, copy=False), note.freq)
     frame.columns = labels.rename(note.name)
     frame.attrs = note.attrs
     return frame
@@ -165,18 +168,21 @@ def _array(column: pa.ChunkedArray, field: pa.Field) -> Any:
 def _index(table: pa.Table, note: FrameNote, start: int) -> pd.Index[Any]:
     levels: list[pd.Index[Any]] = []
     for level in note.levels:
-        if level.field is None:
+        if level.step is not None:
             first = level.start + start * level.step
             levels.append(pd.RangeIndex(first, first + table.num_rows * level.step, level.step))
             continue
         values = _array(table.column(level.field), table.schema.field(level.field))
-        one: pd.Index[Any] = pd.Index(values, dtype=values.dtype, copy=False)
-        if level.freq is not None and isinstance(one, (pd.DatetimeIndex, pd.TimedeltaIndex)):
-            one.freq = level.freq
-        levels.append(one)
+        levels.append(_with_freq(pd.Index(values, dtype=values.dtype, copy=False), level.freq))
     if note.is_multi:
         return pd.MultiIndex.from_arrays(levels, names=note.names)
     return levels[0].rename(note.names[0])
+
+
+def _with_freq(index: pd.Index[Any], freq: str | None) -> pd.Index[Any]:
+    if freq is not None and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
+        index.freq = freq
+    return index
 
 
 # compared

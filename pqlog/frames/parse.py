@@ -82,6 +82,8 @@ def json_texts(values: Sequence[Any]) -> pa.Array | None:
 def same(one: Any, other: Any) -> bool:
     """Whether two objects are the same to the type and the last bit."""
     kind = type(one)
+    if one is other:
+        return True
     if kind is not type(other):
         return False
     if kind is float:
@@ -98,7 +100,7 @@ def same(one: Any, other: Any) -> bool:
     if hasattr(one, "dtype") and hasattr(one, "tolist"):  # an array
         return bool(one.dtype == other.dtype) and one.shape == other.shape and same(one.tolist(), other.tolist())
     try:
-        return one is other or (one == other) is True
+        return (one == other) is True
     except Exception:  # an object may be anything, and raise anything
         return False
 
@@ -118,6 +120,14 @@ def without_pickles(table: pa.Table) -> pa.Table:
         if mark(field) == b"pickle":
             table = table.set_column(index, field.remove_metadata(), table.column(index))
     return table
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of a dictionary as its values; Arrow's own cast and take do not know all types."""
+    of = column.type.value_type
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(of, of)
+    chunks = [chunk.dictionary.cast(plain).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, plain).cast(of)
 
 
 def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import copy
 import datetime
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pqlog.frames import parse
+from pqlog.frames import parse, stream
 from pqlog.frames.dtypes import Note, note_of, python_values
 from pqlog.frames.parse import EXACT, json_field, mark
 
 VERSION = 1
 """Of the text of `Facts`: what another version wrote is not read."""
+DICTIONARY_BYTES = 256 << 10
+"""Facts with larger dictionaries have no text."""
 
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 _UNITS = ("s", "ms", "us", "ns")
@@ -36,12 +37,15 @@ class Facts:
     rows : int
         Messages in all pieces.
     has_keys : bool
-        Whether some of them may have a key.
+        Whether some of them have a key.
+    puts : set of bytes or None
+        The frames that they were put with, None for other messages; two of them at most: more need not be known.
     """
 
     def __init__(self) -> None:
         self.rows = 0
         self.has_keys = False
+        self.puts: set[bytes | None] = set()
         self._columns: dict[str, _Column] = {}
 
     def add(self, piece: pa.Table) -> None:
@@ -52,7 +56,10 @@ class Facts:
 
     def schema(self) -> pa.Schema:
         """The schema that holds all pieces."""
-        return pa.schema([column.field(name) for name, column in self._columns.items()])
+        return pa.schema([self._field(name, column) for name, column in self._columns.items()])
+
+    def _field(self, name: str, column: _Column) -> pa.Field:
+        return column.field(name).with_nullable(column.is_nullable or column.valid < self.rows)
 
     def has_nulls(self, name: str) -> bool:
         """Whether a message has no value in that column."""
@@ -62,6 +69,11 @@ class Facts:
         """What pandas had a column as, if all pieces that have it agree."""
         return self._columns[name].note() if name in self._columns else None
 
+    def dictionary(self, name: str) -> pa.Array | None:
+        """The dictionary that all pieces of a column share; None if they have several, or none."""
+        column = self._columns.get(name)
+        return None if column is None or column.dictionaries_differ else column.dictionary
+
     def surprise(self, piece: pa.Table) -> str | None:
         """The first column of a piece that is not as it would have to be, were these facts true of it too."""
         for field, column in zip(piece.schema, piece.columns, strict=True):
@@ -70,21 +82,25 @@ class Facts:
                 return str(field.name)
             joined = known.copy()
             joined.add(field, column)
-            same_field = joined.field(field.name).equals(known.field(field.name), check_metadata=True)
-            if not same_field or joined.note() != known.note():
-                return str(field.name)
-            if column.null_count and not self.has_nulls(field.name):
+            if joined.outcome() != known.outcome() or (column.null_count and not self.has_nulls(field.name)):
                 return str(field.name)
         return None
 
     def to_text(self) -> str | None:
-        """All of it as text, from which `from_text` makes it again; None where Python objects are among the values."""
+        """All of it as text, from which `from_text` makes it again.
+
+        None where it would be too much, or where Python objects are among the values.
+        """
         fields = [field for column in self._columns.values() for field in column.fields()]
         if any(mark(field) == b"pickle" for field in fields):
             return None
         columns = [column.to_kept(name) for name, column in self._columns.items()]
+        dictionaries = [column.dictionary for column in columns if column.dictionary is not None]
+        if b"" in dictionaries or sum(map(len, dictionaries)) > DICTIONARY_BYTES:
+            return None
         schema = pa.schema(fields).serialize().to_pybytes()
-        return msgspec.json.encode(_Kept(VERSION, self.rows, self.has_keys, schema, columns)).decode()
+        kept = _Kept(VERSION, self.rows, self.has_keys, list(self.puts), schema, columns)
+        return msgspec.json.encode(kept).decode()
 
     @classmethod
     def from_text(cls, text: str) -> Facts:
@@ -102,7 +118,7 @@ class Facts:
         if any(mark(field) == b"pickle" for field in fields):
             raise ValueError("to read a file must never run code from it")
         facts = cls()
-        facts.rows, facts.has_keys = kept.rows, kept.has_keys
+        facts.rows, facts.has_keys, facts.puts = kept.rows, kept.has_keys, set(kept.puts)
         for column in kept.columns:
             own, fields = fields[: column.seen + column.empty], fields[column.seen + column.empty :]
             facts._columns[column.name] = _Column.from_kept(column, own)
@@ -122,7 +138,8 @@ class _KeptColumn(msgspec.Struct, omit_defaults=True):
     notes_of_empty: list[Note | None] = []
     bounds: tuple[str, str] | None = None
     """JSON's integers have 64 bits."""
-    dictionary: str | None = None
+    dictionary: bytes | None = None
+    """An Arrow stream; none in it where it is too large."""
     dictionaries_differ: bool = False
 
 
@@ -130,6 +147,7 @@ class _Kept(msgspec.Struct):
     version: int
     rows: int
     has_keys: bool
+    puts: list[bytes | None]
     schema: bytes
     columns: list[_KeptColumn]
 
@@ -143,17 +161,19 @@ class _Column:
         """Of those that have none: their types count only if there is no other."""
         self._bounds: tuple[int, int] | None = None
         """Of integers, and of times in the finest of their units."""
-        self._dictionary: str | None = None
-        """A digest of the values."""
-        self._latest: pa.Array | None = None
-        """The dictionary that was seen last, which mostly is that of the next piece."""
-        self._dictionaries_differ = False
+        self.dictionary: pa.Array | None = None
+        self.dictionaries_differ = False
 
     def copy(self) -> _Column:
         """The same, to add to."""
         other = copy.copy(self)
         other._seen, other._empty = self._seen.copy(), self._empty.copy()
         return other
+
+    def outcome(self) -> tuple[object, ...]:
+        """What follows from it, but for what others noted of a field."""
+        field = self.field("")
+        return field.type, mark(field), self.is_nullable, self.note(), self.dictionaries_differ
 
     def fields(self) -> list[pa.Field]:
         """All that it came as."""
@@ -169,8 +189,8 @@ class _Column:
             list(self._seen.notes),
             list(self._empty.notes),
             None if self._bounds is None else (str(self._bounds[0]), str(self._bounds[1])),
-            self._dictionary,
-            self._dictionaries_differ,
+            None if self.dictionary is None or self.dictionaries_differ else _stored(self.dictionary),
+            self.dictionaries_differ,
         )
 
     @classmethod
@@ -186,7 +206,13 @@ class _Column:
         column._empty = _Seen.of(fields[kept.seen :], kept.notes_of_empty)
         if kept.bounds is not None:
             column._bounds = int(kept.bounds[0]), int(kept.bounds[1])
-        column._dictionary, column._dictionaries_differ = kept.dictionary, kept.dictionaries_differ
+        column.dictionaries_differ = kept.dictionaries_differ
+        if kept.dictionary is not None:
+            column.dictionary = stream.decode(kept.dictionary, None).column(0).combine_chunks()
+        values = {of.value_type for of, _ in column._seen.fields if pa.types.is_dictionary(of)}
+        of_dictionary = set() if column.dictionary is None else {column.dictionary.type}
+        if values != of_dictionary and not column.dictionaries_differ:
+            raise ValueError(f"the column {kept.name!r} has a dictionary of another type, or none")
         return column
 
     def add(self, field: pa.Field, column: pa.ChunkedArray) -> None:
@@ -199,18 +225,12 @@ class _Column:
         self._seen.add(field)
         if pa.types.is_integer(field.type) or _unit(field.type) is not None:
             self._widen(field.type, column)
-        elif pa.types.is_dictionary(field.type) and not self._dictionaries_differ:
+        elif pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
             for chunk in column.chunks:
-                self._look_up(chunk.dictionary)
-
-    def _look_up(self, dictionary: pa.Array) -> None:
-        if self._latest is not None and self._latest.equals(dictionary):
-            return
-        self._latest, digest = dictionary, _digest(dictionary)
-        if self._dictionary is None:
-            self._dictionary = digest
-        elif self._dictionary != digest:
-            self._dictionaries_differ = True
+                if self.dictionary is None:
+                    self.dictionary = chunk.dictionary
+                elif not self.dictionary.equals(chunk.dictionary):
+                    self.dictionaries_differ = True
 
     def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
         plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
@@ -226,9 +246,13 @@ class _Column:
     def _known(self) -> _Seen:
         return self._seen if self.valid else self._empty
 
+    @property
+    def is_nullable(self) -> bool:
+        return any(field.nullable for field in self._known.fields.values()) or not self._known.fields
+
     def note(self) -> Note | None:
         notes = self._known.notes
-        return next(iter(notes)) if len(notes) == 1 and not self._dictionaries_differ else None
+        return next(iter(notes)) if len(notes) == 1 and not self.dictionaries_differ else None
 
     def field(self, name: str) -> pa.Field:
         known = self._known
@@ -256,7 +280,9 @@ class _Seen:
         self.notes: set[Note | None] = set()
 
     def add(self, field: pa.Field) -> None:
-        self.fields.setdefault((field.type, mark(field)), field)
+        about = field.type, mark(field)
+        if field.nullable or about not in self.fields:
+            self.fields[about] = field
         self.notes.add(note_of(field))
 
     @classmethod
@@ -275,14 +301,14 @@ class _Seen:
         return other
 
 
-def _digest(dictionary: pa.Array) -> str:
-    """The same for the same values, and for no others."""
+def _stored(dictionary: pa.Array) -> bytes:
+    """A dictionary as a stream; nothing where it is too large for one."""
+    if len(dictionary) > stream.MOST_ROWS:
+        return b""
     try:
-        said = repr(dictionary.cast(pa.string()).to_pylist()).encode()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it has no text for every one of them
-        batch = pa.RecordBatch.from_arrays([pa.concat_arrays([dictionary])], ["dictionary"])
-        said = batch.serialize().to_pybytes()
-    return hashlib.sha256(f"{dictionary.type}\n".encode() + said).hexdigest()
+        return stream.encode(pa.Table.from_arrays([dictionary], ["dictionary"]))
+    except stream.TooLargeError:
+        return b""
 
 
 def _unit(of: pa.DataType) -> str | None:
@@ -410,15 +436,20 @@ _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], _Common], ...] = (
 )
 
 
-def conform(piece: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A piece with exactly these columns."""
+def conform(piece: pa.Table, schema: pa.Schema, dictionaries: Mapping[str, pa.Array] | None = None) -> pa.Table:
+    """A piece with exactly these columns; `dictionaries` are for those of which it has no value."""
     columns = []
     for field in schema:
         index = piece.schema.get_field_index(field.name)
-        if index < 0:
+        column = None if index < 0 else piece.column(index)
+        if dictionaries and field.name in dictionaries and (column is None or column.null_count == len(column)):
+            codes = pa.nulls(piece.num_rows, field.type.index_type)
+            dictionary = dictionaries[field.name]
+            columns.append(pa.DictionaryArray.from_arrays(codes, dictionary, ordered=field.type.ordered))
+        elif column is None:
             columns.append(pa.nulls(piece.num_rows, field.type))
         else:
-            columns.append(_cast(piece.column(index), piece.schema.field(index), field))
+            columns.append(_cast(column, piece.schema.field(index), field))
     if not columns:
         return piece.select([])
     return pa.Table.from_arrays(columns, schema=schema)
@@ -434,7 +465,7 @@ def _cast(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.Chunke
     if mark(wanted) == b"json":
         return json_texts(python_values(column, had))
     if pa.types.is_dictionary(had.type) and not pa.types.is_dictionary(wanted.type):
-        column = column.cast(had.type.value_type)
+        column = parse.decoded(column)
     return column.cast(wanted.type)
 
 

@@ -45,7 +45,7 @@ def segments_of(frame: Any, key: str | None, headers: str | None, index: bool = 
     headers : str or None
         JSON text.
     index : bool
-        Whether an index of pandas without a name goes along.
+        Whether a pandas index goes along also where it only numbers the rows.
 
     Raises
     ------
@@ -104,13 +104,28 @@ def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, i
         half = part.num_rows // 2
         yield from _encoded(part.slice(0, half), call, start)
         yield from _encoded(part.slice(half), call, start + half)
+    except Exception as error:  # Arrow raises anything
+        raise _unlike(_culprit(part), f"cannot be kept ({error})") from error
     else:
         yield value, part.num_rows
 
 
+def _culprit(part: pa.Table) -> str:
+    """The column that cannot be encoded."""
+    for field in part.schema:
+        try:
+            stream.decode(stream.encode(part.select([field.name])), None)
+        except Exception:
+            return f"column {field.name!r} ({field.type})"
+    return "the frame"
+
+
 def cut(row: Row, topic: str) -> bytes:
-    """The part of a segment that was asked for, as a segment of its own."""
-    return stream.encode(read(row, topic).replace_schema_metadata(None))
+    """The part of a segment that was asked for, as a segment of its own: with its dtypes, without its place."""
+    with told(topic, row.offset):
+        table = _part(_decode_kept, row, None)
+        metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (_CALL, _START)}
+        return stream.encode(table.replace_schema_metadata(metadata))
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:
@@ -128,22 +143,33 @@ def _stream(frame: Any) -> pa.RecordBatchReader:
     if hasattr(frame, "collect") and hasattr(frame, "lazy"):
         frame = frame.collect()
         return _stream(frame)
-    if any(str(dtype) == "Object" for dtype in getattr(frame, "dtypes", ())) and kind.startswith("polars."):
-        bad = [name for name, dtype in zip(frame.columns, frame.dtypes, strict=True) if str(dtype) == "Object"]
-        raise EncodeError(
-            f"column {bad[0]!r} (polars.Object) holds Python objects, which Arrow gets as addresses only: convert it, "
-            f"or put frame.to_dicts()",
-            value_type="DataFrame",
-            codec="arrow",
-        )
+    if isinstance(frame, pa.Table):
+        return _owned(frame.to_reader())
     if isinstance(frame, pa.RecordBatch):
         return _owned(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
+    if kind.startswith("polars."):
+        _check_polars(frame)
     try:
         return _owned(pa.RecordBatchReader.from_stream(frame))
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ArgumentError(
             f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
         ) from error
+
+
+def _check_polars(frame: Any) -> None:
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        reason = None
+        if str(dtype) == "Object":
+            reason = "holds Python objects, which Arrow gets as addresses only"
+        elif "Int128" in str(dtype):
+            reason = "holds integers of 128 bits, which Arrow has no type for"
+        if reason is not None:
+            raise EncodeError(
+                f"column {name!r} (polars.{dtype}) {reason}: convert it, or put frame.to_dicts()",
+                value_type="DataFrame",
+                codec="arrow",
+            )
 
 
 def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
@@ -168,9 +194,14 @@ def _pandas_frame(frame: Any, index: bool) -> Any:
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(frame, pandas.DataFrame):
         return None
-    if not index and all(name is None for name in frame.index.names):
-        return frame.reset_index(drop=True)
-    return frame
+    if index:
+        return frame
+    levels = [level for level, name in enumerate(frame.index.names) if name in _ROW_NUMBERS]
+    return frame.reset_index(level=levels, drop=True) if levels else frame
+
+
+_ROW_NUMBERS = frozenset([None, "offset"])
+"""Names of levels that are no field of what a stage puts: the latter is that of the frames that batches give out."""
 
 
 def _from_pandas(frame: Any) -> pa.RecordBatchReader:
@@ -199,7 +230,10 @@ def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 def _verify(value: bytes, part: pa.Table, start: int, of_pandas: Any) -> None:
     """Raise unless a segment gives back what was put: as a table, as messages, as a frame of pandas."""
-    table = stream.decode(value, None, part.num_rows)
+    try:
+        table = stream.decode(value, None, part.num_rows)
+    except Exception as error:
+        raise _unlike(_culprit(part), f"cannot be read again ({error})") from error
     for field, back, column, again in zip(part.schema, table.schema, part.columns, table.columns, strict=True):
         if not field.equals(back, check_metadata=True) or not stream.same(column, again):
             raise _unlike(f"column {field.name!r} ({field.type})", "would not come back as it is")

@@ -29,6 +29,7 @@ class TooLargeError(ValueError):
 
 def encode(table: pa.Table) -> bytes:
     """The stream of a table; raises `TooLargeError`."""
+    _check_types(table.schema)
     table = _compact(table)
     _check_expanded(table)
     sink = pa.BufferOutputStream()
@@ -53,6 +54,7 @@ def decode(stream: bytes, columns: frozenset[str] | None, rows: int | None = Non
     if rows > MOST_ROWS or declared != rows:
         raise ValueError(f"it has not the {rows:,} rows that are said of it")
     reader = pa.ipc.open_stream(stream)
+    _check_types(reader.schema)
     names = reader.schema.names
     if len(set(names)) < len(names):
         raise ValueError("it has two columns of one name")
@@ -95,6 +97,20 @@ def _same(one: pa.Array, other: pa.Array) -> bool:
         lengths = pc.list_value_length(one), pc.list_value_length(other)
         return bool(lengths[0].equals(lengths[1])) and _same(one.flatten(), other.flatten())
     return bool(of.num_fields) and repr(one.to_pylist()) == repr(other.to_pylist())
+
+
+def _check_types(schema: pa.Schema) -> None:
+    for field in schema:
+        if _has_union(field.type):
+            raise ValueError(f"the field {field.name!r} has unions, which kill the process here and there in Arrow")
+
+
+def _has_union(of: pa.DataType) -> bool:
+    if isinstance(of, pa.BaseExtensionType):
+        return _has_union(of.storage_type)
+    if pa.types.is_dictionary(of):
+        return _has_union(of.value_type)
+    return pa.types.is_union(of) or any(_has_union(of.field(index).type) for index in range(of.num_fields))
 
 
 def _compact(table: pa.Table) -> pa.Table:

@@ -97,7 +97,7 @@ def noted(**metadata):
 
 
 def notes(**changes):
-    return json.dumps({"columns": 1, "levels": [{}], "names": [None], **changes}).encode()
+    return json.dumps({"columns": 1, "levels": [{"step": 1}], "names": [None], **changes}).encode()
 
 
 def dtype(note, column=None):
