@@ -85,7 +85,8 @@ class Batch(Readable):
     client, topic : str
         Whose it is.
     token : str
-        Client and number in one string that no other batch of any file has: key the output of a sink by it.
+        Client and number in one string that no other batch of any file has, but for a plain copy of this one: key the
+        output of a sink by it.
 
     Examples
     --------

@@ -86,7 +86,13 @@ def _level(
     values = index.get_level_values(number)
     name = None if values.name is None else str(values.name)
     is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
-    field, array = dtypes.pack(values, name if is_field and name is not None else f"__index_level_{number}__")
+    field_name = name if is_field and name is not None else f"__index_level_{number}__"
+    try:
+        field, array = dtypes.pack(values, field_name)
+    except EncodeError as error:
+        whole = "the index" if index.nlevels == 1 else f"level {number} of the index"
+        reason = error.reason.replace(f"column {field_name!r}", whole, 1)
+        raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
     if not is_field:
         field = field.with_name(parse.free(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
