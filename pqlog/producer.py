@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import msgspec
 
-from pqlog import check, extras
+from pqlog import check, extras, keys
 from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
 from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
@@ -147,10 +147,9 @@ def chunks(
 def _encode_chunk(codec: Codec, chunk: Sequence[Any], field: str | None, headers: str | None, before: int) -> Singles:
     try:
         data = _encode_many(codec, chunk)
-        keys = None if field is None else _keys(codec, chunk, field)
     except EncodeError as error:
         raise error.placed(index=before + error.index) from error.__cause__
-    return Singles(data, keys, headers)
+    return Singles(data, None if field is None else _texts(codec, chunk, field, keys.KEY, before), headers)
 
 
 def _encode_many(codec: Codec, chunk: Sequence[Any]) -> list[bytes]:
@@ -168,23 +167,11 @@ def _encode_many(codec: Codec, chunk: Sequence[Any]) -> list[bytes]:
     return data
 
 
-def _keys(codec: Codec, chunk: Sequence[Any], field: str) -> list[str | None]:
-    keys = [_field(value, field) for value in chunk]
-    if not "".join(filter(None, keys)).isascii():
-        for index, key in enumerate(keys):
-            try:
-                check.text(f"the field {field!r}, which is to be the key,", key or "")
-            except ArgumentError as error:
-                raise EncodeError(str(error), value_type="str", codec=codec.name, index=index) from None
-    return keys
-
-
-def _field(value: Any, field: str) -> str | None:
+def _texts(codec: Codec, chunk: Sequence[Any], field: str, what: str, before: int) -> list[str | None]:
     try:
-        key = value[field] if isinstance(value, Mapping) else getattr(value, field)
-    except (KeyError, AttributeError):
-        return None
-    return key if key is None or isinstance(key, str) else str(key)
+        return keys.texts(keys.column(chunk, field), field, what)
+    except keys.RefusedError as error:
+        raise error.encode_error(codec.name, before) from None
 
 
 class Spool:

@@ -25,6 +25,7 @@ LAYERS = [
     ["readable"],
     ["source"],
     ["extras", "codecs", "message"],
+    ["keys"],
     ["check", "exact"],
     ["store.sqlite"],
     ["store.api"],

@@ -14,8 +14,9 @@ import msgspec
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
-from pqlog.frames import stream
+from pqlog.frames import keys, stream
 from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values, without_pickles
+from pqlog.keys import KEY, RefusedError
 from pqlog.store.api import Row, Segment
 
 ROWS = stream.MOST_ROWS
@@ -47,23 +48,43 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
     Raises
     ------
     EncodeError
-        A column has objects that Arrow has no type for.
+        A column has objects that Arrow has no type for; or the field `key` has values that are no keys.
     ArgumentError
         There is no field `key`, or the columns' names are not distinct.
     """
     reader = _stream(frame)
     names = reader.schema.names
-    if key is not None and key not in names:
-        raise ArgumentError(f"key={key!r} is no field of the frame: it has {', '.join(map(repr, names))}")
+    if key is not None:
+        _check_named("key", key, names, frame)
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
     call = secrets.token_hex(8).encode()
     start = 0
     for part in _parts(reader):
+        if key is not None:
+            _texts(part, key, KEY, start)
         for value, rows in _encoded(part, call, start):
             yield Segment(value, rows, key, headers)
             start += rows
+
+
+def _check_named(what: str, name: str, names: Sequence[str], frame: Any) -> None:
+    """Raise unless a frame has the field that is to be the key."""
+    if name in names:
+        return
+    if name in getattr(getattr(frame, "index", None), "names", ()):
+        raise ArgumentError(f"{name!r} is the frame's index, a range, which is no field: put frame.reset_index()")
+    raise ArgumentError(f"{what}={name!r} is no field of the frame: it has {', '.join(map(repr, names))}")
+
+
+def _texts(part: pa.Table, name: str, what: str, start: int) -> pa.ChunkedArray:
+    """The keys of a part whose first row is row `start` of its frame; raises where a value is none."""
+    index = part.schema.get_field_index(name)
+    try:
+        return keys.texts(part.column(index), part.schema.field(index), what)
+    except RefusedError as error:
+        raise error.encode_error("arrow", start) from None
 
 
 def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
@@ -293,15 +314,17 @@ def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[
     """The keys (None if it has none) and the values, as dicts, of a segment's part."""
     with told(topic, row.offset):
         table = _part(_decode_kept, row, None)
-        keys = None if row.key is None else text_keys(table.column(row.key)).to_pylist()
+        texts = key_texts(table, row)
         names = field_names(table)
         columns = [python_values(column, field) for field, column in zip(table.schema, table.columns, strict=True)]
         fields = list(names.values())
-        return keys, [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
+        found = None if texts is None else texts.to_pylist()
+        return found, [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def text_keys(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A key column as text."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column if pa.types.is_string(column.type) else column.cast(pa.string())
+def key_texts(table: pa.Table, row: Row) -> pa.ChunkedArray | None:
+    """The keys of a table that was read from `row`; None if it has none."""
+    if row.key is None:
+        return None
+    index = table.schema.get_field_index(row.key)
+    return keys.texts(table.column(index), table.schema.field(index), KEY)
