@@ -156,7 +156,9 @@ def _shown(value: Any) -> str:
 
 def column(values: Sequence[Any], field: str) -> list[Any]:
     """A field of many values: of mappings what is under that name, of others the attribute; None if there is none."""
-    return [value.get(field) if type(value) is dict else _field(value, field) for value in values]
+    if set(map(type, values)) == {dict}:
+        return [value.get(field) for value in values]
+    return [_field(value, field) for value in values]
 
 
 def _field(value: Any, field: str) -> Any:

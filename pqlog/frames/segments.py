@@ -16,7 +16,7 @@ import pyarrow as pa
 from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
 from pqlog.frames import keys, stream
 from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values, without_pickles
-from pqlog.keys import KEY, RefusedError
+from pqlog.keys import ID, KEY, RefusedError
 from pqlog.store.api import Row, Segment
 
 ROWS = stream.MOST_ROWS
@@ -33,8 +33,10 @@ _CALL, _START = b"pqlog.call", b"pqlog.row"
 # putting
 
 
-def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Segment]:
-    """The segments of a frame.
+def segments_of(
+    frame: Any, key: str | None, headers: str | None, ids: str | None = None
+) -> Iterator[tuple[Segment, list[str] | None]]:
+    """The segments of a frame, each with the ids of its messages, if they have any.
 
     Parameters
     ----------
@@ -44,18 +46,22 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
         The field that is each message's key.
     headers : str or None
         JSON text.
+    ids : str, optional
+        The field that is each message's id.
 
     Raises
     ------
     EncodeError
-        A column has objects that Arrow has no type for; or the field `key` has values that are no keys.
+        A column has objects that Arrow has no type for; or the field `key` has values that are no keys, `ids` such
+        that are no ids.
     ArgumentError
-        There is no field `key`, or the columns' names are not distinct.
+        There is no field `key` or `ids`, or the columns' names are not distinct.
     """
     reader = _stream(frame)
     names = reader.schema.names
-    if key is not None:
-        _check_named("key", key, names, frame)
+    for what, name in (("key", key), ("ids", ids)):
+        if name is not None:
+            _check_named(what, name, names, frame)
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
@@ -64,8 +70,11 @@ def segments_of(frame: Any, key: str | None, headers: str | None) -> Iterator[Se
     for part in _parts(reader):
         if key is not None:
             _texts(part, key, KEY, start)
+        texts = None if ids is None else _texts(part, ids, ID, start).to_pylist()
+        first = start
         for value, rows in _encoded(part, call, start):
-            yield Segment(value, rows, key, headers)
+            at = start - first
+            yield Segment(value, rows, key, headers), None if texts is None else texts[at : at + rows]
             start += rows
 
 
@@ -85,6 +94,50 @@ def _texts(part: pa.Table, name: str, what: str, start: int) -> pa.ChunkedArray:
         return keys.texts(part.column(index), part.schema.field(index), what)
     except RefusedError as error:
         raise error.encode_error("arrow", start) from None
+
+
+def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
+    """A segment without some of its messages, as if the frame had been filtered before it was put.
+
+    Parameters
+    ----------
+    mask : bytes or None
+        1 for each that stays; None if all do, while other segments of the same frame lose some.
+    start : int
+        How many messages of the segments before stay.
+    """
+    table = _with_index(stream.decode(segment.value, None, segment.rows))
+    if mask is not None:
+        table = _only(table, [index for index, stays in enumerate(mask) if stays])
+    for value, rows in _encoded(table, (table.schema.metadata or {})[_CALL], start):
+        yield Segment(value, rows, segment.key, segment.headers)
+        start += rows
+
+
+def _only(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """Some rows of a table."""
+    try:
+        return table.take(pa.array(rows, pa.int64()))
+    except pa.ArrowNotImplementedError:  # unions, say: one by one
+        return pa.concat_tables([table.slice(row, 1) for row in rows]).combine_chunks()
+
+
+def _with_index(table: pa.Table) -> pa.Table:
+    """A table of pandas whose index is a column, if it was a range: of which some will be missing."""
+    metadata = table.schema.metadata or {}
+    if b"pandas" not in metadata:
+        return table
+    notes = json.loads(metadata[b"pandas"])
+    for number, index in enumerate(notes["index_columns"]):
+        if isinstance(index, dict):
+            first = index["start"] + int(metadata[_START]) * index["step"]
+            values = range(first, first + table.num_rows * index["step"], index["step"])
+            name = f"__index_level_{number}__" if index["name"] is None else index["name"]
+            table = table.append_column(name, pa.array(values, pa.int64()))
+            notes["index_columns"][number] = name
+            int64 = {"pandas_type": "int64", "numpy_type": "int64", "metadata": None}
+            notes["columns"].append({"name": index["name"], "field_name": name, **int64})
+    return table.replace_schema_metadata({**metadata, b"pandas": json.dumps(notes).encode()})
 
 
 def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
