@@ -25,7 +25,7 @@ _JSON = Json()
     """pqlog put events.db '{"city": "Brno", "amount": 12.5}'""",
     "pqlog put events.db --text 'till 3 is open'",
     "pqlog put events.db --from flights.csv --id flights-2013 --key carrier",
-    "pqlog put events.db --from orders.parquet --ids order_id",
+    "pqlog put events.db --from orders.csv --topic orders --ids order",
     "cat events.ndjson | pqlog put events.db",
     "tail -n 5 app.log | pqlog put events.db --text --each --topic app",
 )
@@ -58,7 +58,9 @@ def put(
     ids: Annotated[
         str | None,
         typer.Option(
-            "--ids", help="The field that is each message's id: one that is there is skipped.", show_default=False
+            "--ids",
+            help="The field that is each message's id; those with an id that is there are skipped.",
+            show_default=False,
         ),
     ] = None,
     each: Annotated[
