@@ -134,6 +134,32 @@ def test_a_frame_of_which_all_is_new_comes_back_with_its_range(log):
     assert isinstance(found.index, pd.RangeIndex)
 
 
+KINDS = {
+    "views": pa.array(["a", "b", "c"], pa.string_view()),
+    "lists": pa.array([[1], [2], None]),
+    "list views": pa.array([[1], [2], None], pa.list_view(pa.int64())),
+    "lists of two": pa.array([[1, 2], [3, 4], None], pa.list_(pa.int64(), 2)),
+    "runs": pa.RunEndEncodedArray.from_arrays([2, 3], ["x", "y"]),
+    "a union": pa.UnionArray.from_sparse(
+        pa.array([0, 1, 0], pa.int8()), [pa.array([1, 0, 2]), pa.array(["", "x", ""])]
+    ),
+    "maps": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+    "UUIDs": pa.array([b"0" * 16, b"1" * 16, None], pa.uuid()),
+    "a dictionary": pa.array(["a", "b", "a"]).dictionary_encode(),
+    "intervals": pa.array([pa.MonthDayNano([1, 2, 3])] * 3),
+    "structs": pa.array([{"a": 1}, None, {"a": 3}]),
+}
+
+
+@pytest.mark.parametrize("column", KINDS.values(), ids=KINDS)
+def test_columns_of_every_kind_are_filtered(log, column):
+    table = pa.table({"id": [1, 2, 3], "c": column})
+    log.topic("whole").put_many(table)
+    log.put({}, id="2")
+    assert log.put_many(table, ids="id") == range(2, 4)
+    assert values(log)[1:] == values(log.topic("whole"))[::2]
+
+
 def test_more_than_memory_shall_hold_is_put_with_ids_in_several_blocks(log, monkeypatch):
     monkeypatch.setattr(runs, "BLOCK", 700)
     monkeypatch.setattr("pqlog.producer.CHUNK", 300)

@@ -23,7 +23,7 @@ from pqlog.errors import CorruptLogError
 from pqlog.store.api import Chunk, Ids, Segment, Singles, Span
 from pqlog.store.sqlite import statements
 from pqlog.store.sqlite.connections import row, rows
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.table import LAST_OFFSET, Table
 
 RUN = 256
 """Ids in a run at most: what is read to use one of them."""
@@ -79,17 +79,21 @@ def _read(db: apsw.Connection, table: Table, number: int) -> Run | None:
 
 def _run(found: Sequence[Any]) -> Run:
     number, first, stop, text = found
-    return Run(number, first, stop, msgspec.json.decode(text, type=list[str]))
+    try:
+        return Run(number, first, stop, msgspec.json.decode(text, type=list[str]))
+    except msgspec.MsgspecError as error:
+        raise _damaged(f"the row {number} of the table id_runs holds no ids") from error
 
 
 def _where(table: Table, run: Run | None, id: str) -> Span:
     where = None if run is None else run.where(id)
     if where is None:
-        raise CorruptLogError(
-            f"the row {f'{table.id}/{id}'!r} of the table ids does not stand in its run in id_runs: one of both is "
-            f"damaged. Restore a backup, or copy what is whole with pqlog.salvage(path, to)"
-        )
+        raise _damaged(f"the row {f'{table.id}/{id}'!r} of the table ids does not stand in its run in id_runs")
     return where
+
+
+def _damaged(said: str) -> CorruptLogError:
+    return CorruptLogError(f"{said}: restore a backup, or copy what is whole with pqlog.salvage(path, to)")
 
 
 def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Span) -> None:
@@ -105,6 +109,8 @@ def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Span) -> N
 
 def _next_number(db: apsw.Connection, table: Table) -> int:
     number: int = row(db.execute(statements.NEXT_RUN, (table.id,)))[0]
+    if not isinstance(number, int) or not 1 <= number <= LAST_OFFSET:
+        raise _damaged(f"the newest run of ids of topic {table.topic!r} has a number that no pqlog wrote")
     return number
 
 
