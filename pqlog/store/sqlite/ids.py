@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -248,8 +248,9 @@ def thinned(chunks: Iterable[Chunk], masks: Sequence[Mask], ids: Ids) -> Iterato
 
 def drop(db: apsw.Connection, table: Table, first: int) -> int:
     """Drop some ids of what lies before the first offset that is kept; how many runs that were."""
-    oldest = itertools.islice(all_runs(db, table), DROP)
-    runs = list(itertools.takewhile(lambda run: not _is_kept(Span(run.first, run.stop), first), oldest))
+    with contextlib.closing(all_runs(db, table)) as oldest:
+        trimmed = itertools.takewhile(lambda run: not _is_kept(Span(run.first, run.stop), first), oldest)
+        runs = list(itertools.islice(trimmed, DROP))
     if runs:
         ids = sorted(itertools.chain(*(run.ids for run in runs)))
         last = runs[-1].number
@@ -258,10 +259,13 @@ def drop(db: apsw.Connection, table: Table, first: int) -> int:
     return len(runs)
 
 
-def all_runs(db: apsw.Connection, table: Table) -> Iterator[Run]:
+def all_runs(db: apsw.Connection, table: Table) -> Generator[Run, None, None]:
     """All runs of a topic, the oldest first, which is the order of their offsets."""
-    with contextlib.closing(db.execute(statements.RUNS, (table.id,))) as found:
+    found = db.execute(statements.RUNS, (table.id,))
+    try:
         yield from map(_run, found)
+    finally:
+        found.close(True)  # not to raise the error of its last step again
 
 
 def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
