@@ -148,10 +148,18 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     """
     table = _with_index(stream.decode(segment.value, None, segment.rows))
     if mask is not None:
-        table = table.take(pa.array([index for index, stays in enumerate(mask) if stays], pa.int64()))
+        table = _only(table, [index for index, stays in enumerate(mask) if stays])
     for value, rows in _encoded(table, (table.schema.metadata or {})[_CALL], start):
         yield Segment(value, rows, segment.key, segment.headers)
         start += rows
+
+
+def _only(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """Some rows of a table."""
+    try:
+        return table.take(pa.array(rows, pa.int64()))
+    except pa.ArrowNotImplementedError:  # of views, say: one by one
+        return pa.concat_tables([table.slice(row, 1) for row in rows]).combine_chunks()
 
 
 def _with_index(table: pa.Table) -> pa.Table:
