@@ -467,7 +467,7 @@ def _restore_category(column: pa.ChunkedArray, note: Note) -> pd.Categorical:
 def _category(column: pa.ChunkedArray, categories: pd.Index[Any], ordered: bool) -> pd.Categorical:
     import pandas as pd
 
-    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    codes = [chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy() for chunk in column.chunks]
     dtype = pd.CategoricalDtype(categories, ordered)
     return pd.Categorical.from_codes(np.concatenate(codes) if codes else [], dtype=dtype)
 
