@@ -90,6 +90,8 @@ OPERATIONS: dict[str, Callable[[pqlog.Log], object]] = {
     "put": lambda log: log.put(event(1), key="k", headers={"a": "b"}),
     "put, a new id": lambda log: log.put(1, id=_new("id")),
     "put, an old id": lambda log: log.put(1, id="old"),
+    "put_many, new ids": lambda log: log.put_many([{"id": _new("id")} for _ in range(10)], ids="id"),
+    "put_many, old ids": lambda log: log.put_many([{"id": n} for n in range(10)], ids="id"),
     "put_many, 10": lambda log: log.put_many([event(1)] * 10),
     "put_many, a frame": lambda log: log.put_many(pd.DataFrame({"id": [1, 2]})),
     "put_many, a cursor": lambda log: log.put_many([1], cursor=(_new("source"), 1, None)),

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pandas as pd
@@ -110,6 +112,23 @@ def put_many(bench: Bench) -> float:
     with pqlog.open(bench.path()) as log:
         log.put(event(0))
         return timed(lambda: [log.put_many(values) for _ in range(4)], count * 4)
+
+
+def put_many_with_ids(bench: Bench) -> float:
+    """Ids of random text, as of UUIDs: the worst there are for a table that is kept in their order."""
+    values = [event(n) | {"order": uuid.uuid4().hex} for n in range(bench.count(1_000_000))]
+    return _with_ids(bench, values)
+
+
+def frame_in_with_ids(bench: Bench) -> float:
+    frame = pd.DataFrame([event(n) for n in range(bench.count(1_000_000))])
+    return _with_ids(bench, frame.assign(order=[uuid.uuid4().hex for _ in range(len(frame))]))
+
+
+def _with_ids(bench: Bench, values: Any) -> float:
+    with pqlog.open(bench.path()) as log:
+        log.put_many([{"order": "first"}], ids="order")
+        return timed(lambda: log.put_many(values, ids="order"), len(values))
 
 
 def get(bench: Bench) -> tuple[float, float]:
@@ -384,6 +403,8 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("put, 16 threads", "/s", DISK, needed=3.5), put_threads),
         (Result("put, 64 threads", "/s", DISK, needed=5.0), lambda bench: put_threads(bench, 64)),
         (Result("put_many, 50,000 dicts", "/s", AT_8000, needed=1.0, absolute=1_000_000), put_many),
+        (Result("put_many with ids, values", "/s", AT_8000, needed=1.0, absolute=300_000), put_many_with_ids),
+        (Result("put_many with ids, a frame", "/s", AT_8000, needed=1.0, absolute=300_000), frame_in_with_ids),
         (Result("get, acknowledging each", "/s", DISK, needed=0.85), get),
         (Result("batches(size=1000), values", "/s", AT_8000, needed=1.0, absolute=800_000), batches),
         (Result("messages to pandas", "rows/s", "read_sql + json.loads", needed=14.0), messages_to_pandas),

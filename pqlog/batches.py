@@ -112,7 +112,7 @@ class Batch(Readable):
         self.first, self.last = claim.span.first, claim.span.stop - 1
         self._ended: str | None = None
         """How it ended; None while it is open."""
-        self._staged: list[tuple[Source, Iterable[Chunk], Staged]] = []
+        self._staged: list[tuple[Source, Sequence[Chunk] | producer.Put, Staged]] = []
 
     @property
     def token(self) -> str:
@@ -196,12 +196,13 @@ class Batch(Readable):
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         index: bool = False,
+        ids: str | None = None,
     ) -> Staged:
         """Put messages or a frame into a topic of the same file, with the acknowledgement of this batch.
 
         Parameters
         ----------
-        values, key, headers
+        values, key, headers, ids
             As for `Topic.put_many`.
         topic : str
             Made, for JSON, if there is none.
@@ -227,7 +228,7 @@ class Batch(Readable):
         [{'n': 1}]
         """
         source = self._output(topic)
-        return self._stage(source, producer.chunks(source.writable(), values, key, headers, index=index))
+        return self._stage(source, producer.chunks(source.writable(), values, key, headers, ids, index=index))
 
     def _output(self, topic: str) -> Source:
         self._check_open()
@@ -235,7 +236,11 @@ class Batch(Readable):
             raise ArgumentError(f"topic is the name of a topic of the same file, not {topic!r}")
         return self._sibling(topic, "json")
 
-    def _stage(self, source: Source, chunks: Iterable[Chunk]) -> Staged:
+    def _stage_single(self, source: Source, value: Any, key: str | None, headers: Mapping[str, str] | None) -> Staged:
+        text = producer.header_text(headers)
+        return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
+
+    def _stage(self, source: Source, chunks: Sequence[Chunk] | producer.Put) -> Staged:
         staged = Staged(source.topic.name)
         self._staged.append((source, chunks, staged))
         return staged
@@ -382,7 +387,10 @@ class Batch(Readable):
             self._source.engine.leave(self._source.topic, self._claim)
 
     def _outputs(self) -> list[Output]:
-        return [Output(source.topic, chunks) for source, chunks, _ in self._staged]
+        return [
+            Output(source.topic, put.chunks, put.ids) if isinstance(put, producer.Put) else Output(source.topic, put)
+            for source, put, _ in self._staged
+        ]
 
     def _acknowledged(self, went: Sequence[Span]) -> None:
         for (_, _, staged), span in zip(self._staged, went, strict=True):
@@ -392,7 +400,7 @@ class Batch(Readable):
     def _end(self, how: str) -> None:
         self._ended = how
         for _, chunks, _ in self._staged:
-            if isinstance(chunks, producer.Spool):
+            if isinstance(chunks, producer.Put):
                 chunks.close()
         self._staged = []
 

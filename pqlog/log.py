@@ -128,6 +128,7 @@ class Topic(Readable):
         id: str | None = None,
         cursor: tuple[str, Any, Any] | None = None,
         progress: bool = False,
+        ids: str | None = None,
     ) -> range:
         """Append many messages in one transaction: all or nothing.
 
@@ -136,11 +137,15 @@ class Topic(Readable):
         values : iterable, or pandas, polars or Arrow frame
             Any number of values, in bounded memory. A frame is kept in columns and comes back with its types.
         key : str, optional
-            The name of the field that is each message's key.
+            The name of the field that is each message's key: text, an integer, a date or a UUID, or missing.
         headers : Mapping of str to str, optional
             Notes beside every one of the values.
         id : str, optional
             Makes the whole call idempotent, as for `put`.
+        ids : str, optional
+            Makes each message idempotent: the name of the field that is its id. A message whose id the topic has is
+            skipped, as long as the one that was put with it is kept; of several in one call the first is put. Ids are
+            what keys are, but none may be missing or empty. Those of `id` are among them; both in one call are refused.
         cursor : tuple of str, object and object, optional
             A name, how far its source has been read now, and how far it was read before: any JSON values, None if it
             was never read. It commits with the messages, also if there are none; `Log.cursor` reads it back. If it is
@@ -152,12 +157,12 @@ class Topic(Readable):
         Returns
         -------
         range
-            The messages' offsets.
+            The offsets of the messages that were put; with `ids` perhaps of fewer than there were values, or of none.
 
         Raises
         ------
         EncodeError
-            The codec has no form for one of the values; nothing was put.
+            The codec has no form for one of the values, or its key or id is none; nothing was put.
         CursorError
             Somebody else moved the cursor; nothing was put.
         StoreError
@@ -171,8 +176,14 @@ class Topic(Readable):
         range(1, 1001)
         >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city", id="backfill-2026-11-23")
         range(1001, 1003)
+        >>> log.put_many([{"order": 1}, {"order": 2}], ids="order")
+        range(1003, 1005)
+        >>> log.put_many([{"order": 2}, {"order": 3}], ids="order")    # only the second is new
+        range(1005, 1006)
         """
         codec = self._codec or self._source.writable()
+        if id is not None and ids is not None:
+            raise ArgumentError("id is one for all of a call, ids the field that is each message's: give one of them")
         mark = None if cursor is None else producer.cursor_of(cursor)
         if producer.check_id(id) is not None:
             found = self._engine.find_id(self._info, id or "")
@@ -181,15 +192,15 @@ class Topic(Readable):
         total = len(values) if isinstance(values, Sized) else None
         try:
             with extras.progress_bar(total, "put", progress) as report:
-                spool = producer.chunks(codec, values, key, headers, report)
+                put = producer.chunks(codec, values, key, headers, ids, report)
         except EncodeError as error:
-            raise self._placed(error) from error.__cause__
+            raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
-            something = spool.messages or id or mark
-            put = self._engine.append(self._info, spool, id, mark) if something else self._nothing()
+            something = put.messages or id or mark
+            went = self._engine.append(self._info, put.chunks, id, mark, put.ids) if something else self._nothing()
         finally:
-            spool.close()
-        return range(put.first, put.stop)
+            put.close()
+        return range(went.first, went.stop)
 
     def _nothing(self) -> Span:
         stop = self._engine.span(self._info).stop

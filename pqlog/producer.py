@@ -11,11 +11,11 @@ from typing import IO, Any
 
 import msgspec
 
-from pqlog import check, extras
+from pqlog import check, extras, keys
 from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
 from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
-from pqlog.store.api import Chunk, Cursor, Segment, Singles
+from pqlog.store.api import Chunk, Cursor, Ids, Segment, Singles
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20
@@ -107,9 +107,10 @@ def chunks(
     values: Any,
     key: str | None,
     headers: Mapping[str, str] | None,
+    ids: str | None = None,
     report: Callable[[int], object] = lambda messages: None,
     index: bool = True,
-) -> Spool:
+) -> Put:
     """Everything that one call puts, encoded; `report` is told of each number of messages that are.
 
     `index` says whether a pandas index without a name goes along.
@@ -118,8 +119,10 @@ def chunks(
     may put or get through the same log.
     """
     check_key(key)
+    if ids is not None:
+        check.name("ids", ids)
     text = header_text(headers)
-    spool = Spool()
+    put = Put(None if ids is None else Spool())
     try:
         if is_frame(values):
             into = getattr(codec, "type", None)
@@ -128,10 +131,10 @@ def chunks(
                     f"a frame comes back as dicts, not as {getattr(into, '__name__', into)}, the type that the topic "
                     f"was opened with: put frame.to_dict('records'), or open the topic without a type"
                 )
-            for segment in extras.load("frames").segments_of(values, key, text, index):
-                spool.add(segment)
+            for segment, texts in extras.load("frames").segments_of(values, key, text, ids, index):
+                put.add(segment, texts)
                 report(segment.rows)
-            return spool
+            return put
         if isinstance(values, _ONE_VALUE) or is_pydantic(values) or not isinstance(values, Iterable):
             raise ArgumentError(
                 f"put_many takes an iterable of values or a frame, and {type(values).__name__} is one value: "
@@ -139,21 +142,23 @@ def chunks(
             )
         rest = iter(values)
         while chunk := list(itertools.islice(rest, CHUNK)):
-            spool.add(_encode_chunk(codec, chunk, key, text, spool.messages))
+            before = put.messages
+            data = _encode_chunk(codec, chunk, before)
+            texts = None if key is None else _texts(codec, chunk, key, keys.KEY, before)
+            named = None if ids is None else _texts(codec, chunk, ids, keys.ID, before)
+            put.add(Singles(data, texts, text), named)
             report(len(chunk))
     except BaseException:
-        spool.close()
+        put.close()
         raise
-    return spool
+    return put
 
 
-def _encode_chunk(codec: Codec, chunk: Sequence[Any], field: str | None, headers: str | None, before: int) -> Singles:
+def _encode_chunk(codec: Codec, chunk: Sequence[Any], before: int) -> list[bytes]:
     try:
-        data = _encode_many(codec, chunk)
-        keys = None if field is None else _keys(codec, chunk, field)
+        return _encode_many(codec, chunk)
     except EncodeError as error:
         raise error.placed(index=before + error.index) from error.__cause__
-    return Singles(data, keys, headers)
 
 
 def _encode_many(codec: Codec, chunk: Sequence[Any]) -> list[bytes]:
@@ -171,43 +176,58 @@ def _encode_many(codec: Codec, chunk: Sequence[Any]) -> list[bytes]:
     return data
 
 
-def _keys(codec: Codec, chunk: Sequence[Any], field: str) -> list[str | None]:
-    keys = [_field(value, field) for value in chunk]
-    if not "".join(filter(None, keys)).isascii():
-        for index, key in enumerate(keys):
-            try:
-                check.text(f"the field {field!r}, which is to be the key,", key or "")
-            except ArgumentError as error:
-                raise EncodeError(str(error), value_type="str", codec=codec.name, index=index) from None
-    return keys
-
-
-def _field(value: Any, field: str) -> str | None:
+def _texts(codec: Codec, chunk: Sequence[Any], field: str, what: str, before: int) -> list[str | None]:
     try:
-        key = value[field] if isinstance(value, Mapping) else getattr(value, field)
-    except (KeyError, AttributeError):
-        return None
-    return key if key is None or isinstance(key, str) else str(key)
+        return keys.texts(keys.column(chunk, field), field, what)
+    except keys.RefusedError as error:
+        raise error.encode_error(codec.name, before) from None
+
+
+class Put:
+    """What one call puts: chunks, and the ids of their messages."""
+
+    def __init__(self, ids: Spool | None) -> None:
+        self.messages = 0
+        self.chunks, self._ids = Spool(), ids
+
+    @property
+    def ids(self) -> Ids | None:
+        """As the engine takes them."""
+        return None if self._ids is None else Ids(self._ids, _thin)
+
+    def add(self, chunk: Chunk, ids: Sequence[str | None] | None) -> None:
+        """Append a chunk, and the ids of its messages if they have any."""
+        self.messages += chunk.rows if isinstance(chunk, Segment) else len(chunk.values)
+        self.chunks.add(chunk)
+        if self._ids is not None:
+            self._ids.add(ids)
+
+    def close(self) -> None:
+        """Give temporary files back."""
+        self.chunks.close()
+        if self._ids is not None:
+            self._ids.close()
+
+
+def _thin(segment: Segment, mask: bytes | None, start: int) -> Iterable[Segment]:
+    return extras.load("frames").thin(segment, mask, start)  # type: ignore[no-any-return]
 
 
 class Spool:
-    """Chunks, to be read as often as it takes: in memory, the rest in a temporary file."""
+    """Chunks, or their ids, to be read as often as it takes: in memory, the rest in a temporary file."""
 
     def __init__(self) -> None:
-        self.messages = 0
-        self._chunks: list[Chunk] = []
+        self._chunks: list[Any] = []
         self._bytes = 0
         self._file: IO[bytes] | None = None
         self._filed: list[tuple[int, type]] = []
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Any) -> None:
         """Append a chunk."""
         if isinstance(chunk, Segment):
-            self.messages += chunk.rows
             self._bytes += len(chunk.value)
         else:
-            self.messages += len(chunk.values)
-            self._bytes += sum(map(len, chunk.values))
+            self._bytes += sum(map(len, chunk.values if isinstance(chunk, Singles) else chunk))
         if self._bytes <= MEMORY_BYTES:
             self._chunks.append(chunk)
             return
@@ -221,7 +241,7 @@ class Spool:
             raise _no_room(error) from error
         self._filed.append((len(data), type(chunk)))
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Any]:
         yield from self._chunks
         if self._file is not None:
             self._file.seek(0)
@@ -250,5 +270,5 @@ def _no_room(error: OSError) -> StoreError:
 
 
 _DECODE: dict[type, Callable[[bytes], Any]] = {
-    kind: msgspec.msgpack.Decoder(kind).decode for kind in (Singles, Segment)
+    kind: msgspec.msgpack.Decoder(kind).decode for kind in (Singles, Segment, list)
 }

@@ -91,7 +91,7 @@ def test_the_checksums_of_the_small_tables_are_as_described(path):
     make(path)
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
-    for table in ("file", "topics", "clients", "claims", "ids", "cursors"):
+    for table in ("file", "topics", "clients", "claims", "id_runs", "cursors"):
         rows = db.execute(f"SELECT * FROM {table}").fetchall()
         assert rows
         assert [column for column, _ in db.execute(f"SELECT * FROM {table}").get_description()][-1] == "crc"

@@ -25,6 +25,7 @@ LAYERS = [
     ["readable"],
     ["source"],
     ["extras", "codecs", "message"],
+    ["keys"],
     ["check", "exact", "fields"],
     ["store.sqlite"],
     ["store.api"],

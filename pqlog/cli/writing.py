@@ -25,6 +25,7 @@ _JSON = Json()
     """pqlog put events.db '{"city": "Brno", "amount": 12.5}'""",
     "pqlog put events.db --text 'till 3 is open'",
     "pqlog put events.db --from flights.csv --id flights-2013 --key carrier",
+    "pqlog put events.db --from orders.csv --topic orders --ids order",
     "cat events.ndjson | pqlog put events.db",
     "tail -n 5 app.log | pqlog put events.db --text --each --topic app",
 )
@@ -54,6 +55,14 @@ def put(
     id: Annotated[
         str | None, typer.Option(help="Put under this id only once, however often it is tried.", show_default=False)
     ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--ids",
+            help="The field that is each message's id; those with an id that is there are skipped.",
+            show_default=False,
+        ),
+    ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="Put each line when it comes, as of an input without end.")
     ] = False,
@@ -78,14 +87,20 @@ def put(
         found = _lines(stream, text) if kind == "ndjson" else _items(stream) if kind == "json" else _table(stream, kind)
     with pqlog.open(file, topic) as log:
         if each:
-            _put_each(log, found, key, headers, id, as_json)
+            _put_each(log, found, key, headers, id, ids, as_json)
         else:
             progress = app.is_watched() and not values and not (source is None and sys.stdin.isatty())
-            _report(log, log.put_many(found, key, headers, id, progress=progress), as_json)
+            _report(log, log.put_many(found, key, headers, id, progress=progress, ids=ids), as_json)
 
 
 def _put_each(
-    log: pqlog.Log, values: Iterator[Any], key: str | None, headers: dict[str, str], id: str | None, as_json: bool
+    log: pqlog.Log,
+    values: Iterator[Any],
+    key: str | None,
+    headers: dict[str, str],
+    id: str | None,
+    ids: str | None,
+    as_json: bool,
 ) -> None:
     if id is not None:
         raise ArgumentError("--id is one for all of a call: it does not go with --each")
@@ -93,8 +108,9 @@ def _put_each(
     count = 0
     try:
         for value in values:
-            offsets[1:] = log.put_many([value], key, headers)
-            count += 1
+            put = log.put_many([value], key, headers, ids=ids)
+            offsets[1:] = put or offsets[1:]
+            count += len(put)
     finally:
         _report(log, range(offsets[0], offsets[-1] + 1) if offsets else range(0), as_json, count)
 

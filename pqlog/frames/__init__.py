@@ -5,7 +5,7 @@ What is here needs pyarrow and NumPy; `dataframes` and `live` need pandas as wel
 
 from pqlog.frames.latest import latest_runs
 from pqlog.frames.pieces import View
-from pqlog.frames.segments import cut, segments_of, unpack
+from pqlog.frames.segments import cut, segments_of, thin, unpack
 from pqlog.frames.tables import schema, to_arrow, to_batches, to_polars
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "latest_runs",
     "schema",
     "segments_of",
+    "thin",
     "to_arrow",
     "to_batches",
     "to_polars",

@@ -271,6 +271,14 @@ def plain_of(value: Any) -> Any:
 
 
 def _back(field: pa.Field, array: pa.Array) -> list[Any]:
+    """What becomes of objects; all of it None where Python has no value for one of them."""
+    try:
+        return _values(field, array)
+    except (OverflowError, ValueError):
+        return [None] * len(array)
+
+
+def _values(field: pa.Field, array: pa.Array) -> list[Any]:
     return parse.python_values(pa.chunked_array([array]), field)
 
 
@@ -301,9 +309,7 @@ def _without_missing(values: list[Any], name: str) -> tuple[list[Any], str | Non
     markers = {"NA" if value is pd.NA else "NaT" for value in values if value is pd.NA or value is pd.NaT}
     if any(value is None for value in values):
         markers.add("None")
-    has_nan = any(type(value) is float and value != value for value in values)
-    floats = all(type(value) is float for value in values if value is not None)
-    if has_nan and not (markers and floats):  # otherwise a double, which holds it beside null
+    if any(type(value) is float and value != value for value in values):
         markers.add("nan")
     if len(markers) > 1:
         raise _refused(
@@ -461,7 +467,7 @@ def _restore_category(column: pa.ChunkedArray, note: Note) -> pd.Categorical:
 def _category(column: pa.ChunkedArray, categories: pd.Index[Any], ordered: bool) -> pd.Categorical:
     import pandas as pd
 
-    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    codes = [chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy() for chunk in column.chunks]
     dtype = pd.CategoricalDtype(categories, ordered)
     return pd.Categorical.from_codes(np.concatenate(codes) if codes else [], dtype=dtype)
 

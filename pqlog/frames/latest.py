@@ -108,7 +108,7 @@ class Latest:
         with segments.told(topic, row.offset):
             table = segments.read(row, topic, frozenset(() if self._field is None else [self._field]))
             offsets = np.arange(row.offset, row.offset + table.num_rows)
-            keys = None if row.key is None else segments.text_keys(table.column(row.key))
+            keys = segments.key_texts(table, row)
             if self._field is None:
                 column, field = keys, pa.field("", pa.string())
             else:

@@ -309,9 +309,8 @@ class _Reader:
 
     def _piece(self, row: Row) -> Piece:
         table = segments.read(row, self._topic, self._wanted)
-        keys = None
-        if row.key is not None:
-            keys = segments.text_keys(table.column(row.key)).combine_chunks()
+        texts = segments.key_texts(table, row)
+        keys = None if texts is None else texts.combine_chunks()
         fields = segments.visible(table).replace_schema_metadata(None)
         if self._wanted is not None:
             fields = fields.select([name for name in fields.schema.names if name in self._wanted])

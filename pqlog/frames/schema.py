@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog.frames import parse, stream
-from pqlog.frames.dtypes import Note, note_of, python_values
+from pqlog.frames.dtypes import OBJECT, Note, note_of, python_values
 from pqlog.frames.parse import EXACT, json_field, mark
 
 VERSION = 1
@@ -209,7 +209,7 @@ class _Column:
         column.dictionaries_differ = kept.dictionaries_differ
         if kept.dictionary is not None:
             column.dictionary = stream.decode(kept.dictionary, None).column(0).combine_chunks()
-        values = {of.value_type for of, _ in column._seen.fields if pa.types.is_dictionary(of)}
+        values = {field.type.value_type for field in fields if pa.types.is_dictionary(field.type)}
         of_dictionary = set() if column.dictionary is None else {column.dictionary.type}
         if values != of_dictionary and not column.dictionaries_differ:
             raise ValueError(f"the column {kept.name!r} has a dictionary of another type, or none")
@@ -217,6 +217,12 @@ class _Column:
 
     def add(self, field: pa.Field, column: pa.ChunkedArray) -> None:
         valid = len(column) - column.null_count
+        if pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
+            for chunk in column.chunks:
+                if self.dictionary is None:
+                    self.dictionary = chunk.dictionary
+                elif not self.dictionary.equals(chunk.dictionary):
+                    self.dictionaries_differ = True
         if not valid:
             if not pa.types.is_null(field.type) or note_of(field) is not None:
                 self._empty.add(field)
@@ -225,12 +231,6 @@ class _Column:
         self._seen.add(field)
         if pa.types.is_integer(field.type) or _unit(field.type) is not None:
             self._widen(field.type, column)
-        elif pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
-            for chunk in column.chunks:
-                if self.dictionary is None:
-                    self.dictionary = chunk.dictionary
-                elif not self.dictionary.equals(chunk.dictionary):
-                    self.dictionaries_differ = True
 
     def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
         plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
@@ -264,7 +264,14 @@ class _Column:
         opaque = {note for note in known.notes if note is not None and note.is_opaque}
         if b"json" in marks or (opaque and (len(opaque) > 1 or known.notes != opaque)):
             return json_field(name)
-        type_ = _common([of for of, _ in known.fields], self._bounds)
+        types = [of for of, _ in known.fields]
+        if (
+            len(types) > 1
+            and all(map(_is_number, types))
+            and any(note and note.dtype == OBJECT for note in known.notes)
+        ):
+            return json_field(name)  # as if they were of one column of objects, where each is what it is
+        type_ = _common(types, self._bounds)
         if type_ is None:
             return json_field(name) if self.valid else pa.field(name, pa.null())
         metadata = [field.metadata for field in known.fields.values()]
@@ -482,11 +489,11 @@ def _plain(value: Any) -> Any:
         if value - value != 0:
             return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
         return value
-    if kind is list or kind is tuple:
+    if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     if kind is dict:
         return {key if isinstance(key, str) else str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (datetime.date, datetime.time)) or hasattr(value, "nanoseconds"):
+    if isinstance(value, (datetime.date, datetime.time)) or hasattr(value, "isoformat"):
         return value.isoformat()
     return value
 

@@ -116,7 +116,7 @@ def _odd(of: pa.DataType) -> str | None:
         return None if is_plain(of.value_type) else str(of)
     if is_.is_list_view(of) or is_.is_large_list_view(of):
         return None if is_plain(of.value_type) else str(of)
-    if is_.is_union(of) or is_.is_run_end_encoded(of):
+    if is_.is_union(of) or is_.is_run_end_encoded(of) or (is_.is_fixed_size_list(of) and not of.list_size):
         return str(of)
     children = [of.field(index).type for index in range(of.num_fields)]
     return next((odd for child in children if (odd := _odd(child)) is not None), None)

@@ -44,6 +44,15 @@ class Segment(NamedTuple):
 Chunk = Singles | Segment
 
 
+class Ids(NamedTuple):
+    """The ids of messages that are put: one for each, and those whose id the topic has are left out."""
+
+    lists: Iterable[Sequence[str]]
+    """One for each chunk, in their order."""
+    thin: Callable[[Segment, bytes | None, int], Iterable[Segment]]
+    """A segment without some of its messages: 1 says that one stays, None that all do; so many stayed before."""
+
+
 class Row(NamedTuple):
     """A row as it is read: clipped to what was asked for."""
 
@@ -213,6 +222,7 @@ class Output(NamedTuple):
 
     topic: TopicInfo
     chunks: Iterable[Chunk]
+    ids: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +311,11 @@ class Engine(Protocol):
         chunks: Iterable[Chunk],
         id: str | None = None,
         cursor: Cursor | None = None,
+        ids: Ids | None = None,
     ) -> Span:
         """Put everything in one transaction; with an `id` that was used before, only say where it went.
+
+        With `ids`, only the messages whose id the topic does not have, each id once; where those went.
 
         A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
         """

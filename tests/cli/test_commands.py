@@ -40,6 +40,7 @@ def an_old_queue(path):
 )
 def test_the_examples_of_the_help_run(folder, sh, example):
     (folder / "flights.csv").write_text("carrier,delay\nUA,2\nB6,-1\n")
+    (folder / "orders.csv").write_text("order,amount\n17,2\n18,3\n")
     (folder / "events.ndjson").write_text('{"n": 1}\n{"n": 2}\n')
     (folder / "app.log").write_text("started\nstopped\n")
     an_old_queue(folder / "old.db")
@@ -112,6 +113,18 @@ def test_lines_keys_headers_and_ids(sh):
         (4, "1", 3),
     ]
     assert found[0]["headers"] == {"source": "till-3", "a": "b=c"}
+
+
+def test_lines_with_ids_are_put_once(sh, folder):
+    (folder / "orders.csv").write_text("order,amount\n17,2\n18,3\n")
+    assert sh("pqlog put new.db --from orders.csv --ids order") == "2 messages, offsets 1 to 2 of topic 'main'\n"
+    lines = "".join(json.dumps({"order": n}) + "\n" for n in (18, 19, 19, 20))
+    assert sh("pqlog put new.db --ids order --json", stdin=lines) == (
+        '{"topic":"main","first":3,"stop":5,"messages":2}\n'
+    )
+    assert sh("pqlog put new.db --ids order --each", stdin=lines + '{"order":21}\n') == "offset 5 of topic 'main'\n"
+    assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages\n"
+    assert "which is to be the id, is missing" in sh("pqlog put new.db --ids order", stdin='{"n":1}', code=1)
 
 
 @pytest.mark.slow

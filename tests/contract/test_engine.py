@@ -6,7 +6,7 @@ import threading
 import pytest
 
 import pqlog
-from pqlog.store.api import Cursor, Moved, Output, Segment, Singles, Size, Span
+from pqlog.store.api import Cursor, Ids, Moved, Output, Segment, Singles, Size, Span
 from pqlog.store.sqlite.engine import SqliteEngine
 
 
@@ -310,6 +310,30 @@ def test_a_cursor_commits_with_its_messages(engine, topic):
     assert engine.cursor("source") == "1"
     engine.append(topic, [], cursor=Cursor("source", "2", "1.0"))
     assert engine.cursor("source") == "2"
+
+
+def test_of_messages_with_ids_only_those_are_put_whose_id_is_new(engine, topic):
+    def thin(segment, mask, start):
+        thinned.append((mask, start))
+        yield Segment(b"thinned", segment.rows if mask is None else sum(mask), segment.key, segment.headers)
+
+    def put(chunks, *ids):
+        return engine.append(topic, chunks, ids=Ids(ids, thin))
+
+    thinned = []
+    assert put([singles(b"1", b"2", b"3", key="k")], ["a", "b", "a"]) == Span(1, 3)
+    assert put([Segment(b"segment", 2, "k"), singles(b"4")], ["c", "d"], ["e"]) == Span(3, 6)
+    assert put([singles(b"5"), Segment(b"x", 2)], ["c"], ["a", "b"]) == Span(6, 6)
+    assert thinned == []
+    chunks = [singles(b"6", b"7"), Segment(b"x", 3, "k", "{}"), Segment(b"y", 1), Segment(b"z", 1)]
+    assert put(chunks, ["e", "f"], ["f", "g", "h"], ["a"], ["i"]) == Span(6, 10)
+    assert thinned == [(b"\0\1\1", 1), (None, 3)]
+    found = [(row.offset, row.value, row.rows, row.key) for row in engine.read(topic, Span(1, 99), 99, 1000)]
+    assert found == [
+        *((1, b"1", None, "k"), (2, b"2", None, "k"), (3, b"segment", 2, "k"), (5, b"4", None, None)),
+        *((6, b"7", None, None), (7, b"thinned", 2, "k"), (9, b"thinned", 1, None)),
+    ]
+    assert [engine.find_id(topic, id) for id in "aci"] == [Span(1, 2), Span(3, 4), Span(9, 10)]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ STEPS = {
     "cursor": lambda log, path: log.cursor("c"),
     "put": lambda log, path: log.put({"a": 1}),
     "put with an id": lambda log, path: log.put({"a": 1}, id="i", headers={"h": "x"}),
+    "put_many with ids": lambda log, path: log.put_many([{"a": "i"}, {"a": "j"}], ids="a"),
     "another topic": lambda log, path: log.topic("another").put(1),
     "backup": lambda log, path: log.backup(f"{path}.backup-{id(log)}"),
     "trim": lambda log, path: log.trim(before=2, force=True),

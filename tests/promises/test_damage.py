@@ -269,7 +269,7 @@ def test_a_truncated_file(path, left):
         list(log)
 
 
-SMALL = ("file", "topics", "clients", "claims", "ids", "cursors", "learnt")
+SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "learnt")
 
 
 def with_small_rows(path):
@@ -353,7 +353,11 @@ def test_rot_in_a_small_table_is_told(path, table):
         ("clients SET next = 300 WHERE name = 'back'", lambda log: log.trim(before=250), "'1/back'"),
         ("claims SET stop = 91 WHERE client = 'etl'", lambda log: next(log.batches("etl")), "'1/etl/2' of the table"),
         ("claims SET attempt = 9 WHERE client = 'etl'", lambda log: log.claims("etl"), "'1/etl/2' of the table claims"),
-        ("ids SET first = 9 WHERE id = 'order-300'", lambda log: log.put(1, id="order-300"), "'1/order-300'"),
+        (
+            "id_runs SET first = 9 WHERE number = 1",
+            lambda log: log.put(1, id="order-300"),
+            "'1/1' of the table id_runs",
+        ),
         ("cursors SET value = '[]'", lambda log: log.cursor("api"), "'api' of the table cursors"),
         ("cursors SET value = '[]'", lambda log: log.put_many([1], cursor=("api", 1, 0)), "'api' of the table cursors"),
     ],
@@ -373,11 +377,11 @@ def test_salvage_leaves_damaged_rows_out_and_says_which(path):
     for change in (
         *("file SET value = 7 WHERE name = 'seed'", "file SET value = 'x' WHERE name = 'uuid'"),
         *("topics SET first = 400 WHERE id = 1", "clients SET next = 3 WHERE name = 'back'"),
-        *("ids SET first = 9 WHERE id = 'order-300'", "cursors SET value = '[]'"),
+        *("id_runs SET first = 9 WHERE number = 1", "cursors SET value = '[]'"),
     ):
         edit(path, f"UPDATE {change}")
     found = pqlog.salvage(path, path.parent / "new.db")
-    for row in ("'seed'", "'uuid'", "'1' of the table topics", "'1/back'", "'1/order-300'", "'api'"):
+    for row in ("'seed'", "'uuid'", "'1' of the table topics", "'1/back'", "'1/1' of the table id_runs", "'api'"):
         assert any(row in problem for problem in found.problems), row
     with pqlog.open(path.parent / "new.db") as log:
         assert log.verify() == []

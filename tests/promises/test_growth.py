@@ -90,7 +90,7 @@ WITHOUT_INDICES = tuple(statement for statement in schema.NEW_FILE if not statem
     ("grow", "where", "name", "worse", "operation"),
     [
         (messages, statements, "DROP_TRIMMED", WALKING_BACK, "trim"),
-        (ids, schema, "NEW_FILE", WITHOUT_INDICES, "trim"),
+        (ids, statements, "RUNS", statements.RUNS.replace("BY number", "BY +number"), "trim"),
         (batches, schema, "NEW_FILE", WITHOUT_INDICES, "next_batch"),
     ],
     ids=["trim that walks back", "trim over all ids", "a batch among others"],

@@ -308,7 +308,11 @@ def others():
         "JSON of too many fields": [put(json.dumps({f"f{n}": n for n in range(6000)}).encode())],
         "headers: a stump": [put(b'{"a":1}', headers="{")],
         "headers: nested": [put(b'{"a":1}', headers='{"a":{"b":1}}')],
-        "id of nothing": [f"UPDATE ids SET first = -5, stop = {last}"],
+        "id of nothing": [f"UPDATE id_runs SET first = -5, stop = {last}"],
+        "id without a run": [f"UPDATE ids SET run = {last}"],
+        "runs beyond all": [f"UPDATE id_runs SET number = {2**63 - 1}"],
+        "ids that are no JSON": ["UPDATE id_runs SET ids = '{'"],
+        "ids that are no text": ["UPDATE id_runs SET ids = '[1]'"],
         "cursor that is no JSON": ["UPDATE cursors SET value = '{'"],
     }
 

@@ -82,6 +82,7 @@ def wait(log, folder):
 CALLS = {
     "put": lambda log, folder: log.put({"n": 1}),
     "put with id": lambda log, folder: log.put({"n": 1}, key="k", headers={"a": "b"}, id=f"{next(numbers)}"),
+    "put_many with ids": lambda log, folder: log.put_many([{"id": next(numbers) // 2}] * 3, ids="id"),
     "put_many": lambda log, folder: log.put_many([{"n": 1}] * 3, cursor=(f"source {next(numbers)}", 1, None)),
     "put frame": lambda log, folder: log.put_many(pd.DataFrame({"n": [1, 2, 3]})),
     "open": open_and_close,

@@ -23,6 +23,7 @@ def cut_puts_at_every_event(folder: Path) -> None:
         lambda log: log.put("one", id="a"),
         lambda log: log.put_many(pd.DataFrame({"n": range(5, 9)})),
         lambda log: log.put_many(["x", "y"], id="b", cursor=("source", 2, None)),
+        lambda log: log.put_many([{"order": n % 7} for n in range(9)], ids="order"),
         lambda log: log.put_many([f"k{n}" for n in range(300)]),
     ]
     with disk.listening(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:
@@ -46,5 +47,7 @@ def cut_puts_at_every_event(folder: Path) -> None:
                 assert log.cursor("source") == (2 if "y" in values else None)
                 had = "one" in values
                 assert log.put("one", id="a") == (6 if had else len(values) + 1)
-                assert len(log) == len(values) + (not had)
+                put = log.put_many([{"order": 3}, {"order": 3}], ids="order")
+                assert len(put) == ({"order": 3} not in values)
+                assert len(log) == len(values) + (not had) + len(put)
                 assert log.verify() == []

@@ -24,6 +24,8 @@ def work(log, done):
         lambda: [log.put(n, id=f"one-{n}") for n in range(3)],
         lambda: log.put_many(range(3, 10), id="many", cursor=("source", 10, None)),
         lambda: log.put_many(pd.DataFrame({"value": range(10, 13)})["value"].tolist(), id="frame"),
+        lambda: log.topic("once").put_many([{"id": n} for n in (1, 2, 1)], ids="id"),
+        lambda: log.topic("once").put_many(pd.DataFrame({"id": [2, 3]}), ids="id"),
         stage,
         lambda: list(log.get("reader")),
         lambda: log.trim(before=5),
@@ -38,6 +40,7 @@ def work(log, done):
 def holds(log):
     """Whether a log holds what `work` leaves, once."""
     assert [message.value for message in log] == list(range(4, 13))
+    assert [message.value["id"] for message in log.topic("once")] == [1, 2, 3]
     assert [message.value for message in log.topic("out")] == [2 * n for n in range(13)]
     assert (log.position("reader"), log.position("stage"), log.cursor("source")) == (13, 13, 10)
     assert log.claims("stage") == []

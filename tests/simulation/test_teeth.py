@@ -16,7 +16,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import atomic, clients
-from pqlog.store.sqlite import append, connections, copies, engine, file, place, statements, wal, writer
+from pqlog.store.sqlite import append, connections, copies, engine, file, place, wal, writer
+from pqlog.store.sqlite import ids as message_ids
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
@@ -273,10 +274,10 @@ def released_by_an_older_sync():
 def id_in_a_commit_of_its_own():
     real = engine.SqliteEngine.append
 
-    def put(self, topic, chunks, id=None, cursor=None):
-        where = (self.find_id(topic, id) if id else None) or real(self, topic, chunks, None, cursor)
+    def put(self, topic, chunks, id=None, cursor=None, ids=None):
+        where = (self.find_id(topic, id) if id else None) or real(self, topic, chunks, None, cursor, ids)
         if id and not self.find_id(topic, id):
-            self.write(writer.Task(lambda t: t.db.execute(statements.PUT_ID, (topic.id, id, *where))))
+            self.write(writer.Task(lambda t: message_ids.add(t.db, self.table(topic), [id], where)))
         return where
 
     with mock.patch.object(engine.SqliteEngine, "append", put):
@@ -287,12 +288,12 @@ def id_in_a_commit_of_its_own():
 def chunks_in_commits_of_their_own():
     real = engine.SqliteEngine.append
 
-    def put(self, topic, chunks, id=None, cursor=None):
+    def put(self, topic, chunks, id=None, cursor=None, ids=None):
         values = [
             chunk._replace(values=[value]) for chunk in chunks if hasattr(chunk, "values") for value in chunk.values
         ]
-        if not values or id or cursor:
-            return real(self, topic, chunks, id, cursor)
+        if not values or id or cursor or ids:
+            return real(self, topic, chunks, id, cursor, ids)
         return (
             type(where)(first.first, where.stop)
             if (first := real(self, topic, values[:1])) and (where := real(self, topic, values[1:]))

@@ -17,6 +17,7 @@ from pqlog.store.api import (
     Claim,
     ClientInfo,
     Cursor,
+    Ids,
     Learnt,
     Lines,
     Moved,
@@ -41,6 +42,7 @@ from pqlog.store.sqlite import (
     statements,
     wal,
 )
+from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.sqlite.append import Put, append, append_at, begin_at
 from pqlog.store.sqlite.claims import Held
 from pqlog.store.sqlite.connections import row, rows
@@ -247,20 +249,21 @@ class SqliteEngine:
         chunks: Iterable[Chunk],
         id: str | None = None,
         cursor: Cursor | None = None,
+        ids: Ids | None = None,
     ) -> Span:
         table = self.table(topic)
 
         def put(transaction: Transaction) -> Span:
             db = transaction.db
             if id is not None:
-                found = row(db.execute(statements.ID, (table.id, id)))
+                found = message_ids.find(db, table, id)
                 if found:
-                    return Span(*found)
+                    return found
             if cursor is not None:
                 cursor.check((row(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
-            where = append(transaction, table, chunks)
+            where = _put(transaction, table, chunks, ids)
             if id is not None:
-                db.execute(statements.PUT_ID, (table.id, id, *where))
+                message_ids.add(db, table, [id], where)
             if cursor is not None:
                 db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
             return where
@@ -279,13 +282,12 @@ class SqliteEngine:
         """All cursors."""
         return self._file.read(lambda db: rows(db.execute(statements.CURSORS)))
 
-    def ids(self, topic: TopicInfo) -> list[tuple[str, int, int]]:
-        """All ids of a topic, and where their puts went."""
-        return self._file.read(lambda db: rows(db.execute(statements.IDS, (topic.id,))))
+    def id_runs(self, topic: TopicInfo) -> list[message_ids.Run]:
+        """All ids of a topic, and where what was put with them went."""
+        return self._file.read(lambda db: list(message_ids.all_runs(db, self.table(topic))))
 
     def find_id(self, topic: TopicInfo, id: str) -> Span | None:
-        found = self._file.read(lambda db: row(db.execute(statements.ID, (topic.id, id))))
-        return Span(*found) if found else None
+        return self._file.read(lambda db: message_ids.find(db, self.table(topic), id))
 
     # reading
 
@@ -443,7 +445,7 @@ class SqliteEngine:
     def _finish(self, transaction: Transaction, table: Table, done: Claim, outputs: Sequence[Output]) -> list[Span]:
         self._check_mine(done)
         claims.finish(transaction.db, table, done)
-        return [append(transaction, self.table(output.topic), output.chunks) for output in outputs]
+        return [_put(transaction, self.table(output.topic), output.chunks, output.ids) for output in outputs]
 
     def _check_mine(self, claim: Claim) -> None:
         _, process = owners.parts(claim.owner)
@@ -525,9 +527,9 @@ class SqliteEngine:
     # keeping
 
     def trim(self, topic: TopicInfo, before: int, force: bool) -> int:
-        """One small transaction moves the mark of what is kept; the rows behind it are then dropped in steps.
+        """One small transaction moves the mark of what is kept; the rows and ids below it are then dropped in steps.
 
-        A crash in between leaves rows below the mark, which nobody sees and the next trim drops.
+        A crash in between leaves some of them there, which nobody sees and the next trim drops.
         """
         table = self.table(topic)
 
@@ -543,14 +545,13 @@ class SqliteEngine:
             if losing and not force:
                 raise errors.TrimRefusedError(losing, topic.name)
             db.execute(statements.TRIM, (first, table.id))
-            db.execute(statements.DROP_IDS, (table.id, first))
             return len(Span(kept.first, first))
 
         def drop(transaction: Transaction) -> int:
             db = transaction.db
             first = table.read_first(db)
             db.execute(table.drop_trimmed, (first, TRIM_STEP))
-            return db.changes()
+            return db.changes() + message_ids.drop(db, table, first)
 
         trimmed = self.write(Task(mark))
         while self.write(Task(drop)):
@@ -621,7 +622,7 @@ class SqliteEngine:
             found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
         except errors.CorruptLogError as error:
             found.append(str(error))
-        for look in (connections.integrity, claims.check):
+        for look in (connections.integrity, claims.check, message_ids.check):
 
             def query(db: apsw.Connection, look: Any = look) -> list[str]:
                 return look(db, [self.table(topic) for topic in self._topics(db)])  # type: ignore[no-any-return]
@@ -641,6 +642,14 @@ class SqliteEngine:
         if self._file.in_memory:
             return self._file.read(lambda db: int(db.pragma("page_count")) * int(db.pragma("page_size")))
         return connections.size(self.path) + connections.size(self.path + "-wal")
+
+
+def _put(transaction: Transaction, table: Table, chunks: Iterable[Chunk], ids: Ids | None) -> Span:
+    if ids is not None:
+        masks = message_ids.note(transaction.db, table, ids.lists, transaction.tail(table).stop)
+        if any(mask is not None for mask in masks):
+            chunks = message_ids.thinned(chunks, masks, ids)
+    return append(transaction, table, chunks)
 
 
 class Acknowledge(Job[bool]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.api import Chunk, ClientInfo, Row, Salvage, Segment, Singles, Span, TopicInfo
-from pqlog.store.sqlite import append, claims, statements
+from pqlog.store.sqlite import append, claims, ids, statements
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.writer import Task, Transaction
 
@@ -87,7 +87,11 @@ def salvage(
                 span = Span(rows[0].offset, rows[-1].offset + (rows[-1].rows or 1))
                 if kept and span.first > at:
                     lost.append(range(at, span.first))
-                kept.append((span, new.write(Task(_copy(new.table(into), _chunks(rows, topic.name, cut))))))
+                first = new.write(Task(_copy(new.table(into), _chunks(rows, topic.name, cut))))
+                if kept and span.first == kept[-1][0].stop:
+                    kept[-1] = (Span(kept[-1][0].first, span.stop), kept[-1][1])
+                else:
+                    kept.append((span, first))
                 at = span.stop
                 done.messages += len(span)
                 report(len(span))
@@ -96,8 +100,8 @@ def salvage(
             done.lost[topic.name] = lost
         # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
         found = _readable(lambda: old.clients(topic), f"the clients of topic {topic.name!r}", done)  # noqa: B023
-        ids = _readable(lambda: old.ids(topic), f"the ids of topic {topic.name!r}", done)  # noqa: B023
-        new.write(Task(_rest(new.table(into), kept, found, ids)))
+        noted = _readable(lambda: old.id_runs(topic), f"the ids of topic {topic.name!r}", done)  # noqa: B023
+        new.write(Task(_rest(new.table(into), kept, found, noted)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
@@ -141,7 +145,7 @@ def _copy(table: Table, chunks: Sequence[tuple[int, Chunk]]) -> Callable[[Transa
 
 
 def _rest(
-    table: Table, kept: Sequence[tuple[Span, int]], found: Sequence[ClientInfo], ids: Sequence[tuple[str, int, int]]
+    table: Table, kept: Sequence[tuple[Span, int]], found: Sequence[ClientInfo], noted: Sequence[ids.Run]
 ) -> Callable[[Transaction], None]:
     """The clients and ids of a topic, at the new offsets."""
 
@@ -155,9 +159,14 @@ def _rest(
         db = transaction.db
         for client in found:
             claims.seek(db, table, client.client, moved(client.unread.first))
-        for id, first, stop in ids:
-            if any(span.first <= first and stop <= span.stop for span, _ in kept):
-                db.execute(statements.PUT_ID, (table.id, id, moved(first), moved(first) + stop - first))
+        for run in noted:
+            for span, into in kept:
+                first, stop = max(run.first, span.first), min(run.stop, span.stop)
+                whole = (first, stop) == (run.first, run.stop)
+                if whole or (len(run.ids) > 1 and first < stop):
+                    some = run.ids if whole else run.ids[first - run.first : stop - run.first]
+                    at = into + first - span.first
+                    ids.add(db, table, some, Span(at, at + stop - first))
 
     return work
 

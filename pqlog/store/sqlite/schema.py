@@ -75,18 +75,26 @@ CLAIMS_BY_PROCESS = "CREATE INDEX claims_by_process ON claims (topic, client, pr
 CLAIMS_BY_WORKER = "CREATE INDEX claims_by_worker ON claims (topic, client, worker) WHERE worker <> ''"
 
 IDS = """
-CREATE TABLE ids (                 -- puts that were given an id, so that the same put again does nothing
+CREATE TABLE ids (                 -- ids of puts and messages, so that the same put again does nothing
     topic INTEGER NOT NULL,
     id    TEXT NOT NULL,
-    first INTEGER NOT NULL,
-    stop  INTEGER NOT NULL,
-    crc   INTEGER NOT NULL,
+    run   INTEGER NOT NULL,        -- where it stands in id_runs
     PRIMARY KEY (topic, id)
 ) STRICT, WITHOUT ROWID
 """
 
-# Those that trim drops, found without looking at the others.
-IDS_BY_STOP = "CREATE INDEX ids_by_stop ON ids (topic, stop)"
+# In the order of the offsets: those that trim drops are the first.
+ID_RUNS = """
+CREATE TABLE id_runs (
+    topic  INTEGER NOT NULL,
+    number INTEGER NOT NULL,       -- counts the topic's runs
+    first  INTEGER NOT NULL,       -- where what was put with these ids went
+    stop   INTEGER NOT NULL,
+    ids    TEXT NOT NULL,          -- a JSON array of text: one for each message, or one for all of them
+    crc    INTEGER NOT NULL,
+    PRIMARY KEY (topic, number)
+) STRICT, WITHOUT ROWID
+"""
 
 CURSORS = """
 CREATE TABLE cursors (             -- how far sources outside have been read, committed with what they brought
@@ -123,7 +131,7 @@ CREATE TABLE messages_{id} (
 # Finds the next segment without reading the messages before it; single messages do not enter it.
 SEGMENTS = "CREATE INDEX segments_{id} ON messages_{id} (offset) WHERE rows IS NOT NULL"
 
-NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, CLAIMS_BY_PROCESS, CLAIMS_BY_WORKER, IDS, IDS_BY_STOP, CURSORS, LEARNT)
+NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, CLAIMS_BY_PROCESS, CLAIMS_BY_WORKER, IDS, ID_RUNS, CURSORS, LEARNT)
 NEW_TOPIC = (MESSAGES, SEGMENTS)
 
 _OF_TOPIC = re.compile(r"(?:messages|segments)_(\d+)")

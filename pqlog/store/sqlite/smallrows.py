@@ -1,4 +1,4 @@
-"""Checksums of the rows of the small tables: facts, topics, clients, claims, ids, cursors, what was learnt.
+"""Checksums of the rows of the small tables: facts, topics, clients, claims, runs of ids, cursors, what was learnt.
 
 Each statement that reads such a row asks `fits`, which raises if it is not what was written, and each that writes one
 sets `sum_of`; both are functions of our connections. So a row is verified wherever it is used, in the same statement.
@@ -22,7 +22,7 @@ COLUMNS = {
         *("topic", "client", "number", "first", "stop", "token", "attempt"),
         *("worker", "process", "expires", "error"),
     ),
-    "ids": ("topic", "id", "first", "stop"),
+    "id_runs": ("topic", "number", "first", "stop", "ids"),
     "cursors": ("name", "value"),
     "learnt": ("topic", "first", "stop", "facts"),
 }
@@ -33,12 +33,12 @@ _TEXTS = {
     "topics": ("name", "codec"),
     "clients": ("name",),
     "claims": ("client", "worker", "process", "error"),
-    "ids": ("id",),
+    "id_runs": ("ids",),
     "cursors": ("name", "value"),
     "learnt": ("facts",),
 }
 """What must be text: one flipped bit makes bytes of it, with the same sum."""
-_KEYS = {"file": 1, "topics": 1, "clients": 2, "claims": 3, "ids": 2, "cursors": 1, "learnt": 1}
+_KEYS = {"file": 1, "topics": 1, "clients": 2, "claims": 3, "id_runs": 2, "cursors": 1, "learnt": 1}
 
 
 def sum_of(table: str, **new: str) -> str:

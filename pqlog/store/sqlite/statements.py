@@ -22,10 +22,32 @@ PUT = "INSERT INTO {m} (offset, time, key, headers, value, crc) VALUES (?, ?, ?,
 REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id})"
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
-ID = f"SELECT first, stop FROM ids WHERE topic = ? AND id = ? AND {fits('ids')}"
-IDS = f"SELECT id, first, stop FROM ids WHERE topic = ? AND {fits('ids')}"
-PUT_ID = f"INSERT INTO ids VALUES (?1, ?2, ?3, ?4, {sum_of('ids', topic='?1', id='?2', first='?3', stop='?4')})"
-DROP_IDS = f"DELETE FROM ids WHERE topic = ? AND stop <= ? AND {fits('ids')}"
+ID = "SELECT run FROM ids WHERE topic = ? AND id = ?"
+RUN = f"SELECT number, first, stop, ids FROM id_runs WHERE topic = ? AND number = ? AND {fits('id_runs')}"
+# In the order of their offsets, too.
+RUNS = f"SELECT number, first, stop, ids FROM id_runs WHERE topic = ? AND {fits('id_runs')} ORDER BY number"
+NEXT_RUN = "SELECT ifnull(max(number), 0) + 1 FROM id_runs WHERE topic = ?"
+PUT_RUN = f"""
+INSERT INTO id_runs VALUES (?1, ?2, ?3, ?4, ?5, {
+    sum_of("id_runs", topic="?1", number="?2", first="?3", stop="?4", ids="?5")
+})
+"""
+SET_ID = "INSERT OR REPLACE INTO ids VALUES (?, ?, ?)"
+MOVE_ID = "UPDATE ids SET run = ?1 WHERE topic = ?2 AND id = ?3"
+# Many ids at once, as bytes: an array of SQLite's ends a text at its first NUL. Each has its run behind it, in so many
+# digits. Those that are known are passed over.
+NEW_IDS = """
+INSERT OR IGNORE INTO ids
+SELECT ?1, CAST(substr(value, 1, length(value) - ?3) AS TEXT), ?2 + CAST(substr(value, -?3) AS INTEGER) FROM carray(?4)
+"""
+# To which runs those of many ids point that are there, but for some of the newest runs.
+OLD_IDS = """
+SELECT id, run FROM carray(?2) CROSS JOIN ids ON topic = ?1 AND id = CAST(value AS TEXT)
+WHERE run NOT BETWEEN ?3 AND ?4
+"""
+COUNT_IDS = "SELECT count(*) FROM ids WHERE topic = ?"
+DROP_IDS = "DELETE FROM ids WHERE topic = ?1 AND run <= ?2 AND id IN (SELECT CAST(value AS TEXT) FROM carray(?3))"
+DROP_RUNS = "DELETE FROM id_runs WHERE topic = ? AND number <= ?"
 
 # Of a damaged file all that can be read is wanted: a topic without a place where it begins, too.
 TOPICS = f"SELECT id, name, codec, {fits('topics')} FROM topics ORDER BY id"
@@ -243,6 +265,7 @@ DELETE_TOPIC = (
     "DELETE FROM claims WHERE topic = ?",
     "DELETE FROM ids WHERE topic = ?",
     "DELETE FROM learnt WHERE topic = ?",
+    "DELETE FROM id_runs WHERE topic = ?",
 )
 DROP_MESSAGES = "DROP TABLE {m}"
 

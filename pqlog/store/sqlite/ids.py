@@ -1,0 +1,286 @@
+"""Ids of puts and of messages: each is used once in a topic, as long as what was put with it is kept.
+
+A *run* is the truth: the ids of neighbouring messages in their order, or the one id of a whole call, with the offsets
+where they went and a checksum. The table `ids` is the way from an id to its run. It needs no sums: what is found there
+must stand in the run. So a million ids cost one small row each, in the order of the table, and few runs; trim finds
+those to be dropped by the runs, which are in the order of the offsets.
+
+A million random ids that are put one by one in their own order would change nearly as many pages as they are: they are
+sorted first, in blocks that memory holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+
+from pqlog.errors import CorruptLogError
+from pqlog.store.api import Chunk, Ids, Segment, Singles, Span
+from pqlog.store.sqlite import statements
+from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.table import LAST_OFFSET, Table
+
+RUN = 256
+"""Ids in a run at most: what is read to use one of them."""
+BLOCK, BLOCK_BYTES = 500_000, 32 << 20
+"""Ids that are sorted at a time, and about what they take."""
+DROP = 100
+"""Runs that are dropped in one transaction."""
+MARK = 4
+"""Digits for the place of a run in its block."""
+ENCODE = 10_000
+"""Ids that are made bytes at a time."""
+
+Mask = bytes | None
+"""For each message 1 if it is new, else 0; None if all are."""
+
+
+class Run(NamedTuple):
+    """Ids, and where their messages went."""
+
+    number: int
+    """Counts the runs of a topic."""
+    first: int
+    stop: int
+    ids: list[str]
+    """One for each message; or one for all of them."""
+
+    def where(self, id: str) -> Span | None:
+        """Where the messages with an id went; None if it is not in this run."""
+        if id not in self.ids:
+            return None
+        first = self.first + self.ids.index(id)
+        return Span(self.first, self.stop) if len(self.ids) == 1 else Span(first, first + 1)
+
+
+def _is_kept(where: Span, first: int) -> bool:
+    """Whether there still is what was put, if the first offset that is kept is `first`."""
+    return max(where.stop, where.first + 1) > first
+
+
+def find(db: apsw.Connection, table: Table, id: str) -> Span | None:
+    """Where the put with an id went, if there was one and it is kept."""
+    found = row(db.execute(statements.ID, (table.id, id)))
+    if found is None:
+        return None
+    where = _where(table, _read(db, table, found[0]), id)
+    return where if _is_kept(where, table.read_first(db)) else None
+
+
+def _read(db: apsw.Connection, table: Table, number: int) -> Run | None:
+    found = row(db.execute(statements.RUN, (table.id, number)))
+    return None if found is None else _run(found)
+
+
+def _run(found: Sequence[Any]) -> Run:
+    number, first, stop, text = found
+    try:
+        return Run(number, first, stop, msgspec.json.decode(text, type=list[str]))
+    except msgspec.MsgspecError as error:
+        raise _damaged(f"the row {number} of the table id_runs holds no ids") from error
+
+
+def _where(table: Table, run: Run | None, id: str) -> Span:
+    where = None if run is None else run.where(id)
+    if where is None:
+        raise _damaged(f"the row {f'{table.id}/{id}'!r} of the table ids does not stand in its run in id_runs")
+    return where
+
+
+def _damaged(said: str) -> CorruptLogError:
+    return CorruptLogError(f"{said}: restore a backup, or copy what is whole with pqlog.salvage(path, to)")
+
+
+def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Span) -> None:
+    """Note ids, none of which the topic has: of a whole call, or one for each of a run's messages."""
+    number = _next_number(db, table)
+    for start in range(0, len(ids), RUN):
+        some = ids[start : start + RUN]
+        span = where if len(ids) == 1 else Span(where.first + start, where.first + start + len(some))
+        _put_run(db, table, number, some, span)
+        db.executemany(statements.SET_ID, [(table.id, id, number) for id in some])
+        number += 1
+
+
+def _next_number(db: apsw.Connection, table: Table) -> int:
+    number: int = row(db.execute(statements.NEXT_RUN, (table.id,)))[0]
+    if not isinstance(number, int) or not 1 <= number <= LAST_OFFSET:
+        raise _damaged(f"the newest run of ids of topic {table.topic!r} has a number that no pqlog wrote")
+    return number
+
+
+def _put_run(db: apsw.Connection, table: Table, number: int, ids: Sequence[str], where: Span) -> None:
+    db.execute(statements.PUT_RUN, (table.id, number, *where, msgspec.json.encode(ids).decode()))
+
+
+# many
+
+
+def note(db: apsw.Connection, table: Table, lists: Iterable[Sequence[str]], first: int) -> list[Mask]:
+    """Note the ids of messages that are to be put from offset `first` on, without those that are known.
+
+    Parameters
+    ----------
+    lists : iterable of sequences of str
+        One for each chunk.
+
+    Returns
+    -------
+    list of Mask
+        One for each chunk.
+    """
+    masks: list[Mask] = []
+    number = _next_number(db, table)
+    for block in _blocks(lists):
+        ids = list(itertools.chain(*block))
+        mask = None if _insert(db, table, ids, number) == len(ids) else _which(db, table, ids, number)
+        for start in range(0, len(ids), RUN):
+            some = ids[start : start + RUN]
+            if mask is not None:
+                some = list(itertools.compress(some, mask[start : start + RUN]))
+            if some:
+                _put_run(db, table, number, some, Span(first, first + len(some)))
+                first += len(some)
+            number += 1
+        at = 0
+        for one in block:
+            part = None if mask is None else mask[at : at + len(one)]
+            masks.append(None if part is None or all(part) else part)
+            at += len(one)
+    return masks
+
+
+def _blocks(lists: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
+    block: list[Sequence[str]] = []
+    count = size = 0
+    for one in lists:
+        block.append(one)
+        count += len(one)
+        size += sum(map(len, one))
+        if count >= BLOCK or size >= BLOCK_BYTES:
+            yield block
+            block, count, size = [], 0, 0
+    if block:
+        yield block
+
+
+def _insert(db: apsw.Connection, table: Table, ids: Sequence[str], number: int) -> int:
+    """Point to the runs from `number` on which some ids will make, unless they are known; how many were not.
+
+    One statement is given all of them, each with its run behind it, in the order of the table.
+    """
+    marked: list[str] = []
+    for at, start in enumerate(range(0, len(ids), RUN)):
+        mark = f"{at:0{MARK}}"
+        marked += [id + mark for id in ids[start : start + RUN]]
+    marked.sort()
+    if not marked:
+        return 0
+    db.execute(statements.NEW_IDS, (table.id, number, MARK, _array(marked)))
+    return db.changes()
+
+
+def _which(db: apsw.Connection, table: Table, ids: Sequence[str], number: int) -> bytes:
+    """Which of some ids, of which runs from `number` on will be made, are new: not known, nor the second of their kind.
+
+    Those that are point to their run by now.
+    """
+    places = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1), strict=True))  # the first of each
+    known = _runs_of(db, table, sorted(places), but=range(number, number + _runs(ids)))
+    forgotten = _forgotten(db, table, known)
+    db.executemany(statements.MOVE_ID, [(number + places[id] // RUN, table.id, id) for id in forgotten])
+    mask = bytearray(len(ids))
+    for id in places.keys() - (known.keys() - forgotten):
+        mask[places[id]] = 1
+    return bytes(mask)
+
+
+def _runs(ids: Sequence[str]) -> int:
+    return -(-len(ids) // RUN)
+
+
+def _runs_of(db: apsw.Connection, table: Table, ids: Sequence[str], but: range = range(0)) -> dict[str, int]:
+    """To which runs those of some ids point that are there, without those that point to some new runs."""
+    wanted = _array(list(ids))
+    return dict(rows(db.execute(statements.OLD_IDS, (table.id, wanted, but.start, but.stop - 1))))
+
+
+def _array(ids: list[str]) -> Any:
+    """Many ids as one parameter; the list is used up, so that they are not in memory twice."""
+    data: list[Any] = ids
+    for start in range(0, len(ids), ENCODE):
+        data[start : start + ENCODE] = map(str.encode, ids[start : start + ENCODE])
+    return apsw.carray(tuple(data))
+
+
+def _forgotten(db: apsw.Connection, table: Table, known: Mapping[str, int]) -> set[str]:
+    """Those of some ids whose messages are trimmed, and which are still there."""
+    first = table.read_first(db)
+    runs = {number: _read(db, table, number) for number in set(known.values())}
+    kept = itertools.chain(*(run.ids for run in runs.values() if run is not None and run.first >= first))
+    others = known.keys() - set(kept)
+    return {id for id in others if not _is_kept(_where(table, runs[known[id]], id), first)}
+
+
+def thinned(chunks: Iterable[Chunk], masks: Sequence[Mask], ids: Ids) -> Iterator[Chunk]:
+    """Chunks without the messages that are not new."""
+    start = 0
+    for chunk, mask in zip(chunks, masks, strict=True):
+        count = len(chunk.values) if isinstance(chunk, Singles) else chunk.rows
+        kept = count if mask is None else sum(mask)
+        if isinstance(chunk, Segment):
+            yield from ids.thin(chunk, mask, start) if kept else ()
+        elif mask is None:
+            yield chunk
+        elif kept:
+            keys = None if chunk.keys is None else list(itertools.compress(chunk.keys, mask))
+            yield Singles(list(itertools.compress(chunk.values, mask)), keys, chunk.headers)
+        start += kept
+
+
+# keeping
+
+
+def drop(db: apsw.Connection, table: Table, first: int) -> int:
+    """Drop some ids of what lies before the first offset that is kept; how many runs that were."""
+    with contextlib.closing(all_runs(db, table)) as oldest:
+        trimmed = itertools.takewhile(lambda run: not _is_kept(Span(run.first, run.stop), first), oldest)
+        runs = list(itertools.islice(trimmed, DROP))
+    if runs:
+        ids = sorted(itertools.chain(*(run.ids for run in runs)))
+        last = runs[-1].number
+        db.execute(statements.DROP_IDS, (table.id, last, _array(ids)))
+        db.execute(statements.DROP_RUNS, (table.id, last))
+    return len(runs)
+
+
+def all_runs(db: apsw.Connection, table: Table) -> Generator[Run, None, None]:
+    """All runs of a topic, the oldest first, which is the order of their offsets."""
+    found = db.execute(statements.RUNS, (table.id,))
+    try:
+        yield from map(_run, found)
+    finally:
+        found.close(True)  # not to raise the error of its last step again
+
+
+def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
+    """Where ids and runs do not belong to each other, a sentence each."""
+    found: list[str] = []
+    for table in tables:
+        first = table.read_first(db)
+        pointed = 0
+        for run in all_runs(db, table):
+            numbers = _runs_of(db, table, run.ids)
+            pointed += sum(number == run.number for number in numbers.values())
+            for id in run.ids:
+                number = numbers.get(id, 0)
+                if number < run.number or (number > run.number and _is_kept(_where(table, run, id), first)):
+                    found.append(f"topic {table.topic!r}: the id {id!r} is not found in the table ids")
+        if row(db.execute(statements.COUNT_IDS, (table.id,)))[0] != pointed:
+            found.append(f"topic {table.topic!r}: the table ids has rows that belong to no put")
+    return found
