@@ -83,7 +83,7 @@ def check_neighbours(frame, neighbour):
 @shares(2)
 def test_beside_a_neighbour_each_value_stays_what_it_is(share):
     neighbours = pandas_frames(plain=True) | arrow_tables(plain=True) | MESSAGE
-    search(check_neighbours, pandas_frames(plain=True), neighbours, fast=40, long=750, share=share)
+    search(check_neighbours, pandas_frames(plain=True), neighbours, fast=30, long=750, share=share)
 
 
 @pytest.mark.parametrize("type_", LEAVES, ids=str)

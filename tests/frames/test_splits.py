@@ -182,7 +182,7 @@ def split_problem(expected: Any, found: Any) -> str | None:
 
 @shares(1)
 def test_how_messages_and_frames_are_split_changes_nothing(share):
-    search(check_split, sequences(), SPLITS, fast=40, long=1_000, share=share)
+    search(check_split, sequences(), SPLITS, fast=25, long=1_000, share=share)
 
 
 def check_messages(messages: list[Any], split: Split) -> None:
@@ -202,7 +202,7 @@ def check_messages(messages: list[Any], split: Split) -> None:
 
 @shares(1)
 def test_how_messages_are_split_changes_nothing(share):
-    search(check_messages, MESSAGES, SPLITS, fast=40, long=500, share=share)
+    search(check_messages, MESSAGES, SPLITS, fast=25, long=500, share=share)
 
 
 @shares(8)
@@ -276,4 +276,4 @@ def check_pieces(columns: list[Any]) -> None:
 
 @shares(12)
 def test_the_type_of_a_column_does_not_depend_on_its_pieces(share):
-    search(check_pieces, COLUMNS, fast=100, long=3_000, share=share)
+    search(check_pieces, COLUMNS, fast=100, long=3_100, share=share)
