@@ -329,11 +329,14 @@ class SqliteEngine:
         )
 
     def learnt(self, topic: TopicInfo) -> Learnt | None:
-        found = self._file.read(lambda db: row(db.execute(statements.LEARNT, (topic.id, LEARNT_BYTES))))
+        try:
+            found = self._file.read(lambda db: row(db.execute(statements.LEARNT, (topic.id, LEARNT_BYTES))))
+        except errors.CorruptLogError:  # verify tells it
+            return None
         return Learnt(Span(*found[:2]), found[2]) if found else None
 
     def keep_learnt(self, topic: TopicInfo, learnt: Learnt) -> None:
-        if self.mode == "r" or self._closed or len(learnt.text) > LEARNT_BYTES:
+        if self.mode == "r" or self._closed or len(learnt.text.encode()) > LEARNT_BYTES:
             return
 
         def keep(db: apsw.Connection) -> None:
