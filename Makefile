@@ -10,6 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 INPUTS := pyproject.toml $(wildcard $(CONSTRAINTS))
 
+TESTS ?=
 PYTEST := $(BIN)/python -m pytest -q -rs -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -44,8 +45,8 @@ $(VENV)/all: $(INPUTS) | $(VENV)/made
 demo: $(VENV)/demo  ## Real flights through a log, a process killed half-way, a picture
 	@$(BIN)/python -m pqlog.demo
 
-test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv
-	$(PYTEST)
+test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv; TESTS=tests/unit for some of it
+	$(PYTEST) $(TESTS)
 	@echo "Left out: the long ring (long searches, the browser, Redis, tmux, notebooks, recipes). Run it with: make test-all"
 
 test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; nothing may be skipped for want of something
@@ -54,9 +55,9 @@ test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; n
 programs:
 	@.ci/programs chromium redis-server tmux
 
-newest:  ## The fast ring with the newest version of everything, in place of those in .ci/constraints.txt
+newest:  ## The tests of what hangs on other packages, with their newest versions in place of those in .ci/constraints.txt
 	rm -rf build/newest
-	$(MAKE) test VENV=build/newest CONSTRAINTS=
+	$(MAKE) test VENV=build/newest CONSTRAINTS= TESTS="tests/unit tests/contract tests/frames tests/cli tests/notebook"
 
 renew-constraints: $(VENV)/made  ## Pin the newest version of everything that make installs
 	$(BIN)/python -m pip install --quiet --upgrade uv

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from pqlog import check, extras, producer
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error
+from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error, TrimmedError
 from pqlog.message import Message, from_micros
 from pqlog.readable import Readable
 from pqlog.source import Source, Stretch, headers_of
@@ -102,6 +102,8 @@ class Batch(Readable):
     ([0, 2, 4, 6, 8], range(4, 6))
     """
 
+    _is_cut = True
+
     def __init__(self, source: Source, claim: Claim, sibling: Sibling, messages: bool = False) -> None:
         self._source, self._claim, self._sibling, self._as_messages = source, claim, sibling, messages
         self.client, self.topic = claim.client, source.topic.name
@@ -183,7 +185,8 @@ class Batch(Readable):
         7
         """
         producer.check_key(key)
-        return self._stage_single(self._output(topic), value, key, headers)
+        source, text = self._output(topic), producer.header_text(headers)
+        return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
 
     def put_many(
         self,
@@ -192,6 +195,7 @@ class Batch(Readable):
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         ids: str | None = None,
+        index: bool = False,
     ) -> Staged:
         """Put messages or a frame into a topic of the same file, with the acknowledgement of this batch.
 
@@ -201,6 +205,10 @@ class Batch(Readable):
             As for `Topic.put_many`.
         topic : str
             Made, for JSON, if there is none.
+        index : bool
+            Whether all of a pandas frame's index goes along, as with `Topic.put_many`. Unless asked for, only levels
+            with a name do, as fields. What has none numbers the rows of this batch, and so does ``offset``, the index
+            of the batch's own frames: both are left out. ``frame.rename_axis("row")`` makes a field of it.
 
         Returns
         -------
@@ -219,17 +227,13 @@ class Batch(Readable):
         [{'n': 1}]
         """
         source = self._output(topic)
-        return self._stage(source, producer.chunks(source.writable(), values, key, headers, ids))
+        return self._stage(source, producer.chunks(source.writable(), values, key, headers, ids, index=index))
 
     def _output(self, topic: str) -> Source:
         self._check_open()
         if not isinstance(topic, str):
             raise ArgumentError(f"topic is the name of a topic of the same file, not {topic!r}")
         return self._sibling(topic, "json")
-
-    def _stage_single(self, source: Source, value: Any, key: str | None, headers: Mapping[str, str] | None) -> Staged:
-        text = producer.header_text(headers)
-        return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
 
     def _stage(self, source: Source, chunks: Sequence[Chunk] | producer.Put) -> Staged:
         staged = Staged(source.topic.name)
@@ -239,7 +243,8 @@ class Batch(Readable):
     def reject(self, message: Message, reason: str, topic: str | None = None) -> Staged:
         """Put a message of this batch aside: into a dead-letter topic, with the acknowledgement of this batch.
 
-        Its headers there say where it came from and why: ``pqlog-topic``, ``pqlog-offset``, ``pqlog-time``,
+        It goes there as it lies in this topic, nothing is encoded again: its bytes, or its row of a frame with all
+        types. Its headers there say where it came from and why: ``pqlog-topic``, ``pqlog-offset``, ``pqlog-time``,
         ``pqlog-client``, ``pqlog-batch``, ``pqlog-reason``, beside its own.
 
         Parameters
@@ -248,7 +253,14 @@ class Batch(Readable):
             One of ``batch.messages()``.
         reason : str
         topic : str, optional
-            The topic's name with ``.rejected`` behind it unless said otherwise.
+            The topic's name with ``.rejected`` behind it unless said otherwise. Made with this topic's codec.
+
+        Raises
+        ------
+        CodecMismatchError
+            That topic was made with another codec.
+        TrimmedError
+            The message was trimmed away meanwhile.
 
         Examples
         --------
@@ -267,9 +279,10 @@ class Batch(Readable):
         self._check_open()
         if not isinstance(message, Message) or not self.first <= message.offset <= self.last:
             raise ArgumentError(f"reject takes a message of this batch, from batch.messages(), not {message!r}")
-        source = self._sibling(topic or f"{self.topic}.rejected", self._source.topic.codec)
-        headers = {**message.headers, **self._headers(message.offset, message.time, reason)}
-        return self._stage_single(source, message.value, message.key, headers)
+        source = self._letters(topic or f"{self.topic}.rejected")
+        for row in self._source.rows(Span(message.offset, message.offset + 1)):
+            return self._stage(source, [self._chunk(row, reason)])
+        raise TrimmedError(message.offset, self._source.engine.span(self._source.topic).first)
 
     def _headers(self, offset: int, put: datetime, reason: str) -> dict[str, str]:
         return {
@@ -283,12 +296,17 @@ class Batch(Readable):
 
     def _bury(self, topic: str | None, reason: str) -> None:
         """Stage all its messages for a dead-letter topic, as they are: they may be what cannot be decoded."""
-        codec = self._source.topic.codec
-        source = self._sibling(topic or f"{self.topic}.dead", codec)
-        if source.topic.codec != codec:
-            raise CodecMismatchError(source.topic.name, codec, source.topic.codec)
+        source = self._letters(topic or f"{self.topic}.dead")
         for row in self._source.rows(self._claim.span, damaged=True):
             self._stage(source, [self._chunk(row, reason)])
+
+    def _letters(self, topic: str) -> Source:
+        """A topic for messages as they are, so of the same codec."""
+        codec = self._source.topic.codec
+        source = self._sibling(topic, codec)
+        if source.topic.codec != codec:
+            raise CodecMismatchError(topic, codec, source.topic.codec)
+        return source
 
     def _chunk(self, row: Row, reason: str) -> Chunk:
         """A row for a dead-letter topic: as it is where all of it goes, or where its part cannot be taken out of it."""

@@ -24,6 +24,10 @@ _ABOUT = b"pqlog.export"
 """In a file's metadata: what it holds, as JSON."""
 
 
+_REFUSALS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
+"""What Arrow raises for columns that it cannot write: an OSError for decimals with a negative scale."""
+
+
 class Bucket(NamedTuple):
     """A fixed range of offsets: what one file holds."""
 
@@ -77,6 +81,7 @@ class _Export:
         self._rows, self._partition_by = rows_per_file, partition_by
         self._there: dict[str, list[str]] = {}
         """The paths of the files that were there before, by their names."""
+        self._schema = pa.schema([field.with_type(_held(field.type)) for field in layout.schema])
         source = stretch.source
         self._options = {
             "log": source.engine.uuid,
@@ -105,7 +110,7 @@ class _Export:
     def write(self, bucket: Bucket) -> list[str]:
         """Write the file of a bucket, unless it is there; with partitions, one in each folder that has messages."""
         name = f"{bucket.number * self._rows + 1:015}.parquet"
-        schema = hashlib.sha256(self._layout.schema.serialize()).hexdigest()
+        schema = hashlib.sha256(self._schema.serialize()).hexdigest()
         mine = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
         for path in self._there.get(name, ()):
             about = _about(path)
@@ -123,26 +128,41 @@ class _Export:
             return [self._appear(path, partial) for path in sorted(_files(partial))]
 
     def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
-        schema = self._layout.schema.with_metadata(metadata)
-        part = self._stretch._replace(span=bucket.span)
-        groups = tables.regroup(pieces(part, self._view), tables.BATCH_ROWS)
-        found = (self._layout.table(group).replace_schema_metadata(metadata) for group in groups)
-        batches = (batch for table in found for batch in table.to_batches())
-        partitions = pa.schema([schema.field(column) for column in self._partition_by])
+        partitions = pa.schema([self._schema.field(column) for column in self._partition_by])
         form = pyarrow.dataset.ParquetFileFormat()
         try:
             pyarrow.dataset.write_dataset(
-                batches,
+                (batch for table in self._tables(bucket) for batch in table.cast(self._schema).to_batches()),
                 partial,
-                schema=schema,
+                schema=self._schema.with_metadata(metadata),
                 format=form,
                 file_options=form.make_write_options(compression="zstd"),
                 basename_template=f"{{i}}.{name}",
                 partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
                 preserve_order=True,
             )
-        except pa.ArrowInvalid as error:
-            raise ArgumentError(f"cannot export by {', '.join(self._partition_by)}: {error}") from error
+        except _REFUSALS as error:
+            self._check_columns(bucket)
+            if self._partition_by and not isinstance(error, OSError):
+                raise ArgumentError(f"cannot export by {', '.join(self._partition_by)}: {error}") from error
+            raise
+
+    def _tables(self, bucket: Bucket) -> Iterator[pa.Table]:
+        part = self._stretch._replace(span=bucket.span)
+        for group in tables.regroup(pieces(part, self._view), tables.BATCH_ROWS):
+            yield self._layout.table(group)
+
+    def _check_columns(self, bucket: Bucket) -> None:
+        """Raise if there is a column that Parquet cannot hold."""
+        for table in self._tables(bucket):
+            for had, field in zip(table.columns, self._schema, strict=True):
+                try:
+                    pq.write_table(pa.table({field.name: had.cast(field.type)}), pa.BufferOutputStream())
+                except _REFUSALS as error:
+                    raise ArgumentError(
+                        f"Parquet cannot hold the column {field.name!r}, which is {had.type}: {error}. Leave it out "
+                        f"with columns=, or convert it in history.to_arrow() and write that with pyarrow.parquet"
+                    ) from error
 
     def _appear(self, path: str, partial: str) -> str:
         """Give a finished file its place; both are durable then."""
@@ -151,6 +171,32 @@ class _Export:
         os.makedirs(place, exist_ok=True)
         atomic.appear(path, final, replace=True)
         return final
+
+
+def _held(of: pa.DataType) -> pa.DataType:
+    """The type in which Parquet holds the values of a type.
+
+    Children may be null: those of a null are, and Arrow's writer refuses such where the type says that there are none.
+    Arrow's date64 would be cut to Parquet's days without a look; a cast looks.
+    """
+    is_ = pa.types
+    if is_.is_date64(of):
+        return pa.date32()
+    if is_.is_struct(of):
+        return pa.struct([_held_child(field) for field in of])
+    if is_.is_map(of):
+        return pa.map_(_held(of.key_type), _held_child(of.item_field), of.keys_sorted)
+    if is_.is_fixed_size_list(of):
+        return pa.list_(_held_child(of.value_field), of.list_size)
+    if is_.is_list(of):
+        return pa.list_(_held_child(of.value_field))
+    if is_.is_large_list(of):
+        return pa.large_list(_held_child(of.value_field))
+    return of
+
+
+def _held_child(field: pa.Field) -> pa.Field:
+    return field.with_type(_held(field.type)).with_nullable(True)
 
 
 def _files(folder: str) -> Iterator[str]:

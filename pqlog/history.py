@@ -137,7 +137,9 @@ class History(Readable):
         Parameters
         ----------
         by : str
-            ``"key"`` for the messages' key, or the name of a field of their values. Messages without one are left out.
+            ``"key"`` for the messages' key, or the name of a field of their values, which are the same if they are of
+            one type and equal: 1, 1.0, True and "1" are four. Messages without one are left out; if none has such a
+            field, reading raises `ArgumentError`.
 
         Returns
         -------

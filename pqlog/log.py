@@ -457,6 +457,7 @@ class Topic(Readable):
         size: int = 50_000,
         *,
         key: str | None = None,
+        index: bool = False,
         workers: int = 1,
         max_bytes: int | None = None,
         linger: float = 0,
@@ -478,6 +479,8 @@ class Topic(Readable):
             A topic of the same file; needed unless the function returns None.
         key : str, optional
             The name of the field that is the key of each message that is put.
+        index : bool
+            Whether also an index without a name goes along, as for `Batch.put_many`.
         workers : int
             How many processes share the work; the function must be defined at the top of a module then.
         size, max_bytes, linger, follow, attempts, dead_letter
@@ -509,7 +512,7 @@ class Topic(Readable):
         """
         wish = delivery.wish(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
         pipe = extras.load("pipe")
-        done: Summary = pipe.run(self, pipe.Job(client, function, into, key, wish), workers, progress)
+        done: Summary = pipe.run(self, pipe.Job(client, function, into, key, index, wish), workers, progress)
         return done
 
     def _sibling(self, name: str, codec: str) -> Source:
@@ -1271,7 +1274,7 @@ def read_log(
     key: str | None = None,
     codec: str | Codec | None = None,
     flatten: bool = False,
-    meta: bool = True,
+    meta: bool | Sequence[str] = True,
     times: Sequence[str] = (),
     dtype_backend: str | None = None,
     progress: bool = False,

@@ -59,6 +59,7 @@ class Job:
     function: Callable[[Any], Any]
     into: str | None
     key: str | None
+    index: bool
     wish: delivery.Wish
 
     def run(
@@ -100,7 +101,7 @@ class Job:
             return None
         if self.into is None:
             raise ArgumentError(f"the function returned a {type(found).__name__}: say into which topic with into=")
-        return batch.put_many(found, topic=self.into, key=self.key)
+        return batch.put_many(found, topic=self.into, key=self.key, index=self.index)
 
 
 def run(topic: Topic, job: Job, workers: int, progress: bool) -> Summary:

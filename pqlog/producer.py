@@ -109,8 +109,11 @@ def chunks(
     headers: Mapping[str, str] | None,
     ids: str | None = None,
     report: Callable[[int], object] = lambda messages: None,
+    index: bool = True,
 ) -> Put:
     """Everything that one call puts, encoded; `report` is told of each number of messages that are.
+
+    `index` says whether a pandas index without a name goes along.
 
     The caller's iterable is run to its end here, outside of any lock or transaction: it may be slow, it may raise, it
     may put or get through the same log.
@@ -128,7 +131,7 @@ def chunks(
                     f"a frame comes back as dicts, not as {getattr(into, '__name__', into)}, the type that the topic "
                     f"was opened with: put frame.to_dict('records'), or open the topic without a type"
                 )
-            for segment, texts in extras.load("frames").segments_of(values, key, text, ids):
+            for segment, texts in extras.load("frames").segments_of(values, key, text, ids, index):
                 put.add(segment, texts)
                 report(segment.rows)
             return put

@@ -39,19 +39,49 @@ class Readable:
     ===========================================  ===============================  ============================
 
     Integers beyond 2**53 beside fractions are such mixed values, since no double holds them. A field that is missing
-    is null. A field named ``offset``, ``_time`` or ``_key`` is called ``offset_`` and so on beside the log's own.
+    is null. A field named ``offset``, ``_time``, ``_key`` or ``_headers`` is called ``offset_`` and so on beside the
+    log's own.
     """
+
+    _is_cut = False
+    """Whether its bounds are given by how many messages it has, so that a field may be in none of them by chance."""
 
     def _stretch(self) -> Stretch:
         """The messages as they are now."""
         raise NotImplementedError
+
+    def _view(
+        self,
+        columns: Sequence[str] | None,
+        flatten: bool,
+        times: Sequence[str],
+        meta: bool | tuple[str, ...] = True,
+        lenient: bool = False,
+    ) -> View:
+        """How it is wanted as a table."""
+        for name, given in (("columns", columns), ("times", times)):
+            if isinstance(given, str) or (given is not None and not all(isinstance(field, str) for field in given)):
+                raise ArgumentError(f"{name} is a list of the names of fields, not {given!r}")
+        if columns is not None and len(set(columns)) < len(columns):
+            raise ArgumentError(f"columns names a field twice: {columns!r}")
+        left_out = [name for name in times if columns is not None and name not in columns]
+        if left_out:
+            raise ArgumentError(f"times names the field {left_out[0]!r}, which columns leaves out: add it there")
+        view: View = extras.load("frames").View(
+            None if columns is None else tuple(columns),
+            flatten,
+            tuple(times),
+            headers=isinstance(meta, tuple) and "headers" in meta,
+            lenient=lenient or self._is_cut,
+        )
+        return view
 
     def to_pandas(
         self,
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool = True,
+        meta: bool | Sequence[str] = True,
         times: Sequence[str] = (),
         dtype_backend: str | None = None,
         progress: bool = False,
@@ -61,14 +91,18 @@ class Readable:
         Parameters
         ----------
         columns : sequence of str, optional
-            Only these fields of the messages, in this order; faster than all. One that no message has is null.
+            Only these fields of the messages, in this order; faster than all. One that none of the messages has is an
+            error. In a batch, which is cut by number, and in `live`, where it may still come, it is a column of nulls
+            (with a warning where another name looks meant). Without any message, all are there, and empty.
         flatten : bool
             Make columns ``outer.inner`` of the fields of nested objects.
-        meta : bool
-            Give the index ``offset`` and the columns ``_time`` and ``_key`` (if a message has one). Without it, what
-            one `put_many` of a frame put is that frame again, index and dtypes included.
+        meta : bool or sequence of str
+            Give the index ``offset`` and the columns ``_time`` and ``_key`` (if a message has one); or those of
+            ``"offset"``, ``"time"``, ``"key"`` and ``"headers"`` that are named: headers are dicts in the column
+            ``_headers``. With False, what one `put_many` of a frame put is that frame again, index and dtypes included.
         times : sequence of str
-            Fields of ISO 8601 text that become ``datetime64[us, UTC]``; a time without a zone is UTC.
+            Fields of ISO 8601 text, or of times, that become ``datetime64[us, UTC]``, or ``datetime64[ns, UTC]`` if
+            a value has nanoseconds; a time without a zone is UTC.
         dtype_backend : {"pyarrow", "numpy_nullable"}, optional
             As in pandas.
         progress : bool
@@ -86,7 +120,8 @@ class Readable:
         DecodeError
             A message cannot be decoded; it carries the offset.
         ArgumentError
-            A field of `times` holds something else; or there are more than 5,000 different fields.
+            No message has a field that `columns` or `times` names; a field of `times` holds something else, or times
+            that no column holds together; or there are more than 5,000 different fields.
 
         Examples
         --------
@@ -104,15 +139,16 @@ class Readable:
         0   Brno  1
         1  Praha  2
         """
-        view = _view(columns, flatten, times)
-        return extras.load("frames.dataframes").to_pandas(self._stretch(), view, meta, dtype_backend, progress)
+        of = _meta(meta)
+        view = self._view(columns, flatten, times, of)
+        return extras.load("frames.dataframes").to_pandas(self._stretch(), view, of, dtype_backend, progress)
 
     def to_polars(
         self,
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool = True,
+        meta: bool | Sequence[str] = True,
         times: Sequence[str] = (),
         progress: bool = False,
     ) -> polars.DataFrame:
@@ -127,9 +163,9 @@ class Readable:
         >>> log.to_polars(meta=False)["n"].sum()
         3
         """
-        found: polars.DataFrame = extras.load("frames").to_polars(
-            self._stretch(), _view(columns, flatten, times), meta, progress
-        )
+        of = _meta(meta)
+        view = self._view(columns, flatten, times, of)
+        found: polars.DataFrame = extras.load("frames").to_polars(self._stretch(), view, of, progress)
         return found
 
     def to_arrow(
@@ -137,7 +173,7 @@ class Readable:
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool = True,
+        meta: bool | Sequence[str] = True,
         times: Sequence[str] = (),
         progress: bool = False,
     ) -> pyarrow.Table:
@@ -151,8 +187,9 @@ class Readable:
         Returns
         -------
         pyarrow.Table
-            ``offset`` (int64), ``_time`` (timestamp[us, UTC]), ``_key`` (string, if a message has one), then the
-            fields. Columns of JSON text have the metadata ``pqlog: json``.
+            ``offset`` (int64), ``_time`` (timestamp[us, UTC]), ``_key`` (string, if a message has one), ``_headers``
+            (map of string to string, if asked for), then the fields. Columns of JSON text have the metadata
+            ``pqlog: json``.
 
         Examples
         --------
@@ -163,7 +200,9 @@ class Readable:
         >>> log.to_arrow().select(["n", "tags"]).to_pylist()
         [{'n': 1, 'tags': None}, {'n': 2, 'tags': '["a"]'}]
         """
-        return extras.load("frames").to_arrow(self._stretch(), _view(columns, flatten, times), meta, progress)
+        of = _meta(meta)
+        view = self._view(columns, flatten, times, of)
+        return extras.load("frames").to_arrow(self._stretch(), view, of, progress)
 
     def to_batches(
         self,
@@ -171,7 +210,7 @@ class Readable:
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool = True,
+        meta: bool | Sequence[str] = True,
         times: Sequence[str] = (),
         progress: bool = False,
     ) -> pyarrow.RecordBatchReader:
@@ -199,8 +238,9 @@ class Readable:
         >>> [batch.num_rows for batch in log.to_batches(rows=2)]
         [2, 2, 1]
         """
-        view = _view(columns, flatten, times)
-        return extras.load("frames").to_batches(self._stretch(), view, meta, rows, progress)
+        of = _meta(meta)
+        view = self._view(columns, flatten, times, of)
+        return extras.load("frames").to_batches(self._stretch(), view, of, rows, progress)
 
     def chunks(
         self,
@@ -208,7 +248,7 @@ class Readable:
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool = True,
+        meta: bool | Sequence[str] = True,
         times: Sequence[str] = (),
         dtype_backend: str | None = None,
         progress: bool = False,
@@ -237,9 +277,10 @@ class Readable:
         >>> [int(frame["n"].sum()) for frame in log.chunks(rows=2)]
         [1, 5, 4]
         """
-        view = _view(columns, flatten, times)
+        of = _meta(meta)
+        view = self._view(columns, flatten, times, of)
         found: Iterator[pandas.DataFrame] = extras.load("frames.dataframes").chunks(
-            self._stretch(), view, meta, rows, dtype_backend, progress
+            self._stretch(), view, of, rows, dtype_backend, progress
         )
         return found
 
@@ -286,7 +327,8 @@ class Readable:
 
         A file holds the messages of a fixed range of offsets, `rows_per_file` of them, and is named by it. It appears
         whole or not at all. So the same call again, after a crash or when the log has grown, completes the dataset:
-        what is complete is left alone, and nothing is there twice.
+        what is complete is left alone, and nothing is there twice. All files have one schema: where a new field or a
+        new type changed it, the older files are written again.
 
         Parameters
         ----------
@@ -308,7 +350,8 @@ class Readable:
         Raises
         ------
         ArgumentError
-            The folder holds the export of another log, topic or history, or one that was written with other options.
+            The folder holds the export of another log, topic or history, or one that was written with other options;
+            or Parquet cannot hold a column, which is named.
 
         Examples
         --------
@@ -325,7 +368,7 @@ class Readable:
         10
         """
         partitions = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
-        view = _view(columns, flatten, times)
+        view = self._view(columns, flatten, times)
         written: list[str] = extras.load("export").to_parquet(
             self._stretch(), view, check.path("path", path), rows_per_file, partitions, progress
         )
@@ -337,7 +380,7 @@ class Readable:
         Parameters
         ----------
         columns, flatten, times
-            As for `to_pandas`.
+            As for `to_pandas`, but a field that no message has yet is a column of nulls until one comes.
 
         Returns
         -------
@@ -354,7 +397,7 @@ class Readable:
         >>> live.refresh()["n"].tolist()
         [1]
         """
-        found: Live = extras.load("frames.live").Live(self, _view(columns, flatten, times))
+        found: Live = extras.load("frames.live").Live(self, self._view(columns, flatten, times, lenient=True))
         return found
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -363,14 +406,24 @@ class Readable:
 
     def __arrow_c_schema__(self) -> object:
         """The schema of that stream."""
-        return extras.load("frames").schema(self._stretch(), _view(None, False, ()), True).__arrow_c_schema__()
+        return extras.load("frames").schema(self._stretch(), self._view(None, False, ()), True).__arrow_c_schema__()
 
 
-def _view(columns: Sequence[str] | None, flatten: bool, times: Sequence[str]) -> View:
-    for name, given in (("columns", columns), ("times", times)):
-        if isinstance(given, str) or (given is not None and not all(isinstance(field, str) for field in given)):
-            raise ArgumentError(f"{name} is a list of the names of fields, not {given!r}")
-    if columns is not None and len(set(columns)) < len(columns):
-        raise ArgumentError(f"columns names a field twice: {columns!r}")
-    view: View = extras.load("frames").View(None if columns is None else tuple(columns), flatten, tuple(times))
-    return view
+_META = ("offset", "time", "key", "headers")
+
+
+def _meta(given: bool | Sequence[str]) -> bool | tuple[str, ...]:
+    """What is wanted beside the fields."""
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise ArgumentError(f"meta is True, False or a list of names such as {list(_META)}, not {given!r}")
+    for name in given:
+        if name not in _META:
+            near = [name[1:]] if name[1:] in _META else check.near(name, _META)
+            raise ArgumentError(
+                f"meta has no {name!r}: {f'did you mean {near[0]!r}?' if near else f'there are {list(_META)}'}"
+            )
+    if len(set(given)) < len(given):
+        raise ArgumentError(f"meta names something twice: {given!r}")
+    return tuple(given)

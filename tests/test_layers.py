@@ -26,7 +26,7 @@ LAYERS = [
     ["source"],
     ["extras", "codecs", "message"],
     ["keys"],
-    ["check", "exact"],
+    ["check", "exact", "fields"],
     ["store.sqlite"],
     ["store.api"],
     ["errors", "atomic"],

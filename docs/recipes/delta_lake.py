@@ -2,12 +2,18 @@
 
 Delta calls that an application transaction: the identifier is the log and the client, the version is the batch.
 
+A field that comes later becomes a column. Columns of a Delta table do not change their type, and Delta casts what does
+not fit: 2.5 would become 2. So what a column cannot hold exactly is an error before anything of that batch is stored.
+Write the table with another type then, by ``write_deltalake(..., mode="overwrite", schema_mode="overwrite")``, which
+keeps the number of the last batch, and run this again.
+
     python delta_lake.py events.db table
 """
 
+import json
 import sys
-from pathlib import Path
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 import pqlog
@@ -19,12 +25,56 @@ def load(log: pqlog.Log, table: str, size: int = 50_000) -> None:
     """Append what the client has not acknowledged to the table."""
     application = f"{log.uuid}/{log.name}/{CLIENT}"
     for batch in log.batches(CLIENT, size=size):
-        written = None
-        if Path(table, "_delta_log").exists():
-            written = DeltaTable(table).transaction_version(application)
+        written = DeltaTable(table).transaction_version(application) if DeltaTable.is_deltatable(table) else None
         if written is None or written < batch.number:
             once = CommitProperties(app_transactions=[Transaction(application, batch.number)])
-            write_deltalake(table, batch.to_arrow(meta=False), mode="append", commit_properties=once)
+            frame = fit(batch.to_arrow(), table)
+            write_deltalake(table, frame, mode="append", schema_mode="merge", commit_properties=once)
+
+
+def fit(frame: pa.Table, table: str) -> pa.Table:
+    """The frame in the types of the table, which is given a column for each new field."""
+    frame = frame.select([field.name for field in frame.schema if field.type != pa.null()])  # null: no type yet
+    if not DeltaTable.is_deltatable(table) or set(frame.column_names) - set(schema(table).names):
+        write_deltalake(table, frame.slice(0, 0), mode="append", schema_mode="merge")
+    there = schema(table)
+    wanted = pa.schema([there.field(name) for name in frame.column_names])
+    return pa.Table.from_arrays(list(map(exactly, frame.columns, frame.schema, wanted)), schema=wanted)
+
+
+def schema(table: str) -> pa.Schema:
+    """The columns of the table."""
+    return pa.schema(DeltaTable(table).schema().to_arrow())
+
+
+def exactly(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.ChunkedArray:
+    """A column in the type of the table's, with the same values."""
+    if kind(wanted) == "JSON text" != kind(had):
+        texts = [None if value is None else json.dumps(value) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    try:
+        if kind(wanted) == kind(had):
+            found = column.cast(wanted.type)
+            if wanted.type == had.type or found.cast(had.type) == column:
+                return found
+    except pa.ArrowInvalid:  # a fraction, or a part of a second, would be lost
+        pass
+    raise TypeError(
+        f"the column {had.name!r} is {wanted.type} ({kind(wanted)}), and does not hold exactly what came now, which is "
+        f"{had.type} ({kind(had)}): write the table with a type that holds both, and run this again"
+    )
+
+
+def kind(field: pa.Field) -> str:
+    """What types for the same values have in common."""
+    if (field.metadata or {}).get(b"pqlog") == b"json":
+        return "JSON text"  # stands for objects, lists, and values of several types
+    of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_integer(of) or pa.types.is_floating(of):
+        return "number"
+    if pa.types.is_timestamp(of):
+        return "time" if of.tz is None else "time with a zone"
+    return str(of).removeprefix("large_").removesuffix("_view")
 
 
 if __name__ == "__main__":

@@ -9,17 +9,17 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
 
 import pqlog
-from pqlog import atomic, extras
+from pqlog import atomic, check, extras, fields
 from pqlog import clients as positions
 from pqlog.cli import app, output
-from pqlog.errors import ArgumentError
+from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
 
 Meta = Annotated[bool, typer.Option("--meta", "-m", help="Whole messages: offset, time, key, headers, value.")]
@@ -68,11 +68,13 @@ def get(
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
         with app.opened(file, topic, trust_pickle=trust_pickle) as log:
             history = log.history(start, stop, since, until, key)
+            _check_fields(field, itertools.islice(history, limit))
             output.lines(map(shown, itertools.islice(history, limit)))
         return
     if any(given is not None for given in (since, until, start, stop, key)):
         raise ArgumentError("a client gets what it has not acknowledged: `pqlog seek` moves it")
     with app.existing(file, topic, trust_pickle=trust_pickle) as log:
+        _check_fields(field, log, grows=follow)
         if batch is None:
             _one_by_one(log, client, follow, limit, shown)
         else:
@@ -107,15 +109,27 @@ def _by_batches(
             return
 
 
-def _shower(meta: bool, fields: list[str] | None) -> Callable[[Message], str]:
+def _shower(meta: bool, asked: list[str] | None) -> Callable[[Message], str]:
     """How a message is shown."""
-    if meta and fields:
+    if meta and asked:
         raise ArgumentError("--meta prints whole messages: leave --field out")
     if meta:
         return output.message_json
-    if not fields:
+    if not asked:
         return lambda message: output.json_text(message.value)
-    return lambda message: output.json_text({field: _field(message.value, field) for field in fields})
+    return lambda message: output.json_text({field: _field(message.value, field) for field in asked})
+
+
+def _check_fields(asked: list[str] | None, messages: Iterable[Message], grows: bool = False) -> None:
+    """Raise for a field that none of the messages has, before any is shown; only warn where more are waited for."""
+    try:
+        unknown = fields.unknown(asked, (message.value for message in messages), fields.paths) if asked else None
+    except DecodeError:  # whoever is handed that message is told
+        return
+    if unknown is not None and not grows:
+        raise ArgumentError(unknown.said)
+    if unknown is not None and unknown.near:
+        check.warn(unknown.said)
 
 
 def _field(value: Any, field: str) -> Any:
@@ -147,6 +161,7 @@ def tail(
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         end = (log.last or 0) + 1
         begin = next((message.offset for message in log.history(start=-limit)), end) if limit else end
+        _check_fields(field, log if follow else log.history(start=begin), grows=follow)
         if follow:
             for message in _from(log, begin):
                 output.line(shown(message))
@@ -267,8 +282,9 @@ def _appearing(out: str) -> Iterator[IO[bytes]]:
         atomic.appear(made, out, replace=True)
 
 
-def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
-    shown = _shower(False, fields)
+def _ndjson(history: pqlog.History, target: IO[bytes], field: list[str] | None, flatten: bool, progress: bool) -> int:
+    shown = _shower(False, field)
+    _check_fields(field, history)
     count = 0
     with extras.progress_bar(len(history._span()) if progress else None, "export", progress) as report:
         for message in history:
@@ -281,21 +297,21 @@ def _ndjson(history: pqlog.History, target: IO[bytes], fields: list[str] | None,
 def _csv(
     history: pqlog.History,
     target: IO[bytes],
-    fields: list[str] | None,
+    field: list[str] | None,
     flatten: bool,
     progress: bool,
     delimiter: str = ",",
 ) -> int:
     csv = extras.package("pyarrow.csv")
-    batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
+    batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
     options = csv.WriteOptions(delimiter=delimiter)
     with _Piped(target) as sink, csv.CSVWriter(sink, batches.schema, write_options=options) as writer:
         return _batches(batches, writer)
 
 
-def _parquet(history: pqlog.History, target: IO[bytes], fields: list[str] | None, flatten: bool, progress: bool) -> int:
+def _parquet(history: pqlog.History, target: IO[bytes], field: list[str] | None, flatten: bool, progress: bool) -> int:
     parquet = extras.package("pyarrow.parquet")
-    batches = history.to_batches(columns=fields, flatten=flatten, progress=progress)
+    batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
     with parquet.ParquetWriter(target, batches.schema, compression="zstd") as writer:
         return _batches(batches, writer)
 

@@ -3,7 +3,8 @@
 What is here needs pyarrow and NumPy; `dataframes` and `live` need pandas as well, and are loaded by themselves.
 """
 
-from pqlog.frames.pieces import View, latest_runs
+from pqlog.frames.latest import latest_runs
+from pqlog.frames.pieces import View
 from pqlog.frames.segments import cut, segments_of, thin, unpack
 from pqlog.frames.tables import schema, to_arrow, to_batches, to_polars
 

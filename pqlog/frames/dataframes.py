@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse, segments
+from pqlog.frames import dtypes, pandas_table, parse
 from pqlog.frames.pieces import Piece, View, pieces
-from pqlog.frames.tables import Layout, Survey, check_rows, read, read_ahead, regroup
+from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
 from pqlog.store.api import Span
 
 
-def to_pandas(stretch: Stretch, view: View, meta: bool, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
+def to_pandas(stretch: Stretch, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
     """The messages of a stretch as a pandas frame."""
     _check_backend(dtype_backend)
     found, layout = read(stretch, view, meta, progress)
@@ -28,7 +26,7 @@ def to_pandas(stretch: Stretch, view: View, meta: bool, dtype_backend: str | Non
 
 
 def chunks(
-    stretch: Stretch, view: View, meta: bool, rows: int, dtype_backend: str | None, progress: bool
+    stretch: Stretch, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
 ) -> Iterator[pd.DataFrame]:
     """The messages of a stretch as pandas frames of so many rows, all with the same dtypes."""
     check_rows(rows)
@@ -110,25 +108,41 @@ def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: s
 
 
 def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
-    if not layout.meta and dtype_backend is None:
+    if layout.is_one_put and not layout.meta and dtype_backend is None:
         frame = _as_it_was_put(part, view)
         if frame is not None:
             return frame
+    part = [piece.exact(layout.objects) for piece in part]
     table = layout.table(part)
-    objects = {}
-    for index in range(len(table.schema) - 1, -1, -1):
-        if parse.mark(table.schema.field(index)) is not None:
-            field = layout.fields.field(index - len(layout.meta))
-            objects[table.schema.names[index]] = _objects(part, field.name)
-            table = table.remove_column(index)
-    frame = _plain_frame(table, layout, dtype_backend)
-    if not len(table.schema):
-        frame = pd.DataFrame(index=pd.RangeIndex(sum(len(piece.offsets) for piece in part)))
-    for name, values in objects.items():
-        frame[name] = _object_column(values, frame.index)
-    order = list(layout.schema.names)
-    frame = frame[order] if list(frame.columns) != order else frame
-    return frame.set_index("offset") if layout.meta else frame
+    special: dict[str, Any] = {}
+    for field, name in zip(layout.fields, layout.names, strict=True):
+        note = layout.notes.get(field.name)
+        if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, note)):
+            special[name] = dtypes.objects(_objects(part, field.name), note)
+        elif dtype_backend is None and note is not None:
+            special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
+        elif dtype_backend is None and pa.types.is_dictionary(field.type) and field.name not in layout.dictionaries:
+            position = table.schema.get_field_index(name)  # several would make a category of other ones in each chunk
+            table = table.set_column(position, name, parse.decoded(table.column(position)))
+    if "_headers" in layout.meta:
+        headers = [None if found is None else dict(found) for found in table.column("_headers").to_pylist()]
+        special["_headers"] = dtypes.objects(headers, None)
+    plain = table.select([name for name in table.column_names if name not in special])
+    frame = _plain_frame(plain, layout, dtype_backend)
+    if not plain.num_columns:
+        frame = pd.DataFrame(index=pd.RangeIndex(table.num_rows))
+    if special:
+        columns = {name: special[name] if name in special else frame[name] for name in layout.schema.names}
+        frame = pd.DataFrame(columns, index=frame.index)
+    return frame.set_index("offset") if "offset" in layout.meta else frame
+
+
+def _is_object(field: pa.Field, note: dtypes.Note | None) -> bool:
+    """Whether a column has Python objects in pandas."""
+    if note is not None:
+        return note.dtype == dtypes.OBJECT
+    of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return not dtypes.is_plain(of)
 
 
 def _objects(part: Sequence[Piece], name: str) -> list[Any]:
@@ -139,61 +153,36 @@ def _objects(part: Sequence[Piece], name: str) -> list[Any]:
         if index < 0:
             values += [None] * len(piece.offsets)
         else:
-            values += parse.python_values(piece.fields.column(index), piece.fields.schema.field(index))
+            values += dtypes.python_values(piece.fields.column(index), piece.fields.schema.field(index))
     return values
 
 
-def _object_column(values: list[Any], index: pd.Index) -> pd.Series:
-    """A column of Python objects, which pandas shall not make anything else of."""
-    array = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):  # one by one: NumPy would make a matrix of lists of one length
-        array[position] = value
-    return pd.Series(array, index=index, dtype=object)
-
-
-_NULLABLE = {pa.bool_(): "boolean", **{getattr(pa, n.lower())(): n for n in ("Int8", "Int16", "Int32", "Int64")}}
-_NULLABLE |= {getattr(pa, name.lower())(): name for name in ("UInt8", "UInt16", "UInt32", "UInt64")}
+_NULLABLE = {pa.float32(): "Float32", pa.float64(): "Float64", pa.string(): "string", pa.bool_(): "boolean"}
 
 
 def _plain_frame(table: pa.Table, layout: Layout, dtype_backend: str | None) -> pd.DataFrame:
     if dtype_backend == "pyarrow":
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     if dtype_backend == "numpy_nullable":
-        nullable = {**_NULLABLE, pa.float32(): "Float32", pa.float64(): "Float64", pa.string(): "string"}
-        return table.to_pandas(
-            types_mapper=lambda t: pd.api.types.pandas_dtype(nullable[t]) if t in nullable else None,
-            ignore_metadata=True,
-        )
-    fields = dict(zip(layout.names, layout.fields.names, strict=True))
-    notes = []
-    for field, name in zip(layout.fields, layout.names, strict=True):
-        if name not in table.schema.names:
-            continue
-        note = layout.pandas.get(field.name)
-        if note is not None:
-            notes.append({**note, "name": name, "field_name": name})
-        elif field.name in layout.nulls and field.type in _NULLABLE:
-            dtype = _NULLABLE[field.type]
-            notes.append(
-                {"name": name, "field_name": name, "pandas_type": dtype.lower(), "numpy_type": dtype, "metadata": None}
-            )
-    metadata = {"index_columns": [], "column_indexes": [], "columns": notes, "pandas_version": pd.__version__}
-    frame = table.replace_schema_metadata({b"pandas": json.dumps(metadata).encode()}).to_pandas()
-    for position, name in enumerate(table.schema.names):
-        if name in fields:
-            _restore(frame, position, table.column(name), layout.pandas.get(fields[name]))
-    return frame
+        return table.to_pandas(types_mapper=_nullable, ignore_metadata=True)
+    nulls = {name for field, name in zip(layout.fields, layout.names, strict=True) if field.name in layout.nulls}
+    holes = {}
+    for name in table.column_names:
+        of = table.schema.field(name).type
+        if name in nulls and (pa.types.is_integer(of) or pa.types.is_boolean(of)):
+            holes[name] = _nullable(of).__from_arrow__(table.column(name))
+    whole = table.select([name for name in table.column_names if name not in holes])
+    frame: pd.DataFrame = whole.to_pandas(ignore_metadata=True)
+    if not holes:
+        return frame
+    index = frame.index if whole.num_columns else pd.RangeIndex(table.num_rows)
+    return pd.DataFrame({name: holes[name] if name in holes else frame[name] for name in table.column_names}, index)
 
 
-def _restore(frame: pd.DataFrame, position: int, column: pa.ChunkedArray, note: dict[str, Any] | None) -> None:
-    """Give a column its dtype back where pyarrow makes another of it."""
-    if note is None:
-        return
-    if segments.ARROW_DTYPE in note:
-        array = pd.arrays.ArrowExtensionArray(column)
-        frame.isetitem(position, pd.Series(array, index=frame.index))
-    elif note["numpy_type"] == "object" and frame.dtypes.iloc[position] != parse.OBJECTS:
-        frame.isetitem(position, _object_column(column.to_pylist(), frame.index))
+def _nullable(of: pa.DataType) -> Any:
+    if pa.types.is_integer(of):
+        return pd.api.types.pandas_dtype(dtypes.nullable(of))
+    return pd.api.types.pandas_dtype(_NULLABLE[of]) if of in _NULLABLE else None
 
 
 def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
@@ -206,26 +195,8 @@ def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
             return None
         expected = type(expected)(expected.call, expected.start + len(piece.offsets))
     first = part[0].frame
-    if first is None or b"pandas" not in (first.schema.metadata or {}):
+    note = None if first is None else dtypes.frame_note_of(first.schema)
+    if note is None or first is None or part[0].origin is None:
         return None
-    table = pa.concat_tables([piece.frame.replace_schema_metadata(None) for piece in part if piece.frame is not None])
-    metadata = json.loads(first.schema.metadata[b"pandas"])
-    start = part[0].origin.start if part[0].origin is not None else 0
-    for index in metadata["index_columns"]:
-        if isinstance(index, dict):  # a range: of its rows, these
-            step = index["step"]
-            index["start"] += start * step
-            index["stop"] = index["start"] + table.num_rows * step
-    marked = {field.name: field for field in first.schema if parse.mark(field) is not None}
-    texts = {name: table.column(name) for name in marked}
-    for name in marked:  # as nulls for now: pyarrow would take the text for text
-        table = table.set_column(table.schema.get_field_index(name), name, pa.nulls(table.num_rows))
-    frame: pd.DataFrame = table.replace_schema_metadata({b"pandas": json.dumps(metadata).encode()}).to_pandas()
-    for position, note in enumerate(metadata["columns"][: frame.shape[1]]):
-        name = note["field_name"]
-        if name in marked:
-            values = parse.python_values(texts[name], marked[name])
-            frame.isetitem(position, _object_column(values, frame.index))
-        else:
-            _restore(frame, position, table.column(name), note)
-    return frame
+    whole = pa.concat_tables([piece.frame.replace_schema_metadata(None) for piece in part if piece.frame is not None])
+    return pandas_table.from_table(whole, note, part[0].origin.start)

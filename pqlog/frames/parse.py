@@ -7,8 +7,10 @@ that it never infers one: what does not fit is an error there, and that chunk is
 
 from __future__ import annotations
 
+import datetime
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Protocol
 
 import msgspec
@@ -74,17 +76,33 @@ def json_texts(values: Sequence[Any]) -> pa.Array | None:
         column = json_column(values)
     except (*UNDECODABLE, TypeError, OverflowError):
         return None
-    return column if all(map(_same, decode_text(column.to_pylist()), values)) else None
+    return column if all(map(same, decode_text(column.to_pylist()), values)) else None
 
 
-def _same(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
+def same(one: Any, other: Any) -> bool:
+    """Whether two objects are the same to the type and the last bit."""
+    kind = type(one)
+    if one is other:
+        return True
+    if kind is not type(other):
         return False
-    if type(one) is list:
-        return len(one) == len(other) and all(map(_same, one, other))
-    if type(one) is dict:
-        return list(one) == list(other) and all(map(_same, one.values(), other.values()))
-    return bool(one == other)
+    if kind is float:
+        return (one == other and (one != 0 or str(one) == str(other))) or (one != one and other != other)
+    if kind in (list, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if kind is dict:
+        return len(one) == len(other) and all(map(same, one.items(), other.items()))
+    if kind is Decimal:
+        return bool(one.as_tuple() == other.as_tuple())
+    if isinstance(one, (datetime.datetime, datetime.time)):
+        same_zone = str(one.tzinfo) == str(other.tzinfo) and one.utcoffset() == other.utcoffset()
+        return same_zone and bool(one.replace(tzinfo=None) == other.replace(tzinfo=None)) and one.fold == other.fold
+    if hasattr(one, "dtype") and hasattr(one, "tolist"):  # an array
+        return bool(one.dtype == other.dtype) and one.shape == other.shape and same(one.tolist(), other.tolist())
+    try:
+        return (one == other) is True
+    except Exception:  # an object may be anything, and raise anything
+        return False
 
 
 def decode_text(column: Iterable[str | None]) -> list[Any]:
@@ -102,6 +120,14 @@ def without_pickles(table: pa.Table) -> pa.Table:
         if mark(field) == b"pickle":
             table = table.set_column(index, field.remove_metadata(), table.column(index))
     return table
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of a dictionary as its values; Arrow's own cast and take do not know all types."""
+    of = column.type.value_type
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(of, of)
+    chunks = [chunk.dictionary.cast(plain).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, plain).cast(of)
 
 
 def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
@@ -140,8 +166,22 @@ class ColumnOf(Protocol):
     def __call__(self, name: str, values: Sequence[Any], /) -> tuple[pa.Field, pa.Array]: ...
 
 
-def table_of(values: Sequence[Any], wanted: frozenset[str] | None, column_of: ColumnOf = column_of) -> pa.Table:
-    """Decoded values as a table of their fields; what is no object is in ``value``."""
+def object_column(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
+    """A column of decoded JSON values, each as it is."""
+    return json_field(name), json_column(values)
+
+
+def table_of(
+    values: Sequence[Any],
+    wanted: frozenset[str] | None,
+    column_of: ColumnOf = column_of,
+    objects: frozenset[str] = frozenset(),
+    object_column: ColumnOf = object_column,
+) -> pa.Table:
+    """Decoded values as a table of their fields; what is no object is in ``value``.
+
+    `objects` are the fields whose values shall stay what they are, each for itself.
+    """
     rows = [value if isinstance(value, Mapping) else {"value": value} for value in values]
     names = dict.fromkeys(name for row in rows for name in row)
     if wanted is not None:
@@ -150,7 +190,8 @@ def table_of(values: Sequence[Any], wanted: frozenset[str] | None, column_of: Co
     used: dict[str, None] = {}
     fields, columns = [], []
     for name in names:
-        field, column = column_of(free(str(name), used), [row.get(name) for row in rows])
+        of = object_column if name in objects else column_of
+        field, column = of(free(str(name), used), [row.get(name) for row in rows])
         used[field.name] = None
         fields.append(field)
         columns.append(column)
@@ -187,13 +228,16 @@ class JsonParser:
     ----------
     wanted : frozenset of str, optional
         The only fields to read.
+    objects : frozenset of str
+        Fields whose values shall stay what they are, each for itself, whatever they are.
     """
 
-    def __init__(self, wanted: frozenset[str] | None) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: frozenset[str] | None, objects: frozenset[str] = frozenset()) -> None:
+        self._wanted, self._objects = wanted, objects
         self._known: dict[str, pa.Field] = {}
         if wanted is not None:  # not seen yet: a value that comes is an error to the parser, and is learnt then
             self._known = {name: pa.field(name, pa.null()) for name in sorted(wanted)}
+            self._known |= {name: json_field(name) for name in sorted(wanted & objects)}
         self._fresh = True
 
     def parse(self, lines: Lines) -> Iterator[pa.Table]:
@@ -209,7 +253,7 @@ class JsonParser:
         start, size = 0, LEARN_ROWS if self._fresh else SLICE_ROWS
         while start < len(lines):
             part = lines[start : start + size]
-            table = table_of(_decode_plain(b"\n".join(part)), self._wanted)
+            table = table_of(_decode_plain(b"\n".join(part)), self._wanted, objects=self._objects)
             self._learn(table.schema)
             yield table
             start += len(part)

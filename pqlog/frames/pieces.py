@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -18,18 +18,15 @@ import pyarrow.csv
 
 from pqlog import extras
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import DecodeError, Error
-from pqlog.frames import parse, reshape, segments
+from pqlog.errors import DecodeError, TrimmedError
+from pqlog.frames import latest, parse, reshape, runs, segments
 from pqlog.frames.reshape import TIME
-from pqlog.source import Source, Stretch, stop_of
+from pqlog.frames.schema import Facts, conform
+from pqlog.source import Source, Stretch, headers_of
 from pqlog.store.api import Lines, Row, Span
 
-CHUNK_ROWS = 100_000
-CHUNK_BYTES = 32 << 20
-SMALL = 20_000
-"""A stretch of so few messages is not worth a thread."""
-NEAR = 512
-"""Chosen messages no further apart than this are read in one run."""
+HEADERS = pa.map_(pa.string(), pa.string())
+_NOTHING = pa.table({})
 
 
 class Piece(NamedTuple):
@@ -43,6 +40,29 @@ class Piece(NamedTuple):
     frame: pa.Table | None = None
     """The part of a segment that it comes from, with the frame's own metadata."""
     origin: segments.Origin | None = None
+    headers: pa.Array | None = None
+    """None also where they were not asked for."""
+    read_again: Callable[[pa.Array, frozenset[str]], pa.Table] | None = None
+    """Gives fields of messages once more, each value as it is; None where they are so already."""
+
+    def exact(self, objects: frozenset[str]) -> Piece:
+        """The same, with the values of these fields as they are: in a column of doubles some may be integers."""
+        if self.read_again is None:
+            return self
+        doubles = {
+            field.name
+            for field, column in zip(self.fields.schema, self.fields.columns, strict=True)
+            if pa.types.is_floating(field.type) and column.null_count < len(column)
+        }
+        names = objects & doubles
+        if not names:
+            return self
+        again = self.read_again(self.offsets, names)
+        fields = self.fields
+        for name in names:
+            index = fields.schema.get_field_index(name)
+            fields = fields.set_column(index, again.schema.field(name), again.column(name))
+        return self._replace(fields=fields)
 
     def told(self) -> AbstractContextManager[None]:
         """Whatever is raised by what it holds, as an error of ours."""
@@ -51,15 +71,24 @@ class Piece(NamedTuple):
     def slice(self, start: int, rows: int) -> Piece:
         """A part of it."""
         origin = self.origin and segments.Origin(self.origin.call, self.origin.start + start)
-        keys = None if self.keys is None else self.keys.slice(start, rows)
-        frame = None if self.frame is None else self.frame.slice(start, rows)
-        offsets, times = self.offsets.slice(start, rows), self.times.slice(start, rows)
-        return Piece(offsets, times, keys, self.fields.slice(start, rows), self.topic, frame, origin)
+        return self._each(lambda column: column.slice(start, rows))._replace(origin=origin)
 
     def filter(self, mask: pa.Array) -> Piece:
         """The messages where `mask` is true."""
-        keys = None if self.keys is None else self.keys.filter(mask)
-        return Piece(self.offsets.filter(mask), self.times.filter(mask), keys, self.fields.filter(mask), self.topic)
+        return self._each(lambda column: column.filter(mask))._replace(frame=None, origin=None)
+
+    def _each(self, cut: Callable[[Any], Any]) -> Piece:
+        keys, headers, frame = (
+            None if given is None else cut(given) for given in (self.keys, self.headers, self.frame)
+        )
+        return self._replace(
+            offsets=cut(self.offsets),
+            times=cut(self.times),
+            keys=keys,
+            fields=cut(self.fields),
+            frame=frame,
+            headers=headers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,125 +103,155 @@ class View:
         Whether the fields of nested objects are columns of their own.
     times : tuple of str
         Fields of ISO text that are wanted as times.
+    headers : bool
+        Whether the messages' headers are wanted, too.
+    lenient : bool
+        Whether a field that no message has is a column of nulls, and no mistake: the range is cut by number, or grows.
     """
 
     columns: tuple[str, ...] | None = None
     flatten: bool = False
     times: tuple[str, ...] = ()
+    headers: bool = False
+    lenient: bool = field(default=False, compare=False)
 
     @property
     def wanted(self) -> frozenset[str] | None:
         """The fields of the messages that have to be read."""
         if self.columns is None:
             return None
-        outer = [name.partition(".")[0] for name in self.columns] if self.flatten else []
-        return frozenset([*self.columns, *outer])
+        return frozenset(reshape.outer(self.columns) if self.flatten else self.columns)
+
+    def outer(self, columns: frozenset[str]) -> frozenset[str]:
+        """Those columns of a piece that are fields of the messages themselves, and not in one of them."""
+        paths = [reshape.path_of(column) if self.flatten else (column,) for column in columns]
+        return frozenset(path[0] for path in paths if len(path) == 1)
+
+    def timed(self, columns: Sequence[str]) -> dict[str, str]:
+        """Which columns of a piece are wanted as times, and what they are called."""
+        if not self.times:
+            return {}
+        names = {column: ".".join(reshape.path_of(column)) if self.flatten else column for column in columns}
+        return {column: name for column, name in names.items() if name in self.times}
 
 
-def pieces(stretch: Stretch, view: View, progress: bool = False) -> Iterator[Piece]:
-    """The messages of a stretch in order, in pieces of bounded size."""
+def pieces(
+    stretch: Stretch, view: View, progress: bool = False, objects: frozenset[str] = frozenset()
+) -> Iterator[Piece]:
+    """The messages of a stretch in order, in pieces of bounded size.
+
+    The values of the fields `objects` are kept as they are, each for itself, as far as they are known to be mixed.
+    """
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
-        for piece in _chosen(stretch, view):
+        for piece in _read(stretch, view, objects):
             done(len(piece.offsets))
-            with piece.told():
-                if view.flatten:
-                    piece = piece._replace(fields=reshape.flatten(piece.fields))
-                if view.times:
-                    piece = piece._replace(fields=reshape.parse_times(piece.fields, view.times, piece.offsets))
-            if view.columns is not None:
-                there = set(piece.fields.schema.names)
-                piece = piece._replace(fields=piece.fields.select([name for name in view.columns if name in there]))
             yield piece
 
 
-def _chosen(stretch: Stretch, view: View) -> Iterator[Piece]:
-    if stretch.latest is None:
-        yield from _span(stretch.source, stretch.span, stretch.key, view.wanted)
+def _read(stretch: Stretch, view: View, objects: frozenset[str]) -> Iterator[Piece]:
+    source, span, key, by = stretch
+    if by is not None:
+        yield from chosen(source, latest.latest_of(stretch), view, objects)
         return
-    for chosen in latest_runs(stretch):
-        span = Span(int(chosen[0]), int(chosen[-1]) + 1)
-        for piece in _span(stretch.source, span, None, view.wanted):
-            yield piece.filter(pa.array(np.isin(piece.offsets.to_numpy(), chosen)))
+    reader = _Reader(source, key, view, view.wanted, objects)
+    for run in runs.runs(source, span, key, headers=view.headers):
+        for piece in reader.parse(run):
+            yield _reshaped(source, piece, view, objects)
 
 
-def latest_runs(stretch: Stretch) -> Iterator[list[int]]:
-    """The offsets of the last message of each key, ascending, in runs that lie close together."""
-    offsets = _latest(stretch)
-    if len(offsets):
-        yield from (run.tolist() for run in np.split(offsets, np.flatnonzero(np.diff(offsets) > NEAR) + 1))
+def chosen(source: Source, offsets: Any, view: View, objects: frozenset[str] = frozenset()) -> Iterator[Piece]:
+    """The messages at these offsets, which ascend; what lies between them has no part in what the columns are."""
+    reader = _Reader(source, None, view, view.wanted, objects, offsets)
+    for near in latest.close(offsets):
+        for run in runs.runs(source, Span(near[0], near[-1] + 1), headers=view.headers):
+            for piece in reader.parse(run):
+                yield _reshaped(source, piece, view, objects)
 
 
-def _latest(stretch: Stretch) -> Any:
-    assert stretch.latest is not None
-    newest: dict[Any, int] = {}
-    field = None if stretch.latest == "key" else stretch.latest
-    view = View(columns=() if field is None else (field,))
-    for piece in pieces(Stretch(stretch.source, stretch.span, stretch.key), view):
-        column = piece.keys
-        if field is not None:
-            column = piece.fields.column(field) if field in piece.fields.schema.names else None
-        if column is not None:
-            newest.update(zip(column.to_pylist(), piece.offsets.to_pylist(), strict=True))
-    newest.pop(None, None)
-    return np.sort(np.fromiter(newest.values(), np.int64, len(newest)))
+def _reshaped(source: Source, piece: Piece, view: View, objects: frozenset[str]) -> Piece:
+    with piece.told():
+        if view.flatten:
+            makers = {b"json": (parse.column_of, parse.object_column), b"pickle": (_python_column, _python_objects)}
+            piece = piece._replace(fields=reshape.flatten(piece.fields, makers, objects))
+        if view.times:
+            timed = view.timed(piece.fields.schema.names)
+            piece = piece._replace(fields=reshape.parse_times(piece.fields, timed, piece.offsets))
+    if view.columns is not None:
+        there = piece.fields.schema.names
+        some = reshape.among(there, view.columns) if view.flatten else [n for n in view.columns if n in there]
+        piece = piece._replace(fields=piece.fields.select(some))
+    if piece.frame is None:
+        piece = piece._replace(read_again=functools.partial(_read_again, source, view))
+    return piece
 
 
-def _span(source: Source, span: Span, key: str | None, wanted: frozenset[str] | None) -> Iterator[Piece]:
-    reader = _Reader(source, key, wanted)
-    if len(span) <= SMALL:
-        found = reader.fetch(span)
-        while found is not None:
-            yield from reader.parse(found[0])
-            found = reader.fetch(found[1])
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="pqlog-read") as ahead:
-        waiting = ahead.submit(reader.fetch, span)
-        while (found := waiting.result()) is not None:
-            waiting = ahead.submit(reader.fetch, found[1])
-            yield from reader.parse(found[0])
+def _read_again(source: Source, view: View, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
+    """Fields of the messages at these offsets, each value as it is."""
+    outer = frozenset(reshape.path_of(name)[0] if view.flatten else name for name in names)
+    plain = View(flatten=view.flatten)
+    reader = _Reader(source, None, plain, outer, names, offsets.to_numpy())
+    facts, found = Facts(), []
+    for near in latest.close(offsets.to_numpy()):
+        for run in runs.runs(source, Span(near[0], near[-1] + 1)):
+            for piece in reader.parse(run):
+                fields = _reshaped(source, piece, plain, names).fields
+                fields = fields.select([name for name in fields.schema.names if name in names])
+                facts.add(fields)
+                found.append(fields)
+    schema = facts.schema()
+    if sum(len(fields) for fields in found) != len(offsets) or set(schema.names) != names:
+        raise TrimmedError(offsets[0].as_py(), source.engine.span(source.topic).first)
+    return pa.concat_tables([conform(fields, schema) for fields in found])
 
 
 class _Reader:
-    """What the messages of a topic are read and parsed with, from one end of a stretch to the other."""
+    """Parses the runs of a topic, from one end of a stretch to the other; of the messages only those `at`, if given."""
 
-    def __init__(self, source: Source, key: str | None, wanted: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        key: str | None,
+        view: View,
+        wanted: frozenset[str] | None,
+        objects: frozenset[str],
+        at: Any = None,
+    ) -> None:
         self._source, self._key, self._wanted, self._topic = source, key, wanted, source.topic.name
-        self._json = parse.JsonParser(wanted)
-        self._is_json = source.topic.codec == "json"
+        self._with_headers, self._at = view.headers, at
+        self._objects = view.outer(objects)
+        self._json = parse.JsonParser(wanted, self._objects)
 
-    def fetch(self, span: Span) -> tuple[Lines | Sequence[Row], Span] | None:
-        """The next run of a span, and what is left behind it; None at its end."""
-        engine, topic = self._source.engine, self._source.topic
-        if not len(span):
-            return None
-        if self._key is None:
-            lines = engine.read_lines(topic, span, CHUNK_ROWS, CHUNK_BYTES)
-            if lines is not None:
-                return lines, Span(lines.offset + lines.rows, span.stop)
-        rows = engine.read(topic, span, parse.SLICE_ROWS, CHUNK_BYTES, self._key)
-        return (rows, Span(stop_of(rows[-1]), span.stop)) if rows else None
-
-    def parse(self, found: Lines | Sequence[Row]) -> Iterator[Piece]:
+    def parse(self, run: runs.Run) -> Iterator[Piece]:
         """The messages of a run as columns."""
-        if isinstance(found, Lines):
-            yield from self._lines(found)
+        if isinstance(run, Lines):
+            yield from self._lines(run)
             return
-        start = 0
-        for index, row in enumerate(found):
-            if row.rows is not None:
-                yield from self._singles(found[start:index])
-                yield from self._segment(row)
-                start = index + 1
-        yield from self._singles(found[start:])
+        for part in runs.parts(run):
+            yield from self._segment(part) if isinstance(part, Row) else self._singles(part)
 
     def _lines(self, lines: Lines) -> Iterator[Piece]:
         offsets = pa.array(np.arange(lines.offset, lines.offset + lines.rows))
         keys = None
         if lines.keys is not None:
             keys = pa.array(msgspec.json.Decoder(str | None).decode_lines(lines.keys), pa.string())
-        yield from self._tables(lines, offsets, _times(lines), keys)
+        times = _times(lines)
+        if self._at is not None:
+            mask = latest.among(offsets.to_numpy(), self._at)
+            texts = lines.values.split(b"\n")
+            if len(texts) != lines.rows:
+                runs.blame(None, self._source, offsets.to_pylist())
+            some = [texts[index] for index in np.flatnonzero(mask)]
+            if not some:
+                return
+            lines = Lines(lines.offset, len(some), b"\n".join(some), b"", None)
+            offsets, times = offsets.filter(mask), times.filter(mask)
+            keys = None if keys is None else keys.filter(mask)
+        yield from self._tables(lines, Piece(offsets, times, keys, _NOTHING, self._topic))
 
     def _singles(self, rows: Sequence[Row]) -> Iterator[Piece]:
+        if self._at is not None:
+            mask = latest.among(np.array([row.offset for row in rows]), self._at)
+            rows = [row for row, there in zip(rows, mask, strict=True) if there]
         if not rows:
             return
         offsets = pa.array([row.offset for row in rows], pa.int64())
@@ -200,32 +259,41 @@ class _Reader:
         keys = None
         if any(row.key is not None for row in rows):
             keys = pa.array([row.key for row in rows], pa.string())
-        if self._is_json:
-            lines = Lines(rows[0].offset, len(rows), b"\n".join([row.value for row in rows]), b"", None)
-            yield from self._tables(lines, offsets, times, keys)
+        head = Piece(offsets, times, keys, _NOTHING, self._topic, headers=self._headers(rows))
+        if self._source.topic.codec == "json":
+            lines = Lines(rows[0].offset, len(rows), runs.joined(rows), b"", None)
+            yield from self._tables(lines, head)
         else:
             values = [message.value for message in self._source.messages(rows)]
-            fields = parse.table_of(values, self._wanted, column_of=_python_column)
-            yield Piece(offsets, times, keys, fields, self._topic)
+            fields = parse.table_of(values, self._wanted, _python_column, self._objects, _python_objects)
+            yield head._replace(fields=fields)
 
-    def _tables(self, lines: Lines, offsets: pa.Array, times: pa.Array, keys: pa.Array | None) -> Iterator[Piece]:
+    def _headers(self, rows: Sequence[Row]) -> pa.Array | None:
+        """The headers of rows, one for each."""
+        if not self._with_headers:
+            return None
+        found: dict[str | None, int] = {None: 0}  # most rows have the same, and each is decoded once
+        maps: list[list[tuple[str, str]] | None] = [None]
+        for row in rows:
+            if row.headers not in found:
+                found[row.headers] = len(maps)
+                try:
+                    maps.append(list(headers_of(row).items()))
+                except UNDECODABLE as error:
+                    raise DecodeError(self._topic, row.offset, f"its headers are none: {error}") from error
+        return pa.array(maps, HEADERS).take(pa.array([found[row.headers] for row in rows]))
+
+    def _tables(self, lines: Lines, head: Piece) -> Iterator[Piece]:
         start = 0
         if self._wanted is not None and not self._wanted:
-            yield Piece(offsets, times, keys, parse.rows_table([], [], lines.rows), self._topic)
+            yield head._replace(fields=parse.rows_table([], [], lines.rows))
             return
         try:
             for table in self._json.parse(lines):
-                rows = table.num_rows
-                key = None if keys is None else keys.slice(start, rows)
-                yield Piece(offsets.slice(start, rows), times.slice(start, rows), key, table, self._topic)
-                start += rows
+                yield head.slice(start, table.num_rows)._replace(fields=table)
+                start += table.num_rows
         except UNDECODABLE as error:
-            if isinstance(error, Error):
-                raise
-            for index in range(start, lines.rows):  # which one was it?
-                offset = offsets[index].as_py()
-                list(self._source.messages(self._source.rows(Span(offset, offset + 1))))
-            raise DecodeError(self._source.topic.name, offsets[start].as_py(), "its JSON is damaged") from None
+            runs.blame(error, self._source, head.offsets.to_pylist()[start:])
 
     def _segment(self, row: Row) -> Iterator[Piece]:
         with segments.told(self._topic, row.offset):
@@ -234,21 +302,24 @@ class _Reader:
             if piece.keys is None:
                 return
             piece = piece.filter(pc.equal(piece.keys, self._key).fill_null(False))
-            if not len(piece.offsets):
-                return
-        yield piece
+        if self._at is not None:
+            piece = piece.filter(pa.array(latest.among(piece.offsets.to_numpy(), self._at)))
+        if len(piece.offsets):
+            yield piece
 
     def _piece(self, row: Row) -> Piece:
         table = segments.read(row, self._topic, self._wanted)
-        names = segments.field_names(table)
         texts = segments.key_texts(table, row)
         keys = None if texts is None else texts.combine_chunks()
-        fields = table.rename_columns(list(names.values())).replace_schema_metadata(None)
+        fields = segments.visible(table).replace_schema_metadata(None)
         if self._wanted is not None:
             fields = fields.select([name for name in fields.schema.names if name in self._wanted])
         offsets = pa.array(np.arange(row.offset, row.offset + table.num_rows))
         times = pa.repeat(pa.scalar(row.time, TIME), table.num_rows)
-        return Piece(offsets, times, keys, fields, self._topic, table, segments.origin(table, row))
+        headers = self._headers([row])
+        if headers is not None:
+            headers = headers.take(pa.nulls(table.num_rows, pa.int64()).fill_null(0))
+        return Piece(offsets, times, keys, fields, self._topic, table, segments.origin(table, row), headers)
 
 
 def _times(lines: Lines) -> pa.Array:
@@ -269,6 +340,13 @@ def _python_column(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array
         return pa.field(name, TIME), pa.array(values, TIME)
     if kinds <= {str, int, float, bool, dict, list}:
         field, column = parse.column_of(name, values)
-        if not parse.is_json(field) or parse.json_texts(values) is not None:
+        if not parse.is_json(field):
             return field, column
+    return _python_objects(name, values)
+
+
+def _python_objects(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
+    column = parse.json_texts(values)
+    if column is not None:
+        return parse.json_field(name), column
     return parse.pickle_field(name), parse.pickled(values)

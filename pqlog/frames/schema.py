@@ -1,15 +1,26 @@
-"""One schema for the pieces of a reading: for the same messages always the same, however they fall into pieces."""
+"""One schema for the pieces of a reading: for the same messages always the same, however they fall into pieces.
+
+A column's type follows from the values of all pieces. What is remembered of a piece is joined with what is known of
+those before by minimum, maximum and union, so that neither order nor grouping matters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog.frames import parse
-from pqlog.frames.parse import EXACT, json_field, mark, python_values
+from pqlog.frames.dtypes import Note, note_of, python_values
+from pqlog.frames.parse import EXACT, json_field, mark
+
+_INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
+_UNITS = ("s", "ms", "us", "ns")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class Facts:
@@ -33,107 +44,286 @@ class Facts:
 
     def schema(self) -> pa.Schema:
         """The schema that holds all pieces."""
-        return pa.schema([column.field(name) for name, column in self._columns.items()])
+        return pa.schema([self._field(name, column) for name, column in self._columns.items()])
+
+    def _field(self, name: str, column: _Column) -> pa.Field:
+        return column.field(name).with_nullable(column.is_nullable or column.valid < self.rows)
 
     def has_nulls(self, name: str) -> bool:
         """Whether a message has no value in that column."""
         return name not in self._columns or self._columns[name].valid < self.rows
 
+    def note(self, name: str) -> Note | None:
+        """What pandas had a column as, if all pieces that have it agree."""
+        return self._columns[name].note() if name in self._columns else None
+
+    def dictionary(self, name: str) -> pa.Array | None:
+        """The dictionary that all pieces of a column share; None if they have several, or none."""
+        column = self._columns.get(name)
+        return None if column is None or column.dictionaries_differ else column.dictionary
+
 
 class _Column:
     def __init__(self) -> None:
         self.valid = 0
-        self._fields: dict[tuple[pa.DataType, bytes | None], pa.Field] = {}
-        self._exact = True
-        """Whether every integer has a double of its own."""
+        self._seen = _Seen()
+        """Of pieces that have a value in it."""
+        self._empty = _Seen()
+        """Of those that have none: their types count only if there is no other."""
+        self._bounds: tuple[int, int] | None = None
+        """Of integers, and of times in the finest of their units."""
+        self.dictionary: pa.Array | None = None
+        self.dictionaries_differ = False
 
     def add(self, field: pa.Field, column: pa.ChunkedArray) -> None:
-        self.valid += len(column) - column.null_count
-        self._fields.setdefault((field.type, mark(field)), field)
-        if pa.types.is_integer(field.type) and self._exact:
-            bounds = pc.min_max(column).as_py()
-            self._exact = bounds["min"] is None or (bounds["min"] >= -EXACT and bounds["max"] <= EXACT)
+        valid = len(column) - column.null_count
+        if not valid:
+            if not pa.types.is_null(field.type) or note_of(field) is not None:
+                self._empty.add(field)
+            return
+        self.valid += valid
+        self._seen.add(field)
+        if pa.types.is_integer(field.type) or _unit(field.type) is not None:
+            self._widen(field.type, column)
+        elif pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
+            for chunk in column.chunks:
+                if self.dictionary is None:
+                    self.dictionary = chunk.dictionary
+                elif not self.dictionary.equals(chunk.dictionary):
+                    self.dictionaries_differ = True
+
+    def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
+        plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
+        bounds = pc.min_max(plain)
+        low, high = (bounds[name].as_py() for name in ("min", "max"))
+        unit = _unit(of)
+        if unit is not None:
+            low, high = (bound * (10**9 // _PER_SECOND[unit]) for bound in (low, high))
+        before = self._bounds
+        self._bounds = (low, high) if before is None else (min(low, before[0]), max(high, before[1]))
+
+    @property
+    def _known(self) -> _Seen:
+        return self._seen if self.valid else self._empty
+
+    @property
+    def is_nullable(self) -> bool:
+        return any(field.nullable for field in self._known.fields.values()) or not self._known.fields
+
+    def note(self) -> Note | None:
+        notes = self._known.notes
+        return next(iter(notes)) if len(notes) == 1 and not self.dictionaries_differ else None
 
     def field(self, name: str) -> pa.Field:
-        fields = [field for field in self._fields.values() if not pa.types.is_null(field.type)]
-        if not fields:
+        known = self._known
+        if not known.fields:
             return pa.field(name, pa.null())
-        if len(fields) == 1:
-            return fields[0].with_name(name).with_nullable(True)
-        if any(mark(field) == b"pickle" for field in fields):
+        marks = {mark(field) for field in known.fields.values()}
+        if b"pickle" in marks:
             return parse.pickle_field(name)
-        if any(mark(field) == b"json" for field in fields):
+        opaque = {note for note in known.notes if note is not None and note.is_opaque}
+        if b"json" in marks or (opaque and (len(opaque) > 1 or known.notes != opaque)):
             return json_field(name)
-        type_ = _common([field.type for field in fields], self._exact)
-        return json_field(name) if type_ is None else pa.field(name, type_)
+        type_ = _common([of for of, _ in known.fields], self._bounds)
+        if type_ is None:
+            return json_field(name) if self.valid else pa.field(name, pa.null())
+        metadata = [field.metadata for field in known.fields.values()]
+        shown = {key: text for key, text in (metadata[0] or {}).items() if not key.startswith(b"pqlog.")}
+        return pa.field(name, type_, metadata=shown if len(metadata) == 1 and shown else None)
 
 
-def _common(types: Sequence[pa.DataType], exact: bool) -> pa.DataType | None:
-    """A type that holds the values of all of these exactly; None if there is none."""
-    is_ = pa.types
-    if all(is_.is_integer(t) for t in types):
-        return None if pa.uint64() in types else pa.int64()
-    if all(is_.is_integer(t) or is_.is_floating(t) for t in types):
-        return pa.float64() if exact or not any(is_.is_integer(t) for t in types) else None
-    if all(_is_text(t) for t in types):
-        return pa.large_string() if any(is_.is_large_string(t) for t in types) else pa.string()
-    if all(is_.is_timestamp(t) for t in types):
-        zones = {t.tz for t in types}
-        if None in zones and len(zones) > 1:
-            return None  # a time without a zone is none of the other's
-        unit = max((t.unit for t in types), key=("s", "ms", "us", "ns").index)
-        return pa.timestamp(unit, tz=zones.pop() if len(zones) == 1 else "UTC")
-    families = (is_.is_decimal, is_.is_list, is_.is_struct, is_.is_duration, is_.is_time, is_.is_date, _is_bytes)
-    for family in families:
-        if all(family(t) for t in types):
-            try:
-                merged = pa.unify_schemas([pa.schema([("c", t)]) for t in types], promote_options="permissive")
-            except pa.ArrowException:
-                return None
-            return merged.field("c").type
+class _Seen:
+    """The types that a column came with."""
+
+    def __init__(self) -> None:
+        self.fields: dict[tuple[pa.DataType, bytes | None], pa.Field] = {}
+        self.notes: set[Note | None] = set()
+
+    def add(self, field: pa.Field) -> None:
+        about = field.type, mark(field)
+        if field.nullable or about not in self.fields:
+            self.fields[about] = field
+        self.notes.add(note_of(field))
+
+
+def _unit(of: pa.DataType) -> str | None:
+    if pa.types.is_timestamp(of) or pa.types.is_duration(of):
+        return str(of.unit)
     return None
 
 
+def _common(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    """A type that holds the values of all of these exactly; None if there is none.
+
+    Parameters
+    ----------
+    types : sequence of pyarrow.DataType
+        All different, none of them null.
+    bounds : tuple of int, optional
+        The least and the greatest of the integers; of times, in nanoseconds.
+    """
+    if len(types) == 1:
+        return types[0]
+    if any(map(pa.types.is_dictionary, types)):
+        return _common(_distinct(t.value_type if pa.types.is_dictionary(t) else t for t in types), bounds)
+    for family, common in _FAMILIES:
+        if all(map(family, types)):
+            return common(types, bounds)
+    nested = _distinct(map(_nullable, types))
+    return nested[0] if len(nested) == 1 else None
+
+
+def _distinct(types: Iterable[pa.DataType]) -> list[pa.DataType]:
+    return list(dict.fromkeys(types))
+
+
+def _nullable(of: pa.DataType) -> pa.DataType:
+    """A nested type without what says nothing of the values: names of items, and what cannot be null."""
+    is_ = pa.types
+    if is_.is_struct(of):
+        return pa.struct([pa.field(child.name, _nullable(child.type)) for child in of])
+    if is_.is_large_list(of):
+        return pa.large_list(_nullable(of.value_type))
+    if is_.is_list(of):
+        return pa.list_(_nullable(of.value_type))
+    return of
+
+
+def _integers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    low, high = bounds or (0, 0)
+    if low in _INT64 and high in _INT64:
+        return pa.int64()
+    return pa.uint64() if low in _UINT64 else None
+
+
+def _numbers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    low, high = bounds or (0, 0)
+    return pa.float64() if low >= -EXACT and high <= EXACT else None
+
+
+def _texts(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    return pa.string() if all(map(pa.types.is_string, types)) else pa.large_string()
+
+
+def _binaries(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    return pa.large_binary()
+
+
+def _instants(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    zones = {t.tz for t in types}
+    if len(zones) > 1:
+        return None  # each keeps its own
+    unit = _finest(types, bounds)
+    return None if unit is None else pa.timestamp(unit, tz=zones.pop())
+
+
+def _durations(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    unit = _finest(types, bounds)
+    return None if unit is None else pa.duration(unit)
+
+
+def _finest(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> str | None:
+    """The finest unit of some times, if all of them have room in 64 bits of it."""
+    unit = max((t.unit for t in types), key=_UNITS.index)
+    per = 10**9 // _PER_SECOND[unit]
+    return unit if all(bound // per in _INT64 for bound in bounds or ()) else None
+
+
+def _decimals(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    if len({t.scale for t in types}) > 1:
+        return None  # 1.5 is not 1.50
+    make = pa.decimal256 if any(t.bit_width > 128 for t in types) else pa.decimal128
+    return make(max(t.precision for t in types), types[0].scale)
+
+
+def _dates(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    return pa.date32()
+
+
+def _times_of_day(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
+    return pa.time64("us")  # what is finer, Python does not have
+
+
 def _is_text(t: pa.DataType) -> bool:
-    if pa.types.is_dictionary(t):
-        t = t.value_type
-    return bool(pa.types.is_string(t) or pa.types.is_large_string(t) or t == pa.string_view())
+    return bool(pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t))
 
 
 def _is_bytes(t: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(t) or pa.types.is_large_binary(t) or pa.types.is_fixed_size_binary(t))
+    is_ = pa.types
+    return bool(is_.is_binary(t) or is_.is_large_binary(t) or is_.is_fixed_size_binary(t) or is_.is_binary_view(t))
 
 
-def conform(piece: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A piece with exactly these columns."""
+def _is_number(t: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(t) or pa.types.is_floating(t))
+
+
+_Common = Callable[[Sequence[pa.DataType], "tuple[int, int] | None"], "pa.DataType | None"]
+_FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], _Common], ...] = (
+    (pa.types.is_integer, _integers),
+    (_is_number, _numbers),
+    (_is_text, _texts),
+    (_is_bytes, _binaries),
+    (pa.types.is_timestamp, _instants),
+    (pa.types.is_duration, _durations),
+    (pa.types.is_decimal, _decimals),
+    (pa.types.is_date, _dates),
+    (pa.types.is_time, _times_of_day),
+)
+
+
+def conform(piece: pa.Table, schema: pa.Schema, dictionaries: Mapping[str, pa.Array] | None = None) -> pa.Table:
+    """A piece with exactly these columns; `dictionaries` are for those of which it has no value."""
     columns = []
     for field in schema:
         index = piece.schema.get_field_index(field.name)
-        if index < 0:
+        column = None if index < 0 else piece.column(index)
+        if dictionaries and field.name in dictionaries and (column is None or column.null_count == len(column)):
+            codes = pa.nulls(piece.num_rows, field.type.index_type)
+            dictionary = dictionaries[field.name]
+            columns.append(pa.DictionaryArray.from_arrays(codes, dictionary, ordered=field.type.ordered))
+        elif column is None:
             columns.append(pa.nulls(piece.num_rows, field.type))
         else:
-            columns.append(_cast(piece.column(index), piece.schema.field(index), field))
+            columns.append(_cast(column, piece.schema.field(index), field))
     if not columns:
         return piece.select([])
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _cast(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.ChunkedArray:
-    if pa.types.is_null(had.type):
-        return pa.nulls(len(column), wanted.type)
-    if mark(wanted) == mark(had) is not None:
+    if had.type == wanted.type and mark(wanted) == mark(had):
         return column
+    if column.null_count == len(column):
+        return pa.nulls(len(column), wanted.type)
     if mark(wanted) == b"pickle":
         return parse.pickled(python_values(column, had))
     if mark(wanted) == b"json":
-        return parse.json_column([_plain(value) for value in python_values(column, had)])
-    if had.type == wanted.type:
-        return column
+        return json_texts(python_values(column, had))
     if pa.types.is_dictionary(had.type) and not pa.types.is_dictionary(wanted.type):
-        column = column.cast(had.type.value_type)
+        column = parse.decoded(column)
     return column.cast(wanted.type)
 
 
+def json_texts(values: Sequence[Any]) -> pa.Array:
+    """Values of any kind as JSON text; what JSON does not hold as text within it."""
+    texts = [None if value is None else _encode(_plain(value)) for value in values]
+    return pa.array(texts, pa.binary()).cast(pa.string())
+
+
 def _plain(value: Any) -> Any:
-    """What JSON takes: a time with nanoseconds, which pyarrow gives as pandas', as its ISO text."""
-    return value.isoformat() if hasattr(value, "nanosecond") else value
+    """What JSON holds: infinities and NaN as the words that protobuf's JSON has for them, times as ISO 8601."""
+    kind = type(value)
+    if kind is float:
+        if value - value != 0:
+            return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+        return value
+    if kind is list or kind is tuple:
+        return [_plain(one) for one in value]
+    if kind is dict:
+        return {key if isinstance(key, str) else str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (datetime.date, datetime.time)) or hasattr(value, "nanoseconds"):
+        return value.isoformat()
+    return value
+
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
+import itertools
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
-from pqlog.frames import keys, stream
-from pqlog.frames.parse import OBJECTS, json_field, json_texts, python_values, without_pickles
+from pqlog.frames import dtypes, keys, python, stream
+from pqlog.frames.parse import mark, without_pickles
 from pqlog.keys import ID, KEY, RefusedError
 from pqlog.store.api import Row, Segment
 
@@ -24,19 +25,19 @@ ROWS = stream.MOST_ROWS
 BYTES = 64 << 20
 """A segment of long values holds fewer messages: what they take in memory stays below this."""
 
-ARROW_DTYPE = "pqlog_arrow_dtype"
-"""In pandas' note of a column: that it had an Arrow dtype."""
 _CALL, _START = b"pqlog.call", b"pqlog.row"
 """In a segment's schema metadata: of which call's frame it is a part, and the number of its first row there."""
+_HIDDEN = b"pqlog.hidden"
+"""In a field's metadata: that the messages do not have this field. It is an index without a name."""
 
 
 # putting
 
 
 def segments_of(
-    frame: Any, key: str | None, headers: str | None, ids: str | None = None
+    frame: Any, key: str | None, headers: str | None, ids: str | None = None, index: bool = True
 ) -> Iterator[tuple[Segment, list[str] | None]]:
-    """The segments of a frame, each with the ids of its messages, if they have any.
+    """The segments of a frame, each of which has been read again and compared with the frame; and their messages' ids.
 
     Parameters
     ----------
@@ -48,43 +49,62 @@ def segments_of(
         JSON text.
     ids : str, optional
         The field that is each message's id.
+    index : bool
+        Whether a pandas index goes along also where it only numbers the rows.
 
     Raises
     ------
     EncodeError
-        A column has objects that Arrow has no type for; or the field `key` has values that are no keys, `ids` such
-        that are no ids.
+        A column would not come back as it is; or the field `key` has values that are no keys, `ids` such that are no
+        ids.
     ArgumentError
         There is no field `key` or `ids`, or the columns' names are not distinct.
     """
-    reader = _stream(frame)
-    names = reader.schema.names
+    of_pandas = _pandas_frame(frame, index)
+    reader = _stream(frame) if of_pandas is None else _from_pandas(of_pandas)
+    names = [name for field, name in zip(reader.schema, reader.schema.names, strict=True) if not _is_hidden(field)]
     for what, name in (("key", key), ("ids", ids)):
-        if name is not None:
-            _check_named(what, name, names, frame)
+        if name is not None and name not in names:
+            raise ArgumentError(f"{what}={name!r} is no field of the frame: it has {', '.join(map(repr, names))}")
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
-    call = secrets.token_hex(8).encode()
-    start = 0
-    for part in _parts(reader):
+
+    def segment(value: bytes, part: pa.Table, start: int) -> tuple[Segment, list[str] | None]:
         if key is not None:
             _texts(part, key, KEY, start)
         texts = None if ids is None else _texts(part, ids, ID, start).to_pylist()
+        return Segment(value, part.num_rows, key, headers), texts
+
+    made = _made(reader)
+    first = next(made, None)
+    if first is None:
+        return
+    second = next(made, None)
+    if second is None:
+        _verify(*first, of_pandas)
+        yield segment(*first)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="pqlog-verify") as beside:  # while the next one is made
+        waiting = first, beside.submit(_verify, *first, of_pandas)
+        for one in itertools.chain([second], made):
+            following = one, beside.submit(_verify, *one, of_pandas)
+            waiting[1].result()
+            yield segment(*waiting[0])
+            waiting = following
+        waiting[1].result()
+        yield segment(*waiting[0])
+
+
+def _made(reader: pa.RecordBatchReader) -> Iterator[tuple[bytes, pa.Table, int]]:
+    """The segments of one call, each with its part of the frame and where that begins."""
+    call = secrets.token_hex(8).encode()
+    start = 0
+    for part in _parts(reader):
         first = start
         for value, rows in _encoded(part, call, start):
-            at = start - first
-            yield Segment(value, rows, key, headers), None if texts is None else texts[at : at + rows]
+            yield value, part.slice(start - first, rows), start
             start += rows
-
-
-def _check_named(what: str, name: str, names: Sequence[str], frame: Any) -> None:
-    """Raise unless a frame has the field that is to be the key."""
-    if name in names:
-        return
-    if name in getattr(getattr(frame, "index", None), "names", ()):
-        raise ArgumentError(f"{name!r} is the frame's index, a range, which is no field: put frame.reset_index()")
-    raise ArgumentError(f"{what}={name!r} is no field of the frame: it has {', '.join(map(repr, names))}")
 
 
 def _texts(part: pa.Table, name: str, what: str, start: int) -> pa.ChunkedArray:
@@ -106,10 +126,16 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     start : int
         How many messages of the segments before stay.
     """
-    table = _with_index(stream.decode(segment.value, None, segment.rows))
+    table = stream.decode(segment.value, None, segment.rows)
+    metadata = table.schema.metadata or {}
+    call, before = metadata[_CALL], int(metadata[_START])
+    if dtypes.FRAME in metadata:
+        from pqlog.frames import pandas_table
+
+        table = pandas_table.with_stored_index(table, before, _HIDDEN)
     if mask is not None:
         table = _only(table, [index for index, stays in enumerate(mask) if stays])
-    for value, rows in _encoded(table, (table.schema.metadata or {})[_CALL], start):
+    for value, rows in _encoded(table, call, start):
         yield Segment(value, rows, segment.key, segment.headers)
         start += rows
 
@@ -120,24 +146,6 @@ def _only(table: pa.Table, rows: Sequence[int]) -> pa.Table:
         return table.take(pa.array(rows, pa.int64()))
     except pa.ArrowNotImplementedError:  # unions, say: one by one
         return pa.concat_tables([table.slice(row, 1) for row in rows]).combine_chunks()
-
-
-def _with_index(table: pa.Table) -> pa.Table:
-    """A table of pandas whose index is a column, if it was a range: of which some will be missing."""
-    metadata = table.schema.metadata or {}
-    if b"pandas" not in metadata:
-        return table
-    notes = json.loads(metadata[b"pandas"])
-    for number, index in enumerate(notes["index_columns"]):
-        if isinstance(index, dict):
-            first = index["start"] + int(metadata[_START]) * index["step"]
-            values = range(first, first + table.num_rows * index["step"], index["step"])
-            name = f"__index_level_{number}__" if index["name"] is None else index["name"]
-            table = table.append_column(name, pa.array(values, pa.int64()))
-            notes["index_columns"][number] = name
-            int64 = {"pandas_type": "int64", "numpy_type": "int64", "metadata": None}
-            notes["columns"].append({"name": index["name"], "field_name": name, **int64})
-    return table.replace_schema_metadata({**metadata, b"pandas": json.dumps(notes).encode()})
 
 
 def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
@@ -151,13 +159,28 @@ def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, i
         half = part.num_rows // 2
         yield from _encoded(part.slice(0, half), call, start)
         yield from _encoded(part.slice(half), call, start + half)
+    except Exception as error:  # Arrow raises anything
+        raise _unlike(_culprit(part), f"cannot be kept ({error})") from error
     else:
         yield value, part.num_rows
 
 
+def _culprit(part: pa.Table) -> str:
+    """The column that cannot be encoded."""
+    for field in part.schema:
+        try:
+            stream.decode(stream.encode(part.select([field.name])), None)
+        except Exception:
+            return f"column {field.name!r} ({field.type})"
+    return "the frame"
+
+
 def cut(row: Row, topic: str) -> bytes:
-    """The part of a segment that was asked for, as a segment of its own."""
-    return stream.encode(read(row, topic).replace_schema_metadata(None))
+    """The part of a segment that was asked for, as a segment of its own: with its dtypes, without its place."""
+    with told(topic, row.offset):
+        table = _part(_decode_kept, row, None)
+        metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (_CALL, _START)}
+        return stream.encode(table.replace_schema_metadata(metadata))
 
 
 def _stream(frame: Any) -> pa.RecordBatchReader:
@@ -175,16 +198,33 @@ def _stream(frame: Any) -> pa.RecordBatchReader:
     if hasattr(frame, "collect") and hasattr(frame, "lazy"):
         frame = frame.collect()
         return _stream(frame)
-    if kind.startswith("pandas."):
-        return _from_pandas(frame).to_reader()
+    if isinstance(frame, pa.Table):
+        return _owned(frame.to_reader())
     if isinstance(frame, pa.RecordBatch):
-        return pa.Table.from_batches([frame]).to_reader()
+        return _owned(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
+    if kind.startswith("polars."):
+        _check_polars(frame)
     try:
-        return pa.RecordBatchReader.from_stream(frame)
+        return _owned(pa.RecordBatchReader.from_stream(frame))
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ArgumentError(
             f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
         ) from error
+
+
+def _check_polars(frame: Any) -> None:
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        reason = None
+        if str(dtype) == "Object":
+            reason = "holds Python objects, which Arrow gets as addresses only"
+        elif "Int128" in str(dtype):
+            reason = "holds integers of 128 bits, which Arrow has no type for"
+        if reason is not None:
+            raise EncodeError(
+                f"column {name!r} (polars.{dtype}) {reason}: convert it, or put frame.to_dicts()",
+                value_type="DataFrame",
+                codec="arrow",
+            )
 
 
 def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
@@ -204,70 +244,78 @@ def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting).combine_chunks()
 
 
-def _from_pandas(frame: Any) -> pa.Table:
-    if frame.columns.nlevels > 1:
-        raise ArgumentError("the frame has columns of several levels: flatten their names first")
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()].unique().tolist()
-        raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
-    sparse = [name for name, dtype in frame.dtypes.items() if hasattr(dtype, "fill_value")]
-    if sparse:
-        raise ArgumentError(
-            f"the frame has sparse columns, which Arrow does not keep: {', '.join(map(repr, sparse))}. Put them dense, "
-            f"with frame.astype({{name: frame[name].dtype.subtype for name in ...}})"
-        )
-    texts: dict[int, pa.Array] = {}
-    plain = frame
-    for position, dtype in enumerate(frame.dtypes):
-        text = _json_column(frame.iloc[:, position]) if dtype == OBJECTS else None
-        if text is not None:
-            if plain is frame:
-                plain = frame.copy(deep=False)
-            plain.isetitem(position, None)  # keeps its place, and its dtype in the metadata
-            texts[position] = text
-    try:
-        table = pa.Table.from_pandas(plain)
-    except Exception as error:  # an object in a cell may be anything, and raise anything
-        reason = f"{_culprit(plain)}: {error}. Convert that column, or put frame.to_dict('records')"
-        raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
-    for position, text in texts.items():
-        table = table.set_column(position, json_field(table.schema.names[position]), text)
-    return _with_arrow_dtypes(table, frame)
-
-
-def _with_arrow_dtypes(table: pa.Table, frame: Any) -> pa.Table:
-    """Note which columns had one of pandas' Arrow dtypes: by its name alone, Arrow's text is taken for pandas'."""
-    import pandas as pd
-
-    which = [position for position, dtype in enumerate(frame.dtypes) if isinstance(dtype, pd.ArrowDtype)]
-    if not which:
-        return table
-    notes = json.loads(table.schema.metadata[b"pandas"])
-    for position in which:
-        notes["columns"][position][ARROW_DTYPE] = True
-    return table.replace_schema_metadata({**table.schema.metadata, b"pandas": json.dumps(notes).encode()})
-
-
-def _json_column(column: Any) -> pa.Array | None:
-    """Objects such as lists, dicts and mixed values as JSON text, if that gives exactly the same objects back.
-
-    Arrow would give lists back as arrays, and dicts with each other's keys; and it has no type for mixed values.
-    """
-    values = column.tolist()
-    kinds = {type(value) for value in values} - {type(None)}
-    if not kinds or kinds == {str} or not kinds <= {str, bool, int, float, list, dict}:
+def _pandas_frame(frame: Any, index: bool) -> Any:
+    """The frame, if it is one of pandas (also of a subclass)."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(frame, pandas.DataFrame):
         return None
-    return json_texts(values)
+    if index:
+        return frame
+    levels = [level for level, name in enumerate(frame.index.names) if name in _ROW_NUMBERS]
+    return frame.reset_index(level=levels, drop=True) if levels else frame
 
 
-def _culprit(frame: Any) -> str:
-    """Which column it is that Arrow cannot take."""
-    for name in frame.columns:
+_ROW_NUMBERS = frozenset([None, "offset"])
+"""Names of levels that are no field of what a stage puts: the latter is that of the frames that batches give out."""
+
+
+def _from_pandas(frame: Any) -> pa.RecordBatchReader:
+    from pqlog.frames import pandas_table
+
+    return pandas_table.to_table(frame, _HIDDEN).to_reader()
+
+
+def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """A stream of somebody else's, without the notes that are ours to make."""
+    schema = reader.schema
+    fields = [dtypes.noted(field, None) for field in schema]
+    fields = [field.remove_metadata() if mark(field) == b"pickle" else field for field in fields]
+    metadata = {key: text for key, text in (schema.metadata or {}).items() if not key.startswith(b"pqlog.")}
+    if not fields:
+        fields = [pa.field("rows", pa.null(), metadata={_HIDDEN: b"rows"})]
+    own = pa.schema(fields, metadata=metadata)
+    if own.equals(schema, check_metadata=True):
+        return reader
+    batches = (pa.RecordBatch.from_arrays(batch.columns or [pa.nulls(batch.num_rows)], schema=own) for batch in reader)
+    return pa.RecordBatchReader.from_batches(own, batches)
+
+
+# verified
+
+
+def _verify(value: bytes, part: pa.Table, start: int, of_pandas: Any) -> None:
+    """Raise unless a segment gives back what was put: as a table, as messages, as a frame of pandas."""
+    try:
+        table = stream.decode(value, None, part.num_rows)
+    except Exception as error:
+        raise _unlike(_culprit(part), f"cannot be read again ({error})") from error
+    for field, back, column, again in zip(part.schema, table.schema, part.columns, table.columns, strict=True):
+        if not field.equals(back, check_metadata=True) or not stream.same(column, again):
+            raise _unlike(f"column {field.name!r} ({field.type})", "would not come back as it is")
         try:
-            pa.array(frame[name], from_pandas=True)
-        except Exception:
-            return f"column {name!r}"
-    return "the index"
+            python.check(again, field)
+        except Exception as error:
+            raise _unlike(
+                f"column {field.name!r} ({field.type})",
+                f"has values that a message cannot have ({error})",
+            ) from error
+    if of_pandas is not None:
+        from pqlog.frames import pandas_table
+
+        note = dtypes.frame_note_of(table.schema)
+        assert note is not None
+        try:
+            frame = pandas_table.from_table(table, note, start)
+            part_of = of_pandas.iloc[start : start + part.num_rows]
+            changed = pandas_table.difference(part_of, frame)
+        except Exception as error:  # an extension dtype may raise anything
+            raise _unlike("the frame", f"cannot be made again ({type(error).__name__}: {error})") from error
+        if changed is not None:
+            raise _unlike(changed, "would not come back as it is")
+
+
+def _unlike(what: str, how: str) -> EncodeError:
+    return EncodeError(f"{what} {how}. Convert it first", value_type="DataFrame", codec="arrow")
 
 
 # getting
@@ -293,7 +341,7 @@ def _part(decode: Callable[[bytes, frozenset[str] | None, int], pa.Table], row: 
     table = decode(row.value, wanted, row.whole or 0)
     if row.key is not None and row.key not in table.schema.names:
         raise ValueError(f"it has no field {row.key!r}, which is to be the key")
-    _check_metadata(table.schema.metadata or {})
+    _check_metadata(table.schema)
     return without_pickles(table.slice(row.skip, row.rows))
 
 
@@ -314,31 +362,14 @@ def told(topic: str, offset: int) -> Iterator[None]:
         raise DecodeError(topic, offset, f"its segment is damaged: {type(error).__name__}: {error}") from error
 
 
-def _check_metadata(metadata: Mapping[bytes, bytes]) -> None:
+def _check_metadata(schema: pa.Schema) -> None:
     """Raise if the notes on a table are of another form than those of `segments_of`."""
+    metadata = schema.metadata or {}
     if _CALL in metadata and not metadata[_START].isdigit():
         raise ValueError("its place in a frame is no number")
-    if b"pandas" in metadata:
-        msgspec.json.decode(metadata[b"pandas"], type=_Notes)
-
-
-class _Range(msgspec.Struct):
-    start: int
-    stop: int
-    step: int
-
-
-class _Note(msgspec.Struct):
-    field_name: str | None
-    pandas_type: str
-    numpy_type: str
-
-
-class _Notes(msgspec.Struct):
-    """What is used of pandas' notes: https://pandas.pydata.org/docs/development/developer.html."""
-
-    index_columns: list[str | _Range]
-    columns: list[_Note]
+    dtypes.frame_note_of(schema)
+    for field in schema:
+        dtypes.note_of(field)
 
 
 def origin(table: pa.Table, row: Row) -> Origin | None:
@@ -349,30 +380,28 @@ def origin(table: pa.Table, row: Row) -> Origin | None:
     return Origin(metadata[_CALL], int(metadata[_START]) + row.skip)
 
 
-def field_names(table: pa.Table) -> dict[str, str]:
-    """The columns of a segment, and the names of the fields that they are: an index without a name is ``index``."""
-    names: dict[str, str] = {}
-    for name in table.schema.names:
-        level = name.removeprefix("__index_level_").removesuffix("__")
-        plain = name
-        if name != level and level.isdigit():
-            plain = "index" if level == "0" else f"index_{level}"
-            while plain in table.schema.names or plain in names.values():
-                plain += "_"
-        names[name] = plain
-    return names
+def _is_hidden(field: pa.Field) -> bool:
+    return _HIDDEN in (field.metadata or {})
+
+
+def visible(table: pa.Table) -> pa.Table:
+    """The columns that are fields of the messages."""
+    shown = [name for field, name in zip(table.schema, table.schema.names, strict=True) if not _is_hidden(field)]
+    return table if len(shown) == table.num_columns else table.select(shown)
 
 
 def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[Any]]:
     """The keys (None if it has none) and the values, as dicts, of a segment's part."""
     with told(topic, row.offset):
         table = _part(_decode_kept, row, None)
+        shown = visible(table)
+        columns = [dtypes.python_values(*pair) for pair in zip(shown.columns, shown.schema, strict=True)]
         texts = key_texts(table, row)
-        names = field_names(table)
-        columns = [python_values(column, field) for field, column in zip(table.schema, table.columns, strict=True)]
-        fields = list(names.values())
         found = None if texts is None else texts.to_pylist()
-        return found, [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
+        if not columns:
+            return found, [{} for _ in range(table.num_rows)]
+        names = shown.schema.names
+        return found, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def key_texts(table: pa.Table, row: Row) -> pa.ChunkedArray | None:

@@ -29,6 +29,7 @@ class TooLargeError(ValueError):
 
 def encode(table: pa.Table) -> bytes:
     """The stream of a table; raises `TooLargeError`."""
+    _check_types(table.schema)
     table = _compact(table)
     _check_expanded(table)
     sink = pa.BufferOutputStream()
@@ -39,17 +40,21 @@ def encode(table: pa.Table) -> bytes:
     return stream
 
 
-def decode(stream: bytes, columns: frozenset[str] | None, rows: int) -> pa.Table:
-    """The table of a stream; of its columns those, if given.
+def decode(stream: bytes, columns: frozenset[str] | None, rows: int | None = None) -> pa.Table:
+    """The table of a stream; of its columns those, if given. `rows` is how many it is said to have, if that is known.
 
     Raises
     ------
     Exception
         Of any kind: it is no stream, not of so many rows, too large, or contradicts itself.
     """
-    if rows > MOST_ROWS or _check_declared(stream) != rows:
+    declared = _check_declared(stream)
+    if rows is None:
+        rows = declared
+    if rows > MOST_ROWS or declared != rows:
         raise ValueError(f"it has not the {rows:,} rows that are said of it")
     reader = pa.ipc.open_stream(stream)
+    _check_types(reader.schema)
     names = reader.schema.names
     if len(set(names)) < len(names):
         raise ValueError("it has two columns of one name")
@@ -62,6 +67,50 @@ def decode(stream: bytes, columns: frozenset[str] | None, rows: int) -> pa.Table
     table.validate(full=True)
     _check_expanded(table)
     return table
+
+
+def same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Whether two columns are the same to the last bit; Arrow takes no NaN for equal to itself."""
+    return bool(one.equals(other)) or (len(one) == len(other) and _same(_in_one(one), _in_one(other)))
+
+
+def _in_one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
+
+
+def _same(one: pa.Array, other: pa.Array) -> bool:
+    of, is_ = one.type, pa.types
+    if of != other.type or len(one) != len(other):
+        return False
+    if is_.is_floating(of):
+        bits = {16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}[of.bit_width]
+        return bool(one.view(bits).equals(other.view(bits)))
+    if one.equals(other):
+        return True
+    if isinstance(one, pa.ExtensionArray):
+        return _same(one.storage, other.storage)
+    if is_.is_dictionary(of):
+        return bool(one.indices.equals(other.indices)) and _same(one.dictionary, other.dictionary)
+    if is_.is_struct(of):
+        return bool(one.is_valid().equals(other.is_valid())) and all(map(_same, one.flatten(), other.flatten()))
+    if is_.is_list(of) or is_.is_large_list(of) or is_.is_fixed_size_list(of):
+        lengths = pc.list_value_length(one), pc.list_value_length(other)
+        return bool(lengths[0].equals(lengths[1])) and _same(one.flatten(), other.flatten())
+    return bool(of.num_fields) and repr(one.to_pylist()) == repr(other.to_pylist())
+
+
+def _check_types(schema: pa.Schema) -> None:
+    for field in schema:
+        if _has_union(field.type):
+            raise ValueError(f"the field {field.name!r} has unions, which kill the process here and there in Arrow")
+
+
+def _has_union(of: pa.DataType) -> bool:
+    if isinstance(of, pa.BaseExtensionType):
+        return _has_union(of.storage_type)
+    if pa.types.is_dictionary(of):
+        return _has_union(of.value_type)
+    return pa.types.is_union(of) or any(_has_union(of.field(index).type) for index in range(of.num_fields))
 
 
 def _compact(table: pa.Table) -> pa.Table:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pqlog import extras
+from pqlog import check
+from pqlog import fields as field_names
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse
-from pqlog.frames.pieces import Piece, View, pieces
+from pqlog.frames import parse, polars, reshape, runs
+from pqlog.frames.dtypes import Note
+from pqlog.frames.pieces import HEADERS, Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
 from pqlog.source import Stretch
@@ -22,7 +24,10 @@ BATCH_ROWS = 65_536
 KEEP_BYTES = 64 << 20
 """Of a stream as much is kept while its schema is being found out, so that a short one is read once only."""
 
-META = ("offset", "_time", "_key")
+Meta = bool | tuple[str, ...]
+"""Which of `META` are wanted; True for the first three, but the key only if a message has one."""
+META = {"offset": "offset", "time": "_time", "key": "_key", "headers": "_headers"}
+_META_TYPES = {"offset": pa.int64(), "_time": TIME, "_key": pa.string(), "_headers": HEADERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +41,46 @@ class Layout:
     names : tuple of str
         What they are called in the table: a name that is taken has an underscore behind it.
     meta : tuple of str
-        Which of ``offset``, ``_time``, ``_key`` come first.
+        Which of ``offset``, ``_time``, ``_key``, ``_headers`` come first.
     nulls : frozenset of str
         The fields that some message has no value for.
-    pandas : dict of str to dict
-        What pandas noted of a column's dtype, where the frames that were put agree on it.
+    notes : dict of str to Note
+        What pandas had a column as, where the frames that were put agree on it.
+    dictionaries : dict of str to pyarrow.Array
+        Those of columns that have one and the same in all pieces: categories in pandas.
+    is_one_put : bool
+        Whether all of it is of one frame that was put.
+    without_value : tuple of str
+        Names that were asked for, and of which no message has a value.
     """
 
     fields: pa.Schema
     names: tuple[str, ...]
     meta: tuple[str, ...]
     nulls: frozenset[str]
-    pandas: dict[str, dict[str, Any]]
+    notes: dict[str, Note]
+    dictionaries: dict[str, pa.Array]
+    is_one_put: bool
+    without_value: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> frozenset[str]:
+        """The fields whose values have no common type, so that each is kept as it is."""
+        return frozenset(field.name for field in self.fields if parse.mark(field) is not None)
 
     @property
     def schema(self) -> pa.Schema:
         """The schema of the Arrow table."""
-        meta = {"offset": pa.int64(), "_time": TIME, "_key": pa.string()}
         named = [field.with_name(name) for field, name in zip(self.fields, self.names, strict=True)]
-        return pa.schema([*(pa.field(name, meta[name]) for name in self.meta), *named])
+        return pa.schema([*(pa.field(name, _META_TYPES[name]) for name in self.meta), *named])
 
     def table(self, part: Sequence[Piece]) -> pa.Table:
         """Pieces as one table."""
         if not part:
             return self.schema.empty_table()
-        return pa.concat_tables([self._one(piece) for piece in part])
+        if not len(self.schema):  # of tables without columns, pyarrow forgets how long they are
+            return parse.rows_table([], [], sum(len(piece.offsets) for piece in part))
+        return pa.concat_tables([self._one(piece.exact(self.objects)) for piece in part])
 
     def _one(self, piece: Piece) -> pa.Table:
         with piece.told():
@@ -68,76 +88,120 @@ class Layout:
 
     def _conformed(self, piece: Piece) -> pa.Table:
         rows = len(piece.offsets)
-        keys = pa.nulls(rows, pa.string()) if piece.keys is None else piece.keys
-        head = {"offset": piece.offsets, "_time": piece.times, "_key": keys}
-        columns = [*(head[name] for name in self.meta), *conform(piece.fields, self.fields).columns]
+        head = {"offset": piece.offsets, "_time": piece.times, "_key": piece.keys, "_headers": piece.headers}
+        meta = [pa.nulls(rows, _META_TYPES[name]) if head[name] is None else head[name] for name in self.meta]
+        columns = [*meta, *conform(piece.fields, self.fields, self.dictionaries).columns]
         return parse.rows_table(list(self.schema), columns, rows)
 
 
 class Survey:
     """Finds out the layout of a reading from its pieces."""
 
-    def __init__(self, view: View, meta: bool) -> None:
+    def __init__(self, view: View, meta: Meta) -> None:
         self._view, self._meta = view, meta
         self._facts = Facts()
+        self._times = reshape.Spread()
         self._keys = False
-        self._notes: dict[str, dict[str, Any] | None] = {}
+        self._puts: set[bytes | None] = set()
+        """Two of them at most: more need not be known."""
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
-            notes = _pandas_notes(piece)
-        self._keys = self._keys or piece.keys is not None
-        for name in piece.fields.schema.names:
-            note = notes.get(name)
-            if self._notes.setdefault(name, note) != note:
-                self._notes[name] = None
+        self._times.add(piece.fields, self._view.timed(piece.fields.schema.names), piece.offsets)
+        self._keys = self._keys or (piece.keys is not None and piece.keys.null_count < len(piece.keys))
+        if len(self._puts) < 2:
+            self._puts.add(None if piece.origin is None else piece.origin.call)
 
     def layout(self) -> Layout:
         """The layout of all pieces so far."""
-        fields = self._facts.schema()
-        if self._view.columns is not None:
-            by_name = {field.name: field for field in fields}
-            fields = pa.schema([by_name.get(name, pa.field(name, pa.null())) for name in self._view.columns])
+        columns, without_value = self._columns()
+        fields = pa.schema(list(columns.values()))
         parse.check_fields(len(fields))
-        meta = META if self._meta and self._keys else META[:2] if self._meta else ()
-        used: dict[str, None] = dict.fromkeys(META if self._meta else ())
+        meta, used = self._meta_columns()
         names = []
-        for name in fields.names:
+        for name in columns:
             name = parse.free(name, used)
             used[name] = None
             names.append(name)
         nulls = frozenset(name for name in fields.names if self._facts.has_nulls(name))
-        notes = {name: note for name, note in self._notes.items() if note is not None and name in fields.names}
-        return Layout(fields, tuple(names), meta, nulls, notes)
+        notes = {name: note for name in fields.names if (note := self._facts.note(name)) is not None}
+        coded = [field.name for field in fields if pa.types.is_dictionary(field.type)]
+        dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
+        dictionaries = {name: found for name, found in dictionaries.items() if _has_each_once(found)}
+        is_one_put = len(self._puts) == 1 and None not in self._puts
+        return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put, without_value)
+
+    def _columns(self) -> tuple[dict[str, pa.Field], tuple[str, ...]]:
+        """The columns by their own names, in order; and those names that were asked for of which no value came."""
+        view, found = self._view, self._facts.schema()
+        names = reshape.called(found) if view.flatten else {name: name for name in found.names}
+        columns = {name: found.field(column) for column, name in names.items()}
+        if view.columns is not None:
+            columns = {name: columns.get(name, pa.field(reshape.of_path([name]), pa.null())) for name in view.columns}
+        asked = dict.fromkeys((*(view.columns or ()), *view.times))
+        missing = tuple(name for name in asked if name not in columns or pa.types.is_null(columns[name].type))
+        for name in set(missing).intersection(view.times, columns):
+            columns[name] = columns[name].with_type(TIME)
+        return columns, missing
+
+    def _meta_columns(self) -> tuple[tuple[str, ...], dict[str, None]]:
+        """Those beside the fields, and the names that the fields cannot have therefore."""
+        if isinstance(self._meta, tuple):
+            meta = tuple(META[name] for name in self._meta)
+            return meta, dict.fromkeys(meta)
+        taken = ("offset", "_time", "_key") if self._meta else ()
+        return taken if self._keys else taken[:2], dict.fromkeys(taken)
 
 
-def _pandas_notes(piece: Piece) -> dict[str, dict[str, Any]]:
-    if piece.frame is None or not (piece.frame.schema.metadata or {}).get(b"pandas"):
-        return {}
-    return {note["field_name"]: note for note in json.loads(piece.frame.schema.metadata[b"pandas"])["columns"]}
+def _has_each_once(dictionary: pa.Array) -> bool:
+    """Whether a dictionary is one that pandas takes as categories."""
+    if dictionary.null_count:
+        return False
+    if pa.types.is_floating(dictionary.type):
+        dictionary = pc.add(dictionary, 0.0)  # of the two zeros, one
+    return len(dictionary.unique()) == len(dictionary)
 
 
-def read(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[list[Piece], Layout]:
+def read(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[list[Piece], Layout]:
     """All pieces of a stretch, and their layout."""
     survey = Survey(view, meta)
     found = []
     for piece in pieces(stretch, view, progress):
         survey.add(piece)
         found.append(piece)
-    return found, survey.layout()
+    layout = survey.layout()
+    check_names(stretch, view, layout)
+    return found, layout
 
 
-def to_arrow(stretch: Stretch, view: View, meta: bool, progress: bool) -> pa.Table:
+def check_names(stretch: Stretch, view: View, layout: Layout) -> None:
+    """Raise for a name that was asked for and that no message has; where it may still come, warn if it looks wrong.
+
+    That no message has a value for it does not say that: it may be null wherever it is.
+    """
+    if not layout.without_value:
+        return
+    names_of = field_names.flat_columns if view.flatten else field_names.columns
+    unknown = field_names.unknown(layout.without_value, runs.values(stretch), names_of, bare=view.flatten)
+    if unknown is None:
+        return
+    if not view.lenient:
+        raise ArgumentError(unknown.said)
+    if unknown.near:
+        check.warn(unknown.said)
+
+
+def to_arrow(stretch: Stretch, view: View, meta: Meta, progress: bool) -> pa.Table:
     """The messages of a stretch as one table."""
     found, layout = read(stretch, view, meta, progress)
     return layout.table(found)
 
 
-def to_polars(stretch: Stretch, view: View, meta: bool, progress: bool) -> Any:
+def to_polars(stretch: Stretch, view: View, meta: Meta, progress: bool) -> Any:
     """The messages of a stretch as a polars frame."""
-    return extras.package("polars").from_arrow(to_arrow(stretch, view, meta, progress))
+    return polars.from_table(to_arrow(stretch, view, meta, progress))
 
 
 # streams
@@ -146,10 +210,11 @@ _layouts: OrderedDict[tuple[Any, ...], Layout] = OrderedDict()
 """Of the latest streams: messages never change, so a stretch's layout is found out once."""
 
 
-def _survey(stretch: Stretch, view: View, meta: bool) -> tuple[list[Piece] | None, Layout]:
+def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | None, Layout]:
     """The layout of a stretch; and its pieces, if they are few."""
     about = (*stretch.identity, view, meta)
     if about in _layouts:
+        check_names(stretch, view, _layouts[about])
         return None, _layouts[about]
     survey = Survey(view, meta)
     kept: list[Piece] | None = []
@@ -162,28 +227,31 @@ def _survey(stretch: Stretch, view: View, meta: bool) -> tuple[list[Piece] | Non
             if size > KEEP_BYTES:
                 kept = None
     layout = _layouts[about] = survey.layout()
+    check_names(stretch, view, layout)
     while len(_layouts) > 64:
         _layouts.popitem(last=False)
     return kept, layout
 
 
-def read_ahead(stretch: Stretch, view: View, meta: bool, progress: bool) -> tuple[Iterable[Piece], Layout]:
+def read_ahead(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[Iterable[Piece], Layout]:
     """The pieces of a stretch, one after the other, and their layout, which is known before them."""
     kept, layout = _survey(stretch, view, meta)
-    return pieces(stretch, view, progress) if kept is None else kept, layout
+    if kept is None:
+        return pieces(stretch, view, progress, layout.objects), layout
+    return kept, layout
 
 
-def layout_of(stretch: Stretch, view: View, meta: bool) -> Layout:
+def layout_of(stretch: Stretch, view: View, meta: Meta) -> Layout:
     """The layout of the stream of a stretch."""
     return _survey(stretch, view, meta)[1]
 
 
-def schema(stretch: Stretch, view: View, meta: bool) -> pa.Schema:
+def schema(stretch: Stretch, view: View, meta: Meta) -> pa.Schema:
     """The schema of the stream of a stretch."""
     return layout_of(stretch, view, meta).schema
 
 
-def to_batches(stretch: Stretch, view: View, meta: bool, rows: int, progress: bool) -> pa.RecordBatchReader:
+def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int, progress: bool) -> pa.RecordBatchReader:
     """The messages of a stretch as a stream of record batches."""
     check_rows(rows)
     found, layout = read_ahead(stretch, view, meta, progress)

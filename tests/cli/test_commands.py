@@ -167,9 +167,7 @@ def test_get_a_stretch(sh):
         {"city": "Praha", "amount": 0},
         {"city": "Wien", "amount": 1},
     ]
-    assert ndjson(sh("pqlog get events.db --start -1 --field amount --field nothing")) == [
-        {"amount": 4, "nothing": None}
-    ]
+    assert ndjson(sh("pqlog get events.db --start -1 --field amount")) == [{"amount": 4}]
     assert len(ndjson(sh("pqlog get events.db --since 1h --limit 3"))) == 3
     assert ndjson(sh("pqlog get events.db --until 1h")) == []
     assert "is no time" in sh("pqlog get events.db --since yesterday", code=1)
@@ -183,6 +181,27 @@ def test_a_field_of_a_nested_object(sh):
         {"a.b.c": 1, "d.e": 2},
         {"a.b.c": None, "d.e": None},
     ]
+
+
+def test_a_field_that_no_message_has_is_told_before_anything_is_printed(sh):
+    sh("""pqlog put new.db '{"city": "Brno", "at": {"hour": 1}}' '{"note": null}'""")
+    said = "pqlog: no message here has a field 'citty': did you mean 'city'?\n"
+    for command in (
+        "pqlog get new.db --field note --field citty",
+        "pqlog get new.db --field citty --client etl",
+        "pqlog get new.db --field citty --client etl --batch 2",
+        "pqlog tail new.db --field citty",
+        "pqlog export new.db - --field citty",
+        "pqlog export new.db - --field citty --format csv",
+        "pqlog export new.db new.parquet --field citty",
+    ):
+        assert sh(command, code=1) == said, command
+    assert "did you mean 'at.hour'?" in sh("pqlog get new.db --field at.hours", code=1)
+    assert "there are 'city', 'at', 'at.hour', 'note'" in sh("pqlog get new.db --field nothing", code=1)
+    assert ndjson(sh("pqlog get new.db --field note")) == [{"note": None}] * 2
+    assert ndjson(sh("pqlog tail new.db -n 1 --field note")) == [{"note": None}]
+    assert sh("pqlog get new.db --since 2100-01-01 --field whatever") == ""
+    assert ndjson(sh("pqlog get new.db --client etl --field city")) == [{"city": "Brno"}, {"city": None}]
 
 
 @pytest.mark.parametrize("how", ["", "--batch 2", "--batch 100"])

@@ -1,15 +1,21 @@
 """A Parquet dataset: read by everyone, whole or not at all, and never twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from decimal import Decimal
 
 import duckdb
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pqlog
 
@@ -96,6 +102,181 @@ def test_what_would_mix_or_lose_messages_is_refused(numbers, tmp_path):
     assert read(folder) == list(range(10))
     with pytest.raises(pqlog.ArgumentError, match="which are the latest"):
         numbers.history().latest().to_parquet(tmp_path / "latest")
+
+
+READERS = {
+    "pandas": lambda folder: pd.read_parquet(folder)["n"].tolist(),
+    "polars": lambda folder: pl.scan_parquet(f"{folder}/*.parquet").collect()["n"].to_list(),
+    "duckdb": lambda folder: [
+        n for (n,) in duckdb.sql(f"SELECT n FROM '{folder}/*.parquet' ORDER BY \"offset\"").fetchall()
+    ],
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS.keys())
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [
+        ({"n": 1}, {"n": 2, "new": 5}, [1, 1, 2, 2]),
+        ({"n": 1}, {"n": 2.5}, [1.0, 1.0, 2.5, 2.5]),
+        ({"n": 1}, {"n": "x"}, ["1", "1", '"x"', '"x"']),  # JSON text, as in Arrow
+        ({"n": None}, {"n": "x"}, [None, None, "x", "x"]),
+    ],
+    ids=["a new field", "fractions", "text", "first only null"],
+)
+def test_what_changes_later_is_in_all_files_and_readers_need_no_option(log, tmp_path, reader, first, later, expected):
+    folder = tmp_path / "out"
+    log.put_many([first] * 2)
+    log.to_parquet(folder, rows_per_file=2)
+    log.put_many([later] * 2)
+    assert len(log.to_parquet(folder, rows_per_file=2)) == 2
+    assert len({pq.read_schema(file).remove_metadata() for file in folder.glob("*.parquet")}) == 1
+    found = reader(folder)
+    assert [None if value != value else value for value in found] == expected
+    assert list(map(type, found[2:])) == list(map(type, expected[2:]))
+
+
+TWO = pa.array([1, 0], pa.int8())
+COLUMNS = {
+    "null": pa.nulls(2),
+    "bool": pa.array([True, None]),
+    **{str(of): pa.array([5, None], of) for of in (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16())},
+    "int64": pa.array([-(2**63), 2**63 - 1]),
+    "uint32": pa.array([2**32 - 1, None], pa.uint32()),
+    "uint64": pa.array([2**64 - 1, None], pa.uint64()),
+    "half": pa.array([1.5, None], pa.float16()),
+    "float": pa.array([0.1, float("inf")], pa.float32()),
+    "double": pa.array([float("nan"), -0.0]),
+    **{f"timestamp {unit}": pa.array([1, -1], pa.timestamp(unit)) for unit in ("s", "ms", "us", "ns")},
+    **{
+        f"timestamp {unit} zone": pa.array([1, None], pa.timestamp(unit, "Europe/Prague")) for unit in ("s", "us", "ns")
+    },
+    "year 20000": pa.array([568_971_820_800]).cast(pa.timestamp("s")),
+    "year 2**40": pa.array([2**62]).cast(pa.timestamp("s")),
+    **{f"duration {unit}": pa.array([2**62, -1], pa.duration(unit)) for unit in ("s", "ms", "us", "ns")},
+    "time s": pa.array([1], pa.time32("s")),
+    "time ms": pa.array([1], pa.time32("ms")),
+    "time us": pa.array([1], pa.time64("us")),
+    "time ns": pa.array([1], pa.time64("ns")),
+    "date32": pa.array([2**31 - 1], pa.int32()).cast(pa.date32()),
+    "date64": pa.array([86_400_000 * 5], pa.int64()).cast(pa.date64()),
+    "date64 of no int32": pa.array([86_400_000 * 2**32], pa.int64()).cast(pa.date64()),
+    "decimal32": pa.array([Decimal("1.10"), None], pa.decimal32(5, 2)),
+    "decimal64": pa.array([Decimal("1.10"), None], pa.decimal64(12, 2)),
+    "decimal128": pa.array([Decimal("1.10"), None], pa.decimal128(38, 2)),
+    "decimal256": pa.array([Decimal("1.10"), None], pa.decimal256(76, 2)),
+    "decimal of thousands": pa.array([Decimal("1E+3")], pa.decimal128(5, -2)),
+    "string": pa.array(["a", None]),
+    "large string": pa.array(["a"], pa.large_string()),
+    "string view": pa.array(["a"], pa.string_view()),
+    "binary": pa.array([b"\xff"]),
+    "large binary": pa.array([b"a"], pa.large_binary()),
+    "binary view": pa.array([b"a"], pa.binary_view()),
+    "binary of two": pa.array([b"ab", None], pa.binary(2)),
+    "list": pa.array([[1, None], None]),
+    "large list": pa.array([[1], None], pa.large_list(pa.int8())),
+    "list of two": pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
+    "list view": pa.array([[1], None], pa.list_view(pa.int8())),
+    "large list view": pa.array([[1], None], pa.large_list_view(pa.int8())),
+    "struct": pa.array([{"a": 1, "b": None}, None]),
+    "struct without fields": pa.array([{}], pa.struct([])),
+    "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+    "dictionary": pa.array(["a", None]).dictionary_encode(),
+    "dictionary, ordered": pa.DictionaryArray.from_arrays(TWO, pa.array(["a", "b"]), ordered=True),
+    "dictionary of ints": pa.DictionaryArray.from_arrays(TWO, pa.array([5, 6])),
+    "list of dictionary": pa.ListArray.from_arrays([0, 1, 2], pa.array(["a", "b"]).dictionary_encode()),
+    "run ends": pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array(["a"])),
+    "months": pa.array([pa.MonthDayNano([1, 2, 3])]),
+    "union": pa.UnionArray.from_sparse(TWO, [pa.array([1, 2]), pa.array(["a", "b"])]),
+    "uuid": pa.array([b"a" * 16], pa.uuid()),
+    "json": pa.array(["{}"], pa.json_()),
+}
+OTHER_TYPE = {
+    "timestamp s": pa.timestamp("ms"),
+    "timestamp s zone": pa.timestamp("ms", "Europe/Prague"),
+    "year 20000": pa.timestamp("ms"),
+    "time s": pa.time32("ms"),
+    "date64": pa.date32(),
+    "dictionary of ints": pa.int64(),
+}
+"""What Parquet has no type for, but one that holds the same values."""
+REFUSED = {
+    *("year 2**40", "date64 of no int32", "decimal of thousands"),
+    *("struct without fields", "run ends", "months", "union"),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_what_arrow_reads_back_is_what_to_arrow_gives_or_the_column_is_refused(log, tmp_path, kind):
+    try:
+        log.put_many(pa.table({"first": pa.nulls(len(COLUMNS[kind]), pa.int8()), "c": COLUMNS[kind]}))
+    except pqlog.EncodeError as error:  # refused at the put
+        assert "'c'" in str(error)
+        return
+    was = log.to_arrow()["c"]
+    if kind in REFUSED:
+        with pytest.raises(pqlog.ArgumentError, match=r"Parquet cannot hold the column 'c', which is .* columns="):
+            log.to_parquet(tmp_path / "out")
+        assert os.listdir(tmp_path / "out") == []
+        assert len(log.to_parquet(tmp_path / "out", columns=["first"])) == 1
+        return
+    log.to_parquet(tmp_path / "out")
+    found = pq.read_table(tmp_path / "out")["c"]
+    assert found.type == OTHER_TYPE.get(kind, was.type)
+    if pa.types.is_floating(was.type):
+        assert repr(found.to_pylist()) == repr(was.to_pylist())
+    else:
+        if pa.types.is_dictionary(was.type):
+            was = was.cast(was.type.value_type)
+        assert found.cast(was.type).equals(was)
+
+
+@st.composite
+def nested(draw, kinds=("struct", "list", "large", "two", "map"), depth=3):
+    """A type, and a strategy of its values: with children that may be null, and children that may not."""
+    kind = draw(st.sampled_from(kinds))
+    if kind == "int":
+        return pa.int64(), st.integers(0, 9)
+
+    def child(name):
+        of, values = draw(nested(("int", "struct", "list", "map") if depth > 1 else ("int",), depth - 1))
+        nullable = draw(st.booleans())
+        return pa.field(name, of, nullable), st.none() | values if nullable else values
+
+    if kind == "struct":
+        children = [child(name) for name in "xyz"[: draw(st.integers(1, 3))]]
+        values = st.fixed_dictionaries({field.name: values for field, values in children})
+        return pa.struct([field for field, _ in children]), values
+    if kind == "map":
+        field, values = child("value")
+        return pa.map_(pa.string(), field), st.lists(st.tuples(st.sampled_from("kl"), values), max_size=2)
+    field, values = child("item")
+    if kind == "two":
+        return pa.list_(field, 2), st.lists(values, min_size=2, max_size=2)
+    return (pa.list_ if kind == "list" else pa.large_list)(field), st.lists(values, max_size=2)
+
+
+@given(st.data())
+def test_nested_columns_are_kept_whichever_of_their_children_may_be_null(data):
+    of, values = data.draw(nested())
+    rows = data.draw(st.lists(st.none() | values, min_size=1, max_size=4))
+    folder = tempfile.mkdtemp()
+    try:
+        with pqlog.open(":memory:") as log:
+            log.put_many(pa.table({"c": pa.array(rows, of)}))
+            log.put({"other": 1})  # has no such field: null, with all of its children
+            log.to_parquet(folder)
+            assert pq.read_table(folder)["c"].to_pylist() == [*rows, None] == log.to_arrow()["c"].to_pylist()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_an_export_that_fails_says_by_what(log, tmp_path):
+    log.put_many(pa.table({"n": range(1100), "m": pa.array([pa.MonthDayNano([1, 2, 3])] * 1100)}))
+    with pytest.raises(pqlog.ArgumentError, match="the column 'm', which is month_day_nano_interval"):
+        log.to_parquet(tmp_path / "months", partition_by="n")
+    with pytest.raises(pqlog.ArgumentError, match=r"cannot export by n: .* 1024"):
+        log.to_parquet(tmp_path / "parts", partition_by="n", columns=["n"])
 
 
 EXPORT = """

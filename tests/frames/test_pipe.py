@@ -220,3 +220,58 @@ def test_what_a_worker_raised_is_raised_with_its_traceback(path):
         with pytest.raises(RuntimeError, match="Unpicklable: this and that"):
             log.pipe("p", fail_unpicklably, workers=2)
         assert log.lag("p") == 1
+
+
+def kept(frame):
+    return frame[frame["keep"]]
+
+
+LEVELS = {
+    "no name": None,
+    "numbers without a name": pd.Index([7, 3, 5, 1]),
+    "text without a name": pd.Index(list("wxyz")),
+    "a name": pd.Index(list("wxyz"), name="id"),
+    "a range with a name": pd.RangeIndex(1, 5, name="id"),
+    "levels": pd.MultiIndex.from_arrays([list("wxyz"), [1, 2, 3, 4]], names=["id", None]),
+}
+
+
+@pytest.mark.parametrize("index", LEVELS.values(), ids=LEVELS.keys())
+@pytest.mark.parametrize("keep", [[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]])
+def test_which_rows_a_stage_keeps_does_not_decide_what_fields_there_are(log, index, keep):
+    """Pandas' index goes along where it has a name: then it is a field, else it numbers the rows of that batch."""
+    frame = pd.DataFrame({"a": range(4), "keep": pd.Series(keep, dtype=bool).tolist()}, index=index)
+    log.put_many(frame)
+    log.pipe("c", kept, into="clean")
+    names = {str(name) for name in frame.index.names if name is not None}
+    assert [set(value) for value in values(log.topic("clean"))] == [{"a", "keep"} | names] * sum(keep)
+    found = log.topic("clean").to_pandas(meta=False)
+    named = [level for level, name in enumerate(frame.index.names) if name is not None]
+    unnamed = [level for level, name in enumerate(frame.index.names) if name is None]
+    expected = kept(frame).reset_index(level=unnamed, drop=True) if unnamed else kept(frame)
+    pd.testing.assert_frame_equal(found, expected, check_index_type="equiv" if named else False)
+
+
+def test_the_index_of_a_stage_goes_along_where_it_is_asked_for(log):
+    frame = pd.DataFrame({"a": range(4), "keep": [False, True, False, True]}, index=list("wxyz"))
+    log.put_many(frame)
+    log.pipe("c", kept, into="clean", index=True)
+    pd.testing.assert_frame_equal(log.topic("clean").to_pandas(meta=False), kept(frame))
+    for batch in log.batches("d"):
+        batch.put_many(kept(batch.to_pandas(meta=False)), topic="by hand", index=True)
+    pd.testing.assert_frame_equal(log.topic("by hand").to_pandas(meta=False), kept(frame))
+
+
+def test_the_offsets_of_a_batch_are_no_field_of_what_it_puts(log):
+    log.put_many({"a": n, "keep": n != 1} for n in range(3))
+    for batch in log.batches("c"):
+        frame = kept(batch.to_pandas())[["a"]]
+        assert frame.index.name == "offset"
+        batch.put_many(frame, topic="clean")
+        batch.put_many(frame.set_index("a", append=True).assign(b=1), topic="levels")
+        batch.put_many(frame, topic="asked", index=True)
+        batch.put_many(frame.rename_axis("from"), topic="renamed")
+    assert values(log.topic("clean")) == [{"a": 0}, {"a": 2}]
+    assert values(log.topic("levels")) == [{"b": 1, "a": 0}, {"b": 1, "a": 2}]
+    assert values(log.topic("asked")) == [{"a": 0, "offset": 1}, {"a": 2, "offset": 3}]
+    assert values(log.topic("renamed")) == [{"a": 0, "from": 1}, {"a": 2, "from": 3}]

@@ -213,10 +213,12 @@ def test_values_out_of_a_segment_are_plain(log):
         "when": datetime.datetime(2026, 1, 1),
         "tags": ["a"],
         "amount": decimal.Decimal("1.50"),
-        "index": "r1",
     }
-    assert list(log.get("c")) == [first, {**dict.fromkeys(first), "n": 2, "index": "r2"}]
-    assert log.to_pandas()["index"].tolist() == ["r1", "r2"]
+    assert list(log.get("c")) == [first, {**dict.fromkeys(first), "n": 2}]
+    assert "index" not in log.to_pandas()
+    log.put_many(frame.rename_axis("row"))
+    assert log[3].value == {**first, "row": "r1"}
+    assert log[3:].to_pandas()["row"].tolist() == ["r1", "r2"]
 
 
 PUTS = st.lists(

@@ -97,12 +97,22 @@ def noted(**metadata):
 
 
 def notes(**changes):
-    return json.dumps({"index_columns": [], "column_indexes": [], "columns": [], **changes}).encode()
+    return json.dumps({"columns": 1, "levels": [{"step": 1}], "names": [None], **changes}).encode()
 
 
-def note(**changes):
-    told = {"name": "a", "field_name": "a", "pandas_type": "int64", "numpy_type": "int64", "metadata": None}
-    return notes(columns=[{**told, **changes}])
+def dtype(note, column=None):
+    """A segment whose column has a note of its dtype."""
+    text = note if isinstance(note, bytes) else json.dumps(note).encode()
+    column = pa.array([1, 2, 3]) if column is None else column
+    table = marked({b"pqlog.pandas": text}, column)
+    return segment(table.replace_schema_metadata({b"pqlog.frame": notes(), b"pqlog.call": b"x", b"pqlog.row": b"0"}))
+
+
+def framed(**changes):
+    """A segment that says that it was a frame of another kind."""
+    table = marked({b"pqlog.pandas": b'{"dtype":"int64"}'}, pa.array([1, 2, 3]))
+    metadata = {b"pqlog.frame": notes(**changes), b"pqlog.call": b"x", b"pqlog.row": b"0"}
+    return segment(table.replace_schema_metadata(metadata))
 
 
 def of(values, type):
@@ -146,11 +156,15 @@ def segments(canary):
         "two columns of one name": segment(pa.Table.from_arrays([pa.array([1, 2, 3])] * 2, names=["a", "a"])),
         "place that is no number": noted(**{"pqlog_call": b"x", "pqlog_row": b"zz"}),
         "place that is not said": noted(pqlog_call=b"x"),
-        "notes: a list": noted(pandas=b"[]"),
-        "notes: a stump": noted(pandas=b"{"),
-        "notes: numbers": noted(pandas=notes(columns=5, index_columns=7)),
-        "notes: of what?": noted(pandas=notes(columns=[{}])),
-        "notes: a range of text": noted(pandas=notes(index_columns=[{"kind": "range", "start": "a"}])),
+        "notes: a list": noted(pqlog_frame=b"[]"),
+        "notes: a stump": noted(pqlog_frame=b"{"),
+        "notes: numbers": noted(pqlog_frame=notes(levels=7)),
+        "notes: of what?": noted(pqlog_frame=notes(levels=[5])),
+        "notes: a range of text": noted(pqlog_frame=notes(levels=[{"start": "a"}])),
+        "notes: a dtype that is a list": dtype(b"[]"),
+        "notes: a dtype that is a number": dtype({"dtype": 5}),
+        "notes: a period of text": dtype({"dtype": "period[M]"}, pa.array(["a", "b", "c"])),
+        "notes: categories of nothing": dtype({"dtype": "category", "stored": "AAAA"}),
         "year 300000": segment(of([2**62] * 3, pa.timestamp("us"))),
         "fixed list beyond all": segment(of([None] * 3, pa.list_(pa.null(), 2**29))),
         "many rows of nothing": segment(pa.table({"": pa.nulls(100_000)}), rows=100_000),
@@ -177,12 +191,28 @@ def harmless_segments(canary):
         ),
         "type of nobody": segment(marked({b"ARROW:extension:name": b"pandas.period"}, pa.array([1, 2, 3]))),
         "zone of nobody": segment(of([1, 2, 3], pa.timestamp("us", tz="../../etc/passwd"))),
-        "notes: dtype of nobody": noted(pandas=note(numpy_type="datetime64[ns, __import__('os')]")),
-        "notes: dtype of objects": noted(pandas=note(numpy_type="object", pandas_type="mixed")),
-        "notes: an index of nobody": noted(pandas=notes(index_columns=["nope"])),
-        "notes: a long range": noted(
-            pandas=notes(index_columns=[{"kind": "range", "name": None, "start": 0, "stop": 2**62, "step": 2**61}])
+        "notes: dtype of nobody": dtype({"dtype": "datetime64[ns, __import__('os')]"}),
+        "notes: dtype of objects": dtype({"dtype": "object", "missing": "nan"}),
+        "notes: missing what?": dtype({"dtype": "object", "missing": "x"}),
+        "notes: dtype of long texts": dtype({"dtype": "U500000000"}),
+        "notes: dtype of bytes": dtype({"dtype": "S2000000000"}),
+        "notes: dtype of void": dtype({"dtype": "V2000000000"}),
+        "notes: an Arrow dtype": dtype({"dtype": "arrow"}),
+        "notes: text of numbers": dtype({"dtype": "str", "storage": "pyarrow"}),
+        "notes: a storage of nobody": dtype({"dtype": "str", "storage": "nobody"}),
+        "notes: a category of numbers": dtype({"dtype": "category"}),
+        "notes: categories twice": dtype(
+            {"dtype": "category", "categories": {"dtype": "int64"}},
+            pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array([1, 1])),
         ),
+        "notes: an index of nobody": framed(levels=[{"field": "nope"}]),
+        "notes: no index": framed(levels=[], names=[]),
+        "notes: a long range": framed(levels=[{"start": 0, "step": 2**62}]),
+        "notes: many columns": framed(columns=2**60),
+        "notes: fewer than no columns": framed(columns=-1),
+        "notes: labels of nobody": framed(labels="AAAA"),
+        "notes: names of objects": framed(names=[{"a": 1}]),
+        "notes: frequency of nobody": framed(levels=[{"field": "a", "freq": "__import__('os')"}]),
         "place far away": noted(**{"pqlog_call": b"x", "pqlog_row": b"9" * 30}),
         "lists in lists": segment(of([None] * 3, nested(60))),
         "columns named as ours": segment(pa.table({"offset": [1, 2, 3], "_time": ["x"] * 3, "_key": [1] * 3})),

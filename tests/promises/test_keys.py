@@ -206,6 +206,8 @@ FRAMES = {
     "structs": pa.table({"k": pa.array([{"a": 1}] * 2)}),
     "bytes": pa.table({"k": pa.array([b"\xff", b"a"])}),
     "dicts": pd.DataFrame({"k": [{"a": 1}, None]}),
+    "periods": pd.DataFrame({"k": pd.period_range("2020", periods=2, freq="D")}),
+    "intervals": pd.DataFrame({"k": pd.cut([1, 2, 3], 2)}),
     "categories of floats": pd.DataFrame({"k": pd.Categorical([0.5, 1.5])}),
 }
 
@@ -230,10 +232,11 @@ def test_where_pandas_made_floats_of_integers_the_error_says_how_they_become_int
 
 def test_missing_text_is_no_key_in_every_kind_of_column(log):
     for dtype in ("str", "string", object, "category", "string[pyarrow]"):
-        frame = pd.DataFrame({"k": pd.Series(["a", None, float("nan")], dtype=dtype)})
-        where = log.put_many(frame, key="k")
-        assert [message.key for message in log[where.start : where.stop]] == ["a", None, None], dtype
-    assert log.to_pandas()["_key"].notna().sum() == 5
+        for missing in (None, float("nan"), pd.NA):
+            frame = pd.DataFrame({"k": pd.Series(["a", missing], dtype=dtype)})
+            where = log.put_many(frame, key="k")
+            assert [message.key for message in log[where.start : where.stop]] == ["a", None], (dtype, missing)
+    assert log.to_pandas()["_key"].notna().sum() == 15
 
 
 def test_a_row_in_the_midst_of_many_is_named(log):
@@ -245,9 +248,10 @@ def test_a_row_in_the_midst_of_many_is_named(log):
 
 def test_an_index_can_be_the_key_if_it_is_a_field(log):
     log.put_many(pd.DataFrame({"n": [1, 2]}, index=pd.Index(["a", "b"], name="k")), key="k")
-    assert [message.key for message in log] == ["a", "b"]
-    with pytest.raises(pqlog.ArgumentError, match=r"'k' is the frame's index, .* frame.reset_index\(\)"):
-        log.put_many(pd.DataFrame({"n": [1, 2]}, index=pd.RangeIndex(2, name="k")), key="k")
+    log.put_many(pd.DataFrame({"n": [1, 2]}, index=pd.RangeIndex(2, name="k")), key="k")
+    assert [message.key for message in log] == ["a", "b", "0", "1"]
+    with pytest.raises(pqlog.ArgumentError, match="key='k' is no field of the frame: it has 'n'"):
+        log.put_many(pd.DataFrame({"n": [1, 2]}, index=["a", "b"]), key="k")
 
 
 def test_a_label_that_is_no_text_is_named_by_its_text(log):

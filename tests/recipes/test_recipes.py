@@ -14,6 +14,8 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import pqlog
@@ -80,6 +82,180 @@ def test_a_delta_lake_table_with_its_transaction_identifiers(filled, tmp_path):
     table = tmp_path / "table"
     assert until_done("delta_lake.py", filled, table, 100, is_done=drained("to-delta"))
     assert sorted(deltalake.DeltaTable(str(table)).to_pyarrow_table()["n"].to_pylist()) == list(range(COUNT))
+
+
+def recipe(name):
+    """A recipe as a module."""
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class DuckDB:
+    """What the recipe makes of a log, and what lies there then."""
+
+    def __init__(self, folder):
+        self.path = str(folder / "warehouse.duckdb")
+        self.load = lambda log: recipe("duckdb_table").load(log, self.path)
+
+    def values(self):
+        with duckdb.connect(self.path) as db:
+            type_, values = db.execute('SELECT typeof(any_value(a)), list(a ORDER BY "offset") FROM events').fetchone()
+        return [json.loads(value) if type_ == "JSON" and value is not None else value for value in values]
+
+
+class Delta:
+    """The same for Delta Lake."""
+
+    def __init__(self, folder):
+        self.path = str(folder / "table")
+        self.load = lambda log: recipe("delta_lake").load(log, self.path)
+
+    def values(self):
+        table = deltalake.DeltaTable(self.path).to_pyarrow_table().sort_by("offset")
+        is_json = (table.schema.field("a").metadata or {}).get(b"pqlog") == b"json"
+        return [json.loads(value) if is_json and value is not None else value for value in table["a"].to_pylist()]
+
+
+def frame(values, dtype):
+    return pd.DataFrame({"a": pd.Series(values, dtype=dtype)})
+
+
+NS = frame([1577836800000000001], "datetime64[ns]")
+KEPT = {
+    "fractions, then integers": [[2.5], [1]],
+    "null, then text": [[None], ["x"]],
+    "text, then null": [["x"], [None], ["y"]],
+    "nested": [[{"b": 1}], [[1, "x"]], [None]],
+    "mixed, then plain": [[1, "x"], [5], ["5"], [0.1], [True]],
+    "beyond 64 bits": [[2**70], [1]],
+    "integers of all widths": [[2**40], frame([1], "int8"), frame([2], "int32")],
+    "categories and text": [frame(["x"], "category"), ["y"], frame(["x"], "category")],
+}
+REFUSED = {
+    "integers, then text": [[1], ["x"]],
+    "integers, then text of digits": [[1], ["5"]],
+    "text, then integers": [["x"], [1]],
+    "booleans, then integers": [[True], [1]],
+    "integers, then booleans": [[1], [True]],
+    "integers without a double, then fractions": [[2**53 + 1], [2.5]],
+    "fractions, then integers without a double": [[2.5], [2**53 + 1]],
+    "integers, then mixed": [[1], [1, "x"]],
+    "text, then mixed": [["x"], [1, "x"]],
+}
+
+
+def put(log, values):
+    return log.put_many([{"a": value} for value in values] if isinstance(values, list) else values)
+
+
+@pytest.mark.parametrize("target", [DuckDB, Delta])
+@pytest.mark.parametrize("puts", KEPT.values(), ids=KEPT.keys())
+def test_a_typed_table_holds_what_was_put(log, tmp_path, target, puts):
+    there = target(tmp_path)
+    for values in puts:
+        put(log, values)
+        there.load(log)
+    expected = [message.value["a"] for message in log]
+    assert there.values() == expected
+    plain = [value for value in expected if not isinstance(value, (dict, list))]
+    assert [type(value) for value in there.values() if not isinstance(value, (dict, list))] == list(
+        map(type, plain)
+    ) or (
+        {type(value) for value in plain} <= {int, float, type(None)}  # numbers of one column, as 1 beside 2.5
+    )
+
+
+@pytest.mark.parametrize("target", [DuckDB, Delta])
+@pytest.mark.parametrize("puts", REFUSED.values(), ids=REFUSED.keys())
+def test_what_a_typed_table_cannot_hold_stops_it_before_the_batch(log, tmp_path, target, puts):
+    there = target(tmp_path)
+    first, second = puts
+    put(log, first)
+    there.load(log)
+    put(log, second)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"the column .a. is .*, and does not hold exactly what came now"):
+            there.load(log)
+    assert there.values() == first
+    assert len(log.unread("to-duckdb" if target is DuckDB else "to-delta")) == len(second)
+
+
+def test_a_duckdb_table_gets_a_type_that_holds_all_numbers_or_the_one_that_the_error_names(log, tmp_path):
+    there = DuckDB(tmp_path)
+    for values in ([1], [2.5], [3], frame([2**63], "uint64"), NS.astype("int64").astype("float64")):
+        put(log, values)
+        there.load(log)
+    assert there.values() == [1.0, 2.5, 3.0, float(2**63), float(1577836800000000001)]
+    put(log, ["x"])
+    with pytest.raises(TypeError, match=r"ALTER TABLE events ALTER \"a\" TYPE JSON USING to_json\(\"a\"\)") as caught:
+        there.load(log)
+    with duckdb.connect(there.path) as db:
+        db.execute(str(caught.value).partition("as does ")[2].partition(", and run")[0])
+    there.load(log)
+    assert there.values()[::5] == [1.0, "x"]
+
+
+def test_a_delta_table_takes_up_where_it_stopped_once_it_has_another_type(log, tmp_path):
+    there = Delta(tmp_path)
+    put(log, [1])
+    there.load(log)
+    put(log, [2.5])
+    with pytest.raises(TypeError, match=r"is int64 \(number\), .* which is double \(number\)"):
+        there.load(log)
+    table = deltalake.DeltaTable(there.path).to_pyarrow_table()
+    table = table.set_column(table.schema.get_field_index("a"), "a", table["a"].cast(pa.float64()))
+    deltalake.write_deltalake(there.path, table, mode="overwrite", schema_mode="overwrite")
+    there.load(log)
+    assert there.values() == [1.0, 2.5]
+    there.load(log)
+    assert there.values() == [1.0, 2.5]
+
+
+def test_parts_of_a_second_are_kept_or_refused(log, tmp_path):
+    duck, delta = DuckDB(tmp_path), Delta(tmp_path)
+    log.put_many(NS)
+    duck.load(log)
+    with duckdb.connect(duck.path) as db:
+        assert db.execute("SELECT epoch_ns(a) FROM events").fetchall() == [(1577836800000000001,)]
+    with pytest.raises(TypeError, match=r"is timestamp\[us\] .* which is timestamp\[ns\]"):
+        delta.load(log)
+
+
+@pytest.mark.parametrize("target", [DuckDB, Delta])
+def test_a_field_that_comes_later_becomes_a_column(log, tmp_path, target):
+    there = target(tmp_path)
+    for value in ({"a": 1}, {"a": 2, 'the "b"': "x"}, {"c": 2.5}):
+        log.put(value)
+        there.load(log)
+    assert there.values() == [1, 2, None]
+    if target is DuckDB:
+        with duckdb.connect(there.path) as db:
+            assert db.execute('SELECT "the ""b""", c FROM events ORDER BY "offset"').fetchall() == [
+                (None, None),
+                ("x", None),
+                (None, 2.5),
+            ]
+
+
+def test_files_of_batches_are_read_as_one_table(log, tmp_path):
+    for values in ([1], [2.5], [None]):
+        put(log, values)
+        recipe("parquet_by_batch").export(log, tmp_path)
+    log.put({"a": 4, "b": "x"})
+    recipe("parquet_by_batch").export(log, tmp_path)
+    files = sorted(tmp_path.glob("*.parquet"))
+    assert len(files) == 4
+    rows = duckdb.sql(f"SELECT a, b FROM read_parquet('{tmp_path}/*.parquet', union_by_name=true) ORDER BY \"offset\"")
+    assert rows.fetchall() == [(1.0, None), (2.5, None), (None, None), (4.0, "x")]
+    assert pl.concat(map(pl.scan_parquet, files), how="diagonal_relaxed").collect()["a"].to_list() == [
+        1.0,
+        2.5,
+        None,
+        4.0,
+    ]
+    assert pd.concat(map(pd.read_parquet, files))["a"].tolist()[:2] == [1.0, 2.5]
 
 
 class Orders(http.server.BaseHTTPRequestHandler):

@@ -85,9 +85,9 @@ def test_puts_of_several_processes_of_which_one_is_killed(tmp_path, seed):
 def test_all_of_that_again_with_other_chances(tmp_path, seed):
     for name in CALLS:
         cut_a_call(tmp_path / name, name, random.Random(seed), cuts=3)
-    for number in range(100):
+    for number in range(60):
         cut_again_and_again(tmp_path / str(number), random.Random(100 * seed + number), lives=12)
-    for number in range(8):
+    for number in range(5):
         folder = tmp_path / f"processes-{number}"
         folder.mkdir()
         disk = put_from_processes(folder, 100 * seed + number)

@@ -1,0 +1,264 @@
+"""A pandas frame as an Arrow table, and exactly the same frame again: columns, index, labels."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pqlog.errors import ArgumentError, EncodeError
+from pqlog.frames import dtypes, parse, stream
+from pqlog.frames.dtypes import FRAME, FrameNote, Level
+
+
+def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
+    """The table of a frame; fields that the messages shall not have are marked with `hidden`.
+
+    Raises
+    ------
+    ArgumentError
+        The labels are no names of fields.
+    EncodeError
+        A column, the index or the labels would not come back as they are.
+    """
+    names = _field_names(frame)
+    _check_sparse(frame)
+    fields, arrays = [], []
+    for position, name in enumerate(names):
+        field, array = dtypes.pack(frame.iloc[:, position], name)
+        fields.append(field)
+        arrays.append(array)
+    levels = []
+    for number in range(frame.index.nlevels):
+        level, field, array = _level(frame.index, number, names, hidden)
+        levels.append(level)
+        if field is not None:
+            fields.append(field)
+            arrays.append(array)
+    note = FrameNote(
+        len(names),
+        levels,
+        [_name(name, "index") for name in frame.index.names],
+        isinstance(frame.index, pd.MultiIndex),
+        _name(frame.columns.name, "columns"),
+        _labels(frame.columns, names),
+        getattr(frame.columns, "freqstr", None),
+        _attrs(frame.attrs),
+    )
+    if not fields:  # a table without columns would have no rows
+        fields.append(pa.field("rows", pa.null(), metadata={hidden: b"rows"}))
+        arrays.append(pa.nulls(len(frame)))
+    schema = pa.schema(fields, metadata={FRAME: msgspec.json.encode(note)})
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _field_names(frame: pd.DataFrame) -> list[str]:
+    if frame.columns.nlevels > 1:
+        raise ArgumentError("the frame has columns of several levels: flatten their names first")
+    names = [str(label) for label in frame.columns]
+    if len(set(names)) < len(names):
+        twice = dict.fromkeys(label for label, name in zip(frame.columns, names, strict=True) if names.count(name) > 1)
+        raise ArgumentError(
+            f"the frame has several columns named {', '.join(map(repr, dict.fromkeys(map(str, twice))))}: rename them"
+        )
+    return names
+
+
+def _check_sparse(frame: pd.DataFrame) -> None:
+    sparse = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.SparseDtype)]
+    if sparse:
+        raise ArgumentError(
+            f"the frame has sparse columns, which Arrow does not keep: {', '.join(map(repr, sparse))}. Put them dense, "
+            f"with frame.astype({{name: frame[name].dtype.subtype for name in ...}})"
+        )
+
+
+def _level(
+    index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes
+) -> tuple[Level, pa.Field | None, pa.Array | None]:
+    if isinstance(index, pd.RangeIndex) and index.name is None:
+        return Level(start=index.start, step=index.step), None, None
+    values = index.get_level_values(number)
+    name = None if values.name is None else str(values.name)
+    is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
+    field, array = dtypes.pack(values, name if is_field and name is not None else f"__index_level_{number}__")
+    if not is_field:
+        field = field.with_name(parse.free(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
+        field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
+    if isinstance(index, pd.RangeIndex):
+        return Level(field.name, index.start, index.step), field, array
+    return Level(field.name, freq=getattr(values, "freqstr", None)), field, array
+
+
+def _name(name: Any, whose: str) -> Any:
+    if name is not None and parse.json_texts([name]) is None:
+        raise EncodeError(
+            f"the name of the {whose}, {name!r}, would not come back as it is: give it one of text",
+            value_type="DataFrame",
+            codec="arrow",
+        )
+    return name
+
+
+def _labels(labels: pd.Index[Any], names: Sequence[str]) -> str | None:
+    default = pd.Index(names)
+    if type(labels) is pd.Index and labels.dtype == default.dtype and list(labels) == names:
+        return None
+    if isinstance(labels, pd.RangeIndex):
+        labels = pd.Index(labels.to_numpy())  # equal, and as pandas itself gives them for most frames
+    try:
+        field, array = dtypes.pack(labels, "labels")
+    except EncodeError as error:
+        raise EncodeError(
+            f"the columns have names that would not come back as they are: {error.reason}. Make them text: "
+            f"frame.columns = frame.columns.map(str)",
+            value_type="DataFrame",
+            codec="arrow",
+        ) from error
+    table = pa.Table.from_arrays([array], schema=pa.schema([field]))
+    return base64.b64encode(stream.encode(table)).decode()
+
+
+def _attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in attrs.items() if isinstance(key, str)}
+    return {key: value for key, value in kept.items() if value is None or parse.json_texts([value]) is not None}
+
+
+def with_stored_index(table: pa.Table, start: int, hidden: bytes) -> pa.Table:
+    """The rows of a frame from row `start` on, with an index that holds also where some of them are left out."""
+    note = dtypes.frame_note_of(table.schema)
+    assert note is not None
+    for number, level in enumerate(note.levels):
+        if level.step is not None and level.field is None:
+            first = level.start + start * level.step
+            values = range(first, first + table.num_rows * level.step, level.step)
+            level.field = parse.free(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
+            field = dtypes.noted(pa.field(level.field, pa.int64()), dtypes.Note("int64"))
+            field = field.with_metadata({**field.metadata, hidden: b"index"})
+            table = table.append_column(field, pa.array(values, pa.int64()))
+        level.start, level.step, level.freq = 0, None, None
+    metadata = {**(table.schema.metadata or {}), FRAME: msgspec.json.encode(note)}
+    return table.replace_schema_metadata(metadata)
+
+
+# and back
+
+
+def from_table(table: pa.Table, note: FrameNote, start: int) -> pd.DataFrame:
+    """The rows of a frame from row `start` on, as they were.
+
+    Raises
+    ------
+    Exception
+        Of any kind: the note is of another table.
+    """
+    rows = table.num_rows
+    index = _index(table, note, start)
+    columns = {}
+    for position in range(note.columns):
+        columns[position] = _array(table.column(position), table.schema.field(position))
+    frame = pd.DataFrame(columns) if columns else pd.DataFrame(index=pd.RangeIndex(rows))
+    frame.index = index
+    if note.labels is None:
+        labels = pd.Index(table.schema.names[: note.columns])
+    else:
+        stored = stream.decode(base64.b64decode(note.labels, validate=True), None)
+        values = _array(stored.column(0), stored.schema.field(0))
+        labels = _with_freq(pd.Index(values, dtype=values.dtype, copy=False), note.freq)
+    frame.columns = labels.rename(note.name)
+    frame.attrs = note.attrs
+    return frame
+
+
+def _array(column: pa.ChunkedArray, field: pa.Field) -> Any:
+    note = dtypes.note_of(field)
+    if note is None:
+        raise ValueError(f"its column {field.name!r} has no note of its dtype")
+    return dtypes.restore(column, field, note)
+
+
+def _index(table: pa.Table, note: FrameNote, start: int) -> pd.Index[Any]:
+    levels: list[pd.Index[Any]] = []
+    for level in note.levels:
+        if level.step is not None:
+            first = level.start + start * level.step
+            levels.append(pd.RangeIndex(first, first + table.num_rows * level.step, level.step))
+            continue
+        values = _array(table.column(level.field), table.schema.field(level.field))
+        levels.append(_with_freq(pd.Index(values, dtype=values.dtype, copy=False), level.freq))
+    if note.is_multi:
+        return pd.MultiIndex.from_arrays(levels, names=note.names)
+    return levels[0].rename(note.names[0])
+
+
+def _with_freq(index: pd.Index[Any], freq: str | None) -> pd.Index[Any]:
+    if freq is not None and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
+        index.freq = freq
+    return index
+
+
+# compared
+
+
+def difference(frame: pd.DataFrame, back: pd.DataFrame) -> str | None:
+    """The part of a frame that another has not as it is: a column, the index, the labels; None if they are the same."""
+    if not _same_index(frame.columns, back.columns):
+        return "the names of the columns"
+    if not _same_index(frame.index, back.index):
+        return "the index"
+    for position, label in enumerate(frame.columns):
+        one, other = frame.iloc[:, position], back.iloc[:, position]
+        if one.dtype != other.dtype or not _same_values(one.array, other.array):
+            return f"column {label!r} ({one.dtype})"
+    return None
+
+
+def _same_index(one: pd.Index[Any], other: pd.Index[Any]) -> bool:
+    if isinstance(one, pd.MultiIndex) != isinstance(other, pd.MultiIndex) or len(one) != len(other):
+        return False
+    if list(one.names) != list(other.names) or getattr(one, "freq", None) != getattr(other, "freq", None):
+        return False
+    for number in range(one.nlevels):
+        level, same = one.get_level_values(number), other.get_level_values(number)
+        if level.dtype != same.dtype or not _same_values(level.array, same.array):
+            return False
+    return True
+
+
+def _same_values(one: Any, other: Any) -> bool:
+    if isinstance(one, pd.arrays.NumpyExtensionArray):
+        one, other = one.to_numpy(), other.to_numpy()
+    dtype = one.dtype
+    if dtype == parse.OBJECTS:
+        return dtypes.first_change([dtypes.plain_of(value) for value in one], list(other)) is None
+    if isinstance(dtype, pd.CategoricalDtype):
+        return (
+            _same_index(one.categories, other.categories)
+            and one.ordered == other.ordered
+            and np.array_equal(one.codes, other.codes)
+        )
+    if isinstance(dtype, np.dtype) and dtype.kind == "f":
+        one, other = np.asarray(one), np.asarray(other)
+        bits = f"u{dtype.itemsize}"
+        return bool(((one.view(bits) == other.view(bits)) | (np.isnan(one) & np.isnan(other))).all())
+    if isinstance(dtype, np.dtype) and dtype.kind in "mM":
+        return np.array_equal(np.asarray(one).view("i8"), np.asarray(other).view("i8"))
+    if isinstance(dtype, np.dtype):
+        return np.array_equal(np.asarray(one), np.asarray(other))
+    return _same_extension(one, other)
+
+
+def _same_extension(one: Any, other: Any) -> bool:
+    if hasattr(one, "__arrow_array__"):
+        ours, theirs = pa.chunked_array(_chunks(pa.array(one))), pa.chunked_array(_chunks(pa.array(other)))
+        return stream.same(ours, theirs)
+    return bool(one.equals(other))
+
+
+def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
