@@ -300,6 +300,38 @@ def frame_memory(bench: Bench) -> tuple[float, float]:
     return memory(messages_file(bench, bench.count(1_000_000)), "frame")
 
 
+FIRST = """
+import sys, time
+import pqlog, pqlog.frames.dataframes
+
+with pqlog.open(sys.argv[1]) as log:
+    start = time.perf_counter()
+    if sys.argv[2] == "head":
+        assert len(log.head(5)) == 5
+    else:
+        assert next(iter(log.to_batches())).num_rows
+    print((time.perf_counter() - start) * 1000)
+"""
+
+
+def first_rows(bench: Bench, what: str, make: Callable[[Bench, int], Path]) -> tuple[float, float]:
+    """Milliseconds to the first rows, in a process that knows nothing but what the file has."""
+    path = make(bench, bench.count(1_000_000))
+    if what == "batch":
+        with pqlog.open(path) as log:
+            assert log.schema.names
+    done = subprocess.run([sys.executable, "-c", FIRST, str(path), what], capture_output=True, text=True, check=True)
+    return float(done.stdout), 50.0
+
+
+def schema_of_new(bench: Bench) -> tuple[float, float]:
+    """Messages a second that a schema is learnt from, by those that become a frame."""
+    count = bench.count(1_000_000)
+    with pqlog.open(bench.path()) as log:
+        log.put_many(event(n) for n in range(count))
+        return timed(lambda: log.schema, count), timed(lambda: log.to_pandas(), count)
+
+
 def large_file(bench: Bench) -> Path:
     """A log with ten million messages."""
     count = bench.count(10_000_000)
@@ -376,6 +408,19 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("get, acknowledging each", "/s", DISK, needed=0.85), get),
         (Result("batches(size=1000), values", "/s", AT_8000, needed=1.0, absolute=800_000), batches),
         (Result("messages to pandas", "rows/s", "read_sql + json.loads", needed=14.0), messages_to_pandas),
+        (
+            Result("head(5) of messages", "ms", "50 ms", needed=1.0, less=True),
+            lambda bench: first_rows(bench, "head", messages_file),
+        ),
+        (
+            Result("head(5) of a frame", "ms", "50 ms", needed=1.0, less=True),
+            lambda bench: first_rows(bench, "head", frame_file),
+        ),
+        (
+            Result("first batch, schema known", "ms", "50 ms", needed=1.0, less=True),
+            lambda bench: first_rows(bench, "batch", messages_file),
+        ),
+        (Result("schema of new messages", "rows/s", "to pandas", needed=0.7), schema_of_new),
         (Result("two of the six columns", "rows/s", "all six", needed=1.0), two_columns),
         (Result("memory of messages to pandas", "MB", "three times the frame", needed=1.0, less=True), frame_memory),
         (Result("memory of a stream of 10,000,000", "MB", "300 MB", needed=1.0, less=True), stream_memory),

@@ -85,7 +85,8 @@ class Batch(Readable):
     client, topic : str
         Whose it is.
     token : str
-        Client and number in one string that no other batch of any file has: key the output of a sink by it.
+        Client and number in one string that no other batch of any file has, but for a plain copy of this one: key the
+        output of a sink by it.
 
     Examples
     --------
@@ -194,8 +195,8 @@ class Batch(Readable):
         topic: str,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        ids: str | None = None,
         index: bool = False,
+        ids: str | None = None,
     ) -> Staged:
         """Put messages or a frame into a topic of the same file, with the acknowledgement of this batch.
 
@@ -234,6 +235,10 @@ class Batch(Readable):
         if not isinstance(topic, str):
             raise ArgumentError(f"topic is the name of a topic of the same file, not {topic!r}")
         return self._sibling(topic, "json")
+
+    def _stage_single(self, source: Source, value: Any, key: str | None, headers: Mapping[str, str] | None) -> Staged:
+        text = producer.header_text(headers)
+        return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
 
     def _stage(self, source: Source, chunks: Sequence[Chunk] | producer.Put) -> Staged:
         staged = Staged(source.topic.name)

@@ -206,7 +206,7 @@ class Readable:
 
     def to_batches(
         self,
-        rows: int = 65_536,
+        rows: int | None = None,
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
@@ -216,12 +216,14 @@ class Readable:
     ) -> pyarrow.RecordBatchReader:
         """The messages as a stream of Arrow record batches, in bounded memory.
 
-        The schema must be true before the first batch, so a long stretch is read twice: once to find it out.
+        The schema must be true before the first batch. That of a whole topic is kept as it is learnt; any other long
+        stretch is read twice: once to find it out.
 
         Parameters
         ----------
-        rows : int
-            Messages in a batch; the last may have fewer.
+        rows : int, optional
+            Messages in a batch; the last may have fewer. Unless given, the first batches are small, so that they come
+            at once, and the others have 65,536 messages.
         columns, flatten, meta, times, progress
             As for `to_pandas`.
 
@@ -255,7 +257,7 @@ class Readable:
     ) -> Iterator[pandas.DataFrame]:
         """The messages as pandas frames of so many rows, in bounded memory, like ``read_sql(chunksize=)``.
 
-        All frames have the same columns and dtypes, for which a long stretch is read twice.
+        All frames have the same columns and dtypes; see `to_batches` for what finding them out costs.
 
         Parameters
         ----------
@@ -398,6 +400,37 @@ class Readable:
         [1]
         """
         found: Live = extras.load("frames.live").Live(self, self._view(columns, flatten, times, lenient=True))
+        return found
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        """The fields of the messages and their types, as Arrow's, without the log's own columns.
+
+        What is known of a whole topic is kept with it, so only messages that came since are read; those of any other
+        stretch are read once. Columns of JSON text have the metadata ``pqlog: json``.
+
+        Returns
+        -------
+        pyarrow.Schema
+
+        Raises
+        ------
+        MissingExtraError
+            pandas or pyarrow is not installed.
+        DecodeError
+            A message cannot be decoded; it carries the offset.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno", "n": 1}, {"n": 2}])
+        range(1, 3)
+        >>> log.schema
+        city: string
+        n: int64
+        """
+        found: pyarrow.Schema = extras.load("frames").schema(self._stretch(), self._view(None, False, ()), False)
         return found
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:

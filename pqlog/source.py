@@ -141,5 +141,5 @@ class Stretch(NamedTuple):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """The same for the same messages: those of a span never change."""
-        return self.source.engine.uuid, self.source.topic.id, self.span, self.key, self.latest
+        """The same for the same messages of one open log: those of a span never change."""
+        return self.source.topic.id, self.span, self.key, self.latest

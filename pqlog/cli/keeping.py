@@ -38,6 +38,26 @@ def topics(file: app.File, as_json: app.AsJson = False) -> None:
     output.records(found, as_json, "no topics")
 
 
+@app.command(app.THE_LOG, "schema", "pqlog schema events.db", "pqlog schema events.db --json")
+def schema(
+    file: app.File, topic: app.Topic = "main", as_json: app.AsJson = False, trust_pickle: app.TrustPickle = False
+) -> None:
+    """List the fields of a topic's messages with their types, as Arrow's; nested and mixed values are JSON text.
+
+    What is not known of them yet is read.
+    """
+    with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+        found = [
+            {
+                "field": field.name,
+                "type": str(field.type),
+                "text_of": "JSON" if (field.metadata or {}).get(b"pqlog") == b"json" else None,
+            }
+            for field in log.schema
+        ]
+    output.records(found, as_json, "no messages with fields")
+
+
 @app.command(
     app.THE_LOG,
     "clients",

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError
-from pqlog.frames import dtypes, pandas_table, parse
+from pqlog.frames import dtypes, pandas_table, parse, stream
 from pqlog.frames.pieces import Piece, View, pieces
 from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
@@ -121,9 +121,13 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
             special[name] = dtypes.objects(_objects(part, field.name), note)
         elif dtype_backend is None and note is not None:
             special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
-        elif dtype_backend is None and pa.types.is_dictionary(field.type) and field.name not in layout.dictionaries:
-            position = table.schema.get_field_index(name)  # several would make a category of other ones in each chunk
-            table = table.set_column(position, name, parse.decoded(table.column(position)))
+        elif dtype_backend is None and pa.types.is_dictionary(field.type):
+            dictionary = layout.dictionaries.get(field.name)
+            if dictionary is not None:
+                special[name] = dtypes.category_of(table.column(name), dictionary)
+            else:  # several would make a category of other ones in each chunk
+                position = table.schema.get_field_index(name)
+                table = table.set_column(position, name, parse.decoded(table.column(position)))
     if "_headers" in layout.meta:
         headers = [None if found is None else dict(found) for found in table.column("_headers").to_pylist()]
         special["_headers"] = dtypes.objects(headers, None)
@@ -142,7 +146,7 @@ def _is_object(field: pa.Field, note: dtypes.Note | None) -> bool:
     if note is not None:
         return note.dtype == dtypes.OBJECT
     of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return not dtypes.is_plain(of)
+    return not stream.is_plain(of)
 
 
 def _objects(part: Sequence[Piece], name: str) -> list[Any]:

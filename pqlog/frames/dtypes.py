@@ -197,35 +197,17 @@ def _pack_category(values: pd.Categorical, name: str) -> tuple[pa.Field, pa.Arra
     field, categories = pack(values.categories, name)
     note = note_of(field)
     stored = None
-    if parse.mark(field) is not None or note is None or note.is_opaque or not is_plain(categories.type):
+    if parse.mark(field) is not None or note is None or note.is_opaque or not stream.is_plain(categories.type):
         table = pa.Table.from_arrays([categories], schema=pa.schema([field.with_name("categories")]))
         stored = base64.b64encode(stream.encode(table)).decode()
-        categories, note = pa.array([str(category) for category in values.categories], pa.string()), None
+        labels = [str(category) for category in values.categories]
+        if len(set(labels)) < len(labels):
+            labels = [repr(category) for category in values.categories]
+        categories, note = pa.array(labels, pa.string()), None
     codes = pa.array(values.codes, mask=values.codes < 0)
     array = pa.DictionaryArray.from_arrays(codes, categories, ordered=bool(values.ordered))
     of = Note(CATEGORY, ordered=bool(values.ordered), categories=note, stored=stored)
     return noted(pa.field(name, array.type), of), array
-
-
-def is_plain(of: pa.DataType) -> bool:
-    """Whether a dictionary of such values is one that every reader knows, and pandas gives the values as they are."""
-    is_ = pa.types
-    return bool(
-        is_.is_integer(of)
-        or is_.is_floating(of)
-        or is_.is_boolean(of)
-        or is_.is_string(of)
-        or is_.is_large_string(of)
-        or is_.is_string_view(of)
-        or is_.is_binary(of)
-        or is_.is_large_binary(of)
-        or is_.is_timestamp(of)
-        or is_.is_duration(of)
-        or is_.is_date32(of)
-        or is_.is_time(of)
-        or is_.is_decimal(of)
-        or is_.is_null(of)
-    )
 
 
 # objects
@@ -289,6 +271,14 @@ def plain_of(value: Any) -> Any:
 
 
 def _back(field: pa.Field, array: pa.Array) -> list[Any]:
+    """What becomes of objects; all of it None where Python has no value for one of them."""
+    try:
+        return _values(field, array)
+    except (OverflowError, ValueError):
+        return [None] * len(array)
+
+
+def _values(field: pa.Field, array: pa.Array) -> list[Any]:
     return parse.python_values(pa.chunked_array([array]), field)
 
 
@@ -319,9 +309,7 @@ def _without_missing(values: list[Any], name: str) -> tuple[list[Any], str | Non
     markers = {"NA" if value is pd.NA else "NaT" for value in values if value is pd.NA or value is pd.NaT}
     if any(value is None for value in values):
         markers.add("None")
-    has_nan = any(type(value) is float and value != value for value in values)
-    floats = all(type(value) is float for value in values if value is not None)
-    if has_nan and not (markers and floats):  # otherwise a double, which holds it beside null
+    if any(type(value) is float and value != value for value in values):
         markers.add("nan")
     if len(markers) > 1:
         raise _refused(
@@ -464,7 +452,6 @@ def objects(values: Sequence[Any], note: Note | None = None) -> Any:
 
 
 def _restore_category(column: pa.ChunkedArray, note: Note) -> pd.Categorical:
-    import pandas as pd
 
     if note.stored is not None:
         table = stream.decode(base64.b64decode(note.stored, validate=True), None)
@@ -474,9 +461,23 @@ def _restore_category(column: pa.ChunkedArray, note: Note) -> pd.Categorical:
         dictionary = chunks[0].dictionary if chunks else pa.array([], column.type.value_type)
         field = noted(pa.field("categories", dictionary.type), note.categories)
         categories = _index(pa.chunked_array([dictionary]), field)
-    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    dtype = pd.CategoricalDtype(categories, note.ordered)
+    return _category(column, categories, note.ordered)
+
+
+def _category(column: pa.ChunkedArray, categories: pd.Index[Any], ordered: bool) -> pd.Categorical:
+    import pandas as pd
+
+    codes = [chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy() for chunk in column.chunks]
+    dtype = pd.CategoricalDtype(categories, ordered)
     return pd.Categorical.from_codes(np.concatenate(codes) if codes else [], dtype=dtype)
+
+
+def category_of(column: pa.ChunkedArray, dictionary: pa.Array) -> pd.Categorical:
+    """A column of a dictionary that pandas did not put."""
+    import pandas as pd
+
+    categories = pd.Index(pa.chunked_array([dictionary]).to_pandas())
+    return _category(column, categories, column.type.ordered)
 
 
 def _index(column: pa.ChunkedArray, field: pa.Field) -> pd.Index[Any]:

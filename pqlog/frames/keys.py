@@ -34,8 +34,7 @@ def _by_type(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     if is_.is_string(of):
         return column
     if is_.is_dictionary(of):
-        values = [chunk.dictionary_decode() for chunk in column.chunks]
-        return _by_type(pa.chunked_array(values, of.value_type))
+        return _by_type(parse.decoded(column))
     if is_.is_date64(of):
         column, of = column.cast(pa.date32()), pa.date32()
     if is_.is_large_string(of) or is_.is_string_view(of) or is_.is_integer(of) or is_.is_date32(of) or is_.is_null(of):

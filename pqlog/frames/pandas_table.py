@@ -86,7 +86,13 @@ def _level(
     values = index.get_level_values(number)
     name = None if values.name is None else str(values.name)
     is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
-    field, array = dtypes.pack(values, name if is_field and name is not None else f"__index_level_{number}__")
+    field_name = name if is_field and name is not None else f"__index_level_{number}__"
+    try:
+        field, array = dtypes.pack(values, field_name)
+    except EncodeError as error:
+        whole = "the index" if index.nlevels == 1 else f"level {number} of the index"
+        reason = error.reason.replace(f"column {field_name!r}", whole, 1)
+        raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
     if not is_field:
         field = field.with_name(parse.free(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
@@ -127,23 +133,6 @@ def _labels(labels: pd.Index[Any], names: Sequence[str]) -> str | None:
 def _attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in attrs.items() if isinstance(key, str)}
     return {key: value for key, value in kept.items() if value is None or parse.json_texts([value]) is not None}
-
-
-def with_stored_index(table: pa.Table, start: int, hidden: bytes) -> pa.Table:
-    """The rows of a frame from row `start` on, with an index that holds also where some of them are left out."""
-    note = dtypes.frame_note_of(table.schema)
-    assert note is not None
-    for number, level in enumerate(note.levels):
-        if level.step is not None and level.field is None:
-            first = level.start + start * level.step
-            values = range(first, first + table.num_rows * level.step, level.step)
-            level.field = parse.free(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
-            field = dtypes.noted(pa.field(level.field, pa.int64()), dtypes.Note("int64"))
-            field = field.with_metadata({**field.metadata, hidden: b"index"})
-            table = table.append_column(field, pa.array(values, pa.int64()))
-        level.start, level.step, level.freq = 0, None, None
-    metadata = {**(table.schema.metadata or {}), FRAME: msgspec.json.encode(note)}
-    return table.replace_schema_metadata(metadata)
 
 
 # and back

@@ -20,7 +20,7 @@ def check(column: pa.ChunkedArray, field: pa.Field) -> None:
         _check(chunk)
 
 
-def _check(array: pa.Array) -> None:
+def _check(array: pa.Array, nested: bool = False) -> None:
     of, is_ = array.type, pa.types
     if not len(array) or array.null_count == len(array):
         return
@@ -30,19 +30,21 @@ def _check(array: pa.Array) -> None:
         _check(array.storage)
         array.slice(0, 1_000).to_pylist()
     elif is_.is_dictionary(of):
+        if nested and array.dictionary.null_count:
+            raise ValueError("a dictionary within another type has a null entry")
         _check(array.dictionary)
     elif is_.is_struct(of):
         names = [child.name for child in of]
         if len(set(names)) < len(names):
             raise ValueError("its structs have two fields of one name")
         for child in array.flatten():
-            _check(child)
+            _check(child, True)
     elif is_.is_map(of):
         array.slice(0, 1).to_pylist()
-        _check(array.keys)
-        _check(array.items)
+        _check(array.keys, True)
+        _check(array.items, True)
     elif is_.is_list(of) or is_.is_large_list(of) or is_.is_fixed_size_list(of):
-        _check(array.flatten())
+        _check(array.flatten(), True)
     else:
         array.to_pylist()
 

@@ -15,6 +15,9 @@ from pqlog.store.api import Lines, Row, Span
 
 CHUNK_ROWS = 100_000
 CHUNK_BYTES = 32 << 20
+FIRST_ROWS = parse.LEARN_ROWS
+FIRST_BYTES = 1 << 20
+"""How much is read at first; four times as much with each further read, so that the first messages come at once."""
 SMALL = 20_000
 """A span of so few messages is not worth a thread."""
 
@@ -26,16 +29,18 @@ decode_lines = msgspec.json.Decoder().decode_lines
 
 def runs(source: Source, span: Span, key: str | None = None, *, headers: bool = False) -> Iterator[Run]:
     """What a span holds, in order; with `headers` as rows, since lines have none."""
+    growing = _growing()
 
     def fetch(span: Span) -> tuple[Run, Span] | None:
         """The next run of a span, and what is left behind it; None at its end."""
         if not len(span):
             return None
+        most, max_bytes = next(growing)
         if key is None and not headers:
-            lines = source.engine.read_lines(source.topic, span, CHUNK_ROWS, CHUNK_BYTES)
+            lines = source.engine.read_lines(source.topic, span, most, max_bytes)
             if lines is not None:
                 return lines, Span(lines.offset + lines.rows, span.stop)
-        rows = source.engine.read(source.topic, span, parse.SLICE_ROWS, CHUNK_BYTES, key)
+        rows = source.engine.read(source.topic, span, min(most, parse.SLICE_ROWS), max_bytes, key)
         return (rows, Span(stop_of(rows[-1]), span.stop)) if rows else None
 
     if len(span) <= SMALL:
@@ -49,6 +54,14 @@ def runs(source: Source, span: Span, key: str | None = None, *, headers: bool = 
         while (found := waiting.result()) is not None:
             waiting = ahead.submit(fetch, found[1])
             yield found[0]
+
+
+def _growing() -> Iterator[tuple[int, int]]:
+    """How many messages and bytes are read at a time."""
+    rows, size = min(FIRST_ROWS, CHUNK_ROWS), FIRST_BYTES
+    while True:
+        yield rows, size
+        rows, size = min(4 * rows, CHUNK_ROWS), min(4 * size, CHUNK_BYTES)
 
 
 def parts(rows: Sequence[Row]) -> Iterator[Row | Sequence[Row]]:

@@ -6,6 +6,7 @@ those before by minimum, maximum and union, so that neither order nor grouping m
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,9 +15,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pqlog.frames import parse
-from pqlog.frames.dtypes import Note, note_of, python_values
+from pqlog.frames import parse, stream
+from pqlog.frames.dtypes import OBJECT, Note, note_of, python_values
 from pqlog.frames.parse import EXACT, json_field, mark
+
+VERSION = 1
+"""Of the text of `Facts`: what another version wrote is not read."""
+DICTIONARY_BYTES = 256 << 10
+"""Facts with larger dictionaries have no text."""
 
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 _UNITS = ("s", "ms", "us", "ns")
@@ -30,10 +36,16 @@ class Facts:
     ----------
     rows : int
         Messages in all pieces.
+    has_keys : bool
+        Whether some of them have a key.
+    puts : set of bytes or None
+        The frames that they were put with, None for other messages; two of them at most: more need not be known.
     """
 
     def __init__(self) -> None:
         self.rows = 0
+        self.has_keys = False
+        self.puts: set[bytes | None] = set()
         self._columns: dict[str, _Column] = {}
 
     def add(self, piece: pa.Table) -> None:
@@ -62,6 +74,83 @@ class Facts:
         column = self._columns.get(name)
         return None if column is None or column.dictionaries_differ else column.dictionary
 
+    def surprise(self, piece: pa.Table) -> str | None:
+        """The first column of a piece that is not as it would have to be, were these facts true of it too."""
+        for field, column in zip(piece.schema, piece.columns, strict=True):
+            known = self._columns.get(field.name)
+            if known is None:
+                return str(field.name)
+            joined = known.copy()
+            joined.add(field, column)
+            if joined.outcome() != known.outcome() or (column.null_count and not self.has_nulls(field.name)):
+                return str(field.name)
+        return None
+
+    def to_text(self) -> str | None:
+        """All of it as text, from which `from_text` makes it again.
+
+        None where it would be too much, or where Python objects are among the values.
+        """
+        fields = [field for column in self._columns.values() for field in column.fields()]
+        if any(mark(field) == b"pickle" for field in fields):
+            return None
+        columns = [column.to_kept(name) for name, column in self._columns.items()]
+        dictionaries = [column.dictionary for column in columns if column.dictionary is not None]
+        if b"" in dictionaries or sum(map(len, dictionaries)) > DICTIONARY_BYTES:
+            return None
+        schema = pa.schema(fields).serialize().to_pybytes()
+        kept = _Kept(VERSION, self.rows, self.has_keys, list(self.puts), schema, columns)
+        return msgspec.json.encode(kept).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> Facts:
+        """What was `to_text`.
+
+        Raises
+        ------
+        Exception
+            Of any kind: it was not, or by another version.
+        """
+        kept = msgspec.json.decode(text, type=_Kept)
+        if kept.version != VERSION:
+            raise ValueError(f"it is of version {kept.version}")
+        fields = list(pa.ipc.read_schema(pa.py_buffer(kept.schema)))
+        if any(mark(field) == b"pickle" for field in fields):
+            raise ValueError("to read a file must never run code from it")
+        facts = cls()
+        facts.rows, facts.has_keys, facts.puts = kept.rows, kept.has_keys, set(kept.puts)
+        for column in kept.columns:
+            own, fields = fields[: column.seen + column.empty], fields[column.seen + column.empty :]
+            facts._columns[column.name] = _Column.from_kept(column, own)
+        return facts
+
+
+class _KeptColumn(msgspec.Struct, omit_defaults=True):
+    """A column, as text."""
+
+    name: str
+    valid: int
+    seen: int
+    """How many of the schema's next fields are those that it was seen with."""
+    empty: int = 0
+    """How many of those behind them are of pieces without a value."""
+    notes: list[Note | None] = []
+    notes_of_empty: list[Note | None] = []
+    bounds: tuple[str, str] | None = None
+    """JSON's integers have 64 bits."""
+    dictionary: bytes | None = None
+    """An Arrow stream; none in it where it is too large."""
+    dictionaries_differ: bool = False
+
+
+class _Kept(msgspec.Struct):
+    version: int
+    rows: int
+    has_keys: bool
+    puts: list[bytes | None]
+    schema: bytes
+    columns: list[_KeptColumn]
+
 
 class _Column:
     def __init__(self) -> None:
@@ -75,8 +164,65 @@ class _Column:
         self.dictionary: pa.Array | None = None
         self.dictionaries_differ = False
 
+    def copy(self) -> _Column:
+        """The same, to add to."""
+        other = copy.copy(self)
+        other._seen, other._empty = self._seen.copy(), self._empty.copy()
+        return other
+
+    def outcome(self) -> tuple[object, ...]:
+        """What follows from it, but for what others noted of a field."""
+        field = self.field("")
+        return field.type, mark(field), self.is_nullable, self.note(), self.dictionaries_differ
+
+    def fields(self) -> list[pa.Field]:
+        """All that it came as."""
+        return [*self._seen.fields.values(), *self._empty.fields.values()]
+
+    def to_kept(self, name: str) -> _KeptColumn:
+        """All but its `fields`."""
+        return _KeptColumn(
+            name,
+            self.valid,
+            len(self._seen.fields),
+            len(self._empty.fields),
+            list(self._seen.notes),
+            list(self._empty.notes),
+            None if self._bounds is None else (str(self._bounds[0]), str(self._bounds[1])),
+            None if self.dictionary is None or self.dictionaries_differ else _stored(self.dictionary),
+            self.dictionaries_differ,
+        )
+
+    @classmethod
+    def from_kept(cls, kept: _KeptColumn, fields: Sequence[pa.Field]) -> _Column:
+        """What was `to_kept`, and its `fields`; raises where they do not belong to each other."""
+        column = cls()
+        if len(fields) != kept.seen + kept.empty or any(field.name != kept.name for field in fields):
+            raise ValueError(f"it has not the fields of the column {kept.name!r}")
+        if bool(kept.valid) != bool(kept.seen):
+            raise ValueError(f"the column {kept.name!r} has {kept.valid} values of {kept.seen} types")
+        column.valid = kept.valid
+        column._seen = _Seen.of(fields[: kept.seen], kept.notes)
+        column._empty = _Seen.of(fields[kept.seen :], kept.notes_of_empty)
+        if kept.bounds is not None:
+            column._bounds = int(kept.bounds[0]), int(kept.bounds[1])
+        column.dictionaries_differ = kept.dictionaries_differ
+        if kept.dictionary is not None:
+            column.dictionary = stream.decode(kept.dictionary, None).column(0).combine_chunks()
+        values = {field.type.value_type for field in fields if pa.types.is_dictionary(field.type)}
+        of_dictionary = set() if column.dictionary is None else {column.dictionary.type}
+        if values != of_dictionary and not column.dictionaries_differ:
+            raise ValueError(f"the column {kept.name!r} has a dictionary of another type, or none")
+        return column
+
     def add(self, field: pa.Field, column: pa.ChunkedArray) -> None:
         valid = len(column) - column.null_count
+        if pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
+            for chunk in column.chunks:
+                if self.dictionary is None:
+                    self.dictionary = chunk.dictionary
+                elif not self.dictionary.equals(chunk.dictionary):
+                    self.dictionaries_differ = True
         if not valid:
             if not pa.types.is_null(field.type) or note_of(field) is not None:
                 self._empty.add(field)
@@ -85,12 +231,6 @@ class _Column:
         self._seen.add(field)
         if pa.types.is_integer(field.type) or _unit(field.type) is not None:
             self._widen(field.type, column)
-        elif pa.types.is_dictionary(field.type) and not self.dictionaries_differ:
-            for chunk in column.chunks:
-                if self.dictionary is None:
-                    self.dictionary = chunk.dictionary
-                elif not self.dictionary.equals(chunk.dictionary):
-                    self.dictionaries_differ = True
 
     def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
         plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
@@ -124,7 +264,14 @@ class _Column:
         opaque = {note for note in known.notes if note is not None and note.is_opaque}
         if b"json" in marks or (opaque and (len(opaque) > 1 or known.notes != opaque)):
             return json_field(name)
-        type_ = _common([of for of, _ in known.fields], self._bounds)
+        types = [of for of, _ in known.fields]
+        if (
+            len(types) > 1
+            and all(map(_is_number, types))
+            and any(note and note.dtype == OBJECT for note in known.notes)
+        ):
+            return json_field(name)  # as if they were of one column of objects, where each is what it is
+        type_ = _common(types, self._bounds)
         if type_ is None:
             return json_field(name) if self.valid else pa.field(name, pa.null())
         metadata = [field.metadata for field in known.fields.values()]
@@ -144,6 +291,31 @@ class _Seen:
         if field.nullable or about not in self.fields:
             self.fields[about] = field
         self.notes.add(note_of(field))
+
+    @classmethod
+    def of(cls, fields: Sequence[pa.Field], notes: Sequence[Note | None]) -> _Seen:
+        """The types of these fields, with these notes."""
+        seen = cls()
+        for field in fields:
+            seen.add(field)
+        seen.notes.update(notes)
+        return seen
+
+    def copy(self) -> _Seen:
+        """The same, to add to."""
+        other = _Seen()
+        other.fields, other.notes = dict(self.fields), set(self.notes)
+        return other
+
+
+def _stored(dictionary: pa.Array) -> bytes:
+    """A dictionary as a stream; nothing where it is too large for one."""
+    if len(dictionary) > stream.MOST_ROWS:
+        return b""
+    try:
+        return stream.encode(pa.Table.from_arrays([dictionary], ["dictionary"]))
+    except stream.TooLargeError:
+        return b""
 
 
 def _unit(of: pa.DataType) -> str | None:
@@ -317,11 +489,11 @@ def _plain(value: Any) -> Any:
         if value - value != 0:
             return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
         return value
-    if kind is list or kind is tuple:
+    if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     if kind is dict:
         return {key if isinstance(key, str) else str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (datetime.date, datetime.time)) or hasattr(value, "nanoseconds"):
+    if isinstance(value, (datetime.date, datetime.time)) or hasattr(value, "isoformat"):
         return value.isoformat()
     return value
 

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
 from pqlog.frames import dtypes, keys, python, stream
-from pqlog.frames.parse import mark, without_pickles
+from pqlog.frames.parse import free, mark, without_pickles
 from pqlog.keys import ID, KEY, RefusedError
 from pqlog.store.api import Row, Segment
 
@@ -37,7 +38,9 @@ _HIDDEN = b"pqlog.hidden"
 def segments_of(
     frame: Any, key: str | None, headers: str | None, ids: str | None = None, index: bool = True
 ) -> Iterator[tuple[Segment, list[str] | None]]:
-    """The segments of a frame, each of which has been read again and compared with the frame; and their messages' ids.
+    """The segments of a frame, each with the ids of its messages, if they have any.
+
+    Each has been read again and compared with the frame.
 
     Parameters
     ----------
@@ -64,47 +67,64 @@ def segments_of(
     reader = _stream(frame) if of_pandas is None else _from_pandas(of_pandas)
     names = [name for field, name in zip(reader.schema, reader.schema.names, strict=True) if not _is_hidden(field)]
     for what, name in (("key", key), ("ids", ids)):
-        if name is not None and name not in names:
-            raise ArgumentError(f"{what}={name!r} is no field of the frame: it has {', '.join(map(repr, names))}")
+        if name is not None:
+            _check_named(what, name, names)
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, twice))}: rename them")
-
-    def segment(value: bytes, part: pa.Table, start: int) -> tuple[Segment, list[str] | None]:
-        if key is not None:
-            _texts(part, key, KEY, start)
-        texts = None if ids is None else _texts(part, ids, ID, start).to_pylist()
-        return Segment(value, part.num_rows, key, headers), texts
-
-    made = _made(reader)
+    made = _made(reader, key, ids)
     first = next(made, None)
     if first is None:
         return
     second = next(made, None)
     if second is None:
-        _verify(*first, of_pandas)
-        yield segment(*first)
+        _verify(first, of_pandas)
+        yield first.segment(key, headers), first.ids
         return
     with ThreadPoolExecutor(1, thread_name_prefix="pqlog-verify") as beside:  # while the next one is made
-        waiting = first, beside.submit(_verify, *first, of_pandas)
+        waiting = first, beside.submit(_verify, first, of_pandas)
         for one in itertools.chain([second], made):
-            following = one, beside.submit(_verify, *one, of_pandas)
+            following = one, beside.submit(_verify, one, of_pandas)
             waiting[1].result()
-            yield segment(*waiting[0])
+            yield waiting[0].segment(key, headers), waiting[0].ids
             waiting = following
         waiting[1].result()
-        yield segment(*waiting[0])
+        yield waiting[0].segment(key, headers), waiting[0].ids
 
 
-def _made(reader: pa.RecordBatchReader) -> Iterator[tuple[bytes, pa.Table, int]]:
-    """The segments of one call, each with its part of the frame and where that begins."""
+class _Made(NamedTuple):
+    """A segment, not verified yet."""
+
+    value: bytes
+    part: pa.Table
+    """What it was made of."""
+    start: int
+    """The number of its first row in the frame."""
+    ids: list[str] | None
+
+    def segment(self, key: str | None, headers: str | None) -> Segment:
+        return Segment(self.value, self.part.num_rows, key, headers)
+
+
+def _made(reader: pa.RecordBatchReader, key: str | None, ids: str | None) -> Iterator[_Made]:
+    """The segments of one call."""
     call = secrets.token_hex(8).encode()
     start = 0
     for part in _parts(reader):
+        if key is not None:
+            _texts(part, key, KEY, start)
+        texts = None if ids is None else _texts(part, ids, ID, start).to_pylist()
         first = start
         for value, rows in _encoded(part, call, start):
-            yield value, part.slice(start - first, rows), start
+            at = start - first
+            yield _Made(value, part.slice(at, rows), start, None if texts is None else texts[at : at + rows])
             start += rows
+
+
+def _check_named(what: str, name: str, names: Sequence[str]) -> None:
+    """Raise unless a frame has the field that is to be the key, or the ids."""
+    if name not in names:
+        raise ArgumentError(f"{what}={name!r} is no field of the frame: it has {', '.join(map(repr, names))}")
 
 
 def _texts(part: pa.Table, name: str, what: str, start: int) -> pa.ChunkedArray:
@@ -126,16 +146,10 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     start : int
         How many messages of the segments before stay.
     """
-    table = stream.decode(segment.value, None, segment.rows)
-    metadata = table.schema.metadata or {}
-    call, before = metadata[_CALL], int(metadata[_START])
-    if dtypes.FRAME in metadata:
-        from pqlog.frames import pandas_table
-
-        table = pandas_table.with_stored_index(table, before, _HIDDEN)
+    table = _with_index(stream.decode(segment.value, None, segment.rows))
     if mask is not None:
         table = _only(table, [index for index, stays in enumerate(mask) if stays])
-    for value, rows in _encoded(table, call, start):
+    for value, rows in _encoded(table, (table.schema.metadata or {})[_CALL], start):
         yield Segment(value, rows, segment.key, segment.headers)
         start += rows
 
@@ -144,8 +158,27 @@ def _only(table: pa.Table, rows: Sequence[int]) -> pa.Table:
     """Some rows of a table."""
     try:
         return table.take(pa.array(rows, pa.int64()))
-    except pa.ArrowNotImplementedError:  # unions, say: one by one
+    except pa.ArrowNotImplementedError:  # of views, say: one by one
         return pa.concat_tables([table.slice(row, 1) for row in rows]).combine_chunks()
+
+
+def _with_index(table: pa.Table) -> pa.Table:
+    """A table of pandas whose index is a column, if it was a range: of which some will be missing."""
+    metadata = table.schema.metadata or {}
+    note = dtypes.frame_note_of(table.schema)
+    if note is None:
+        return table
+    for number, level in enumerate(note.levels):
+        level.freq = None
+        if level.step is not None and level.field is None:
+            first = level.start + int(metadata[_START]) * level.step
+            values = range(first, first + table.num_rows * level.step, level.step)
+            level.field = free(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
+            field = dtypes.noted(pa.field(level.field, pa.int64()), dtypes.Note("int64"))
+            field = field.with_metadata({**field.metadata, _HIDDEN: b"index"})
+            table = table.append_column(field, pa.array(values, pa.int64()))
+        level.step = None
+    return table.replace_schema_metadata({**metadata, dtypes.FRAME: msgspec.json.encode(note)})
 
 
 def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
@@ -283,8 +316,9 @@ def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 # verified
 
 
-def _verify(value: bytes, part: pa.Table, start: int, of_pandas: Any) -> None:
+def _verify(made: _Made, of_pandas: Any) -> None:
     """Raise unless a segment gives back what was put: as a table, as messages, as a frame of pandas."""
+    value, part, start, _ = made
     try:
         table = stream.decode(value, None, part.num_rows)
     except Exception as error:
@@ -394,10 +428,10 @@ def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[
     """The keys (None if it has none) and the values, as dicts, of a segment's part."""
     with told(topic, row.offset):
         table = _part(_decode_kept, row, None)
-        shown = visible(table)
-        columns = [dtypes.python_values(*pair) for pair in zip(shown.columns, shown.schema, strict=True)]
         texts = key_texts(table, row)
         found = None if texts is None else texts.to_pylist()
+        shown = visible(table)
+        columns = [dtypes.python_values(*pair) for pair in zip(shown.columns, shown.schema, strict=True)]
         if not columns:
             return found, [{} for _ in range(table.num_rows)]
         names = shown.schema.names

@@ -100,17 +100,50 @@ def _same(one: pa.Array, other: pa.Array) -> bool:
 
 
 def _check_types(schema: pa.Schema) -> None:
+    """Raise for types that Arrow has, but cannot compute with in all places where it has to."""
     for field in schema:
-        if _has_union(field.type):
-            raise ValueError(f"the field {field.name!r} has unions, which kill the process here and there in Arrow")
+        odd = _odd(field.type)
+        if odd is not None:
+            raise ValueError(f"the field {field.name!r} has a {odd}, which Arrow cannot work with everywhere")
 
 
-def _has_union(of: pa.DataType) -> bool:
+def _odd(of: pa.DataType) -> str | None:
+    """The first type within a type that is refused; None if there is none."""
+    is_ = pa.types
     if isinstance(of, pa.BaseExtensionType):
-        return _has_union(of.storage_type)
-    if pa.types.is_dictionary(of):
-        return _has_union(of.value_type)
-    return pa.types.is_union(of) or any(_has_union(of.field(index).type) for index in range(of.num_fields))
+        return _odd(of.storage_type)
+    if is_.is_dictionary(of):
+        return None if is_plain(of.value_type) else str(of)
+    if is_.is_list_view(of) or is_.is_large_list_view(of):
+        return None if is_plain(of.value_type) else str(of)
+    if is_.is_union(of) or is_.is_run_end_encoded(of) or (is_.is_fixed_size_list(of) and not of.list_size):
+        return str(of)
+    children = [of.field(index).type for index in range(of.num_fields)]
+    return next((odd for child in children if (odd := _odd(child)) is not None), None)
+
+
+def is_plain(of: pa.DataType) -> bool:
+    """Whether a type is neither nested nor rare: one of which there can be a dictionary."""
+    is_ = pa.types
+    return not isinstance(of, pa.BaseExtensionType) and bool(
+        is_.is_integer(of)
+        or is_.is_floating(of)
+        or is_.is_boolean(of)
+        or is_.is_string(of)
+        or is_.is_large_string(of)
+        or is_.is_string_view(of)
+        or is_.is_binary(of)
+        or is_.is_large_binary(of)
+        or is_.is_binary_view(of)
+        or is_.is_fixed_size_binary(of)
+        or is_.is_timestamp(of)
+        or is_.is_duration(of)
+        or is_.is_date(of)
+        or is_.is_time(of)
+        or is_.is_decimal128(of)
+        or is_.is_decimal256(of)
+        or is_.is_null(of)
+    )
 
 
 def _compact(table: pa.Table) -> pa.Table:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog import check
 from pqlog import fields as field_names
-from pqlog.errors import ArgumentError
-from pqlog.frames import parse, polars, reshape, runs
+from pqlog.errors import ArgumentError, CorruptLogError
+from pqlog.frames import learnt, parse, polars, reshape, runs
 from pqlog.frames.dtypes import Note
 from pqlog.frames.pieces import HEADERS, Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
-from pqlog.source import Stretch
+from pqlog.source import Source, Stretch
+from pqlog.store.api import Engine, Span
 
 BATCH_ROWS = 65_536
 KEEP_BYTES = 64 << 20
@@ -52,6 +55,8 @@ class Layout:
         Whether all of it is of one frame that was put.
     without_value : tuple of str
         Names that were asked for, and of which no message has a value.
+    kept : Kept, optional
+        Where it was not found out from the pieces: each of them has to agree with it.
     """
 
     fields: pa.Schema
@@ -62,6 +67,7 @@ class Layout:
     dictionaries: dict[str, pa.Array]
     is_one_put: bool
     without_value: tuple[str, ...] = ()
+    kept: Kept | None = field(default=None, compare=False)
 
     @property
     def objects(self) -> frozenset[str]:
@@ -87,6 +93,8 @@ class Layout:
             return self._conformed(piece)
 
     def _conformed(self, piece: Piece) -> pa.Table:
+        if self.kept is not None:
+            self.kept.check(piece, self)
         rows = len(piece.offsets)
         head = {"offset": piece.offsets, "_time": piece.times, "_key": piece.keys, "_headers": piece.headers}
         meta = [pa.nulls(rows, _META_TYPES[name]) if head[name] is None else head[name] for name in self.meta]
@@ -94,25 +102,65 @@ class Layout:
         return parse.rows_table(list(self.schema), columns, rows)
 
 
-class Survey:
-    """Finds out the layout of a reading from its pieces."""
+class Kept:
+    """What a layout follows from that was kept: what is known of the topic's columns, see `pqlog.frames.learnt`."""
 
-    def __init__(self, view: View, meta: Meta) -> None:
+    def __init__(self, facts: Facts, source: Source) -> None:
+        self._facts, self._source = facts, source
+
+    def check(self, piece: Piece, layout: Layout) -> None:
+        """Raise if a piece has something that the layout has no place for."""
+        facts = self._facts
+        missing = set(layout.fields.names).difference(piece.fields.schema.names)
+        surprise = facts.surprise(piece.fields) or next((name for name in missing if not facts.has_nulls(name)), None)
+        if surprise is not None:
+            what = f"the column {surprise!r}"
+        elif _has_keys(piece) and not facts.has_keys:
+            what = "the keys"
+        elif layout.is_one_put and _put_of(piece) not in facts.puts:
+            what = "its puts"
+        else:
+            return
+        learnt.distrust(self._source)
+        _layouts.pop(self._source.engine, None)
+        raise CorruptLogError(
+            f"what the file says of {what} of topic {piece.topic!r} is not so for offset {piece.offsets[0]}: another "
+            f"program wrote it. It is only there to be faster, and is not used any more: read again"
+        )
+
+
+def _has_keys(piece: Piece) -> bool:
+    return piece.keys is not None and piece.keys.null_count < len(piece.keys)
+
+
+def _put_of(piece: Piece) -> bytes | None:
+    return None if piece.origin is None else piece.origin.call
+
+
+class Survey:
+    """Finds out the layout of a reading from its pieces, and what is `known` of those before them."""
+
+    def __init__(self, view: View, meta: Meta, known: Facts | None = None) -> None:
         self._view, self._meta = view, meta
-        self._facts = Facts()
+        self._facts = Facts() if known is None else known
         self._times = reshape.Spread()
-        self._keys = False
-        self._puts: set[bytes | None] = set()
-        """Two of them at most: more need not be known."""
 
     def add(self, piece: Piece) -> None:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
         self._times.add(piece.fields, self._view.timed(piece.fields.schema.names), piece.offsets)
-        self._keys = self._keys or (piece.keys is not None and piece.keys.null_count < len(piece.keys))
-        if len(self._puts) < 2:
-            self._puts.add(None if piece.origin is None else piece.origin.call)
+        self._facts.has_keys |= _has_keys(piece)
+        if len(self._facts.puts) < 2:
+            self._facts.puts.add(_put_of(piece))
+
+    def keep(self, stretch: Stretch) -> None:
+        """Keep what was learnt, if it was of a whole topic."""
+        learnt.keep(stretch, self._view, self._facts)
+
+    def kept(self, source: Source) -> Layout:
+        """The layout, where it follows not only from pieces."""
+        return replace(self.layout(), kept=Kept(self._facts, source))
 
     def layout(self) -> Layout:
         """The layout of all pieces so far."""
@@ -130,7 +178,7 @@ class Survey:
         coded = [field.name for field in fields if pa.types.is_dictionary(field.type)]
         dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
         dictionaries = {name: found for name, found in dictionaries.items() if _has_each_once(found)}
-        is_one_put = len(self._puts) == 1 and None not in self._puts
+        is_one_put = len(self._facts.puts) == 1 and None not in self._facts.puts
         return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put, without_value)
 
     def _columns(self) -> tuple[dict[str, pa.Field], tuple[str, ...]]:
@@ -152,7 +200,7 @@ class Survey:
             meta = tuple(META[name] for name in self._meta)
             return meta, dict.fromkeys(meta)
         taken = ("offset", "_time", "_key") if self._meta else ()
-        return taken if self._keys else taken[:2], dict.fromkeys(taken)
+        return taken if self._facts.has_keys else taken[:2], dict.fromkeys(taken)
 
 
 def _has_each_once(dictionary: pa.Array) -> bool:
@@ -171,6 +219,7 @@ def read(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[list
     for piece in pieces(stretch, view, progress):
         survey.add(piece)
         found.append(piece)
+    survey.keep(stretch)
     layout = survey.layout()
     check_names(stretch, view, layout)
     return found, layout
@@ -206,30 +255,35 @@ def to_polars(stretch: Stretch, view: View, meta: Meta, progress: bool) -> Any:
 
 # streams
 
-_layouts: OrderedDict[tuple[Any, ...], Layout] = OrderedDict()
-"""Of the latest streams: messages never change, so a stretch's layout is found out once."""
+_layouts: WeakKeyDictionary[Engine, OrderedDict[tuple[Any, ...], Layout]] = WeakKeyDictionary()
+"""Of the latest streams of each open log: messages never change, so a stretch's layout is found out once."""
 
 
 def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | None, Layout]:
-    """The layout of a stretch; and its pieces, if they are few."""
+    """The layout of a stretch; and its pieces, if they are few and were read for it."""
+    layouts = _layouts.setdefault(stretch.source.engine, OrderedDict())
     about = (*stretch.identity, view, meta)
-    if about in _layouts:
-        check_names(stretch, view, _layouts[about])
-        return None, _layouts[about]
-    survey = Survey(view, meta)
-    kept: list[Piece] | None = []
+    found = layouts.get(about)
+    if found is not None:
+        check_names(stretch, view, found)
+        return None, found
+    known = learnt.known(stretch, view)
+    survey = Survey(view, meta, known and known.facts)
+    kept: list[Piece] | None = [] if known is None else None
+    rest = stretch if known is None else stretch._replace(span=Span(known.span.stop, stretch.span.stop))
     size = 0
-    for piece in pieces(stretch, view):
+    for piece in pieces(rest, view):
         survey.add(piece)
         if kept is not None:
             size += piece.fields.nbytes
             kept.append(piece)
             if size > KEEP_BYTES:
                 kept = None
-    layout = _layouts[about] = survey.layout()
+    survey.keep(stretch)
+    layout = layouts[about] = survey.layout() if known is None else survey.kept(stretch.source)
     check_names(stretch, view, layout)
-    while len(_layouts) > 64:
-        _layouts.popitem(last=False)
+    while len(layouts) > 64:
+        layouts.popitem(last=False)
     return kept, layout
 
 
@@ -251,9 +305,10 @@ def schema(stretch: Stretch, view: View, meta: Meta) -> pa.Schema:
     return layout_of(stretch, view, meta).schema
 
 
-def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int, progress: bool) -> pa.RecordBatchReader:
+def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int | None, progress: bool) -> pa.RecordBatchReader:
     """The messages of a stretch as a stream of record batches."""
-    check_rows(rows)
+    if rows is not None:
+        check_rows(rows)
     found, layout = read_ahead(stretch, view, meta, progress)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -263,10 +318,11 @@ def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int, progress: bo
     return pa.RecordBatchReader.from_batches(layout.schema, batches())
 
 
-def regroup(found: Iterable[Piece], rows: int) -> Iterator[list[Piece]]:
-    """Pieces in groups of so many messages; the last may have fewer."""
+def regroup(found: Iterable[Piece], rows: int | None) -> Iterator[list[Piece]]:
+    """Pieces in groups of so many messages; the last may have fewer. None: of few at first, of `BATCH_ROWS` later."""
     group: list[Piece] = []
-    room = rows
+    sizes = itertools.repeat(rows) if rows is not None else _growing()
+    room = next(sizes)
     for piece in found:
         start, size = 0, len(piece.offsets)
         while start < size:
@@ -276,9 +332,16 @@ def regroup(found: Iterable[Piece], rows: int) -> Iterator[list[Piece]]:
             room -= len(part.offsets)
             if not room:
                 yield group
-                group, room = [], rows
+                group, room = [], next(sizes)
     if group:
         yield group
+
+
+def _growing() -> Iterator[int]:
+    rows = runs.FIRST_ROWS
+    while True:
+        yield rows
+        rows = min(4 * rows, BATCH_ROWS)
 
 
 def check_rows(rows: int) -> None:

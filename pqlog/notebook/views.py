@@ -5,15 +5,18 @@ Everything that comes from a file is escaped. Colours are those of the page arou
 
 from __future__ import annotations
 
+import contextlib
 import html
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pqlog.errors import DecodeError, Error
+from pqlog import extras
+from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
 from pqlog.source import Source, Stretch
@@ -32,6 +35,7 @@ SHORT = 80
 LONG = 10_000
 """How many characters of a value are shown: in a table, and once it is clicked on."""
 BINS = 48
+MOST_FIELDS = 200
 
 _STYLE = """<style>
 .pqlog { font-size: 13px; line-height: 1.45; max-width: 100%; overflow-x: auto; }
@@ -207,6 +211,28 @@ def _span_line(source: Source, span: Span) -> str:
     )
 
 
+def _schema(source: Source) -> str:
+    """The fields of a topic, as far as they are known: nothing is read for it."""
+    engine, topic = source.engine, source.topic
+    known = None
+    if engine.learnt(topic) is not None or "pqlog.frames.learnt" in sys.modules:  # pyarrow takes a while to be loaded
+        with contextlib.suppress(MissingExtraError):
+            known = extras.load("frames.learnt").of_topic(source)
+    if known is None:
+        return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
+    fields = known.facts.schema()
+    shown = "\n".join(f"{field.name}: {_type(field)}" for field in itertools.islice(fields, MOST_FIELDS))
+    more = "" if len(fields) <= MOST_FIELDS else f"\n({len(fields) - MOST_FIELDS:,} more fields)"
+    behind = engine.count(topic, Span(known.span.stop, engine.span(topic).stop))
+    since = f' <span class="dim">{behind:,} message{"s" * (behind != 1)} put since</span>' if behind else ""
+    return f"<details><summary>{len(fields):,} fields{since}</summary><pre>{esc(shown)}{more}</pre></details>"
+
+
+def _type(field: Any) -> str:
+    is_json = (field.metadata or {}).get(b"pqlog") == b"json"
+    return "JSON" if is_json else str(field.type)[:SHORT]
+
+
 def log_view(log: Log) -> str:
     """A log: its file, topics, and the clients of each."""
     engine = log._engine
@@ -220,9 +246,11 @@ def log_view(log: Log) -> str:
         span = engine.span(info)
         times, counts = timeline(topic, span, BINS) if len(span) else ([], [])
         until = moment(from_micros(times[-1])) if times else ""
-        rows.append([esc(info.name), esc(info.codec), f"{len(span):,}", until, histogram(counts, width=160, height=18)])
+        over_time = histogram(counts, width=160, height=18)
+        fields = _schema(topic) if len(span) else ""
+        rows.append([esc(info.name), esc(info.codec), f"{len(span):,}", until, over_time, fields])
         clients += [(info.name, len(span), client) for client in engine.clients(info)]
-    parts.append(table(["topic", "codec", "messages", "last put (UTC)", "over time"], rows, frozenset({2})))
+    parts.append(table(["topic", "codec", "messages", "last put (UTC)", "over time", "schema"], rows, frozenset({2})))
     if clients:
         from pqlog.clients import of_info
 
@@ -244,11 +272,13 @@ def topic_view(topic: Topic) -> str:
     """A topic: its span, its latest messages, its clients."""
     source = topic._source
     span = source.engine.span(source.topic)
+    fields = _schema(source) if len(span) else ""
     recent = Span(max(span.first, span.stop - SHOWN), span.stop)
     return page(
         f'<span class="head">{esc(topic.name)}</span> <span class="dim">codec {esc(topic.codec)}</span><br>',
         _span_line(source, span),
         messages_table(read_some(source, recent, SHOWN)) if len(span) else "",
+        fields,
         clients_table(topic.clients()) if len(topic.clients()) else "",
     )
 

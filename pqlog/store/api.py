@@ -124,6 +124,14 @@ class Span(NamedTuple):
         return max(0, self.stop - self.first)
 
 
+class Learnt(NamedTuple):
+    """What a reader has learnt of a run of messages, to be kept, so that nobody need read them again for it."""
+
+    span: Span
+    text: str
+    """What it is, the engine does not know. It may be missing at any time, and be anybody's."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
     """A topic as the engine knows it."""
@@ -362,6 +370,16 @@ class Engine(Protocol):
     def read_lines(self, topic: TopicInfo, span: Span, rows: int, max_bytes: int) -> Lines | None:
         """The first single messages in a span; None where a segment comes first, or nothing."""
         ...
+
+    def learnt(self, topic: TopicInfo) -> Learnt | None:
+        """What `keep_learnt` kept last, if it is there and whole."""
+        ...
+
+    def keep_learnt(self, topic: TopicInfo, learnt: Learnt) -> None:
+        """Keep what was learnt of the messages from the first that is kept on, in place of what was before.
+
+        Nothing depends on it: it waits for nobody, and where it cannot be kept, for whatever reason, it is not.
+        """
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         """Wait until `ready` or woken; False when the time is up.

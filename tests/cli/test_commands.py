@@ -260,6 +260,22 @@ def test_topics_clients_claims_stats(sh, folder):
     assert "largest lag" in sh("pqlog stats events.db")
 
 
+def test_schema_lists_the_fields(sh, folder):
+    with pqlog.open(folder / "events.db") as log:
+        log.put({"city": "Brno", "tags": ["\u001b[31m"]})
+    assert json.loads(sh("pqlog schema events.db --json")) == [
+        {"field": "city", "type": "string", "text_of": None},
+        {"field": "amount", "type": "double", "text_of": None},
+        {"field": "tags", "type": "string", "text_of": "JSON"},
+    ]
+    header, *_, tags = sh("pqlog schema events.db").splitlines()
+    assert header.split() == ["field", "type", "text", "of"]
+    assert tags.split() == ["tags", "string", "JSON"]
+    with pqlog.open(folder / "events.db") as log:
+        log.topic("empty")
+    assert "no messages with fields" in sh("pqlog schema events.db -t empty")
+
+
 def test_seek_and_delete_client(sh):
     assert sh("pqlog seek events.db billing start") == (
         "client 'billing' is at position 0: again 2 messages, skipped 0\n"

@@ -3,12 +3,14 @@
 import random
 import subprocess
 import sys
+from unittest import mock
 
 import apsw
 import pandas as pd
 import pytest
 
 import pqlog
+from pqlog.frames import learnt
 
 
 def edit(path, statement, *bindings):
@@ -267,7 +269,7 @@ def test_a_truncated_file(path, left):
         list(log)
 
 
-SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors")
+SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "learnt")
 
 
 def with_small_rows(path):
@@ -282,6 +284,8 @@ def with_small_rows(path):
         list(log.get("billing"))
         log.seek("back", to=200)
         log.topic("raw", codec="bytes").put(b"abc")
+        with mock.patch.object(learnt, "WORTH_WRITING", 1):
+            log.schema
         for client in ("etl", "other"):
             for batch in log.batches(client, size=50):
                 if batch.number == 2:

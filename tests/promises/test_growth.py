@@ -17,7 +17,7 @@ def batches_of_dead_processes(log, count):
 
 
 GROWTH = {
-    messages: (15_000, 60_000),
+    messages: (25_000, 100_000),  # of fewer than 20,000 nothing is read ahead
     topics: (2, 60),
     clients: (120, 600),  # of so many neighbours of a name, the new one is compared with a hundred
     ids: (5, 200),

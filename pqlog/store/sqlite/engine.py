@@ -6,7 +6,7 @@ import contextlib
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -18,6 +18,7 @@ from pqlog.store.api import (
     ClientInfo,
     Cursor,
     Ids,
+    Learnt,
     Lines,
     Moved,
     Output,
@@ -58,6 +59,11 @@ COMPACT_PATIENCE_S = 1.0
 
 NEAR = 50
 """How many names before and behind one that may be misspelt are compared with it."""
+
+LEARNT_BYTES = 4 << 20
+"""What is learnt of a topic is not kept where it takes more."""
+LEARNT_PATIENCE_S = 0.05
+"""How long a reader waits for the others that write, to keep what it has learnt."""
 
 TRIM_STEP = 2_000
 """Rows that are dropped, and pages that are given back, in one transaction: other puts wait no longer than that."""
@@ -324,6 +330,31 @@ class SqliteEngine:
             lambda db: reader.read_lines(db, self.table(topic), span, rows, max_bytes), snapshot=True
         )
 
+    def learnt(self, topic: TopicInfo) -> Learnt | None:
+        found = self._file.read(lambda db: row(db.execute(statements.LEARNT, (topic.id, LEARNT_BYTES))))
+        return Learnt(Span(*found[:2]), found[2]) if found else None
+
+    def keep_learnt(self, topic: TopicInfo, learnt: Learnt) -> None:
+        if self.mode == "r" or self._closed or len(learnt.text) > LEARNT_BYTES:
+            return
+
+        def keep(db: apsw.Connection) -> None:
+            with self._patience(db, LEARNT_PATIENCE_S):
+                db.execute(statements.KEEP_LEARNT, (topic.id, *learnt.span, learnt.text))
+            self._after(db)
+
+        with contextlib.suppress(errors.Error):
+            self._writer.exclusively(keep, LEARNT_PATIENCE_S)
+
+    @contextlib.contextmanager
+    def _patience(self, db: apsw.Connection, timeout_s: float) -> Iterator[None]:
+        """How long the writing connection waits for other processes, for once."""
+        db.set_busy_handler(connections.Patience(timeout_s))
+        try:
+            yield
+        finally:
+            db.set_busy_handler(connections.Patience(self._timeout_s))
+
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         self._check_open()
         return self._watch.wait(ready, timeout, tick)
@@ -560,11 +591,8 @@ class SqliteEngine:
             db.pragma("journal_size_limit", wal.SIZE)
             db.execute("VACUUM")
             pages -= db.pragma("page_count")
-            try:
-                db.set_busy_handler(connections.Patience(COMPACT_PATIENCE_S))
+            with self._patience(db, COMPACT_PATIENCE_S):
                 connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            finally:
-                db.set_busy_handler(connections.Patience(self._timeout_s))
             return pages * int(db.pragma("page_size"))
 
         return self._writer.exclusively(vacuum)

@@ -230,6 +230,17 @@ INSERT INTO cursors VALUES (?1, ?2, {sum_of("cursors", name="?1", value="?2")})
 ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc
 """
 
+# A row that does not fit is as good as none, and no reader is told; a huge one is not even looked at.
+LEARNT = f"""
+SELECT first, stop, facts FROM learnt
+WHERE topic = ?1 AND iif(octet_length(facts) <= ?2, crc = {sum_of("learnt")}, 0)
+"""
+KEEP_LEARNT = f"""
+INSERT OR REPLACE INTO learnt
+SELECT ?1, ?2, ?3, ?4, {sum_of("learnt", topic="?1", first="?2", stop="?3", facts="?4")}
+FROM topics WHERE id = ?1 AND first = ?2
+"""
+
 # No id of a topic is used twice: what is left of one that was deleted, an open `Topic` of another process say, never
 # finds another in its place. The file notes the largest that was deleted.
 NEW_TOPIC_ID = f"""
@@ -253,6 +264,7 @@ DELETE_TOPIC = (
     "DELETE FROM clients WHERE topic = ?",
     "DELETE FROM claims WHERE topic = ?",
     "DELETE FROM ids WHERE topic = ?",
+    "DELETE FROM learnt WHERE topic = ?",
     "DELETE FROM id_runs WHERE topic = ?",
 )
 DROP_MESSAGES = "DROP TABLE {m}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -177,11 +177,14 @@ class Writer:
             raise job.error
         return job.outcome
 
-    def exclusively(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Do something other than jobs with the connection, while nobody commits."""
+    def exclusively(self, work: Callable[[apsw.Connection], T], patience_s: float = -1) -> T:
+        """Do something other than jobs with the connection, while nobody commits.
+
+        Raises `StoreError` where somebody does for longer than `patience_s`, if that is given.
+        """
         self._check_nested()
         try:
-            with self._leading, self._guard:
+            with self._lead_within(patience_s), self._guard:
                 if self._closed:
                     raise self._closed_error()
                 db = self._ready()
@@ -192,6 +195,19 @@ class Writer:
                     raise self._ours(error) from error
         finally:
             self._wake_next()
+
+    @contextlib.contextmanager
+    def _lead_within(self, patience_s: float) -> Iterator[None]:
+        mine = True
+        try:
+            mine = self._leading.acquire(timeout=patience_s)
+            if not mine:
+                raise StoreError(f"{self._path}: others are putting")
+            yield
+        finally:
+            if mine:
+                with contextlib.suppress(RuntimeError):  # interrupted before it was acquired
+                    self._leading.release()
 
     def close(self) -> None:
         """Let the leader finish, and take no more: whoever waits gets `ClosedError`."""

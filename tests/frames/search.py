@@ -1,0 +1,37 @@
+"""Searches that are shared out: a few hundred examples in the fast ring, a hundred thousand in the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+
+def shares(count: int) -> Any:
+    """Gives a test a `share`, which is the seed of its search: the first in both rings, the others in the long one."""
+    numbers = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, count))]
+    return pytest.mark.parametrize("share", numbers)
+
+
+def search(
+    check: Callable[..., None], *strategies: st.SearchStrategy[Any], fast: int, long: int, share: int = 0
+) -> None:
+    """Look for an example of these strategies that `check` does not pass."""
+    in_long_ring = settings.default.max_examples == settings.get_profile("all").max_examples
+
+    @seed(share)
+    @settings(
+        max_examples=long if in_long_ring else fast,
+        derandomize=False,
+        database=None,
+        # How long an example takes to draw is not to fail a test on a slow machine.
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(st.tuples(*strategies))
+    def run(example: tuple[Any, ...]) -> None:
+        check(*example)
+
+    run()
