@@ -139,7 +139,8 @@ def outcome(frame: Any) -> tuple[str, str, str]:
             changed = table_difference(frame, log.to_arrow(meta=False))
         kind = "JSON text" if parse.is_json(field) else f"`{_short(field.type)}`"
         again = "the same" if changed is None else changed
-        if isinstance(frame, pd.DataFrame) and list(map(type, frame["c"])) != list(map(type, log.to_pandas()["c"])):
+        framed = log.to_pandas()
+        if isinstance(frame, pd.DataFrame) and list(map(type, frame["c"])) != list(map(type, framed["c"])):
             again = "the same, of Python's types"
         return kind, ", ".join(f"`{name}`" for name in names), again
 

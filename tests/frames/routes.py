@@ -245,7 +245,7 @@ def parquet_problems(frame: Any) -> Problems:
             finally:
                 refusals = [problem for problem in checked.problems if problem.startswith("to_parquet: raised ")]
                 for problem in refusals:
-                    if " raised raw " not in problem and any(repr(name) in problem for name in _names(frame)):
+                    if " raised raw " not in problem and any(repr(name)[:-1] in problem for name in _names(frame)):
                         checked.problems.remove(problem)
     return checked.problems
 
@@ -284,7 +284,7 @@ def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(cell, float):
         return cell != value or int(cell) != value
     if pa.types.is_dictionary(field.type) and isinstance(cell, str):  # categories of many sorts are text
-        return str(value) != cell
+        return cell not in (str(value), repr(value))
     if isinstance(value, (pd.Period, pd.Interval)):  # Arrow has numbers, or their ends
         return (cell is None) != missing(value)
     return not (same_row_value(cell, value) or same_row_value(value, cell))

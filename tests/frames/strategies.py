@@ -40,6 +40,15 @@ def whole(bits: int, signed: bool = True) -> st.SearchStrategy[int]:
     return pick(edges) | st.integers(low, high)
 
 
+def floats(bits: int) -> st.SearchStrategy[Any]:
+    """Floating numbers of so many bits: any bits, and those that are a case of their own more often."""
+    of = {16: np.float16, 32: np.float32, 64: np.float64}[bits]
+    edges = [of(value) for value in (0.0, -0.0, 0.5, -2.5, NAN, float("inf"), float("-inf"))]
+    edges += [np.finfo(of).max, np.finfo(of).smallest_subnormal]
+    raw = st.integers(0, 2**bits - 1).map(lambda number: np.array(number, f"uint{bits}").view(of)[()])
+    return pick(edges) | raw
+
+
 class Kind(NamedTuple):
     """A sort of pandas column."""
 
@@ -254,8 +263,7 @@ def _kinds() -> dict[str, Kind]:
         add(f"Int{bits}", whole(bits) | st.none(), _typed(f"Int{bits}"))
         add(f"UInt{bits}", whole(bits, signed=False) | st.none(), _typed(f"UInt{bits}"))
     for name in ("float16", "float32", "float64", "longdouble"):
-        width = {"float16": 16, "float32": 32}.get(name, 64)
-        add(name, pick([0.0, -0.0, 0.5, NAN, float("inf"), float("-inf")]) | st.floats(width=width), _numpy(name))
+        add(name, floats({"float16": 16, "float32": 32}.get(name, 64)), _numpy(name))
     add("int64, big-endian", whole(64), _numpy(">i8"))
     add("float64, big-endian", FLOATS, _numpy(">f8"))
     for name in ("complex64", "complex128"):
@@ -644,8 +652,7 @@ def _leaf_values(type_: pa.DataType) -> tuple[st.SearchStrategy[Any], pa.DataTyp
     if is_.is_integer(type_):
         return _integers(type_), type_
     if is_.is_floating(type_):
-        width = type_.bit_width
-        return pick([0.0, -0.0, 0.5, NAN, float("inf"), float("-inf")]) | st.floats(width=width), type_
+        return floats(type_.bit_width), type_
     if is_.is_decimal(type_):
         digits = 10**type_.precision - 1
         whole_ = pick([0, 1, -1, digits, -digits]) | st.integers(-digits, digits)
