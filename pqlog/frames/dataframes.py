@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError
-from pqlog.frames import dtypes, pandas_table, parse, stream
+from pqlog.frames import dtypes, notes, pandas_table, parse, stream
 from pqlog.frames.pieces import Piece, View, pieces
 from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
@@ -118,7 +118,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     for field, name in zip(layout.fields, layout.names, strict=True):
         note = layout.notes.get(field.name)
         if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, note)):
-            special[name] = dtypes.objects(_objects(part, field.name), note)
+            special[name] = dtypes.object_series(_objects(part, field.name), note)
         elif dtype_backend is None and note is not None:
             special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
         elif dtype_backend is None and pa.types.is_dictionary(field.type):
@@ -130,7 +130,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
                 table = table.set_column(position, name, parse.decoded(table.column(position)))
     if "_headers" in layout.meta:
         headers = [None if found is None else dict(found) for found in table.column("_headers").to_pylist()]
-        special["_headers"] = dtypes.objects(headers, None)
+        special["_headers"] = dtypes.object_series(headers, None)
     plain = table.select([name for name in table.column_names if name not in special])
     frame = _plain_frame(plain, layout, dtype_backend)
     if not plain.num_columns:
@@ -141,10 +141,10 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     return frame.set_index("offset") if "offset" in layout.meta else frame
 
 
-def _is_object(field: pa.Field, note: dtypes.Note | None) -> bool:
+def _is_object(field: pa.Field, note: notes.Note | None) -> bool:
     """Whether a column has Python objects in pandas."""
     if note is not None:
-        return note.dtype == dtypes.OBJECT
+        return note.dtype == notes.OBJECT
     of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     return not stream.is_plain(of)
 
@@ -199,7 +199,7 @@ def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
             return None
         expected = type(expected)(expected.call, expected.start + len(piece.offsets))
     first = part[0].frame
-    note = None if first is None else dtypes.frame_note_of(first.schema)
+    note = None if first is None else notes.frame_note_of(first.schema)
     if note is None or first is None or part[0].origin is None:
         return None
     whole = pa.concat_tables([piece.frame.replace_schema_metadata(None) for piece in part if piece.frame is not None])

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog import keys
-from pqlog.frames import parse
+from pqlog.frames import dtypes, parse
+from pqlog.frames.notes import note_of
 from pqlog.keys import ID, RefusedError
 
 
@@ -18,9 +19,11 @@ def texts(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArra
     RefusedError
         As by `pqlog.keys.texts`; with a hint where a column of pandas has integers as floats.
     """
-    found = _by_type(column) if parse.mark(field) is None else None
+    note = note_of(field)
+    is_plain = parse.mark(field) is None and not (note is not None and note.is_opaque)
+    found = _by_type(column) if is_plain else None
     if found is None:
-        found = _one_by_one(column, field, what)
+        found = _one_by_one(column, field, what) if is_plain else _of_objects(column, field, what)
     if what == ID and (found.null_count or pc.any(pc.equal(found, "")).as_py()):
         keys.required(found.to_pylist(), field.name)
     return found
@@ -42,9 +45,6 @@ def _by_type(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 def _one_by_one(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArray:
     """The texts of values that are what they are one by one; a column of what is no key ends at its first value."""
-    if parse.mark(field) is not None:
-        found = keys.texts(parse.python_values(column, field), field.name, what)
-        return pa.chunked_array([pa.array(found, pa.string())])
     values: list[str | None] = []
     for index, scalar in enumerate(column):
         value = _value(scalar)
@@ -54,6 +54,12 @@ def _one_by_one(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.Chunk
             said = keys.reason(field.name, what, value) + _hint(column, field.name)
             raise RefusedError(index, said, type(value).__name__) from error
     return pa.chunked_array([pa.array(values, pa.string())])
+
+
+def _of_objects(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArray:
+    """The texts of a column that stands for objects."""
+    found = keys.texts(dtypes.python_values(column, field), field.name, what)
+    return pa.chunked_array([pa.array(found, pa.string())])
 
 
 def _value(scalar: pa.Scalar) -> object:

@@ -16,7 +16,8 @@ from pqlog import fields
 from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError
 from pqlog.frames import segments
-from pqlog.frames.dtypes import note_of, python_values
+from pqlog.frames.dtypes import python_values
+from pqlog.frames.notes import note_of
 from pqlog.frames.runs import blame, decode_lines, joined, parts, runs, values
 from pqlog.source import Stretch
 from pqlog.store.api import Lines, Row

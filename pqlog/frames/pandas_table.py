@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, EncodeError
-from pqlog.frames import dtypes, parse, stream
-from pqlog.frames.dtypes import FRAME, FrameNote, Level
+from pqlog.frames import dtypes, objects, parse, stream
+from pqlog.frames.notes import FRAME, FrameNote, Level, note_of
 
 
 def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
@@ -165,7 +165,7 @@ def from_table(table: pa.Table, note: FrameNote, start: int) -> pd.DataFrame:
 
 
 def _array(column: pa.ChunkedArray, field: pa.Field) -> Any:
-    note = dtypes.note_of(field)
+    note = note_of(field)
     if note is None:
         raise ValueError(f"its column {field.name!r} has no note of its dtype")
     return dtypes.restore(column, field, note)
@@ -224,7 +224,7 @@ def _same_values(one: Any, other: Any) -> bool:
         one, other = one.to_numpy(), other.to_numpy()
     dtype = one.dtype
     if dtype == parse.OBJECTS:
-        return dtypes.first_change([dtypes.plain_of(value) for value in one], list(other)) is None
+        return objects.first_change([objects.plain_of(value) for value in one], list(other)) is None
     if isinstance(dtype, pd.CategoricalDtype):
         return (
             _same_index(one.categories, other.categories)

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from pqlog import fields
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse
-from pqlog.frames.dtypes import note_of, python_values
+from pqlog.frames.dtypes import python_values
+from pqlog.frames.notes import note_of
 from pqlog.message import to_micros
 
 TIME = pa.timestamp("us", tz="UTC")

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog.frames import parse, stream
-from pqlog.frames.dtypes import OBJECT, Note, note_of, python_values
+from pqlog.frames.dtypes import python_values
+from pqlog.frames.notes import OBJECT, Note, note_of
 from pqlog.frames.parse import EXACT, json_field, mark
 
 VERSION = 1

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
-from pqlog.frames import dtypes, keys, python, stream
+from pqlog.frames import dtypes, keys, notes, python, stream
 from pqlog.frames.parse import free, mark, without_pickles
 from pqlog.keys import ID, KEY, RefusedError
 from pqlog.store.api import Row, Segment
@@ -165,7 +165,7 @@ def _only(table: pa.Table, rows: Sequence[int]) -> pa.Table:
 def _with_index(table: pa.Table) -> pa.Table:
     """A table of pandas whose index is a column, if it was a range: of which some will be missing."""
     metadata = table.schema.metadata or {}
-    note = dtypes.frame_note_of(table.schema)
+    note = notes.frame_note_of(table.schema)
     if note is None:
         return table
     for number, level in enumerate(note.levels):
@@ -174,11 +174,11 @@ def _with_index(table: pa.Table) -> pa.Table:
             first = level.start + int(metadata[_START]) * level.step
             values = range(first, first + table.num_rows * level.step, level.step)
             level.field = free(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
-            field = dtypes.noted(pa.field(level.field, pa.int64()), dtypes.Note("int64"))
+            field = notes.noted(pa.field(level.field, pa.int64()), notes.Note("int64"))
             field = field.with_metadata({**field.metadata, _HIDDEN: b"index"})
             table = table.append_column(field, pa.array(values, pa.int64()))
         level.step = None
-    return table.replace_schema_metadata({**metadata, dtypes.FRAME: msgspec.json.encode(note)})
+    return table.replace_schema_metadata({**metadata, notes.FRAME: msgspec.json.encode(note)})
 
 
 def _encoded(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
@@ -301,7 +301,7 @@ def _from_pandas(frame: Any) -> pa.RecordBatchReader:
 def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """A stream of somebody else's, without the notes that are ours to make."""
     schema = reader.schema
-    fields = [dtypes.noted(field, None) for field in schema]
+    fields = [notes.noted(field, None) for field in schema]
     fields = [field.remove_metadata() if mark(field) == b"pickle" else field for field in fields]
     metadata = {key: text for key, text in (schema.metadata or {}).items() if not key.startswith(b"pqlog.")}
     if not fields:
@@ -336,7 +336,7 @@ def _verify(made: _Made, of_pandas: Any) -> None:
     if of_pandas is not None:
         from pqlog.frames import pandas_table
 
-        note = dtypes.frame_note_of(table.schema)
+        note = notes.frame_note_of(table.schema)
         assert note is not None
         try:
             frame = pandas_table.from_table(table, note, start)
@@ -401,9 +401,9 @@ def _check_metadata(schema: pa.Schema) -> None:
     metadata = schema.metadata or {}
     if _CALL in metadata and not metadata[_START].isdigit():
         raise ValueError("its place in a frame is no number")
-    dtypes.frame_note_of(schema)
+    notes.frame_note_of(schema)
     for field in schema:
-        dtypes.note_of(field)
+        notes.note_of(field)
 
 
 def origin(table: pa.Table, row: Row) -> Origin | None:

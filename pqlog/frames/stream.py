@@ -71,10 +71,13 @@ def decode(stream: bytes, columns: frozenset[str] | None, rows: int | None = Non
 
 def same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     """Whether two columns are the same to the last bit; Arrow takes no NaN for equal to itself."""
-    return bool(one.equals(other)) or (len(one) == len(other) and _same(_in_one(one), _in_one(other)))
+    return bool(one.equals(other)) or (len(one) == len(other) and _same(in_one(one), in_one(other)))
 
 
-def _in_one(column: pa.ChunkedArray) -> pa.Array:
+def in_one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The values of a column in one array."""
+    if isinstance(column, pa.Array):
+        return column
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
 
 

@@ -397,6 +397,31 @@ print(read)
     assert int(done.stdout) > 0
 
 
+def test_a_text_that_is_none_and_a_page_that_is_none_are_as_good_as_none(path, eager):
+    with pqlog.open(path) as log:
+        log.put_many([{"a": 1}] * 5)
+        log.schema
+    whole = path.read_bytes()
+    db = apsw.Connection(str(path))
+    ((root,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'learnt'").fetchall()
+    db.execute("UPDATE learnt SET facts = CAST(x'7bff7d' AS TEXT)")
+    ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
+    smallrows.register(db, seed)
+    db.execute(f"UPDATE learnt SET crc = {smallrows.sum_of('learnt')}")
+    db.close()
+    no_text = path.read_bytes()
+    at = (root - 1) * 4096
+    for data in (no_text, whole[:at] + bytes(100) + whole[at + 100 :]):
+        path.write_bytes(data)
+        with pqlog.open(path, mode="r") as log:
+            agree(log)
+            assert "fields" in log._repr_html_()
+        with pqlog.open(path) as log:
+            agree(log)
+            assert log.put({"a": 0.5}) == 6
+            agree(log)
+
+
 def test_a_damaged_row_is_as_good_as_none_and_told_by_verify(path, eager):
     with pqlog.open(path) as log:
         log.put_many([{"a": 1}] * 5)

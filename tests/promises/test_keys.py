@@ -206,6 +206,8 @@ FRAMES = {
     "structs": pa.table({"k": pa.array([{"a": 1}] * 2)}),
     "bytes": pa.table({"k": pa.array([b"\xff", b"a"])}),
     "dicts": pd.DataFrame({"k": [{"a": 1}, None]}),
+    "periods": pd.DataFrame({"k": pd.period_range("2020", periods=2, freq="D")}),
+    "intervals": pd.DataFrame({"k": pd.cut([1, 2, 3], 2)}),
     "categories of floats": pd.DataFrame({"k": pd.Categorical([0.5, 1.5])}),
 }
 

@@ -160,7 +160,7 @@ def test_a_message_that_cannot_be_decoded_goes_to_the_dead_letters_as_it_is(path
 
 def test_single_messages_are_rejected_with_the_batch(log):
     log.put_many([1, "x", 3])
-    log.put_many(pd.DataFrame({"n": [1, None]}), key="n")
+    log.put_many(pd.DataFrame({"n": pd.array([1, None], "Int64")}), key="n")
 
     def work():
         for batch in log.batches("stage"):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import apsw
@@ -331,29 +331,26 @@ class SqliteEngine:
         )
 
     def learnt(self, topic: TopicInfo) -> Learnt | None:
-        found = self._file.read(lambda db: row(db.execute(statements.LEARNT, (topic.id, LEARNT_BYTES))))
+        try:
+            found = self._file.read(lambda db: row(db.execute(statements.LEARNT, (topic.id, LEARNT_BYTES))))
+        except errors.CorruptLogError:  # verify tells it
+            return None
         return Learnt(Span(*found[:2]), found[2]) if found else None
 
     def keep_learnt(self, topic: TopicInfo, learnt: Learnt) -> None:
-        if self.mode == "r" or self._closed or len(learnt.text) > LEARNT_BYTES:
+        if self.mode == "r" or self._closed or len(learnt.text.encode()) > LEARNT_BYTES:
             return
 
         def keep(db: apsw.Connection) -> None:
-            with self._patience(db, LEARNT_PATIENCE_S):
+            try:
+                db.set_busy_handler(connections.Patience(LEARNT_PATIENCE_S))
                 db.execute(statements.KEEP_LEARNT, (topic.id, *learnt.span, learnt.text))
+            finally:
+                db.set_busy_handler(connections.Patience(self._timeout_s))
             self._after(db)
 
         with contextlib.suppress(errors.Error):
             self._writer.exclusively(keep, LEARNT_PATIENCE_S)
-
-    @contextlib.contextmanager
-    def _patience(self, db: apsw.Connection, timeout_s: float) -> Iterator[None]:
-        """How long the writing connection waits for other processes, for once."""
-        db.set_busy_handler(connections.Patience(timeout_s))
-        try:
-            yield
-        finally:
-            db.set_busy_handler(connections.Patience(self._timeout_s))
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         self._check_open()
@@ -591,8 +588,11 @@ class SqliteEngine:
             db.pragma("journal_size_limit", wal.SIZE)
             db.execute("VACUUM")
             pages -= db.pragma("page_count")
-            with self._patience(db, COMPACT_PATIENCE_S):
+            try:
+                db.set_busy_handler(connections.Patience(COMPACT_PATIENCE_S))
                 connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            finally:
+                db.set_busy_handler(connections.Patience(self._timeout_s))
             return pages * int(db.pragma("page_size"))
 
         return self._writer.exclusively(vacuum)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -183,8 +183,12 @@ class Writer:
         Raises `StoreError` where somebody does for longer than `patience_s`, if that is given.
         """
         self._check_nested()
+        leading, mine = self._leading, True
         try:
-            with self._lead_within(patience_s), self._guard:
+            mine = leading.acquire(timeout=patience_s)
+            if not mine:
+                raise StoreError(f"{self._path}: others are putting")
+            with self._guard:
                 if self._closed:
                     raise self._closed_error()
                 db = self._ready()
@@ -194,20 +198,12 @@ class Writer:
                     self._failed(error)
                     raise self._ours(error) from error
         finally:
-            self._wake_next()
-
-    @contextlib.contextmanager
-    def _lead_within(self, patience_s: float) -> Iterator[None]:
-        mine = True
-        try:
-            mine = self._leading.acquire(timeout=patience_s)
-            if not mine:
-                raise StoreError(f"{self._path}: others are putting")
-            yield
-        finally:
             if mine:
-                with contextlib.suppress(RuntimeError):  # interrupted before it was acquired
-                    self._leading.release()
+                try:  # noqa: SIM105 - the release must be the first call in here, as in `_lead`
+                    leading.release()
+                except RuntimeError:
+                    pass  # interrupted before it was acquired
+            self._wake_next()
 
     def close(self) -> None:
         """Let the leader finish, and take no more: whoever waits gets `ClosedError`."""
