@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from pqlog import atomic, extras
 from pqlog.errors import ArgumentError
-from pqlog.frames import tables
+from pqlog.frames import dtypes, parse, stream, tables
 from pqlog.frames.pieces import View, pieces
+from pqlog.frames.schema import json_texts
 from pqlog.source import Stretch
 from pqlog.store.api import Span
 
@@ -81,7 +82,7 @@ class _Export:
         self._rows, self._partition_by = rows_per_file, partition_by
         self._there: dict[str, list[str]] = {}
         """The paths of the files that were there before, by their names."""
-        self._schema = pa.schema([field.with_type(_held(field.type)) for field in layout.schema])
+        self._schema = parquet_schema(layout.schema)
         source = stretch.source
         self._options = {
             "log": source.engine.uuid,
@@ -132,7 +133,7 @@ class _Export:
         form = pyarrow.dataset.ParquetFileFormat()
         try:
             pyarrow.dataset.write_dataset(
-                (batch for table in self._tables(bucket) for batch in table.cast(self._schema).to_batches()),
+                (batch for table in self._tables(bucket) for batch in parquet_table(table, self._schema).to_batches()),
                 partial,
                 schema=self._schema.with_metadata(metadata),
                 format=form,
@@ -157,7 +158,7 @@ class _Export:
         for table in self._tables(bucket):
             for had, field in zip(table.columns, self._schema, strict=True):
                 try:
-                    pq.write_table(pa.table({field.name: had.cast(field.type)}), pa.BufferOutputStream())
+                    pq.write_table(pa.table({field.name: _as(had, field.type)}), pa.BufferOutputStream())
                 except _REFUSALS as error:
                     raise ArgumentError(
                         f"Parquet cannot hold the column {field.name!r}, which is {had.type}: {error}. Leave it out "
@@ -173,6 +174,46 @@ class _Export:
         return final
 
 
+def parquet_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of a Parquet file with the same columns."""
+    return pa.schema([field.with_type(_held(field.type)) for field in schema])
+
+
+def parquet_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table in the types of a `parquet_schema`."""
+    columns = [_as(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
+    return pa.Table.from_arrays(columns, schema=schema) if columns else table
+
+
+def _as(column: pa.ChunkedArray, of: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(of):
+        column = parse.decoded(column)
+    return column.cast(of)
+
+
+def csv_table(table: pa.Table) -> pa.Table:
+    """A table in the types that Arrow writes as CSV: what is nested is JSON text."""
+    for index, field in enumerate(table.schema):
+        column, of = table.column(index), field.type
+        if pa.types.is_dictionary(of):
+            column = parse.decoded(column)
+            of = column.type
+        if pa.types.is_string_view(of):
+            column = column.cast(pa.large_string())
+        elif stream.is_binary(of):
+            try:
+                column = column.cast(pa.large_binary()).cast(pa.large_string())
+            except pa.ArrowInvalid as error:
+                raise ArgumentError(
+                    f"the field {field.name!r} has bytes that are no text, which CSV cannot hold: leave it out, or "
+                    f"export to Parquet"
+                ) from error
+        elif not stream.is_plain(of) or pa.types.is_float16(of) or pa.types.is_decimal256(of):
+            column = json_texts(dtypes.python_values(column, field))
+        table = table.set_column(index, field.name, column)
+    return table
+
+
 def _held(of: pa.DataType) -> pa.DataType:
     """The type in which Parquet holds the values of a type.
 
@@ -182,6 +223,10 @@ def _held(of: pa.DataType) -> pa.DataType:
     is_ = pa.types
     if is_.is_date64(of):
         return pa.date32()
+    if is_.is_dictionary(of):
+        return _held(of.value_type) if stream.is_view(of.value_type) else of
+    if is_.is_string_view(of) or is_.is_binary_view(of):
+        return pa.large_string() if is_.is_string_view(of) else pa.large_binary()
     if is_.is_struct(of):
         return pa.struct([_held_child(field) for field in of])
     if is_.is_map(of):

@@ -27,9 +27,18 @@ def encode(codec: Codec, value: Any) -> bytes:
     try:
         data = codec.encode(value)
     except Exception as error:
+        _check_no_frame(value)
         raise unencodable(codec, value, error) from error
     check_encoded(codec, data)
     return data
+
+
+def _check_no_frame(value: Any) -> None:
+    if is_frame(value):
+        raise ArgumentError(
+            f"a {type(value).__name__} is many messages: put_many(frame) puts it, a message for each row; of several "
+            f"frames, each with a call of its own"
+        )
 
 
 def check_encoded(codec: Codec, data: Any) -> None:
@@ -158,6 +167,7 @@ def _encode_chunk(codec: Codec, chunk: Sequence[Any], before: int) -> list[bytes
     try:
         return _encode_many(codec, chunk)
     except EncodeError as error:
+        _check_no_frame(chunk[error.index])
         raise error.placed(index=before + error.index) from error.__cause__
 
 

@@ -52,6 +52,9 @@ def exactly(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.Chun
     if kind(wanted) == "JSON text" != kind(had):
         texts = [None if value is None else json.dumps(value) for value in column.to_pylist()]
         return pa.chunked_array([pa.array(texts, pa.string())])
+    if pa.types.is_dictionary(had.type):  # a category: its values
+        had = had.with_type(had.type.value_type)
+        column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], had.type)
     try:
         if kind(wanted) == kind(had):
             found = column.cast(wanted.type)
@@ -70,6 +73,8 @@ def kind(field: pa.Field) -> str:
     if (field.metadata or {}).get(b"pqlog") == b"json":
         return "JSON text"  # stands for objects, lists, and values of several types
     of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_nested(of):
+        return str(of).partition("<")[0].removeprefix("large_")
     if pa.types.is_integer(of) or pa.types.is_floating(of):
         return "number"
     if pa.types.is_timestamp(of):

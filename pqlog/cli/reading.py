@@ -303,25 +303,31 @@ def _csv(
     delimiter: str = ",",
 ) -> int:
     csv = extras.package("pyarrow.csv")
+    export = extras.load("export")
     batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
+    tables = (export.csv_table(extras.package("pyarrow").Table.from_batches([batch])) for batch in batches)
+    schema = export.csv_table(batches.schema.empty_table()).schema
     options = csv.WriteOptions(delimiter=delimiter)
-    with _Piped(target) as sink, csv.CSVWriter(sink, batches.schema, write_options=options) as writer:
-        return _batches(batches, writer)
+    with _Piped(target) as sink, csv.CSVWriter(sink, schema, write_options=options) as writer:
+        return _tables(tables, writer)
 
 
 def _parquet(history: pqlog.History, target: IO[bytes], field: list[str] | None, flatten: bool, progress: bool) -> int:
     parquet = extras.package("pyarrow.parquet")
+    export = extras.load("export")
     batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
-    with parquet.ParquetWriter(target, batches.schema, compression="zstd") as writer:
-        return _batches(batches, writer)
+    schema = export.parquet_schema(batches.schema)
+    made = (extras.package("pyarrow").Table.from_batches([batch]) for batch in batches)
+    with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+        return _tables((export.parquet_table(table, schema) for table in made), writer)
 
 
-def _batches(batches: Any, writer: Any) -> int:
-    """Write Arrow batches; how many messages that were."""
+def _tables(tables: Any, writer: Any) -> int:
+    """Write Arrow tables; how many messages that were."""
     count = 0
-    for batch in batches:
-        writer.write_batch(batch)
-        count += batch.num_rows
+    for table in tables:
+        writer.write_table(table)
+        count += table.num_rows
     return count
 
 

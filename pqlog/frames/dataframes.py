@@ -117,9 +117,11 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     special: dict[str, Any] = {}
     for field, name in zip(layout.fields, layout.names, strict=True):
         note = layout.notes.get(field.name)
-        if parse.mark(field) is not None or (dtype_backend is None and _is_object(field, note)):
+        if dtype_backend == "numpy_nullable" and (note is None or not note.is_opaque):
+            note = None  # its own dtypes are wanted
+        if parse.mark(field) is not None or (dtype_backend != "pyarrow" and _is_object(field, note)):
             special[name] = dtypes.object_series(_objects(part, field.name), note)
-        elif dtype_backend is None and note is not None:
+        elif dtype_backend != "pyarrow" and note is not None:
             special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
         elif dtype_backend is None and pa.types.is_dictionary(field.type):
             dictionary = layout.dictionaries.get(field.name)

@@ -40,6 +40,8 @@ def pack(values: pd.Series[Any] | pd.Index[Any], name: str) -> tuple[pa.Field, p
         array = stream.in_one(pa.array(pd.Series(values, copy=False), from_pandas=True))
     except Exception as error:  # an extension dtype may raise anything
         raise refused(name, dtype, f"Arrow does not hold it: {error}") from error
+    if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
+        array = array.storage  # its type is known only where pandas is imported
     if isinstance(dtype, pd.ArrowDtype):
         note = Note(ARROW)
     elif isinstance(dtype, pd.StringDtype):
@@ -62,7 +64,8 @@ def _pack_category(values: pd.Categorical, name: str) -> tuple[pa.Field, pa.Arra
         categories, note = pa.array(labels, pa.string()), None
     codes = pa.array(values.codes, mask=values.codes < 0)
     array = pa.DictionaryArray.from_arrays(codes, categories, ordered=bool(values.ordered))
-    of = Note(CATEGORY, ordered=bool(values.ordered), categories=note, stored=stored)
+    freq = getattr(values.categories, "freqstr", None)
+    of = Note(CATEGORY, ordered=bool(values.ordered), categories=note, stored=stored, freq=freq)
     return noted(pa.field(name, array.type), of), array
 
 
@@ -83,7 +86,11 @@ def python_values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
         categories = coded.categories.tolist()
         return [None if code < 0 else categories[code] for code in coded.codes]
     else:
-        values = pd.Series(restore(column, field, note), copy=False)
+        dtype = pd.api.types.pandas_dtype(note.dtype)
+        if column.null_count == len(column):
+            return [None] * len(column)
+        there = iter(dtype.__from_arrow__(column.drop_null()).tolist())
+        return [next(there) if valid else None for valid in column.is_valid().to_pylist()]
     return [None if gone else value for value, gone in zip(values.tolist(), values.isna(), strict=True)]
 
 
@@ -108,12 +115,18 @@ def restore(column: pa.ChunkedArray, field: pa.Field, note: Note, holes: bool = 
     if (holes or column.null_count) and isinstance(dtype, np.dtype) and dtype.kind in "iub":
         dtype = pd.api.types.pandas_dtype("boolean" if dtype.kind == "b" else nullable(column.type))
     if not isinstance(dtype, np.dtype):
+        if isinstance(dtype, pd.IntervalDtype) and (holes or column.null_count) and _is_integer(dtype.subtype):
+            return object_series(python_values(column, noted(field, note)))  # pandas has none with missing values
         if column.null_count == len(column) and isinstance(dtype, pd.IntervalDtype):
             return pd.array([np.nan] * len(column), dtype)  # of nothing but nulls pandas makes another dtype
         return dtype.__from_arrow__(column)
     if dtype.kind not in "biufmM":  # of a file from anybody: a text may take any memory
         raise ValueError(f"no column has the dtype {note.dtype:.40}")
     return column.to_numpy().astype(dtype, copy=False)
+
+
+def _is_integer(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "iu"
 
 
 def _array_of(values: Sequence[Any], of: np.dtype[Any]) -> Any:
@@ -145,6 +158,7 @@ def object_series(values: Sequence[Any], note: Note | None = None) -> Any:
 
 
 def _restore_category(column: pa.ChunkedArray, note: Note) -> pd.Categorical:
+    import pandas as pd
 
     if note.stored is not None:
         table = stream.decode(base64.b64decode(note.stored, validate=True), None)
@@ -154,6 +168,8 @@ def _restore_category(column: pa.ChunkedArray, note: Note) -> pd.Categorical:
         dictionary = chunks[0].dictionary if chunks else pa.array([], column.type.value_type)
         field = noted(pa.field("categories", dictionary.type), note.categories)
         categories = _index(pa.chunked_array([dictionary]), field)
+    if note.freq is not None and isinstance(categories, (pd.DatetimeIndex, pd.TimedeltaIndex)):
+        categories.freq = note.freq
     return _category(column, categories, note.ordered)
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pqlog import fields
 from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError
-from pqlog.frames import segments
+from pqlog.frames import parse, segments, stream
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.runs import blame, decode_lines, joined, parts, runs, values
@@ -121,7 +121,7 @@ class Latest:
                 if keys is None:
                     return
                 mask = pc.equal(keys, stretch.key).fill_null(False).combine_chunks()
-                column, offsets = column.filter(mask), offsets[mask.to_numpy(zero_copy_only=False)]
+                column, offsets = stream.filtered(column, mask), offsets[mask.to_numpy(zero_copy_only=False)]
             kind, found = _of_column(column, field)
             self._take(found, offsets.tolist(), kind)
 
@@ -211,7 +211,7 @@ def _of_column(column: pa.ChunkedArray, field: pa.Field) -> tuple[Any, Sequence[
         whole = [None if number is None else number * unit for number in numbers]
         return "time" if pa.types.is_time(of) else kind, whole
     if pa.types.is_dictionary(of):
-        column = column.cast(of.value_type)
+        column = parse.decoded(column)
     return None, python_values(column, field)
 
 

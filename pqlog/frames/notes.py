@@ -34,6 +34,8 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
         Of a category.
     categories : Note, optional
         Of a category: what the index of its categories is.
+    freq : str, optional
+        pandas' frequency of categories that are times.
     stored : str, optional
         Categories for which Arrow's dictionary has only their text: an Arrow stream, in base64.
     """
@@ -46,6 +48,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     ordered: bool = False
     categories: Note | None = None
     stored: str | None = None
+    freq: str | None = None
 
     @property
     def is_opaque(self) -> bool:

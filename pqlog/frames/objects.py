@@ -57,20 +57,27 @@ def _pack_arrays(values: Sequence[Any], name: str) -> tuple[pa.Field, pa.Array]:
     (dtype, *others) = dtypes
     if others or any(value is not None and value.ndim != 1 for value in values):
         raise refused(name, OBJECT, "it has arrays of several dtypes, or of several dimensions: make them lists")
-    if dtype == "object" or np.dtype(dtype).kind not in "biuf":
+    if dtype == "object":
         lists = [None if value is None else [plain_of(one) for one in value.tolist()] for value in values]
         field, array = pack_objects(lists, name)
-        if dtype != "object":
-            raise refused(name, OBJECT, f"it has arrays of {dtype}: make them lists")
     else:
-        array = stream.in_one(pa.array(values, pa.list_(pa.from_numpy_dtype(np.dtype(dtype)))))
+        try:
+            array = stream.in_one(pa.array(values, pa.list_(pa.from_numpy_dtype(np.dtype(dtype)))))
+        except (pa.ArrowException, TypeError) as error:
+            raise refused(name, OBJECT, f"it has arrays of {dtype}: make them lists") from error
         field = pa.field(name, array.type)
     return noted(field, Note(OBJECT, array=dtype)), array
 
 
 def plain_of(value: Any) -> Any:
     """A scalar of NumPy as Python's, which is the same; any other object as it is."""
-    return value.item() if isinstance(value, np.generic) and value.dtype.kind in "biufUS" else value
+    if not isinstance(value, np.generic):
+        return value
+    if isinstance(value, bytes):
+        return bytes(value)  # item() cuts what ends with zeros
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value.item() if value.dtype.kind in "biuf" else value
 
 
 def _back(field: pa.Field, array: pa.Array) -> list[Any]:

@@ -210,7 +210,9 @@ def difference(frame: pd.DataFrame, back: pd.DataFrame) -> str | None:
 def _same_index(one: pd.Index[Any], other: pd.Index[Any]) -> bool:
     if isinstance(one, pd.MultiIndex) != isinstance(other, pd.MultiIndex) or len(one) != len(other):
         return False
-    if list(one.names) != list(other.names) or getattr(one, "freq", None) != getattr(other, "freq", None):
+    if list(one.names) != list(other.names):
+        return False
+    if getattr(one, "freq", None) != getattr(other, "freq", None):
         return False
     for number in range(one.nlevels):
         level, same = one.get_level_values(number), other.get_level_values(number)
@@ -243,6 +245,9 @@ def _same_values(one: Any, other: Any) -> bool:
 
 
 def _same_extension(one: Any, other: Any) -> bool:
+    if not type(one).__module__.startswith("pandas."):  # its way to Arrow may lose something, and twice the same
+        there = ~one.isna()
+        return bool((one.isna() == other.isna()).all() and (one[there] == other[there]).all())
     if hasattr(one, "__arrow_array__"):
         ours, theirs = pa.chunked_array(_chunks(pa.array(one))), pa.chunked_array(_chunks(pa.array(other)))
         return stream.same(ours, theirs)

@@ -19,7 +19,7 @@ import pyarrow.csv
 from pqlog import extras
 from pqlog.codecs import UNDECODABLE
 from pqlog.errors import DecodeError, TrimmedError
-from pqlog.frames import latest, parse, reshape, runs, segments
+from pqlog.frames import latest, parse, reshape, runs, segments, stream
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts, conform
 from pqlog.source import Source, Stretch, headers_of
@@ -40,6 +40,7 @@ class Piece(NamedTuple):
     frame: pa.Table | None = None
     """The part of a segment that it comes from, with the frame's own metadata."""
     origin: segments.Origin | None = None
+    of_frame: bool = False
     headers: pa.Array | None = None
     """None also where they were not asked for."""
     read_again: Callable[[pa.Array, frozenset[str]], pa.Table] | None = None
@@ -75,7 +76,8 @@ class Piece(NamedTuple):
 
     def filter(self, mask: pa.Array) -> Piece:
         """The messages where `mask` is true."""
-        return self._each(lambda column: column.filter(mask))._replace(frame=None, origin=None)
+        with self.told():
+            return self._each(lambda columns: stream.filtered(columns, mask))._replace(frame=None, origin=None)
 
     def _each(self, cut: Callable[[Any], Any]) -> Piece:
         keys, headers, frame = (
@@ -180,7 +182,7 @@ def _reshaped(source: Source, piece: Piece, view: View, objects: frozenset[str])
         there = piece.fields.schema.names
         some = reshape.among(there, view.columns) if view.flatten else [n for n in view.columns if n in there]
         piece = piece._replace(fields=piece.fields.select(some))
-    if piece.frame is None:
+    if not piece.of_frame:
         piece = piece._replace(read_again=functools.partial(_read_again, source, view))
     return piece
 
@@ -319,7 +321,7 @@ class _Reader:
         headers = self._headers([row])
         if headers is not None:
             headers = headers.take(pa.nulls(table.num_rows, pa.int64()).fill_null(0))
-        return Piece(offsets, times, keys, fields, self._topic, table, segments.origin(table, row), headers)
+        return Piece(offsets, times, keys, fields, self._topic, table, segments.origin(table, row), True, headers)
 
 
 def _times(lines: Lines) -> pa.Array:

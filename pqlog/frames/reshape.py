@@ -190,6 +190,8 @@ def parse_times(table: pa.Table, names: Mapping[str, str], offsets: pa.Array) ->
 def _times(name: str, column: pa.ChunkedArray, field: pa.Field, offsets: pa.Array) -> Any:
     if pa.types.is_timestamp(field.type):
         return _timestamps(column)
+    if pa.types.is_date(field.type):
+        return _timestamps(column.cast(pa.timestamp("ms")))
     if pa.types.is_string(field.type) and parse.mark(field) is None:
         for unit in (TIME, FINE_TIME):
             try:

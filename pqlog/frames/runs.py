@@ -10,6 +10,7 @@ import msgspec
 
 from pqlog.errors import DecodeError, Error
 from pqlog.frames import parse, segments
+from pqlog.frames.ahead import submit
 from pqlog.source import Source, Stretch, stop_of
 from pqlog.store.api import Lines, Row, Span
 
@@ -50,9 +51,9 @@ def runs(source: Source, span: Span, key: str | None = None, *, headers: bool = 
             found = fetch(found[1])
         return
     with ThreadPoolExecutor(1, thread_name_prefix="pqlog-read") as ahead:
-        waiting = ahead.submit(fetch, span)
+        waiting = submit(ahead, fetch, span)
         while (found := waiting.result()) is not None:
-            waiting = ahead.submit(fetch, found[1])
+            waiting = submit(ahead, fetch, found[1])
             yield found[0]
 
 

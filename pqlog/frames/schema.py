@@ -265,7 +265,9 @@ class _Column:
         opaque = {note for note in known.notes if note is not None and note.is_opaque}
         if b"json" in marks or (opaque and (len(opaque) > 1 or known.notes != opaque)):
             return json_field(name)
-        types = [of for of, _ in known.fields]
+        types = _distinct(of for of, _, _ in known.fields)
+        if self.dictionaries_differ:
+            types = _distinct(of.value_type if pa.types.is_dictionary(of) else of for of in types)
         if (
             len(types) > 1
             and all(map(_is_number, types))
@@ -275,20 +277,27 @@ class _Column:
         type_ = _common(types, self._bounds)
         if type_ is None:
             return json_field(name) if self.valid else pa.field(name, pa.null())
-        metadata = [field.metadata for field in known.fields.values()]
-        shown = {key: text for key, text in (metadata[0] or {}).items() if not key.startswith(b"pqlog.")}
-        return pa.field(name, type_, metadata=shown if len(metadata) == 1 and shown else None)
+        (shown, *others) = {metadata for _, _, metadata in known.fields}
+        return pa.field(name, type_, metadata=None if others else dict(shown) or None)
+
+
+Metadata = tuple[tuple[bytes, bytes], ...]
+
+
+def _shown(field: pa.Field) -> Metadata:
+    """What others noted of a field."""
+    return tuple(sorted(pair for pair in (field.metadata or {}).items() if not pair[0].startswith(b"pqlog")))
 
 
 class _Seen:
     """The types that a column came with."""
 
     def __init__(self) -> None:
-        self.fields: dict[tuple[pa.DataType, bytes | None], pa.Field] = {}
+        self.fields: dict[tuple[pa.DataType, bytes | None, Metadata], pa.Field] = {}
         self.notes: set[Note | None] = set()
 
     def add(self, field: pa.Field) -> None:
-        about = field.type, mark(field)
+        about = field.type, mark(field), _shown(field)
         if field.nullable or about not in self.fields:
             self.fields[about] = field
         self.notes.add(note_of(field))

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pqlog.errors import ArgumentError, DecodeError, EncodeError, Error, StoreError
 from pqlog.frames import dtypes, keys, notes, python, stream
+from pqlog.frames.ahead import submit
 from pqlog.frames.parse import free, mark, without_pickles
 from pqlog.keys import ID, KEY, RefusedError
 from pqlog.store.api import Row, Segment
@@ -65,6 +66,10 @@ def segments_of(
     """
     of_pandas = _pandas_frame(frame, index)
     reader = _stream(frame) if of_pandas is None else _from_pandas(of_pandas)
+    try:
+        stream.check_types(reader.schema)
+    except ValueError as error:
+        raise EncodeError(f"{error}. Convert it first", value_type="DataFrame", codec="arrow") from error
     names = [name for field, name in zip(reader.schema, reader.schema.names, strict=True) if not _is_hidden(field)]
     for what, name in (("key", key), ("ids", ids)):
         if name is not None:
@@ -82,9 +87,9 @@ def segments_of(
         yield first.segment(key, headers), first.ids
         return
     with ThreadPoolExecutor(1, thread_name_prefix="pqlog-verify") as beside:  # while the next one is made
-        waiting = first, beside.submit(_verify, first, of_pandas)
+        waiting = first, submit(beside, _verify, first, of_pandas)
         for one in itertools.chain([second], made):
-            following = one, beside.submit(_verify, one, of_pandas)
+            following = one, submit(beside, _verify, one, of_pandas)
             waiting[1].result()
             yield waiting[0].segment(key, headers), waiting[0].ids
             waiting = following
@@ -148,18 +153,10 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     """
     table = _with_index(stream.decode(segment.value, None, segment.rows))
     if mask is not None:
-        table = _only(table, [index for index, stays in enumerate(mask) if stays])
+        table = stream.filtered(table, pa.array([bool(stays) for stays in mask])).combine_chunks()
     for value, rows in _encoded(table, (table.schema.metadata or {})[_CALL], start):
         yield Segment(value, rows, segment.key, segment.headers)
         start += rows
-
-
-def _only(table: pa.Table, rows: Sequence[int]) -> pa.Table:
-    """Some rows of a table."""
-    try:
-        return table.take(pa.array(rows, pa.int64()))
-    except pa.ArrowNotImplementedError:  # of views, say: one by one
-        return pa.concat_tables([table.slice(row, 1) for row in rows]).combine_chunks()
 
 
 def _with_index(table: pa.Table) -> pa.Table:
@@ -269,12 +266,25 @@ def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
         for first in range(0, batch.num_rows, most):
             part = batch.slice(first, most)
             if rows and rows + part.num_rows > most:
-                yield pa.Table.from_batches(waiting).combine_chunks()
+                yield _joined(waiting)
                 waiting, rows = [], 0
             waiting.append(part)
             rows += part.num_rows
     if rows:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+        yield _joined(waiting)
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    table = pa.Table.from_batches(batches)
+    try:
+        return table.combine_chunks()
+    except pa.ArrowException as error:  # of two dictionaries there may be too many values for one
+        for field, column in zip(table.schema, table.columns, strict=True):
+            try:
+                pa.table([column], names=["c"]).combine_chunks()
+            except pa.ArrowException:
+                raise _unlike(f"column {field.name!r} ({field.type})", f"cannot be kept ({error})") from error
+        raise
 
 
 def _pandas_frame(frame: Any, index: bool) -> Any:
@@ -302,7 +312,7 @@ def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """A stream of somebody else's, without the notes that are ours to make."""
     schema = reader.schema
     fields = [notes.noted(field, None) for field in schema]
-    fields = [field.remove_metadata() if mark(field) == b"pickle" else field for field in fields]
+    fields = [field if mark(field) is None or _is_json_text(field) else field.remove_metadata() for field in fields]
     metadata = {key: text for key, text in (schema.metadata or {}).items() if not key.startswith(b"pqlog.")}
     if not fields:
         fields = [pa.field("rows", pa.null(), metadata={_HIDDEN: b"rows"})]
@@ -311,6 +321,10 @@ def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         return reader
     batches = (pa.RecordBatch.from_arrays(batch.columns or [pa.nulls(batch.num_rows)], schema=own) for batch in reader)
     return pa.RecordBatchReader.from_batches(own, batches)
+
+
+def _is_json_text(field: pa.Field) -> bool:
+    return mark(field) == b"json" and pa.types.is_string(field.type)
 
 
 # verified

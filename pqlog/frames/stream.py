@@ -29,7 +29,7 @@ class TooLargeError(ValueError):
 
 def encode(table: pa.Table) -> bytes:
     """The stream of a table; raises `TooLargeError`."""
-    _check_types(table.schema)
+    check_types(table.schema)
     table = _compact(table)
     _check_expanded(table)
     sink = pa.BufferOutputStream()
@@ -52,9 +52,9 @@ def decode(stream: bytes, columns: frozenset[str] | None, rows: int | None = Non
     if rows is None:
         rows = declared
     if rows > MOST_ROWS or declared != rows:
-        raise ValueError(f"it has not the {rows:,} rows that are said of it")
+        raise ValueError(f"it has {declared:,} rows, not {rows:,}")
     reader = pa.ipc.open_stream(stream)
-    _check_types(reader.schema)
+    check_types(reader.schema)
     names = reader.schema.names
     if len(set(names)) < len(names):
         raise ValueError("it has two columns of one name")
@@ -102,12 +102,12 @@ def _same(one: pa.Array, other: pa.Array) -> bool:
     return bool(of.num_fields) and repr(one.to_pylist()) == repr(other.to_pylist())
 
 
-def _check_types(schema: pa.Schema) -> None:
+def check_types(schema: pa.Schema) -> None:
     """Raise for types that Arrow has, but cannot compute with in all places where it has to."""
     for field in schema:
         odd = _odd(field.type)
         if odd is not None:
-            raise ValueError(f"the field {field.name!r} has a {odd}, which Arrow cannot work with everywhere")
+            raise ValueError(f"column {field.name!r} ({field.type}): Arrow supports the type {odd} only in part")
 
 
 def _odd(of: pa.DataType) -> str | None:
@@ -117,11 +117,13 @@ def _odd(of: pa.DataType) -> str | None:
         return _odd(of.storage_type)
     if is_.is_dictionary(of):
         return None if is_plain(of.value_type) else str(of)
+    children = [of.field(index).type for index in range(of.num_fields)]
+    if any(is_.is_dictionary(child) and child.index_type.bit_width < 32 for child in children):
+        return str(of)  # two of them have too many values for one
     if is_.is_list_view(of) or is_.is_large_list_view(of):
         return None if is_plain(of.value_type) else str(of)
     if is_.is_union(of) or is_.is_run_end_encoded(of) or (is_.is_fixed_size_list(of) and not of.list_size):
         return str(of)
-    children = [of.field(index).type for index in range(of.num_fields)]
     return next((odd for child in children if (odd := _odd(child)) is not None), None)
 
 
@@ -149,10 +151,45 @@ def is_plain(of: pa.DataType) -> bool:
     )
 
 
+def filtered(columns: Any, mask: Any) -> Any:
+    """The rows of an array, a column or a table where `mask` is true; Arrow's own filter does not know all types."""
+    if isinstance(columns, pa.Table):
+        if not columns.num_columns:
+            return columns.filter(mask)
+        found = [filtered(column, mask) for column in columns.columns]
+        return pa.Table.from_arrays(found, schema=columns.schema)
+    plain = _without_views(columns.type)
+    try:
+        return columns.filter(mask) if plain == columns.type else columns.cast(plain).filter(mask).cast(columns.type)
+    except pa.ArrowNotImplementedError:  # one by one
+        rows = [index for index, stays in enumerate(mask.to_pylist()) if stays]
+        parts = [columns.slice(row, 1) for row in rows] or [columns.slice(0, 0)]
+        if isinstance(columns, pa.Array):
+            return pa.concat_arrays(parts)
+        return pa.chunked_array([pa.concat_arrays([in_one(part) for part in parts])])
+
+
+def _without_views(of: pa.DataType) -> pa.DataType:
+    """A type with plain text in place of views."""
+    is_ = pa.types
+    if is_.is_string_view(of) or is_.is_binary_view(of):
+        return pa.large_string() if is_.is_string_view(of) else pa.large_binary()
+    if is_.is_struct(of):
+        return pa.struct([field.with_type(_without_views(field.type)) for field in of])
+    if is_.is_map(of):
+        return of
+    if is_.is_fixed_size_list(of):
+        return pa.list_(of.value_field.with_type(_without_views(of.value_type)), of.list_size)
+    if is_.is_list(of) or is_.is_large_list(of):
+        make = pa.list_ if is_.is_list(of) else pa.large_list
+        return make(of.value_field.with_type(_without_views(of.value_type)))
+    return of
+
+
 def _compact(table: pa.Table) -> pa.Table:
     """Without the texts of rows that it does not have: part of a column of views keeps those of the whole."""
     for index, field in enumerate(table.schema):
-        if _is_view(field.type):
+        if is_view(field.type):
             plain = pa.large_string() if pa.types.is_string_view(field.type) else pa.large_binary()
             table = table.set_column(index, field, table.column(index).cast(plain).cast(field.type))
     return table
@@ -266,17 +303,23 @@ def _widest(array: pa.Array) -> int:
 def _is_bytes(of: pa.DataType) -> bool:
     is_ = pa.types
     return bool(
-        is_.is_string(of) or is_.is_binary(of) or is_.is_large_string(of) or is_.is_large_binary(of) or _is_view(of)
+        is_.is_string(of) or is_.is_binary(of) or is_.is_large_string(of) or is_.is_large_binary(of) or is_view(of)
     )
 
 
-def _is_view(of: pa.DataType) -> bool:
+def is_binary(of: pa.DataType) -> bool:
+    """Whether values of a type are bytes, which need not be text."""
+    is_ = pa.types
+    return bool(is_.is_binary(of) or is_.is_large_binary(of) or is_.is_binary_view(of) or is_.is_fixed_size_binary(of))
+
+
+def is_view(of: pa.DataType) -> bool:
     return bool(pa.types.is_string_view(of) or pa.types.is_binary_view(of))
 
 
 def _lengths(array: pa.Array) -> pa.Array:
     """How many bytes each text has; of a null perhaps none."""
-    if not _is_view(array.type):
+    if not is_view(array.type):
         return pc.binary_length(array)
     if not len(array):
         return pa.array([], pa.int32())

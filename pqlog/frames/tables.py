@@ -205,7 +205,7 @@ class Survey:
 
 def _has_each_once(dictionary: pa.Array) -> bool:
     """Whether a dictionary is one that pandas takes as categories."""
-    if dictionary.null_count:
+    if dictionary.null_count or pa.types.is_float16(dictionary.type):
         return False
     if pa.types.is_floating(dictionary.type):
         dictionary = pc.add(dictionary, 0.0)  # of the two zeros, one

@@ -1,0 +1,22 @@
+"""Work that another thread does meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def submit(executor: Executor, call: Callable[..., T], *args: Any) -> Future[T]:
+    """Let another thread do something; at the interpreter's exit, when none begins any more, do it at once."""
+    try:
+        return executor.submit(call, *args)
+    except RuntimeError:
+        done: Future[T] = Future()
+        try:
+            done.set_result(call(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
