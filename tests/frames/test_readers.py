@@ -164,6 +164,33 @@ def test_live_reads_only_what_is_new(sales, monkeypatch):
     assert len(live) == 13
 
 
+@pytest.mark.parametrize("of", ["all", "latest"])
+@pytest.mark.parametrize("kind", ["messages", "frame"])
+def test_live_drops_what_was_trimmed(log, of, kind):
+    def now():
+        return log if of == "all" else log.history().latest()
+
+    first = [{"k": "a", "n": 1, "gone": 1}, {"k": "b", "n": 2.5}, {"k": "c", "n": 3}]
+    if kind == "frame":
+        log.put_many(pd.DataFrame(first), key="k")
+    else:
+        for value in first:
+            log.put(value, key=value["k"])
+    live = now().live()
+    log.put_many([{"k": "d", "n": 4}, {"k": "d", "n": 5}], key="k")
+    live.refresh()
+    log.trim(before=3)
+    for n in (None, "text", 6):  # at once; with a type that makes each value be what it is; later
+        if n is not None:
+            log.put({"k": "e", "n": n}, key="e")
+        pd.testing.assert_frame_equal(live.refresh(), now().to_pandas())
+        assert live.refresh() is live.frame
+    log.trim(before=log.last + 1, force=True)
+    assert live.refresh().empty
+    log.put({"k": "f", "n": 7}, key="f")
+    assert live.refresh()["n"].tolist() == [7]
+
+
 def test_live_of_a_range_grows_to_its_end(log):
     live = log.history(stop=4).live()
     assert live.frame.empty
