@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,7 +11,8 @@ import pyarrow as pa
 
 from pqlog.errors import ArgumentError
 from pqlog.frames import dtypes, notes, pandas_table, parse, stream
-from pqlog.frames.pieces import Piece, View, pieces
+from pqlog.frames.latest import latest_of
+from pqlog.frames.pieces import Piece, View, chosen, pieces
 from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
 from pqlog.store.api import Span
@@ -39,14 +39,19 @@ def chunks(
 def head(stretch: Stretch, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
     _check_n(n)
+    if stretch.latest is not None:
+        return _surveyed(chosen(stretch.source, latest_of(stretch)[:n], View()))
     found = next(regroup(pieces(_up_to(stretch, n), View()), n), []) if n else []
+    if found:  # the last may be cut from one whose columns follow from messages behind them, too
+        first, last = found[0].offsets[0].as_py(), found[-1].offsets[-1].as_py()
+        found = list(pieces(stretch._replace(span=Span(first, last + 1)), View()))
     return _surveyed(found)
 
 
 def _up_to(stretch: Stretch, n: int) -> Stretch:
     """A stretch that ends with its first `n` messages of a key: behind them may lie all of the topic."""
-    source, span, key, latest = stretch
-    if key is None or latest is not None:
+    source, span, key, _ = stretch
+    if key is None:
         return stretch
     rest = span
     while n > 0 and (rows := source.engine.read(source.topic, rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
@@ -59,21 +64,14 @@ def tail(stretch: Stretch, n: int) -> pd.DataFrame:
     """The last `n` messages as a frame."""
     _check_n(n)
     source, span, key, latest = stretch
-    if key is None and latest is None:
-        stretch = stretch._replace(span=Span(source.engine.from_end(source.topic, n, span), span.stop))
-    elif latest is None:
+    if latest is not None:
+        return _surveyed(chosen(source, latest_of(stretch)[-n:] if n else [], View()))
+    if key is None:
+        first = source.engine.from_end(source.topic, n, span)
+    else:
         newest = list(itertools.islice(source.backwards(span, key), n))
-        stretch = stretch._replace(span=Span(newest[-1].offset if newest else span.stop, span.stop))
-    found: deque[Piece] = deque()
-    rows = 0
-    for piece in pieces(stretch, View()):
-        found.append(piece)
-        rows += len(piece.offsets)
-        while rows - len(found[0].offsets) >= n:
-            rows -= len(found.popleft().offsets)
-    if rows > n:
-        found[0] = found[0].slice(rows - n, len(found[0].offsets) - (rows - n))
-    return _surveyed(list(found) if n else [])
+        first = newest[-1].offset if newest else span.stop
+    return _surveyed(pieces(stretch._replace(span=Span(first, span.stop)), View()))
 
 
 def _check_n(n: int) -> None:
@@ -81,8 +79,9 @@ def _check_n(n: int) -> None:
         raise ArgumentError(f"n is a number of messages, not {n!r}")
 
 
-def _surveyed(found: list[Piece]) -> pd.DataFrame:
+def _surveyed(found: Iterable[Piece]) -> pd.DataFrame:
     survey = Survey(View(), meta=True)
+    found = list(found)
     for piece in found:
         survey.add(piece)
     return frame_of(found, survey.layout(), View(), None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from pqlog.frames.dataframes import frame_of
 from pqlog.frames.latest import Latest, among
 from pqlog.frames.pieces import Piece, View, chosen, pieces
 from pqlog.frames.tables import Survey, check_names
-from pqlog.source import Stretch
+from pqlog.source import Source, Stretch
 from pqlog.store.api import Span
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Live:
     """A frame of a growing stretch of a log: each `refresh` reads only what is new.
 
-    Of ``history.latest()``, it drops what was replaced, and reads again what it was read with.
+    Of ``history.latest()``, it drops what was replaced, and reads again what it was read with. So it does with what
+    was trimmed: that is gone from the log, and from the frame at the next refresh.
 
     Made by ``log.live()`` or ``history.live()``.
 
@@ -58,17 +60,25 @@ class Live:
         Returns
         -------
         pandas.DataFrame
-            All messages, the new ones at the end; of the latest those that are it now.
+            All messages that the log still has, the new ones at the end; of the latest those that are it now.
         """
         stretch = self._readable._stretch()
+        source = stretch.source
+        begin = source.engine.span(source.topic).first
+        was_trimmed = bool(self._pieces) and self._pieces[0].offsets[0].as_py() < begin
         first = stretch.span.first if self._read_to is None else max(self._read_to, stretch.span.first)
         new = stretch._replace(span=Span(first, stretch.span.stop))
-        if len(new.span) or self._read_to is None:
+        if len(new.span) or self._read_to is None or was_trimmed:
             survey, kept = self._survey, self._pieces
-            if new.latest is None:
+            if new.latest is not None:
+                offsets = self._latest_with(new)
+                offsets = offsets[np.searchsorted(offsets, begin) :]
+                survey, kept = self._again(source, lambda had: among(had, offsets))
+                found = list(chosen(source, offsets[np.searchsorted(offsets, first) :], self._view))
+            else:
+                if was_trimmed:
+                    survey, kept = self._again(source, lambda had: had >= begin)
                 found = list(pieces(new, self._view))
-            else:  # of what was read before, some is the latest no more, and counts no more
-                survey, kept, found = Survey(self._view, meta=True), [], self._renewed(new)
             for piece in found:
                 survey.add(piece)
             layout = survey.layout()
@@ -78,21 +88,26 @@ class Live:
             self._survey, self._pieces, self._read_to = survey, [*kept, *found], max(first, new.span.stop)
         return self.frame
 
-    def _renewed(self, new: Stretch) -> list[Piece]:
-        """What are the latest now, of the messages so far and of new ones."""
+    def _latest_with(self, new: Stretch) -> Any:
+        """The offsets of the latest of the messages so far and of new ones, ascending."""
         assert new.latest is not None
         latest = self._latest = self._latest or Latest(new.latest)
         latest.add(new)
-        offsets = latest.offsets()
-        found = []
+        return latest.offsets()
+
+    def _again(self, source: Source, still: Callable[[Any], Any]) -> tuple[Survey, list[Piece]]:
+        """Those of the messages so far that still count, which `still` tells by their offsets; and a survey of them."""
+        survey, kept = Survey(self._view, meta=True), list[Piece]()
         for piece in self._pieces:
             had = piece.offsets.to_numpy()
-            still = had[among(had, offsets)]
-            if len(still) == len(had):
-                found.append(piece)
+            left = had[still(had)]
+            if len(left) == len(had):
+                kept.append(piece)
             else:  # what its columns are may have followed from a message that is gone
-                found += chosen(new.source, still, self._view)
-        return [*found, *chosen(new.source, offsets[np.searchsorted(offsets, new.span.first) :], self._view)]
+                kept += chosen(source, left, self._view)
+        for piece in kept:
+            survey.add(piece)
+        return survey, kept
 
     def __len__(self) -> int:
         return len(self.frame)

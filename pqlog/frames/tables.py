@@ -111,8 +111,12 @@ class Kept:
     def check(self, piece: Piece, layout: Layout) -> None:
         """Raise if a piece has something that the layout has no place for."""
         facts = self._facts
-        missing = set(layout.fields.names).difference(piece.fields.schema.names)
-        surprise = facts.surprise(piece.fields) or next((name for name in missing if not facts.has_nulls(name)), None)
+        fields = piece.fields
+        names = fields.schema.names
+        missing = set(layout.fields.names).difference(names)
+        asked = [name for name in layout.without_value if name in names]  # the facts need not know them
+        told = fields.drop_columns([name for name in asked if fields.column(name).null_count == len(fields)])
+        surprise = facts.surprise(told) or next((name for name in missing if not facts.has_nulls(name)), None)
         if surprise is not None:
             what = f"the column {surprise!r}"
         elif _has_keys(piece) and not facts.has_keys:
@@ -124,8 +128,8 @@ class Kept:
         learnt.distrust(self._source)
         _layouts.pop(self._source.engine, None)
         raise CorruptLogError(
-            f"what the file says of {what} of topic {piece.topic!r} is not so for offset {piece.offsets[0]}: another "
-            f"program wrote it. It is only there to be faster, and is not used any more: read again"
+            f"the schema cached in the file is wrong about {what} of topic {piece.topic!r} (at offset "
+            f"{piece.offsets[0]}). The cache has been dropped; call again"
         )
 
 

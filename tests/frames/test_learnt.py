@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import learnt, stream, tables
+from pqlog.frames import learnt, parse, stream, tables
 from pqlog.frames.pieces import View
 from pqlog.frames.schema import Facts
 from pqlog.store.api import Singles
@@ -167,6 +167,19 @@ def test_what_only_python_can_tell_is_not_kept(path, eager):
         assert log.to_pandas()["a"].tolist() == [{1, 2}, 5]
         log.schema
     assert kept_in(path) == {}
+
+
+def test_a_field_that_no_message_has_yet_is_no_contradiction(log):
+    rows = 3 * parse.LEARN_ROWS
+    log.put_many({"a": n} for n in range(rows))
+    log.to_pandas()
+    batch = log.next_batch("etl", size=rows)
+    assert learnt.of_topic(log._source) is not None
+    found = batch.to_batches(columns=["a", "zz"]).read_all()
+    assert found.column("a").to_pylist() == list(range(rows))
+    assert found.column("zz").null_count == rows
+    assert [len(frame) for frame in batch.chunks(rows, columns=["zz"])] == [rows]
+    assert learnt.of_topic(log._source) is not None
 
 
 def test_of_a_read_only_log_nothing_is_written(path, eager):
@@ -348,7 +361,7 @@ def test_what_is_kept_and_wrong_is_told_or_ignored_and_changes_nothing(path, eag
                 try:
                     found = read()
                 except pqlog.CorruptLogError as error:
-                    assert "read again" in str(error)
+                    assert "call again" in str(error)
                     found = read()
                 if isinstance(found, pa.Table):
                     assert found.cast(right.schema).equals(right)

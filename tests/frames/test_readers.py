@@ -86,6 +86,36 @@ def test_head_and_tail(sales):
         sales.head(-1)
 
 
+def test_head_and_tail_follow_from_their_own_messages(log):
+    """Their columns and dtypes are those of the same messages read as a range, whatever lies beside them."""
+    log.put_many([{"a": n} for n in range(5)], key="x")
+    log.put_many([{"a": 2.5, "b": 1} for _ in range(5)], key="x")
+    log.put_many(pd.DataFrame({"a": [2**60, 3], "s": ["x", "y"], "k": ["x", "y"]}), key="k")
+    log.put_many([{"a": "text"}, {"a": 1}], key="x")
+    log.put_many([{"a": n} for n in range(3)], key="x")
+    whole = log.last
+    for n in range(1, whole + 1):
+        pd.testing.assert_frame_equal(log.head(n), log[1 : n + 1].to_pandas())
+        pd.testing.assert_frame_equal(log.tail(n), log[whole + 1 - n :].to_pandas())
+    of = [message.offset for message in log.history(key="x")]
+    for n in range(1, len(of) + 1):
+        first, last = log.history(key="x", stop=of[n - 1] + 1), log.history(key="x", start=of[-n])
+        pd.testing.assert_frame_equal(log.history(key="x").head(n), first.to_pandas())
+        pd.testing.assert_frame_equal(log.history(key="x").tail(n), last.to_pandas())
+    assert log.head(5)["a"].dtype == "int64"
+
+
+def test_head_and_tail_of_the_latest_follow_from_their_own_messages(log):
+    values = [{"a": 1}, {"a": 2}, {"a": 0.5, "b": 1}, {"a": "text"}, {"a": 3}, {"a": 4}]
+    for number, value in enumerate(values):
+        log.put(value, key=str(number))
+    latest = log.history().latest()
+    for n in range(1, 7):
+        pd.testing.assert_frame_equal(latest.head(n), log[1 : n + 1].to_pandas())
+        pd.testing.assert_frame_equal(latest.tail(n), log[7 - n :].to_pandas())
+    assert len(latest.head(0)) == len(latest.tail(0)) == 0
+
+
 def test_by_key_over_segments_and_messages(sales):
     frame = sales.history(key="Brno").to_pandas()
     assert frame["n"].tolist() == [0, 2, 4, 6, 8, 10]
@@ -132,6 +162,33 @@ def test_live_reads_only_what_is_new(sales, monkeypatch):
     assert live.refresh()["n"].tolist() == [*range(12), 0.5]
     assert [tuple(span) for span in asked] == [(13, 14)]
     assert len(live) == 13
+
+
+@pytest.mark.parametrize("of", ["all", "latest"])
+@pytest.mark.parametrize("kind", ["messages", "frame"])
+def test_live_drops_what_was_trimmed(log, of, kind):
+    def now():
+        return log if of == "all" else log.history().latest()
+
+    first = [{"k": "a", "n": 1, "gone": 1}, {"k": "b", "n": 2.5}, {"k": "c", "n": 3}]
+    if kind == "frame":
+        log.put_many(pd.DataFrame(first), key="k")
+    else:
+        for value in first:
+            log.put(value, key=value["k"])
+    live = now().live()
+    log.put_many([{"k": "d", "n": 4}, {"k": "d", "n": 5}], key="k")
+    live.refresh()
+    log.trim(before=3)
+    for n in (None, "text", 6):  # at once; with a type that makes each value be what it is; later
+        if n is not None:
+            log.put({"k": "e", "n": n}, key="e")
+        pd.testing.assert_frame_equal(live.refresh(), now().to_pandas())
+        assert live.refresh() is live.frame
+    log.trim(before=log.last + 1, force=True)
+    assert live.refresh().empty
+    log.put({"k": "f", "n": 7}, key="f")
+    assert live.refresh()["n"].tolist() == [7]
 
 
 def test_live_of_a_range_grows_to_its_end(log):
