@@ -224,9 +224,7 @@ def _held(of: pa.DataType) -> pa.DataType:
     if is_.is_date64(of):
         return pa.date32()
     if is_.is_dictionary(of):
-        return _held(of.value_type) if stream.is_view(of.value_type) else of
-    if is_.is_string_view(of) or is_.is_binary_view(of):
-        return pa.large_string() if is_.is_string_view(of) else pa.large_binary()
+        return of.value_type if stream.is_view(of.value_type) else of
     if is_.is_struct(of):
         return pa.struct([_held_child(field) for field in of])
     if is_.is_map(of):

@@ -228,6 +228,8 @@ def _stream(frame: Any) -> pa.RecordBatchReader:
     if hasattr(frame, "collect") and hasattr(frame, "lazy"):
         frame = frame.collect()
         return _stream(frame)
+    if isinstance(frame, pa.RecordBatchReader):
+        return _owned(frame)  # through Arrow's C interface an error of its source would lose its type
     if isinstance(frame, pa.Table):
         return _owned(frame.to_reader())
     if isinstance(frame, pa.RecordBatch):

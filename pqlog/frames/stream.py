@@ -118,13 +118,22 @@ def _odd(of: pa.DataType) -> str | None:
     if is_.is_dictionary(of):
         return None if is_plain(of.value_type) else str(of)
     children = [of.field(index).type for index in range(of.num_fields)]
-    if any(is_.is_dictionary(child) and child.index_type.bit_width < 32 for child in children):
-        return str(of)  # two of them have too many values for one
     if is_.is_list_view(of) or is_.is_large_list_view(of):
         return None if is_plain(of.value_type) else str(of)
     if is_.is_union(of) or is_.is_run_end_encoded(of) or (is_.is_fixed_size_list(of) and not of.list_size):
         return str(of)
     return next((odd for child in children if (odd := _odd(child)) is not None), None)
+
+
+def widest(of: pa.DataType) -> int:
+    """How many bytes a null of a type takes."""
+    is_ = pa.types
+    if isinstance(of, pa.BaseExtensionType):
+        return widest(of.storage_type)
+    if is_.is_fixed_size_binary(of):
+        return int(of.byte_width)
+    children = sum(widest(of.field(index).type) for index in range(of.num_fields))
+    return max(16, children) * (of.list_size if is_.is_fixed_size_list(of) else 1)
 
 
 def is_plain(of: pa.DataType) -> bool:

@@ -245,7 +245,7 @@ def parquet_problems(frame: Any) -> Problems:
             finally:
                 refusals = [problem for problem in checked.problems if problem.startswith("to_parquet: raised ")]
                 for problem in refusals:
-                    if " raised raw " not in problem and any(repr(name)[:-1] in problem for name in _names(frame)):
+                    if " raised raw " not in problem and any(repr(str(name))[:-1] in problem for name in _names(frame)):
                         checked.problems.remove(problem)
     return checked.problems
 

@@ -140,7 +140,7 @@ def test_the_first_messages_are_read_alone(log):
     log.put_many({"n": n} for n in range(50_000))
     with counted(log) as count:
         assert log.head()["n"].tolist() == [0, 1, 2, 3, 4]
-        assert count[0] <= 5_000  # and what was read ahead
+        assert count[0] <= 5_005  # what was read ahead, and those of the frame once more
 
 
 def test_what_was_learnt_is_written_only_where_it_is_worth_it(path):
