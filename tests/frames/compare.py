@@ -30,8 +30,10 @@ def _text(value: Any) -> str:
 
 def same(one: Any, other: Any) -> bool:
     """Whether two objects are the same: type, value, and what is in them."""
-    kind = type(one)
-    if kind is not type(other):
+    if isinstance(one, np.generic) and isinstance(other, np.generic):
+        if one.dtype != other.dtype:  # their classes may differ: two of C's integers have one size
+            return False
+    elif type(one) is not type(other):
         return False
     if isinstance(one, MISSING):
         return True

@@ -52,7 +52,7 @@ def test_each_kind_of_column_is_the_same_by_every_route(name):
         assert routes.pandas_problems(frame, start % len(frame), None, neighbour) == []
 
     frames = st.integers(1, 4).flatmap(lambda rows: frame_of(KINDS[name], rows))
-    search(check, frames, PLACES[0], st.none() | MESSAGE, fast=1, long=12)
+    search(check, frames, PLACES[0], st.none() | MESSAGE, fast=1, long=10)
 
 
 def check_frame(frame, start, stop):
@@ -62,10 +62,10 @@ def check_frame(frame, start, stop):
 
 @shares(2)
 def test_a_frame_of_pandas_is_the_same_by_every_route(share):
-    search(check_frame, pandas_frames(), *PLACES, fast=60, long=1_000, share=share)
+    search(check_frame, pandas_frames(), *PLACES, fast=60, long=750, share=share)
 
 
-@shares(12)
+@shares(8)
 def test_a_frame_of_pandas_comes_back_as_it_was_put(log_in_memory, share):
     """The cheapest routes alone, of which a long search can do more."""
 
@@ -83,7 +83,7 @@ def check_neighbours(frame, neighbour):
 @shares(2)
 def test_beside_a_neighbour_each_value_stays_what_it_is(share):
     neighbours = pandas_frames(plain=True) | arrow_tables(plain=True) | MESSAGE
-    search(check_neighbours, pandas_frames(plain=True), neighbours, fast=30, long=750, share=share)
+    search(check_neighbours, pandas_frames(plain=True), neighbours, fast=30, long=500, share=share)
 
 
 @pytest.mark.parametrize("type_", LEAVES, ids=str)
@@ -101,7 +101,7 @@ def check_table(table, start, stop):
 
 @shares(2)
 def test_a_table_of_arrow_is_the_same_by_every_route(share):
-    search(check_table, arrow_tables(), *PLACES, fast=60, long=750, share=share)
+    search(check_table, arrow_tables(), *PLACES, fast=60, long=500, share=share)
 
 
 @pytest.mark.parametrize("name", POLARS)
@@ -119,7 +119,7 @@ def check_polars(frame, start, stop):
 
 @shares(1)
 def test_a_frame_of_polars_is_the_same_by_every_route(share):
-    search(check_polars, polars_frames(), *PLACES, fast=30, long=500, share=share)
+    search(check_polars, polars_frames(), *PLACES, fast=30, long=300, share=share)
 
 
 def check_parquet(frame):
@@ -130,7 +130,7 @@ def check_parquet(frame):
 
 @shares(1)
 def test_parquet_holds_it_or_names_the_column(share):
-    search(check_parquet, pandas_frames() | arrow_tables(), fast=30, long=600, share=share)
+    search(check_parquet, pandas_frames() | arrow_tables(), fast=30, long=500, share=share)
 
 
 def test_subclasses_of_frames_are_frames(log):

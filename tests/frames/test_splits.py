@@ -182,7 +182,7 @@ def split_problem(expected: Any, found: Any) -> str | None:
 
 @shares(1)
 def test_how_messages_and_frames_are_split_changes_nothing(share):
-    search(check_split, sequences(), SPLITS, fast=25, long=1_000, share=share)
+    search(check_split, sequences(), SPLITS, fast=25, long=500, share=share)
 
 
 def check_messages(messages: list[Any], split: Split) -> None:
@@ -202,7 +202,7 @@ def check_messages(messages: list[Any], split: Split) -> None:
 
 @shares(1)
 def test_how_messages_are_split_changes_nothing(share):
-    search(check_messages, MESSAGES, SPLITS, fast=25, long=500, share=share)
+    search(check_messages, MESSAGES, SPLITS, fast=25, long=300, share=share)
 
 
 @shares(8)
@@ -246,7 +246,7 @@ def check_tables(tables: list[Any], split: Split) -> None:
 @shares(1)
 def test_how_tables_are_split_changes_nothing(share):
     tables = st.lists(arrow_tables(plain=True), min_size=1, max_size=2)
-    search(check_tables, tables, SPLITS, fast=30, long=1_000, share=share)
+    search(check_tables, tables, SPLITS, fast=30, long=700, share=share)
 
 
 # The pieces of a column: nested ones are left to the searches above.
@@ -276,4 +276,4 @@ def check_pieces(columns: list[Any]) -> None:
 
 @shares(12)
 def test_the_type_of_a_column_does_not_depend_on_its_pieces(share):
-    search(check_pieces, COLUMNS, fast=100, long=3_100, share=share)
+    search(check_pieces, COLUMNS, fast=100, long=4_200, share=share)
