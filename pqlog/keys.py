@@ -162,6 +162,8 @@ def column(values: Sequence[Any], field: str) -> list[Any]:
 
 
 def _field(value: Any, field: str) -> Any:
+    if field.startswith("__") and not isinstance(value, Mapping):
+        return None  # every text has the same __doc__
     try:
         return value[field] if isinstance(value, Mapping) else getattr(value, field)
     except (KeyError, AttributeError):

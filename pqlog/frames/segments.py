@@ -154,7 +154,9 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     table = _with_index(stream.decode(segment.value, None, segment.rows))
     if mask is not None:
         table = stream.filtered(table, pa.array([bool(stays) for stays in mask])).combine_chunks()
+    first = start
     for value, rows in _encoded(table, (table.schema.metadata or {})[_CALL], start):
+        _verify(_Made(value, table.slice(start - first, rows), start, None), None)
         yield Segment(value, rows, segment.key, segment.headers)
         start += rows
 

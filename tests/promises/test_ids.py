@@ -368,3 +368,10 @@ def test_two_processes_that_are_killed_put_each_id_once(path):
         by = {offset: message.value["by"] for offset, message in enumerate(log, start=1)}
         assert all(len({by[offset] for offset in range(first, stop)}) == 1 for first, stop in spans)
         assert "all" not in {by[offset] for first, stop in spans for offset in range(first, stop)}
+
+
+def test_the_methods_of_a_text_are_no_fields(log):
+    for name in ("__doc__", "upper", "__class__"):
+        with pytest.raises(pqlog.EncodeError, match="id"):
+            log.put_many(["a", "b"], ids=name)
+        assert len(log) == 0
