@@ -80,7 +80,7 @@ CASES: dict[str, Any] = {
     "objects: text": of_objects("a", None),
     "objects: bytes": of_objects(b"a", None),
     "objects: integers of any size": of_objects(1, 2**70),
-    "objects: text, None, nan": of_objects("a", np.nan),
+    "objects: text, with None or with nan": of_objects("a", np.nan),
     "objects: date": of_objects(DAY, None),
     "objects: datetime": of_objects(NOON, None),
     "objects: datetime with a zone": of_objects(NOON.replace(tzinfo=PRAGUE)),
