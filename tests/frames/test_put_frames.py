@@ -98,7 +98,7 @@ def equal(one, other):
             assert [type(v) for v in one[name]] == [type(v) for v in other[name]]
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(frames(), st.data(), st.integers(1, 4))
 def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data, segment_rows):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
@@ -132,7 +132,7 @@ def test_frames_of_hypothesis_come_back_equal(frame):
         equal(log.to_pandas(meta=False), frame)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(
     polars_frames(max_cols=5, min_size=1, max_size=6, excluded_dtypes=[pl.Object, pl.Int128, pl.UInt128, pl.Float16])
 )
@@ -226,7 +226,7 @@ PUTS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(PUTS, st.integers(-20, 25), st.integers(-20, 25), st.integers(1, 3))
 def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
     """Segments, messages one by one and many at once, of many schemas, sliced anywhere."""

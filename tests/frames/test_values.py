@@ -87,7 +87,7 @@ def expected_names(rows, taken):
     return names
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(VALUES, st.integers(1, 5), st.booleans())
 @example([{"a": 1}, None, {"a": 2}], 1, True)
 @example([{"a": 1.5}, {"a": 2**53 + 1}], 1, True)
@@ -108,7 +108,7 @@ def test_cells_are_what_json_loads_gives(values, rows, meta):
                 assert same(cell(row.get(name)), cell(got), doubles), (name, row, got, frame.dtypes)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(VALUES, st.integers(1, 7), st.integers(1, 7))
 def test_dtypes_do_not_depend_on_how_chunks_fall(values, one, other):
     with pqlog.open(":memory:") as log:
