@@ -249,10 +249,9 @@ def _same_extension(one: Any, other: Any) -> bool:
         there = ~one.isna()
         return bool((one.isna() == other.isna()).all() and (one[there] == other[there]).all())
     if hasattr(one, "__arrow_array__"):
-        ours, theirs = pa.chunked_array(_chunks(pa.array(one))), pa.chunked_array(_chunks(pa.array(other)))
-        return stream.same(ours, theirs)
+        return stream.same(_chunked(pa.array(one)), _chunked(pa.array(other)))
     return bool(one.equals(other))
 
 
-def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+def _chunked(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])

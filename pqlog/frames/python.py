@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from pqlog.frames import parse
 
+_NAT = -(2**63)
+
 
 def check(column: pa.ChunkedArray, field: pa.Field) -> None:
     """Raise anything if a value of a column has no exact form in Python."""
@@ -71,4 +73,6 @@ def _check_flat(array: pa.Array) -> None:
     if is_.is_temporal(of) and of.bit_width in (32, 64):
         ints = pa.int64() if of.bit_width == 64 else pa.int32()
         bounds = pc.min_max(array.view(ints))
+        if (is_.is_timestamp(of) or is_.is_duration(of)) and bounds["min"].as_py() == _NAT:
+            raise ValueError("the least of its values is what pandas and NumPy take for none (NaT)")
         pa.array([bounds["min"].as_py(), bounds["max"].as_py()], ints).view(of).to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -317,7 +318,11 @@ def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int | None, progr
 
     def batches() -> Iterator[pa.RecordBatch]:
         for part in regroup(found, rows):
-            yield from layout.table(part).combine_chunks().to_batches()
+            table = layout.table(part)
+            # Arrow cannot make one dictionary of all: then these rows come in several batches.
+            with contextlib.suppress(pa.ArrowException):
+                table = table.combine_chunks()
+            yield from table.to_batches()
 
     return pa.RecordBatchReader.from_batches(layout.schema, batches())
 

@@ -107,7 +107,9 @@ def test_frames_of_real_data_are_the_same_by_every_route(log, package, file, for
     frame = FORMS[form](path_of(package, file))
     kept: list[bool] = []
     assert routes.pandas_problems(frame.head(MANY), 1, 7, {"other": 1}, kept) == []
-    assert kept == [True] or form == "transposed"
+    # What describe() says of a date is objects: a count and times, for which neither Arrow nor JSON has a type.
+    has_dates = any(dtype.kind == "M" for dtype in frame_of(path_of(package, file)).dtypes)
+    assert kept == [True] or form == "transposed" or (form == "described" and has_dates)
     if kept:
         log.put_many(frame)
         assert difference(frame, log.to_pandas(meta=False)) is None

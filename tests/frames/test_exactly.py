@@ -123,6 +123,8 @@ REFUSED = {
         "a message cannot have",
     ),
     "spans that Python has not": (pa.table({"c": pa.array([10**15], pa.duration("s"))}), "a message cannot have"),
+    "a time that NumPy takes for none": (pa.table({"c": pa.array([-(2**63)]).view(pa.timestamp("us"))}), "NaT"),
+    "a span that NumPy takes for none": (pa.table({"c": pa.array([1, -(2**63)]).view(pa.duration("us"))}), "NaT"),
     "nanoseconds of a day": (pa.table({"c": pa.array([1], pa.time64("ns"))}), "a message cannot have"),
     "a field twice": (
         pa.table({"c": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])}),
@@ -168,6 +170,13 @@ def test_labels_and_indexes_come_back_as_they_were(log, labels):
     pd.testing.assert_frame_equal(log[put.start :].to_pandas(meta=False), indexed)
     names = {"n"} if labels.name is None else {"n", labels.name}
     assert set(log[put.start].value) == names
+
+
+@pytest.mark.parametrize("dtype", ["str", "int64[pyarrow]", "object", "category"])
+def test_a_frame_without_columns_keeps_its_rows_and_the_type_of_its_labels(log, dtype):
+    frame = pd.DataFrame(index=[5, 6], columns=pd.Index([], dtype=dtype, name="measure"))
+    log.put_many(frame)
+    pd.testing.assert_frame_equal(log.to_pandas(meta=False), frame)
 
 
 def test_several_levels_of_an_index_come_back(log):

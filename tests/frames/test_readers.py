@@ -63,6 +63,16 @@ def test_streams_have_batches_of_the_size_asked_for(sales):
         sales.to_batches(rows=0)
 
 
+def test_dictionaries_that_cannot_be_one_stay_several_in_a_stream(log):
+    for start in (0, 100):
+        texts = [f"text {number}" for number in range(start, start + 100)]
+        dictionary = pa.DictionaryArray.from_arrays(pa.array(range(100), pa.int8()), texts)
+        log.put_many(pa.table({"c": pa.ListArray.from_arrays(range(101), dictionary)}))
+    found = log.to_batches(rows=200, meta=False).read_all()
+    assert found["c"].to_pylist() == [[f"text {number}"] for number in range(200)]
+    assert log.to_pandas()["c"].tolist() == found["c"].to_pylist()
+
+
 def test_a_long_stream_reads_the_log_twice_but_keeps_none_of_it(log, monkeypatch):
     monkeypatch.setattr("pqlog.frames.tables.KEEP_BYTES", 1000)
     log.put_many({"n": n} for n in range(5_000))

@@ -331,7 +331,7 @@ path, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 chance = random.Random(seed)
 print("ready", flush=True)
 with pqlog.open(path) as log:
-    while True:
+    while len(log) < count:
         some = chance.sample(range(count), 40)
         rows = [{"id": f"id-{n}", "by": seed} for n in some]
         put = log.put_many(pd.DataFrame(rows) if chance.random() < 0.5 else rows, ids="id", key="id")

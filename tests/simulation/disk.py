@@ -192,11 +192,14 @@ class Disk:
 
     def __post_init__(self) -> None:
         self.vfs_name = f"simulated-{next(_numbers)}"
-        self._begin = {path.name: path.read_bytes() for path in self.folder.iterdir() if not path.name.endswith("-shm")}
+        self._begin = self._found()
         self._files = {name: next(_numbers) for name in self._begin}
         self._first = dict(self._files)
         self._vfs = _Vfs(self)
         self._order = threading.RLock()
+
+    def _found(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir() if not path.name.endswith("-shm")}
 
     def in_order(self) -> contextlib.AbstractContextManager[object]:
         """While something is done and recorded: so the order of the events is that in which it was done."""
