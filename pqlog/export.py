@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from pqlog import atomic, extras
 from pqlog.errors import ArgumentError
 from pqlog.frames import dtypes, parse, stream, tables
+from pqlog.frames.conform import json_texts
 from pqlog.frames.pieces import View, pieces
-from pqlog.frames.schema import json_texts
 from pqlog.source import Stretch
 from pqlog.store.api import Span
 

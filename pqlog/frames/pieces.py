@@ -20,8 +20,9 @@ from pqlog import extras
 from pqlog.codecs import UNDECODABLE
 from pqlog.errors import DecodeError, TrimmedError
 from pqlog.frames import latest, parse, reshape, runs, segments, stream
+from pqlog.frames.conform import conform
 from pqlog.frames.reshape import TIME
-from pqlog.frames.schema import Facts, conform
+from pqlog.frames.schema import Facts
 from pqlog.source import Source, Stretch, headers_of
 from pqlog.store.api import Lines, Row, Span
 

@@ -7,29 +7,24 @@ those before by minimum, maximum and union, so that neither order nor grouping m
 from __future__ import annotations
 
 import copy
-import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog.frames import parse, stream
-from pqlog.frames.dtypes import python_values
+from pqlog.frames.common import PER_SECOND, common_type, distinct, is_number, unit_of
 from pqlog.frames.notes import OBJECT, Note, note_of
-from pqlog.frames.parse import EXACT, json_field, mark
+from pqlog.frames.parse import json_field, mark
 
 VERSION = 1
 """Of the text of `Facts`: what another version wrote is not read."""
 DICTIONARY_BYTES = 256 << 10
 """Facts with larger dictionaries have no text."""
 
-_INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
-_UNITS = ("s", "ms", "us", "ns")
 _WIDEST = 4096
 """Bytes that a null takes at most in a column that is made of facts from a file."""
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class Facts:
@@ -231,21 +226,21 @@ class _Column:
                 elif not self.dictionary.equals(chunk.dictionary):
                     self.dictionaries_differ = True
         if not valid:
-            if not pa.types.is_null(field.type) or note_of(field) is not None:
+            if not pa.types.is_null(field.type) or field.metadata:
                 self._empty.add(field)
             return
         self.valid += valid
         self._seen.add(field)
-        if pa.types.is_integer(field.type) or _unit(field.type) is not None:
+        if pa.types.is_integer(field.type) or unit_of(field.type) is not None:
             self._widen(field.type, column)
 
     def _widen(self, of: pa.DataType, column: pa.ChunkedArray) -> None:
         plain = column if pa.types.is_integer(of) else column.cast(pa.int64())
         bounds = pc.min_max(plain)
         low, high = (bounds[name].as_py() for name in ("min", "max"))
-        unit = _unit(of)
+        unit = unit_of(of)
         if unit is not None:
-            low, high = (bound * (10**9 // _PER_SECOND[unit]) for bound in (low, high))
+            low, high = (bound * (10**9 // PER_SECOND[unit]) for bound in (low, high))
         before = self._bounds
         self._bounds = (low, high) if before is None else (min(low, before[0]), max(high, before[1]))
 
@@ -269,18 +264,14 @@ class _Column:
         if b"pickle" in marks:
             return parse.pickle_field(name)
         opaque = {note for note in known.notes if note is not None and note.is_opaque}
-        if b"json" in marks or (opaque and (len(opaque) > 1 or known.notes != opaque)):
+        if b"json" in marks or (opaque and (len(opaque) > 1 or known.notes != opaque or self.dictionaries_differ)):
             return json_field(name)
-        types = _distinct(of for of, _, _ in known.fields)
+        types = distinct(of for of, _, _ in known.fields)
         if self.dictionaries_differ:
-            types = _distinct(of.value_type if pa.types.is_dictionary(of) else of for of in types)
-        if (
-            len(types) > 1
-            and all(map(_is_number, types))
-            and any(note and note.dtype == OBJECT for note in known.notes)
-        ):
+            types = distinct(of.value_type if pa.types.is_dictionary(of) else of for of in types)
+        if len(types) > 1 and all(map(is_number, types)) and any(note and note.dtype == OBJECT for note in known.notes):
             return json_field(name)  # as if they were of one column of objects, where each is what it is
-        type_ = _common(types, self._bounds)
+        type_ = common_type(types, self._bounds)
         if type_ is None:
             return json_field(name) if self.valid else pa.field(name, pa.null())
         (shown, *others) = {metadata for _, _, metadata in known.fields}
@@ -332,186 +323,3 @@ def _stored(dictionary: pa.Array) -> bytes:
         return stream.encode(pa.Table.from_arrays([dictionary], ["dictionary"]))
     except stream.TooLargeError:
         return b""
-
-
-def _unit(of: pa.DataType) -> str | None:
-    if pa.types.is_timestamp(of) or pa.types.is_duration(of):
-        return str(of.unit)
-    return None
-
-
-def _common(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    """A type that holds the values of all of these exactly; None if there is none.
-
-    Parameters
-    ----------
-    types : sequence of pyarrow.DataType
-        All different, none of them null.
-    bounds : tuple of int, optional
-        The least and the greatest of the integers; of times, in nanoseconds.
-    """
-    if len(types) == 1:
-        return types[0]
-    if any(map(pa.types.is_dictionary, types)):
-        return _common(_distinct(t.value_type if pa.types.is_dictionary(t) else t for t in types), bounds)
-    for family, common in _FAMILIES:
-        if all(map(family, types)):
-            return common(types, bounds)
-    nested = _distinct(map(_nullable, types))
-    return nested[0] if len(nested) == 1 else None
-
-
-def _distinct(types: Iterable[pa.DataType]) -> list[pa.DataType]:
-    return list(dict.fromkeys(types))
-
-
-def _nullable(of: pa.DataType) -> pa.DataType:
-    """A nested type without what says nothing of the values: names of items, and what cannot be null."""
-    is_ = pa.types
-    if is_.is_struct(of):
-        return pa.struct([pa.field(child.name, _nullable(child.type)) for child in of])
-    if is_.is_large_list(of):
-        return pa.large_list(_nullable(of.value_type))
-    if is_.is_list(of):
-        return pa.list_(_nullable(of.value_type))
-    return of
-
-
-def _integers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    low, high = bounds or (0, 0)
-    if low in _INT64 and high in _INT64:
-        return pa.int64()
-    return pa.uint64() if low in _UINT64 else None
-
-
-def _numbers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    low, high = bounds or (0, 0)
-    return pa.float64() if low >= -EXACT and high <= EXACT else None
-
-
-def _texts(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    return pa.string() if all(map(pa.types.is_string, types)) else pa.large_string()
-
-
-def _binaries(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    return pa.large_binary()
-
-
-def _instants(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    zones = {t.tz for t in types}
-    if len(zones) > 1:
-        return None  # each keeps its own
-    unit = _finest(types, bounds)
-    return None if unit is None else pa.timestamp(unit, tz=zones.pop())
-
-
-def _durations(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    unit = _finest(types, bounds)
-    return None if unit is None else pa.duration(unit)
-
-
-def _finest(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> str | None:
-    """The finest unit of some times, if all of them have room in 64 bits of it."""
-    unit = max((t.unit for t in types), key=_UNITS.index)
-    per = 10**9 // _PER_SECOND[unit]
-    return unit if all(bound // per in _INT64 for bound in bounds or ()) else None
-
-
-def _decimals(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    if len({t.scale for t in types}) > 1:
-        return None  # 1.5 is not 1.50
-    make = pa.decimal256 if any(t.bit_width > 128 for t in types) else pa.decimal128
-    return make(max(t.precision for t in types), types[0].scale)
-
-
-def _dates(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    return pa.date32()
-
-
-def _times_of_day(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    return pa.time64("us")  # what is finer, Python does not have
-
-
-def _is_text(t: pa.DataType) -> bool:
-    return bool(pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t))
-
-
-def _is_bytes(t: pa.DataType) -> bool:
-    is_ = pa.types
-    return bool(is_.is_binary(t) or is_.is_large_binary(t) or is_.is_fixed_size_binary(t) or is_.is_binary_view(t))
-
-
-def _is_number(t: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(t) or pa.types.is_floating(t))
-
-
-_Common = Callable[[Sequence[pa.DataType], "tuple[int, int] | None"], "pa.DataType | None"]
-_FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], _Common], ...] = (
-    (pa.types.is_integer, _integers),
-    (_is_number, _numbers),
-    (_is_text, _texts),
-    (_is_bytes, _binaries),
-    (pa.types.is_timestamp, _instants),
-    (pa.types.is_duration, _durations),
-    (pa.types.is_decimal, _decimals),
-    (pa.types.is_date, _dates),
-    (pa.types.is_time, _times_of_day),
-)
-
-
-def conform(piece: pa.Table, schema: pa.Schema, dictionaries: Mapping[str, pa.Array] | None = None) -> pa.Table:
-    """A piece with exactly these columns; `dictionaries` are for those of which it has no value."""
-    columns = []
-    for field in schema:
-        index = piece.schema.get_field_index(field.name)
-        column = None if index < 0 else piece.column(index)
-        if dictionaries and field.name in dictionaries and (column is None or column.null_count == len(column)):
-            codes = pa.nulls(piece.num_rows, field.type.index_type)
-            dictionary = dictionaries[field.name]
-            columns.append(pa.DictionaryArray.from_arrays(codes, dictionary, ordered=field.type.ordered))
-        elif column is None:
-            columns.append(pa.nulls(piece.num_rows, field.type))
-        else:
-            columns.append(_cast(column, piece.schema.field(index), field))
-    if not columns:
-        return piece.select([])
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _cast(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.ChunkedArray:
-    if had.type == wanted.type and mark(wanted) == mark(had):
-        return column
-    if column.null_count == len(column):
-        return pa.nulls(len(column), wanted.type)
-    if mark(wanted) == b"pickle":
-        return parse.pickled(python_values(column, had))
-    if mark(wanted) == b"json":
-        return json_texts(python_values(column, had))
-    if pa.types.is_dictionary(had.type) and not pa.types.is_dictionary(wanted.type):
-        column = parse.decoded(column)
-    return column.cast(wanted.type)
-
-
-def json_texts(values: Sequence[Any]) -> pa.Array:
-    """Values of any kind as JSON text; what JSON does not hold as text within it."""
-    texts = [None if value is None else _encode(_plain(value)) for value in values]
-    return pa.array(texts, pa.binary()).cast(pa.string())
-
-
-def _plain(value: Any) -> Any:
-    """What JSON holds: infinities and NaN as the words that protobuf's JSON has for them, times as ISO 8601."""
-    kind = type(value)
-    if kind is float:
-        if value - value != 0:
-            return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if kind is dict:
-        return {key if isinstance(key, str) else str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (datetime.date, datetime.time)) or hasattr(value, "isoformat"):
-        return value.isoformat()
-    return value
-
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode

@@ -17,10 +17,11 @@ from pqlog import check
 from pqlog import fields as field_names
 from pqlog.errors import ArgumentError, CorruptLogError
 from pqlog.frames import learnt, parse, polars, reshape, runs
+from pqlog.frames.conform import conform
 from pqlog.frames.notes import Note
 from pqlog.frames.pieces import HEADERS, Piece, View, pieces
 from pqlog.frames.reshape import TIME
-from pqlog.frames.schema import Facts, conform
+from pqlog.frames.schema import Facts
 from pqlog.source import Source, Stretch
 from pqlog.store.api import Engine, Span
 

@@ -461,7 +461,7 @@ def indexes(draw: Any, rows: int, kinds: list[str] | None = None) -> pd.Index:
         if many:
             return pd.MultiIndex.from_arrays([pd.Index(one) for one in columns], names=names)
         return pd.Index(columns[0], name=name)
-    except (NotImplementedError, TypeError, ValueError):  # not every kind can be looked up, or hashed
+    except (NotImplementedError, TypeError, ValueError, DeprecationWarning):  # not every kind can be looked up
         return pd.RangeIndex(rows, name=name)
 
 

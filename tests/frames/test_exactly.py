@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import pqlog
-from pqlog.frames import segments
+from pqlog.frames import writer
 from tests.frames.test_values import chunks_of
 
 DAY, NOON = datetime.date(2026, 11, 25), datetime.datetime(2026, 11, 25, 12)
@@ -306,10 +306,23 @@ def test_chunks_have_the_same_dtypes(log):
 
 def test_a_segment_that_would_not_come_back_is_not_put(log, monkeypatch):
     """What is put is what was read again: whatever goes wrong in between, the put tells."""
-    decode = segments.stream.decode
+    decode = writer.stream.decode
     monkeypatch.setattr(
-        segments.stream, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0]))
+        writer.stream, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0]))
     )
     with pytest.raises(pqlog.EncodeError, match=r"column 'n' .*would not come back as it is"):
         log.put_many(pa.table({"n": [1, 2, 3]}))
     assert len(log) == 0
+
+
+def test_a_category_of_periods_stays_one_beside_a_category_without_values(log):
+    periods = pd.DataFrame({"c": pd.Categorical(pd.period_range("2026-01", periods=2, freq="M"))})
+    log.put_many(periods)
+    log.put_many(pd.DataFrame({"c": pd.Categorical([None], categories=["a"])}))
+    assert log.to_pandas()["c"].tolist()[:2] == periods["c"].tolist()
+
+
+def test_a_column_of_nothing_keeps_what_its_owner_noted(log):
+    table = pa.table([pa.nulls(2)], schema=pa.schema([pa.field("c", pa.null(), metadata={"unit": "CZK"})]))
+    log.put_many(table)
+    assert log.to_arrow(meta=False).schema.equals(table.schema, check_metadata=True)

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal as assert_polars_equal
 from polars.testing.parametric import dataframes as polars_frames
 
 import pqlog
-from pqlog.frames import segments
+from pqlog.frames import writer
 from tests.frames.test_values import OBJECT, cell, expected_names, same
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -102,7 +102,7 @@ def equal(one, other):
 @given(frames(), st.data(), st.integers(1, 4))
 def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data, segment_rows):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "ROWS", segment_rows)
+        patch.setattr(writer, "ROWS", segment_rows)
         log.put("before")
         put = log.put_many(frame)
         assert put == range(2, 2 + len(frame))
@@ -184,11 +184,11 @@ def test_a_stream_is_put_in_bounded_pieces_in_one_transaction(log):
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     assert log.to_arrow().column("n").to_pylist() == list(range(200_000))
-    assert max(row.rows for row in log._source.rows(log._engine.span(log._info))) <= segments.ROWS
+    assert max(row.rows for row in log._source.rows(log._engine.span(log._info))) <= writer.ROWS
 
 
 def test_long_values_make_short_segments(log, monkeypatch):
-    monkeypatch.setattr(segments, "BYTES", 1 << 20)
+    monkeypatch.setattr(writer, "BYTES", 1 << 20)
     log.put_many(pd.DataFrame({"text": ["x" * 300_000] * 10}))
     rows = list(log._source.rows(log._engine.span(log._info)))
     assert max(row.rows for row in rows) <= 3
@@ -232,7 +232,7 @@ def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
     """Segments, messages one by one and many at once, of many schemas, sliced anywhere."""
     values = []
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "ROWS", segment_rows)
+        patch.setattr(writer, "ROWS", segment_rows)
         for kind, rows in puts:
             if kind == "frame":
                 frame = pd.DataFrame(

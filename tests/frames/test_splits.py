@@ -11,8 +11,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import python, segments
-from pqlog.frames.schema import Facts, conform
+from pqlog.frames import python, writer
+from pqlog.frames.conform import conform
+from pqlog.frames.schema import Facts
 from tests.frames.compare import difference, schema_difference, table_difference
 from tests.frames.compare import same as identical
 from tests.frames.search import search, shares
@@ -95,7 +96,7 @@ SPLITS = st.builds(Split, st.lists(st.booleans(), min_size=1, max_size=6), st.in
 
 @contextlib.contextmanager
 def reading(split: Split):
-    with chunks_of(split.chunk_rows), mock.patch.object(segments, "ROWS", split.segment_rows):
+    with chunks_of(split.chunk_rows), mock.patch.object(writer, "ROWS", split.segment_rows):
         yield
 
 

@@ -112,7 +112,7 @@ INDICES = {
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, index, rows):
-    monkeypatch.setattr("pqlog.frames.segments.ROWS", rows)
+    monkeypatch.setattr("pqlog.frames.writer.ROWS", rows)
     frame = pd.DataFrame(
         {"id": range(100), "c": pd.Categorical(["x", "y"] * 50), "t": pd.date_range("2026", periods=100)}, index=index
     )
@@ -269,7 +269,7 @@ class Ids(RuleBasedStateMachine):
         for name, value in (("RUN", 3), ("BLOCK", 5), ("DROP", 2)):
             self.patch.setattr(runs, name, value)
         self.patch.setattr("pqlog.producer.CHUNK", 4)
-        self.patch.setattr("pqlog.frames.segments.ROWS", 3)
+        self.patch.setattr("pqlog.frames.writer.ROWS", 3)
         self.log = pqlog.open(":memory:")
         self.known, self.values, self.first, self.n = {}, [], 1, 0
 

@@ -1,0 +1,99 @@
+"""Whatever put_many takes for a frame, as a stream of Arrow's record batches."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pyarrow as pa
+
+from pqlog.errors import ArgumentError, EncodeError
+from pqlog.frames import notes
+from pqlog.frames.parse import mark
+from pqlog.frames.segments import HIDDEN
+
+
+def stream_of(frame: Any) -> pa.RecordBatchReader:
+    kind = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
+    if hasattr(frame, "to_frame"):  # a Series, or an Index
+        raise ArgumentError(
+            f"a {kind} is one column: put_many(column.to_frame()) keeps it as a frame with its type, "
+            f"put_many(list(column)) puts its values, a message each"
+        )
+    if isinstance(frame, (pa.Array, pa.ChunkedArray)):
+        raise ArgumentError(
+            f"a {kind} is one column: put_many(pyarrow.table({{'name': column}})) keeps it as a frame with its type, "
+            f"put_many(column.to_pylist()) puts its values, a message each"
+        )
+    if hasattr(frame, "collect") and hasattr(frame, "lazy"):
+        frame = frame.collect()
+        return stream_of(frame)
+    if isinstance(frame, pa.RecordBatchReader):
+        return _owned(frame)  # through Arrow's C interface an error of its source would lose its type
+    if isinstance(frame, pa.Table):
+        return _owned(frame.to_reader())
+    if isinstance(frame, pa.RecordBatch):
+        return _owned(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
+    if kind.startswith("polars."):
+        _check_polars(frame)
+    try:
+        return _owned(pa.RecordBatchReader.from_stream(frame))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
+        ) from error
+
+
+def _check_polars(frame: Any) -> None:
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        reason = None
+        if str(dtype) == "Object":
+            reason = "holds Python objects, which Arrow gets as addresses only"
+        elif "Int128" in str(dtype):
+            reason = "holds integers of 128 bits, which Arrow has no type for"
+        if reason is not None:
+            raise EncodeError(
+                f"column {name!r} (polars.{dtype}) {reason}: convert it, or put frame.to_dicts()",
+                value_type="DataFrame",
+                codec="arrow",
+            )
+
+
+def pandas_frame(frame: Any, index: bool) -> Any:
+    """The frame, if it is one of pandas (also of a subclass)."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(frame, pandas.DataFrame):
+        return None
+    if index:
+        return frame
+    levels = [level for level, name in enumerate(frame.index.names) if name in _ROW_NUMBERS]
+    return frame.reset_index(level=levels, drop=True) if levels else frame
+
+
+_ROW_NUMBERS = frozenset([None, "offset"])
+"""Names of levels that are no field of what a stage puts: the latter is that of the frames that batches give out."""
+
+
+def from_pandas(frame: Any) -> pa.RecordBatchReader:
+    from pqlog.frames import pandas_table
+
+    return pandas_table.to_table(frame, HIDDEN).to_reader()
+
+
+def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """A stream of somebody else's, without the notes that are ours to make."""
+    schema = reader.schema
+    fields = [notes.noted(field, None) for field in schema]
+    fields = [field if mark(field) is None or _is_json_text(field) else field.remove_metadata() for field in fields]
+    metadata = {key: text for key, text in (schema.metadata or {}).items() if not key.startswith(b"pqlog.")}
+    if not fields:
+        fields = [pa.field("rows", pa.null(), metadata={HIDDEN: b"rows"})]
+    own = pa.schema(fields, metadata=metadata)
+    if own.equals(schema, check_metadata=True):
+        return reader
+    batches = (pa.RecordBatch.from_arrays(batch.columns or [pa.nulls(batch.num_rows)], schema=own) for batch in reader)
+    return pa.RecordBatchReader.from_batches(own, batches)
+
+
+def _is_json_text(field: pa.Field) -> bool:
+    return mark(field) == b"json" and pa.types.is_string(field.type)
