@@ -148,19 +148,19 @@ def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
     script.write_text(PIPE)
     chance = random.Random(workers)
     with pqlog.open(path) as log:
-        log.put_many(pd.DataFrame({"n": range(20_000)}))
+        log.put_many(pd.DataFrame({"n": range(10_000)}))
         while not any(client.client == "double" for client in log.clients()) or log.lag("double"):
             command = [sys.executable, str(script), str(path), str(workers)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
             with process:
                 process.stdout.readline()
                 out = log.topic("out")
-                enough = len(out) + chance.randrange(500, 6000)
+                enough = len(out) + chance.randrange(500, 4000)
                 while process.poll() is None and len(out) < enough:
                     pass
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
-        assert sorted(out.to_pandas()["n"]) == list(range(0, 40_000, 2))
+        assert sorted(out.to_pandas()["n"]) == list(range(0, 20_000, 2))
 
 
 def die_in_the_first_batch(frame):
