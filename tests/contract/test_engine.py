@@ -341,7 +341,7 @@ def test_of_messages_with_ids_only_those_are_put_whose_id_is_new(engine, topic):
 )
 def test_a_cursor_that_is_not_as_expected_puts_nothing(engine, topic, found, expected):
     engine.append(topic, [], cursor=Cursor("source", found, "null"))
-    with pytest.raises(pqlog.CursorError, match="somebody else moved it"):
+    with pytest.raises(pqlog.CursorError, match="another process moved it"):
         engine.append(topic, [singles(b"1")], cursor=Cursor("source", "3", expected), id="x")
     assert (engine.cursor("source"), engine.span(topic), engine.find_id(topic, "x")) == (found, Span(1, 1), None)
 
