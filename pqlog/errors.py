@@ -142,13 +142,13 @@ class CodecMismatchError(Error):
 
     def __init__(self, topic: str, asked: str | None, made: str) -> None:
         if asked is None:
-            said = f"topic {topic!r} has the codec {made!r}, which must be named: open it with codec={made!r}"
+            message = f"topic {topic!r} has the codec {made!r}, which must be named: open it with codec={made!r}"
         else:
-            said = (
+            message = (
                 f"topic {topic!r} was created with the codec {made!r}, not {asked!r}, and the codec cannot be changed. "
                 f"Open it without codec=, or put into another topic"
             )
-        super().__init__(said)
+        super().__init__(message)
         self.topic, self.asked, self.made = topic, asked, made
 
 

@@ -46,9 +46,9 @@ class _Commands(TyperGroup):
         raise typer.Exit(code)
 
 
-_SAID = [
-    (re.compile(said), instead)
-    for said, instead in (
+_IN_THE_SHELL = [
+    (re.compile(advice), instead)
+    for advice, instead in (
         (r"log\.seek\((\w+|'[^']*'|\"[^\"]*\"), to=(-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
         (r"log\.delete_client\((\w+)\)", r"`pqlog delete-client FILE \1`"),
         (
@@ -81,14 +81,14 @@ _SAID = [
 _TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
 
 
-def in_the_shell(said: str) -> str:
+def in_the_shell(text: str) -> str:
     """The advice of an error to a Python program, as commands for a shell."""
-    topic = _TOPIC.search(said)
+    topic = _TOPIC.search(text)
     file = " FILE " if topic is None else f" FILE -t {topic[1]} ".replace("\\", r"\\")
-    said = _TOPIC.sub("log.", said)
-    for pattern, instead in _SAID:
-        said = pattern.sub(instead.replace(" FILE ", file), said)
-    return said
+    text = _TOPIC.sub("log.", text)
+    for pattern, instead in _IN_THE_SHELL:
+        text = pattern.sub(instead.replace(" FILE ", file), text)
+    return text
 
 
 app = typer.Typer(
