@@ -85,9 +85,10 @@ bench: $(VENV)/all  ## Measure the workloads that have a goal, and this disk (5 
 bench-full: $(VENV)/all  ## Measure everything: syncs, latency, other libraries, routes to pandas, stages (half an hour)
 	$(BIN)/python -m benchmarks all --rounds 3 --large --results benchmarks/results
 
-pictures: $(VENV)/all  ## Draw the pictures of docs/, also from the stored results
+pictures: $(VENV)/all  ## Make the pictures of docs/: diagrams, plots of the stored results, the explorer in Chromium
 	$(BIN)/python -m benchmarks draw
 	$(BIN)/python docs/pictures/draw.py
+	$(BIN)/python -m docs.pictures.explorer
 
 SECONDS ?= 600
 crash: $(VENV)/all  ## Search at random for a power cut that breaks a promise, for SECONDS=600

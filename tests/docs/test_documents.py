@@ -52,6 +52,22 @@ def test_every_command_is_in_the_page_of_the_command_line():
         assert f"pqlog {name}" in text, name
 
 
+def test_the_words_that_users_search_for_are_in_the_glossary():
+    terms = re.findall(r"^(\S.*)$", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    words = [
+        "retry",
+        "dead letter",
+        "backoff",
+        "schema",
+        "upsert",
+        "metrics",
+        "consumer group",
+        "exactly once",
+        "Kafka",
+    ]
+    assert set(words) <= set(terms)
+
+
 WORKED_EXAMPLE = """
 import sys
 import pqlog.cli.commands
