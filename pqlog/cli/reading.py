@@ -60,9 +60,10 @@ def get(
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
-    """Print messages, one line of JSON each: a range of the log, or what a client has not acknowledged.
+    """Print messages, one line of JSON each.
 
-    A client's message is acknowledged when its line has been written. If interrupted, run it again to continue.
+    By default it prints all messages, or a range of them; with --client, those that the client has not acknowledged. A
+    message is acknowledged when its line has been written. If interrupted, run it again to continue.
     """
     shown = _shower(meta, field)
     if client is None:
@@ -160,7 +161,7 @@ def tail(
     meta: Meta = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
-    """Print the last messages, one line of JSON each; no client is moved."""
+    """Print the last messages. One line of JSON each; no client is moved."""
     shown = _shower(meta, field)
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         end = (log.last or 0) + 1
@@ -215,9 +216,10 @@ def export(
     flatten: Annotated[bool, typer.Option(help="Turn nested objects into columns named outer.inner.")] = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
-    """Write a range of the log as Parquet, CSV or NDJSON, in bounded memory.
+    """Export messages as Parquet, CSV or NDJSON.
 
-    A file appears complete or not at all. A folder becomes a Parquet dataset; run it again to add new messages.
+    It needs little memory. A file appears complete or not at all. A folder becomes a Parquet dataset; run it again to
+    add new messages.
     """
     is_folder = not Path(out).suffix or out.endswith(os.sep) or os.path.isdir(out)
     kind = format or _kind(out, is_folder)
@@ -385,7 +387,10 @@ def explore(
         str | None, typer.Option(help="The notebook; FILE-explore.ipynb in this folder by default.", show_default=False)
     ] = None,
 ) -> None:
-    """Open JupyterLab on a notebook with the log's explorer; an existing notebook is opened unchanged."""
+    """Open JupyterLab with the explorer of a log.
+
+    It creates a notebook; an existing one is opened unchanged.
+    """
     with app.whole(file) as log:
         topic = log.name
     extras.package("jupyterlab")

@@ -75,9 +75,10 @@ def put(
     ] = False,
     as_json: app.AsJson = False,
 ) -> None:
-    """Put messages: values, lines of a file or of standard input, or a CSV or Parquet file.
+    """Put messages into a log.
 
-    All or nothing, unless --each is given. When the command returns, they survive a power failure.
+    They are values, lines of a file or of standard input, or the rows of a CSV or Parquet file. All or nothing, unless
+    --each is given. When the command returns, they survive a power failure.
     """
     if values and source is not None:
         raise ArgumentError("give either values or --from, not both")
