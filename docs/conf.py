@@ -68,7 +68,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-# The sources are the whole repository's, so that a link leads to the same file here and where the code is hosted.
+# The source folder is the whole repository, so that a link leads to the same file here and where the code is hosted.
 root_doc = "docs/index"
 include_patterns = ["docs/**", "notebooks/*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = ["docs/_build", "docs/_templates", "docs/recipes", "docs/pictures"]
@@ -80,7 +80,7 @@ default_role = "py:obj"
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# notebooks: run at each build; one that fails ends it
+# notebooks: run at each build, which fails if one of them does
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
@@ -102,7 +102,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "pqlog"
 html_show_sourcelink = False
 html_extra_path = ["_extra"]
-# pages without pages below them need no navigation at their side
+# pages without subpages need no section navigation
 ALONE = ("index", "script-to-stage", "tour", "concepts", "durability", "benchmarks", "comparison", "glossary")
 html_sidebars = {f"docs/{page}": [] for page in ALONE}
 html_theme_options = {
