@@ -1,4 +1,4 @@
-"""Export: a stretch of a topic as a dataset of Parquet files."""
+"""Export: a selection of a topic as a dataset of Parquet files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pqlog.errors import ArgumentError
 from pqlog.frames import dtypes, parse, stream, tables
 from pqlog.frames.conform import json_texts
 from pqlog.frames.pieces import View, pieces
-from pqlog.source import Stretch
-from pqlog.store.api import Span
+from pqlog.store.values import Span
+from pqlog.stream import Selection
 
 _ABOUT = b"pqlog.export"
 """In a file's metadata: what it holds, as JSON."""
@@ -38,22 +38,22 @@ class Bucket(NamedTuple):
 
 
 def to_parquet(
-    stretch: Stretch, view: View, folder: str, rows_per_file: int, partition_by: Sequence[str], progress: bool
+    selection: Selection, view: View, folder: str, rows_per_file: int, partition_by: Sequence[str], progress: bool
 ) -> list[str]:
-    """Write a stretch as a dataset; the files that were written."""
+    """Write a selection as a dataset; the files that were written."""
     tables.check_rows(rows_per_file)
-    if stretch.latest is not None:
+    if selection.latest is not None:
         raise ArgumentError("which are the latest changes with each put: use history.latest().to_pandas().to_parquet()")
-    layout = tables.layout_of(stretch, view, meta=True)
+    layout = tables.layout_of(selection, view, meta=True)
     unknown = [name for name in partition_by if name not in layout.schema.names]
     if unknown:
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
     os.makedirs(folder, exist_ok=True)
-    export = _Export(stretch, view, layout, folder, rows_per_file, tuple(partition_by))
+    export = _Export(selection, view, layout, folder, rows_per_file, tuple(partition_by))
     export.look_around()
     written = []
-    with extras.progress_bar(len(stretch.span), "exporting", progress) as done:
-        for bucket in _buckets(stretch.span, rows_per_file):
+    with extras.progress_bar(len(selection.span), "exporting", progress) as done:
+        for bucket in _buckets(selection.span, rows_per_file):
             written += export.write(bucket)
             done(len(bucket.span))
     return written
@@ -71,23 +71,23 @@ def _buckets(span: Span, rows: int) -> Iterator[Bucket]:
 class _Export:
     def __init__(
         self,
-        stretch: Stretch,
+        selection: Selection,
         view: View,
         layout: tables.Layout,
         folder: str,
         rows_per_file: int,
         partition_by: tuple[str, ...],
     ) -> None:
-        self._stretch, self._view, self._layout, self._folder = stretch, view, layout, folder
+        self._selection, self._view, self._layout, self._folder = selection, view, layout, folder
         self._rows, self._partition_by = rows_per_file, partition_by
         self._there: dict[str, list[str]] = {}
         """The paths of the files that were there before, by their names."""
         self._schema = parquet_schema(layout.schema)
-        source = stretch.source
+        source = selection.topic
         self._options = {
-            "log": source.engine.uuid,
-            "topic": source.topic.name,
-            "key": stretch.key,
+            "log": source.store.log.uuid,
+            "topic": source.name,
+            "key": selection.key,
             "rows_per_file": rows_per_file,
             "partition_by": list(partition_by),
             "columns": None if view.columns is None else list(view.columns),
@@ -149,7 +149,7 @@ class _Export:
             raise
 
     def _tables(self, bucket: Bucket) -> Iterator[pa.Table]:
-        part = self._stretch._replace(span=bucket.span)
+        part = self._selection._replace(span=bucket.span)
         for group in tables.regroup(pieces(part, self._view), tables.BATCH_ROWS):
             yield self._layout.table(group)
 

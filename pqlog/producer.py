@@ -15,7 +15,7 @@ from pqlog import check, extras, keys
 from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
 from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
-from pqlog.store.api import Chunk, Cursor, Ids, Segment, Singles
+from pqlog.store.values import Chunk, Cursor, Ids, Segment, Singles
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20

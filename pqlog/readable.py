@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pqlog import check, extras
 from pqlog.errors import ArgumentError
-from pqlog.source import Stretch
+from pqlog.stream import Selection
 
 if TYPE_CHECKING:
     import pandas
@@ -46,7 +46,7 @@ class Readable:
     _is_cut = False
     """Whether its bounds are given by how many messages it has, so that a field may be in none of them by chance."""
 
-    def _stretch(self) -> Stretch:
+    def _selection(self) -> Selection:
         """The messages as they are now."""
         raise NotImplementedError
 
@@ -141,7 +141,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        return extras.load("frames.dataframes").to_pandas(self._stretch(), view, of, dtype_backend, progress)
+        return extras.load("frames.dataframes").to_pandas(self._selection(), view, of, dtype_backend, progress)
 
     def to_polars(
         self,
@@ -165,7 +165,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        found: polars.DataFrame = extras.load("frames").to_polars(self._stretch(), view, of, progress)
+        found: polars.DataFrame = extras.load("frames").to_polars(self._selection(), view, of, progress)
         return found
 
     def to_arrow(
@@ -202,7 +202,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        return extras.load("frames").to_arrow(self._stretch(), view, of, progress)
+        return extras.load("frames").to_arrow(self._selection(), view, of, progress)
 
     def to_batches(
         self,
@@ -242,7 +242,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        return extras.load("frames").to_batches(self._stretch(), view, of, rows, progress)
+        return extras.load("frames").to_batches(self._selection(), view, of, rows, progress)
 
     def chunks(
         self,
@@ -282,7 +282,7 @@ class Readable:
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
         found: Iterator[pandas.DataFrame] = extras.load("frames.dataframes").chunks(
-            self._stretch(), view, of, rows, dtype_backend, progress
+            self._selection(), view, of, rows, dtype_backend, progress
         )
         return found
 
@@ -298,7 +298,7 @@ class Readable:
         >>> log.head(2)["n"].tolist(), log.tail(2)["n"].tolist()
         ([0, 1], [7, 8])
         """
-        return extras.load("frames.dataframes").head(self._stretch(), n)
+        return extras.load("frames.dataframes").head(self._selection(), n)
 
     def tail(self, n: int = 5) -> pandas.DataFrame:
         """The last `n` messages as a frame.
@@ -312,7 +312,7 @@ class Readable:
         >>> log.history(stop=5).tail(2)["n"].tolist()
         [2, 3]
         """
-        return extras.load("frames.dataframes").tail(self._stretch(), n)
+        return extras.load("frames.dataframes").tail(self._selection(), n)
 
     def to_parquet(
         self,
@@ -372,7 +372,7 @@ class Readable:
         partitions = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
         view = self._view(columns, flatten, times)
         written: list[str] = extras.load("export").to_parquet(
-            self._stretch(), view, check.path("path", path), rows_per_file, partitions, progress
+            self._selection(), view, check.path("path", path), rows_per_file, partitions, progress
         )
         return written
 
@@ -430,7 +430,7 @@ class Readable:
         city: string
         n: int64
         """
-        found: pyarrow.Schema = extras.load("frames").schema(self._stretch(), self._view(None, False, ()), False)
+        found: pyarrow.Schema = extras.load("frames").schema(self._selection(), self._view(None, False, ()), False)
         return found
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -439,7 +439,7 @@ class Readable:
 
     def __arrow_c_schema__(self) -> object:
         """The schema of that stream."""
-        return extras.load("frames").schema(self._stretch(), self._view(None, False, ()), True).__arrow_c_schema__()
+        return extras.load("frames").schema(self._selection(), self._view(None, False, ()), True).__arrow_c_schema__()
 
 
 _META = ("offset", "time", "key", "headers")

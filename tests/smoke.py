@@ -44,7 +44,7 @@ for package in ("pandas", "numpy", "pyarrow", "typer", "ipywidgets"):
 missing(log.to_pandas, "pandas")
 missing(log.to_polars, "pandas")
 missing(log.explore, "notebook")
-missing(lambda: log.pipe("c", len), "pandas")
+missing(lambda: log.client("c").pipe(len), "pandas")
 import subprocess, sys, pathlib
 command = [pathlib.Path(sys.executable).with_name("pqlog"), "topics", "smoke.db"]
 done = subprocess.run(command, capture_output=True, text=True)
@@ -69,7 +69,7 @@ topic = log.topic("frames")
 topic.put_many(frame)
 assert topic.to_pandas(meta=False).equals(frame)
 assert len(log.to_parquet("dataset")) == 1
-assert log.pipe("c", lambda frame: frame, into="copy", progress=True).messages_out == 999
+assert log.client("c").pipe(lambda frame: frame, into="copy", progress=True).messages_out == 999
 missing(log.to_polars, "polars")
 missing(log.explore, "notebook")
 """,

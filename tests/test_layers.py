@@ -16,19 +16,22 @@ LAYERS = [
     ["demo"],
     ["export", "notebook", "pipe"],
     ["__init__"],
-    ["log", "migration"],
+    ["files", "migration"],
+    ["log"],
+    ["topic"],
+    ["client"],
     ["delivery"],
-    ["batches"],
-    ["clients"],
+    ["batch", "clients"],
     ["frames"],
     ["history", "producer"],
     ["readable"],
-    ["source"],
+    ["stream"],
     ["extras", "codecs", "message"],
     ["keys"],
     ["check", "exact", "fields"],
     ["store.sqlite"],
     ["store.api"],
+    ["store.values"],
     ["errors", "atomic"],
 ]
 
@@ -85,6 +88,11 @@ def test_only_the_engine_imports_apsw():
     users = [module for module, path in modules() if re.search(r"^import apsw", path.read_text(), re.M)]
     assert users
     assert all(module.startswith("store.sqlite") for module in users)
+
+
+def test_only_two_modules_name_an_engine():
+    users = {module for module, path in modules() if "store.sqlite" in path.read_text()}
+    assert {module for module in users if not module.startswith("store.")} == {"files", "migration"}
 
 
 def test_only_one_module_renames_files_and_makes_them_durable():

@@ -49,8 +49,8 @@ class _Commands(TyperGroup):
 _SAID = [
     (re.compile(said), instead)
     for said, instead in (
-        (r"log\.seek\((\w+|'[^']*'|\"[^\"]*\"), to=(-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
-        (r"log\.delete_client\((\w+)\)", r"`pqlog delete-client FILE \1`"),
+        (r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
+        (r"log\.client\((\w+)\)\.delete\(\)", r"`pqlog delete-client FILE \1`"),
         (
             r"(?:ask )?log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: anew)?(?: or log\.get_one\([^)]*\))?",
             r"`pqlog get FILE --client \1 --batch 1000`",
@@ -67,11 +67,11 @@ _SAID = [
             r"a topic with the codec \1 takes it, from Python",
         ),
         (
-            r"[Oo]pen it with mode=\"r\"( to read it)?|read it with mode=\"r\"",
+            r"[Oo]pen it with readonly=True( to read it)?|read it with readonly=True",
             "`pqlog get` and `pqlog export` only read it",
         ),
-        (r"opened with mode=\"r\": open it without to write", "opened for reading only"),
-        (r"; without mode='r' it would be made", ""),
+        (r"opened with readonly=True: open it without to write", "opened for reading only"),
+        (r"; without readonly=True it would be made", ""),
         (r", or pass network=True if you know better", ""),
     )
 ]
@@ -158,11 +158,11 @@ def opened(file: str, topic: str = "main", *, write: bool = False, trust_pickle:
     if not os.path.exists(file):
         raise StoreError(f"{file} does not exist: `pqlog put {file} ...` makes it")
     try:
-        return pqlog.open(file, topic, "pickle" if trust_pickle else None, mode="w" if write else "r")
+        return pqlog.open(file, topic, "pickle" if trust_pickle else None, readonly=not write)
     except pqlog.CodecMismatchError:
         if not trust_pickle:
             raise
-        return pqlog.open(file, topic, mode="w" if write else "r")
+        return pqlog.open(file, topic, readonly=not write)
 
 
 def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:

@@ -102,7 +102,7 @@ def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_jso
                 "expires": claim.expires,
                 "error": claim.error,
             }
-            for claim in log.claims(client)
+            for claim in log.client(client).claims()
         ]
     output.records(found, as_json, f"no open batches of client {client!r}")
 
@@ -134,7 +134,7 @@ def seek(
         similar = check.near(client, names)
         if client not in names and similar:
             raise UnknownClientError(client, topic, similar)
-        moved = log.seek(client, to=app.place(to))
+        moved = log.client(client).seek(app.place(to))
     if as_json:
         output.line(output.json_text({"position": moved.position, "again": moved.again, "skipped": moved.skipped}))
         return
@@ -149,7 +149,7 @@ def seek(
 def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main") -> None:
     """Forget a client and its position: should it read again, it begins at the start."""
     with app.existing(file, topic) as log:
-        log.delete_client(client)
+        log.client(client).delete()
     output.say(f"client {client!r} is forgotten")
 
 
@@ -222,7 +222,7 @@ def _topic_stats(topic: pqlog.Topic) -> dict[str, Any]:
 
 def _time(topic: pqlog.Topic, offset: int | None) -> datetime | None:
     """When a message was put, whatever its codec."""
-    micros = None if offset is None else topic._engine.time_at(topic._info, offset)
+    micros = None if offset is None else topic.store.time_at(offset)
     return None if micros is None else from_micros(micros)
 
 

@@ -17,8 +17,8 @@ import typer
 
 import pqlog
 from pqlog import atomic, check, extras, fields
-from pqlog import clients as positions
 from pqlog.cli import app, output
+from pqlog.delivery import TICK_S
 from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
 
@@ -84,12 +84,12 @@ def get(
 def _one_by_one(log: pqlog.Log, client: str, follow: bool, limit: int | None, shown: Callable[[Message], str]) -> None:
     if limit == 0:
         return
-    messages = (log.get_blocking if follow else log.get)(client, messages=True)
+    reader = log.client(client)
+    messages = reader.get_blocking(messages=True) if follow else reader.get(messages=True)
     for count, message in enumerate(messages, 1):
         output.line(shown(message))
         if count == limit:
-            # asking for the next would acknowledge it and hand out another
-            log._engine.acknowledge(log._info, client, message.offset, log._client(client).epoch)
+            reader.ack(message)  # asking for the next would do so, too, and hand out another
             return
 
 
@@ -179,7 +179,7 @@ def _from(log: pqlog.Log, at: int) -> Iterator[Message]:
         for message in log.history(start=at):
             yield message
             at = message.offset + 1
-        log._engine.wait(have_come, None, positions.TICK_S)
+        log.store.log.wait(have_come, None, TICK_S)
 
 
 @app.command(
@@ -395,7 +395,7 @@ def explore(
 def _notebook(file: str, topic: str) -> dict[str, Any]:
     cells = [
         ("markdown", f"# {Path(file).name}\n\n`log` is open for reading only: nothing in it can be changed from here."),
-        ("code", f'import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, mode="r")\nlog'),
+        ("code", f"import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, readonly=True)\nlog"),
         ("code", "explorer = log.explore()\nexplorer"),
         ("code", "explorer.frame  # the selection above, as a DataFrame"),
     ]

@@ -1,4 +1,4 @@
-"""Frames: a stretch of a log as a table, and a table as a batch of messages.
+"""Frames: a selection of a log as a table, and a table as a batch of messages.
 
 What is here needs pyarrow and NumPy; `dataframes` and `live` need pandas as well, and are loaded by themselves.
 """

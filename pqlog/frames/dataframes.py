@@ -1,4 +1,4 @@
-"""A stretch of a topic as pandas frames: with dtypes that hold every value, or those of the frames that were put."""
+"""A selection of a topic as pandas frames: with dtypes that hold every value, or those of the frames that were put."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from pqlog.frames import dtypes, notes, pandas_table, parse, stream
 from pqlog.frames.latest import latest_of
 from pqlog.frames.pieces import Piece, View, chosen, pieces
 from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
-from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
-from pqlog.store.api import Span
+from pqlog.store.values import Span
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, stop_of
 
 
-def to_pandas(stretch: Stretch, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
-    """The messages of a stretch as a pandas frame."""
+def to_pandas(selection: Selection, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
+    """The messages of a selection as a pandas frame."""
     _check_backend(dtype_backend)
-    found, layout = read(stretch, view, meta, progress)
+    found, layout = read(selection, view, meta, progress)
     return frame_of(found, layout, view, dtype_backend)
 
 
 def chunks(
-    stretch: Stretch, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
+    selection: Selection, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
 ) -> Iterator[pd.DataFrame]:
-    """The messages of a stretch as pandas frames of so many rows, all with the same dtypes."""
+    """The messages of a selection as pandas frames of so many rows, all with the same dtypes."""
     check_rows(rows)
     _check_backend(dtype_backend)
-    found, layout = read_ahead(stretch, view, meta, progress)
+    found, layout = read_ahead(selection, view, meta, progress)
     for part in regroup(found, rows):
         yield frame_of(part, layout, view, dtype_backend)
 
 
-def head(stretch: Stretch, n: int) -> pd.DataFrame:
+def head(selection: Selection, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
     _check_n(n)
-    if stretch.latest is not None:
-        return _surveyed(chosen(stretch.source, latest_of(stretch)[:n], View()))
-    found = next(regroup(pieces(_up_to(stretch, n), View()), n), []) if n else []
+    if selection.latest is not None:
+        return _surveyed(chosen(selection.topic, latest_of(selection)[:n], View()))
+    found = next(regroup(pieces(_up_to(selection, n), View()), n), []) if n else []
     if found:  # the last may be cut from one whose columns follow from messages behind them, too
         first, last = found[0].offsets[0].as_py(), found[-1].offsets[-1].as_py()
-        found = list(pieces(stretch._replace(span=Span(first, last + 1)), View()))
+        found = list(pieces(selection._replace(span=Span(first, last + 1)), View()))
     return _surveyed(found)
 
 
-def _up_to(stretch: Stretch, n: int) -> Stretch:
-    """A stretch that ends with its first `n` messages of a key: behind them may lie all of the topic."""
-    source, span, key, _ = stretch
+def _up_to(selection: Selection, n: int) -> Selection:
+    """A selection that ends with its first `n` messages of a key: behind them may lie all of the topic."""
+    source, span, key, _ = selection
     if key is None:
-        return stretch
+        return selection
     rest = span
-    while n > 0 and (rows := source.engine.read(source.topic, rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
+    while n > 0 and (rows := source.store.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
         n -= sum(1 for _ in source.messages(rows, key))
         rest = Span(stop_of(rows[-1]), rest.stop)
-    return stretch._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
+    return selection._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
 
 
-def tail(stretch: Stretch, n: int) -> pd.DataFrame:
+def tail(selection: Selection, n: int) -> pd.DataFrame:
     """The last `n` messages as a frame."""
     _check_n(n)
-    source, span, key, latest = stretch
+    source, span, key, latest = selection
     if latest is not None:
-        return _surveyed(chosen(source, latest_of(stretch)[-n:] if n else [], View()))
+        return _surveyed(chosen(source, latest_of(selection)[-n:] if n else [], View()))
     if key is None:
-        first = source.engine.from_end(source.topic, n, span)
+        first = source.store.from_end(n, span)
     else:
         newest = list(itertools.islice(source.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
-    return _surveyed(pieces(stretch._replace(span=Span(first, span.stop)), View()))
+    return _surveyed(pieces(selection._replace(span=Span(first, span.stop)), View()))
 
 
 def _check_n(n: int) -> None:

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog import fields
-from pqlog.codecs import UNDECODABLE
+from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import ArgumentError
 from pqlog.frames import parse, segments, stream
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.runs import blame, decode_lines, joined, parts, runs, values
-from pqlog.source import Stretch
-from pqlog.store.api import Lines, Row
+from pqlog.store.values import Lines, Row
+from pqlog.stream import Selection
 
 NEAR = 512
 """Chosen messages no further apart than this are read in one run."""
@@ -32,7 +32,7 @@ _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 class Latest:
-    """Finds which messages are the latest, in one stretch after the other.
+    """Finds which messages are the latest, in one selection after the other.
 
     Two messages are about the same if what they go by is of one type and equal: 1, 1.0, True and "1" are four. It is
     read from the messages themselves, since a column would make one of them that depends on what lies near by.
@@ -49,22 +49,22 @@ class Latest:
         """By the kind of value, the offset of the last message with each."""
         self._decoder = _decoder(by)
 
-    def add(self, stretch: Stretch) -> None:
-        """Read a stretch, which lies behind those before."""
-        for run in runs(stretch.source, stretch.span, stretch.key):
+    def add(self, selection: Selection) -> None:
+        """Read a selection, which lies behind those before."""
+        for run in runs(selection.topic, selection.span, selection.key):
             if isinstance(run, Lines):
-                self._take(self._of_lines(stretch, run), range(run.offset, run.offset + run.rows))
+                self._take(self._of_lines(selection, run), range(run.offset, run.offset + run.rows))
                 continue
             for part in parts(run):
                 if isinstance(part, Row):
-                    self._add_segment(stretch, part)
+                    self._add_segment(selection, part)
                 else:
-                    self._take(self._of_rows(stretch, part), [row.offset for row in part])
+                    self._take(self._of_rows(selection, part), [row.offset for row in part])
 
-    def check(self, stretch: Stretch) -> None:
+    def check(self, selection: Selection) -> None:
         """Raise if nothing was found since no message has the field."""
         if self._field is not None and not any(self._newest.values()):
-            unknown = fields.unknown([self._field], values(stretch), fields.columns)
+            unknown = fields.unknown([self._field], values(selection), fields.columns)
             if unknown is not None:
                 raise ArgumentError(f"latest(by={self._field!r}): {unknown.said}")
 
@@ -73,19 +73,19 @@ class Latest:
         count = sum(map(len, self._newest.values()))
         return np.sort(np.fromiter((at for kind in self._newest.values() for at in kind.values()), np.int64, count))
 
-    def _of_lines(self, stretch: Stretch, lines: Lines) -> Sequence[Any]:
+    def _of_lines(self, selection: Selection, lines: Lines) -> Sequence[Any]:
         if self._field is None:
             return [None] * lines.rows if lines.keys is None else decode_lines(lines.keys)
-        return self._of_json(stretch, lines.values, range(lines.offset, lines.offset + lines.rows))
+        return self._of_json(selection, lines.values, range(lines.offset, lines.offset + lines.rows))
 
-    def _of_rows(self, stretch: Stretch, rows: Sequence[Row]) -> Sequence[Any]:
+    def _of_rows(self, selection: Selection, rows: Sequence[Row]) -> Sequence[Any]:
         if self._field is None:
             return [row.key for row in rows]
-        if stretch.source.topic.codec == "json":
-            return self._of_json(stretch, joined(rows), [row.offset for row in rows])
-        return [self._of(message.value) for message in stretch.source.messages(rows)]
+        if is_text(selection.topic.codec_name):
+            return self._of_json(selection, joined(rows), [row.offset for row in rows])
+        return [self._of(message.value) for message in selection.topic.messages(rows)]
 
-    def _of_json(self, stretch: Stretch, text: bytes, offsets: Sequence[int]) -> Sequence[Any]:
+    def _of_json(self, selection: Selection, text: bytes, offsets: Sequence[int]) -> Sequence[Any]:
         found = None
         if self._decoder is not None:
             with contextlib.suppress(*UNDECODABLE):  # some are no objects, or no JSON
@@ -94,9 +94,9 @@ class Latest:
             try:
                 found = [self._of(value) for value in decode_lines(text)]
             except UNDECODABLE as error:
-                blame(error, stretch.source, offsets)
+                blame(error, selection.topic, offsets)
         if len(found) != len(offsets):
-            blame(None, stretch.source, offsets)
+            blame(None, selection.topic, offsets)
         return found
 
     def _of(self, value: Any) -> Any:
@@ -104,8 +104,8 @@ class Latest:
             return value.get(self._field)
         return value if self._field == "value" else None
 
-    def _add_segment(self, stretch: Stretch, row: Row) -> None:
-        topic = stretch.source.topic.name
+    def _add_segment(self, selection: Selection, row: Row) -> None:
+        topic = selection.topic.name
         with segments.told(topic, row.offset):
             table = segments.read(row, topic, frozenset(() if self._field is None else [self._field]))
             offsets = np.arange(row.offset, row.offset + table.num_rows)
@@ -117,10 +117,10 @@ class Latest:
                 column, field = (None, None) if at < 0 else (table.column(self._field), table.schema.field(self._field))
             if column is None:
                 return
-            if stretch.key is not None:
+            if selection.key is not None:
                 if keys is None:
                     return
-                mask = pc.equal(keys, stretch.key).fill_null(False).combine_chunks()
+                mask = pc.equal(keys, selection.key).fill_null(False).combine_chunks()
                 column, offsets = stream.filtered(column, mask), offsets[mask.to_numpy(zero_copy_only=False)]
             kind, found = _of_column(column, field)
             self._take(found, offsets.tolist(), kind)
@@ -146,18 +146,18 @@ class Latest:
                     ) from error
 
 
-def latest_of(stretch: Stretch) -> Any:
-    """The offsets of the latest messages of a stretch, ascending."""
-    assert stretch.latest is not None
-    latest = Latest(stretch.latest)
-    latest.add(stretch)
-    latest.check(stretch)
+def latest_of(selection: Selection) -> Any:
+    """The offsets of the latest messages of a selection, ascending."""
+    assert selection.latest is not None
+    latest = Latest(selection.latest)
+    latest.add(selection)
+    latest.check(selection)
     return latest.offsets()
 
 
-def latest_runs(stretch: Stretch) -> Iterator[list[int]]:
-    """The offsets of the latest messages of a stretch, ascending, in runs that lie close together."""
-    return close(latest_of(stretch))
+def latest_runs(selection: Selection) -> Iterator[list[int]]:
+    """The offsets of the latest messages of a selection, ascending, in runs that lie close together."""
+    return close(latest_of(selection))
 
 
 def close(offsets: Any) -> Iterator[list[int]]:

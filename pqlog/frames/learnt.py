@@ -11,21 +11,20 @@ from __future__ import annotations
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from pqlog.codecs import is_safe
 from pqlog.frames.pieces import View
 from pqlog.frames.schema import Facts
-from pqlog.source import Source, Stretch
-from pqlog.store.api import Engine, Learnt, Span
+from pqlog.store.api import KeepsLearnt, TopicStore
+from pqlog.store.values import Learnt, Span
+from pqlog.stream import Selection, TopicStream
 
 WORTH_WRITING = 20_000
 """What was learnt is written if it is of so many messages more than what the file has."""
 
-_CODECS = frozenset({"json", "msgpack", "bytes"})
-"""Those whose bytes always mean the same; what others give depends on the reader's code."""
-
-_beside: WeakKeyDictionary[Engine, dict[int, Learnt]] = WeakKeyDictionary()
-"""For each open log and topic, by its id: what was learnt last."""
-_unlike: WeakKeyDictionary[Engine, set[Learnt]] = WeakKeyDictionary()
-"""For each open log: what its file says, and is not so."""
+_beside: WeakKeyDictionary[TopicStore, Learnt] = WeakKeyDictionary()
+"""For each open topic: what was learnt last."""
+_unlike: WeakKeyDictionary[TopicStore, set[Learnt]] = WeakKeyDictionary()
+"""For each open topic: what is kept beside it, and is not so."""
 
 
 class Known(NamedTuple):
@@ -36,66 +35,69 @@ class Known(NamedTuple):
     """Which messages those are."""
 
 
-def known(stretch: Stretch, view: View) -> Known | None:
-    """What is known of the first messages of a stretch; None if nothing is."""
-    if not _is_whole(stretch) or view.flatten or view.times:
+def known(selection: Selection, view: View) -> Known | None:
+    """What is known of the first messages of a selection; None if nothing is."""
+    if not _is_whole(selection) or view.flatten or view.times:
         return None
-    span = stretch.span
-    fitting = [one for one in _found(stretch.source) if one.span.first == span.first and one.span.stop <= span.stop]
+    span = selection.span
+    fitting = [one for one in _found(selection.topic) if one.span.first == span.first and one.span.stop <= span.stop]
     return max(fitting, key=lambda one: one.span.stop, default=None)
 
 
-def of_topic(source: Source) -> Known | None:
+def of_topic(source: TopicStream) -> Known | None:
     """What is known of a topic without reading its messages."""
-    return known(Stretch(source, source.engine.span(source.topic)), View())
+    return known(Selection(source, source.store.span()), View())
 
 
-def keep(stretch: Stretch, view: View, facts: Facts) -> None:
-    """Keep what was learnt of all messages of a stretch, if that is the beginning of its topic."""
-    source, span = stretch.source, stretch.span
-    if not _is_whole(stretch) or view.columns is not None or view.flatten or view.times:
+def keep(selection: Selection, view: View, facts: Facts) -> None:
+    """Keep what was learnt of all messages of a selection, if that is the beginning of its topic."""
+    source, span = selection.topic, selection.span
+    if not _is_whole(selection) or view.columns is not None or view.flatten or view.times:
         return
-    engine, topic = source.engine, source.topic
-    if topic.codec not in _CODECS or not facts.rows or span.first != engine.span(topic).first:
+    topic = source.store
+    if not is_safe(source.codec_name) or not facts.rows or span.first != topic.span().first:
         return
     before = [one.span.stop for one in _found(source) if one.span.first == span.first]
     text = None if max(before, default=span.first) >= span.stop else facts.to_text()
-    if text is None or facts.rows != engine.count(topic, span):
+    if text is None or facts.rows != topic.count(span):
         return
-    _beside.setdefault(engine, {})[topic.id] = Learnt(span, text)
-    written = _readable(source, engine.learnt(topic))
+    _beside[topic] = Learnt(span, text)
+    if not isinstance(topic, KeepsLearnt):
+        return
+    written = _readable(source, topic.learnt())
     begin = span.first if written is None or written.span.first != span.first else written.span.stop
-    if engine.count(topic, Span(begin, span.stop)) >= WORTH_WRITING:
-        engine.keep_learnt(topic, Learnt(span, text))
+    if topic.count(Span(begin, span.stop)) >= WORTH_WRITING:
+        topic.keep_learnt(Learnt(span, text))
 
 
-def distrust(source: Source) -> None:
+def distrust(source: TopicStream) -> None:
     """What is known of a topic is not so: it is not to be taken for true again."""
-    _beside.get(source.engine, {}).pop(source.topic.id, None)
-    learnt = source.engine.learnt(source.topic)
+    topic = source.store
+    _beside.pop(topic, None)
+    learnt = topic.learnt() if isinstance(topic, KeepsLearnt) else None
     if learnt is not None:
-        _unlike.setdefault(source.engine, set()).add(learnt)
+        _unlike.setdefault(topic, set()).add(learnt)
 
 
-def _found(source: Source) -> list[Known]:
-    engine, topic = source.engine, source.topic
-    if topic.codec not in _CODECS:
+def _found(source: TopicStream) -> list[Known]:
+    topic = source.store
+    if not is_safe(source.codec_name):
         return []
-    both = (_beside.get(engine, {}).get(topic.id), engine.learnt(topic))
+    both = (_beside.get(topic), topic.learnt() if isinstance(topic, KeepsLearnt) else None)
     return [found for found in (_readable(source, one) for one in both) if found is not None]
 
 
-def _readable(source: Source, learnt: Learnt | None) -> Known | None:
+def _readable(source: TopicStream, learnt: Learnt | None) -> Known | None:
     """What was kept; None if it is nothing that could be true: a file may be anybody's."""
-    if learnt is None or learnt in _unlike.get(source.engine, ()):
+    if learnt is None or learnt in _unlike.get(source.store, ()):
         return None
     try:
         facts = Facts.from_text(learnt.text)
-        return Known(facts, learnt.span) if facts.rows == source.engine.count(source.topic, learnt.span) else None
+        return Known(facts, learnt.span) if facts.rows == source.store.count(learnt.span) else None
     except Exception:
         return None
 
 
-def _is_whole(stretch: Stretch) -> bool:
-    """Whether a stretch has all messages of its span."""
-    return stretch.key is None and stretch.latest is None
+def _is_whole(selection: Selection) -> bool:
+    """Whether a selection has all messages of its span."""
+    return selection.key is None and selection.latest is None

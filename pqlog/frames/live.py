@@ -11,8 +11,8 @@ from pqlog.frames.dataframes import frame_of
 from pqlog.frames.latest import Latest, among
 from pqlog.frames.pieces import Piece, View, chosen, pieces
 from pqlog.frames.tables import Survey, check_names
-from pqlog.source import Source, Stretch
-from pqlog.store.api import Span
+from pqlog.store.values import Span
+from pqlog.stream import Selection, TopicStream
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """A frame of a growing stretch of a log: each `refresh` reads only what is new.
+    """A frame of a growing selection of a log: each `refresh` reads only what is new.
 
     Of ``history.latest()``, it drops what was replaced, and reads again what it was read with. So it does with what
     was trimmed: that is gone from the log, and from the frame at the next refresh.
@@ -62,12 +62,12 @@ class Live:
         pandas.DataFrame
             All messages that the log still has, the new ones at the end; of the latest those that are it now.
         """
-        stretch = self._readable._stretch()
-        source = stretch.source
-        begin = source.engine.span(source.topic).first
+        selection = self._readable._selection()
+        source = selection.topic
+        begin = source.store.span().first
         was_trimmed = bool(self._pieces) and self._pieces[0].offsets[0].as_py() < begin
-        first = stretch.span.first if self._read_to is None else max(self._read_to, stretch.span.first)
-        new = stretch._replace(span=Span(first, stretch.span.stop))
+        first = selection.span.first if self._read_to is None else max(self._read_to, selection.span.first)
+        new = selection._replace(span=Span(first, selection.span.stop))
         if len(new.span) or self._read_to is None or was_trimmed:
             survey, kept = self._survey, self._pieces
             if new.latest is not None:
@@ -88,14 +88,14 @@ class Live:
             self._survey, self._pieces, self._read_to = survey, [*kept, *found], max(first, new.span.stop)
         return self.frame
 
-    def _latest_with(self, new: Stretch) -> Any:
+    def _latest_with(self, new: Selection) -> Any:
         """The offsets of the latest of the messages so far and of new ones, ascending."""
         assert new.latest is not None
         latest = self._latest = self._latest or Latest(new.latest)
         latest.add(new)
         return latest.offsets()
 
-    def _again(self, source: Source, still: Callable[[Any], Any]) -> tuple[Survey, list[Piece]]:
+    def _again(self, source: TopicStream, still: Callable[[Any], Any]) -> tuple[Survey, list[Piece]]:
         """Those of the messages so far that still count, which `still` tells by their offsets; and a survey of them."""
         survey, kept = Survey(self._view, meta=True), list[Piece]()
         for piece in self._pieces:

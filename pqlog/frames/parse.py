@@ -21,7 +21,7 @@ import pyarrow.json
 
 from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError
-from pqlog.store.api import Lines
+from pqlog.store.values import Lines
 
 MOST_FIELDS = 5_000
 """A history with more fields is no table: a million keys used as fields would take all memory."""

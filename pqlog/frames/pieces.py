@@ -1,4 +1,4 @@
-"""The pieces of a stretch of a topic: runs of messages as columns, read by one thread while another parses."""
+"""The pieces of a selection of a topic: runs of messages as columns, read by one thread while another parses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pqlog import extras
-from pqlog.codecs import UNDECODABLE
+from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import DecodeError, TrimmedError
 from pqlog.frames import latest, parse, reshape, runs, segments, stream
 from pqlog.frames.conform import conform
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts
-from pqlog.source import Source, Stretch, headers_of
-from pqlog.store.api import Lines, Row, Span
+from pqlog.store.values import Lines, Row, Span
+from pqlog.stream import Selection, TopicStream, headers_of
 
 HEADERS = pa.map_(pa.string(), pa.string())
 _NOTHING = pa.table({})
@@ -96,7 +96,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a stretch is wanted as a table.
+    """How a selection is wanted as a table.
 
     Attributes
     ----------
@@ -139,22 +139,22 @@ class View:
 
 
 def pieces(
-    stretch: Stretch, view: View, progress: bool = False, objects: frozenset[str] = frozenset()
+    selection: Selection, view: View, progress: bool = False, objects: frozenset[str] = frozenset()
 ) -> Iterator[Piece]:
-    """The messages of a stretch in order, in pieces of bounded size.
+    """The messages of a selection in order, in pieces of bounded size.
 
     The values of the fields `objects` are kept as they are, each for itself, as far as they are known to be mixed.
     """
-    with extras.progress_bar(len(stretch.span), "reading", progress) as done:
-        for piece in _read(stretch, view, objects):
+    with extras.progress_bar(len(selection.span), "reading", progress) as done:
+        for piece in _read(selection, view, objects):
             done(len(piece.offsets))
             yield piece
 
 
-def _read(stretch: Stretch, view: View, objects: frozenset[str]) -> Iterator[Piece]:
-    source, span, key, by = stretch
+def _read(selection: Selection, view: View, objects: frozenset[str]) -> Iterator[Piece]:
+    source, span, key, by = selection
     if by is not None:
-        yield from chosen(source, latest.latest_of(stretch), view, objects)
+        yield from chosen(source, latest.latest_of(selection), view, objects)
         return
     reader = _Reader(source, key, view, view.wanted, objects)
     for run in runs.runs(source, span, key, headers=view.headers):
@@ -162,7 +162,7 @@ def _read(stretch: Stretch, view: View, objects: frozenset[str]) -> Iterator[Pie
             yield _reshaped(source, piece, view, objects)
 
 
-def chosen(source: Source, offsets: Any, view: View, objects: frozenset[str] = frozenset()) -> Iterator[Piece]:
+def chosen(source: TopicStream, offsets: Any, view: View, objects: frozenset[str] = frozenset()) -> Iterator[Piece]:
     """The messages at these offsets, which ascend; what lies between them has no part in what the columns are."""
     reader = _Reader(source, None, view, view.wanted, objects, offsets)
     for near in latest.close(offsets):
@@ -171,7 +171,7 @@ def chosen(source: Source, offsets: Any, view: View, objects: frozenset[str] = f
                 yield _reshaped(source, piece, view, objects)
 
 
-def _reshaped(source: Source, piece: Piece, view: View, objects: frozenset[str]) -> Piece:
+def _reshaped(source: TopicStream, piece: Piece, view: View, objects: frozenset[str]) -> Piece:
     with piece.told():
         if view.flatten:
             makers = {b"json": (parse.column_of, parse.object_column), b"pickle": (_python_column, _python_objects)}
@@ -188,7 +188,7 @@ def _reshaped(source: Source, piece: Piece, view: View, objects: frozenset[str])
     return piece
 
 
-def _read_again(source: Source, view: View, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
+def _read_again(source: TopicStream, view: View, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
     """Fields of the messages at these offsets, each value as it is."""
     outer = frozenset(reshape.path_of(name)[0] if view.flatten else name for name in names)
     plain = View(flatten=view.flatten)
@@ -203,23 +203,23 @@ def _read_again(source: Source, view: View, offsets: pa.Array, names: frozenset[
                 found.append(fields)
     schema = facts.schema()
     if sum(len(fields) for fields in found) != len(offsets) or set(schema.names) != names:
-        raise TrimmedError(offsets[0].as_py(), source.engine.span(source.topic).first)
+        raise TrimmedError(offsets[0].as_py(), source.store.span().first)
     return pa.concat_tables([conform(fields, schema) for fields in found])
 
 
 class _Reader:
-    """Parses the runs of a topic, from one end of a stretch to the other; of the messages only those `at`, if given."""
+    """Parses the runs of a topic, from one end of a selection to the other; only the messages `at`, if given."""
 
     def __init__(
         self,
-        source: Source,
+        source: TopicStream,
         key: str | None,
         view: View,
         wanted: frozenset[str] | None,
         objects: frozenset[str],
         at: Any = None,
     ) -> None:
-        self._source, self._key, self._wanted, self._topic = source, key, wanted, source.topic.name
+        self._stream, self._key, self._wanted, self._topic = source, key, wanted, source.name
         self._with_headers, self._at = view.headers, at
         self._objects = view.outer(objects)
         self._json = parse.JsonParser(wanted, self._objects)
@@ -242,7 +242,7 @@ class _Reader:
             mask = latest.among(offsets.to_numpy(), self._at)
             texts = lines.values.split(b"\n")
             if len(texts) != lines.rows:
-                runs.blame(None, self._source, offsets.to_pylist())
+                runs.blame(None, self._stream, offsets.to_pylist())
             some = [texts[index] for index in np.flatnonzero(mask)]
             if not some:
                 return
@@ -263,11 +263,11 @@ class _Reader:
         if any(row.key is not None for row in rows):
             keys = pa.array([row.key for row in rows], pa.string())
         head = Piece(offsets, times, keys, _NOTHING, self._topic, headers=self._headers(rows))
-        if self._source.topic.codec == "json":
+        if is_text(self._stream.codec_name):
             lines = Lines(rows[0].offset, len(rows), runs.joined(rows), b"", None)
             yield from self._tables(lines, head)
         else:
-            values = [message.value for message in self._source.messages(rows)]
+            values = [message.value for message in self._stream.messages(rows)]
             fields = parse.table_of(values, self._wanted, _python_column, self._objects, _python_objects)
             yield head._replace(fields=fields)
 
@@ -296,7 +296,7 @@ class _Reader:
                 yield head.slice(start, table.num_rows)._replace(fields=table)
                 start += table.num_rows
         except UNDECODABLE as error:
-            runs.blame(error, self._source, head.offsets.to_pylist()[start:])
+            runs.blame(error, self._stream, head.offsets.to_pylist()[start:])
 
     def _segment(self, row: Row) -> Iterator[Piece]:
         with segments.told(self._topic, row.offset):

@@ -1,4 +1,4 @@
-"""A stretch of a topic as a polars frame."""
+"""A selection of a topic as a polars frame."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Columns on request: the fields of nested objects, and times of text.
 
-While a stretch is read in pieces, a column of a nested field bears its path, in one string. What it is called,
+While a selection is read in pieces, a column of a nested field bears its path, in one string. What it is called,
 ``outer.inner`` unless a field is called that itself, is known when all pieces are.
 """
 

@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from pqlog.codecs import is_text
 from pqlog.errors import DecodeError, Error
 from pqlog.frames import parse, segments
 from pqlog.frames.ahead import submit
-from pqlog.source import Source, Stretch, stop_of
-from pqlog.store.api import Lines, Row, Span
+from pqlog.store.values import Lines, Row, Span
+from pqlog.stream import Selection, TopicStream, stop_of
 
 CHUNK_ROWS = 100_000
 CHUNK_BYTES = 32 << 20
@@ -28,7 +29,7 @@ Run = Lines | Sequence[Row]
 decode_lines = msgspec.json.Decoder().decode_lines
 
 
-def runs(source: Source, span: Span, key: str | None = None, *, headers: bool = False) -> Iterator[Run]:
+def runs(source: TopicStream, span: Span, key: str | None = None, *, headers: bool = False) -> Iterator[Run]:
     """What a span holds, in order; with `headers` as rows, since lines have none."""
     growing = _growing()
 
@@ -38,10 +39,10 @@ def runs(source: Source, span: Span, key: str | None = None, *, headers: bool = 
             return None
         most, max_bytes = next(growing)
         if key is None and not headers:
-            lines = source.engine.read_lines(source.topic, span, most, max_bytes)
+            lines = source.lines(span, most, max_bytes)
             if lines is not None:
                 return lines, Span(lines.offset + lines.rows, span.stop)
-        rows = source.engine.read(source.topic, span, min(most, parse.SLICE_ROWS), max_bytes, key)
+        rows = source.store.read(span, min(most, parse.SLICE_ROWS), max_bytes, key)
         return (rows, Span(stop_of(rows[-1]), span.stop)) if rows else None
 
     if len(span) <= SMALL:
@@ -83,30 +84,30 @@ def joined(rows: Sequence[Row]) -> bytes:
     return b"\n".join([row.value for row in rows])
 
 
-def values(stretch: Stretch) -> Iterator[Any]:
-    """The values of the messages of a stretch, all versions of the latest included, as plain objects."""
-    source, key = stretch.source, stretch.key
-    for run in runs(source, stretch.span, key):
+def values(selection: Selection) -> Iterator[Any]:
+    """The values of the messages of a selection, all versions of the latest included, as plain objects."""
+    source, key = selection.topic, selection.key
+    for run in runs(source, selection.span, key):
         if isinstance(run, Lines):
             yield from decode_lines(run.values)
             continue
         for part in parts(run):
             if isinstance(part, Row):
-                keys, found = segments.unpack(part, source.topic.name)
+                keys, found = segments.unpack(part, source.name)
                 if key is None:
                     yield from found
                 elif keys is not None:
                     yield from (value for of, value in zip(keys, found, strict=True) if of == key)
-            elif source.topic.codec == "json":
+            elif is_text(source.codec_name):
                 yield from decode_lines(joined(part))
             else:
                 yield from (message.value for message in source.messages(part))
 
 
-def blame(error: Exception | None, source: Source, offsets: Sequence[int]) -> NoReturn:
+def blame(error: Exception | None, source: TopicStream, offsets: Sequence[int]) -> NoReturn:
     """Raise for the message among these that cannot be decoded."""
     if isinstance(error, Error):
         raise error
     for offset in offsets:
         list(source.messages(source.rows(Span(offset, offset + 1))))
-    raise DecodeError(source.topic.name, offsets[0], "its JSON is damaged") from None
+    raise DecodeError(source.name, offsets[0], "its JSON is damaged") from None

@@ -14,7 +14,7 @@ from pqlog.errors import DecodeError, Error, StoreError
 from pqlog.frames import dtypes, keys, notes, stream
 from pqlog.frames.parse import without_pickles
 from pqlog.keys import KEY
-from pqlog.store.api import Row
+from pqlog.store.values import Row
 
 CALL, START = b"pqlog.call", b"pqlog.row"
 """In a segment's schema metadata: of which call's frame it is a part, and the number of its first row there."""

@@ -1,4 +1,4 @@
-"""A stretch of a topic as one table, or as a stream of them: for Arrow, pandas, polars."""
+"""A selection of a topic as one table, or as a stream of them: for Arrow, pandas, polars."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from pqlog.frames.notes import Note
 from pqlog.frames.pieces import HEADERS, Piece, View, pieces
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts
-from pqlog.source import Source, Stretch
-from pqlog.store.api import Engine, Span
+from pqlog.store.api import TopicStore
+from pqlog.store.values import Span
+from pqlog.stream import Selection, TopicStream
 
 BATCH_ROWS = 65_536
 KEEP_BYTES = 64 << 20
@@ -107,8 +108,8 @@ class Layout:
 class Kept:
     """What a layout follows from that was kept: what is known of the topic's columns, see `pqlog.frames.learnt`."""
 
-    def __init__(self, facts: Facts, source: Source) -> None:
-        self._facts, self._source = facts, source
+    def __init__(self, facts: Facts, source: TopicStream) -> None:
+        self._facts, self._stream = facts, source
 
     def check(self, piece: Piece, layout: Layout) -> None:
         """Raise if a piece has something that the layout has no place for."""
@@ -127,8 +128,8 @@ class Kept:
             what = "its puts"
         else:
             return
-        learnt.distrust(self._source)
-        _layouts.pop(self._source.engine, None)
+        learnt.distrust(self._stream)
+        _layouts.pop(self._stream.store, None)
         raise CorruptLogError(
             f"the schema cached in the file is wrong about {what} of topic {piece.topic!r} (at offset "
             f"{piece.offsets[0]}). The cache has been dropped; call again"
@@ -160,11 +161,11 @@ class Survey:
         if len(self._facts.puts) < 2:
             self._facts.puts.add(_put_of(piece))
 
-    def keep(self, stretch: Stretch) -> None:
+    def keep(self, selection: Selection) -> None:
         """Keep what was learnt, if it was of a whole topic."""
-        learnt.keep(stretch, self._view, self._facts)
+        learnt.keep(selection, self._view, self._facts)
 
-    def kept(self, source: Source) -> Layout:
+    def kept(self, source: TopicStream) -> Layout:
         """The layout, where it follows not only from pieces."""
         return replace(self.layout(), kept=Kept(self._facts, source))
 
@@ -218,20 +219,20 @@ def _has_each_once(dictionary: pa.Array) -> bool:
     return len(dictionary.unique()) == len(dictionary)
 
 
-def read(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[list[Piece], Layout]:
-    """All pieces of a stretch, and their layout."""
+def read(selection: Selection, view: View, meta: Meta, progress: bool) -> tuple[list[Piece], Layout]:
+    """All pieces of a selection, and their layout."""
     survey = Survey(view, meta)
     found = []
-    for piece in pieces(stretch, view, progress):
+    for piece in pieces(selection, view, progress):
         survey.add(piece)
         found.append(piece)
-    survey.keep(stretch)
+    survey.keep(selection)
     layout = survey.layout()
-    check_names(stretch, view, layout)
+    check_names(selection, view, layout)
     return found, layout
 
 
-def check_names(stretch: Stretch, view: View, layout: Layout) -> None:
+def check_names(selection: Selection, view: View, layout: Layout) -> None:
     """Raise for a name that was asked for and that no message has; where it may still come, warn if it looks wrong.
 
     That no message has a value for it does not say that: it may be null wherever it is.
@@ -239,7 +240,7 @@ def check_names(stretch: Stretch, view: View, layout: Layout) -> None:
     if not layout.without_value:
         return
     names_of = field_names.flat_columns if view.flatten else field_names.columns
-    unknown = field_names.unknown(layout.without_value, runs.values(stretch), names_of, bare=view.flatten)
+    unknown = field_names.unknown(layout.without_value, runs.values(selection), names_of, bare=view.flatten)
     if unknown is None:
         return
     if not view.lenient:
@@ -248,35 +249,35 @@ def check_names(stretch: Stretch, view: View, layout: Layout) -> None:
         check.warn(unknown.said)
 
 
-def to_arrow(stretch: Stretch, view: View, meta: Meta, progress: bool) -> pa.Table:
-    """The messages of a stretch as one table."""
-    found, layout = read(stretch, view, meta, progress)
+def to_arrow(selection: Selection, view: View, meta: Meta, progress: bool) -> pa.Table:
+    """The messages of a selection as one table."""
+    found, layout = read(selection, view, meta, progress)
     return layout.table(found)
 
 
-def to_polars(stretch: Stretch, view: View, meta: Meta, progress: bool) -> Any:
-    """The messages of a stretch as a polars frame."""
-    return polars.from_table(to_arrow(stretch, view, meta, progress))
+def to_polars(selection: Selection, view: View, meta: Meta, progress: bool) -> Any:
+    """The messages of a selection as a polars frame."""
+    return polars.from_table(to_arrow(selection, view, meta, progress))
 
 
 # streams
 
-_layouts: WeakKeyDictionary[Engine, OrderedDict[tuple[Any, ...], Layout]] = WeakKeyDictionary()
-"""Of the latest streams of each open log: messages never change, so a stretch's layout is found out once."""
+_layouts: WeakKeyDictionary[TopicStore, OrderedDict[tuple[Any, ...], Layout]] = WeakKeyDictionary()
+"""Of the latest streams of each open topic: messages never change, so a selection's layout is found out once."""
 
 
-def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | None, Layout]:
-    """The layout of a stretch; and its pieces, if they are few and were read for it."""
-    layouts = _layouts.setdefault(stretch.source.engine, OrderedDict())
-    about = (*stretch.identity, view, meta)
+def _survey(selection: Selection, view: View, meta: Meta) -> tuple[list[Piece] | None, Layout]:
+    """The layout of a selection; and its pieces, if they are few and were read for it."""
+    layouts = _layouts.setdefault(selection.topic.store, OrderedDict())
+    about = (*selection.identity, view, meta)
     found = layouts.get(about)
     if found is not None:
-        check_names(stretch, view, found)
+        check_names(selection, view, found)
         return None, found
-    known = learnt.known(stretch, view)
+    known = learnt.known(selection, view)
     survey = Survey(view, meta, known and known.facts)
     kept: list[Piece] | None = [] if known is None else None
-    rest = stretch if known is None else stretch._replace(span=Span(known.span.stop, stretch.span.stop))
+    rest = selection if known is None else selection._replace(span=Span(known.span.stop, selection.span.stop))
     size = 0
     for piece in pieces(rest, view):
         survey.add(piece)
@@ -285,37 +286,37 @@ def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | Non
             kept.append(piece)
             if size > KEEP_BYTES:
                 kept = None
-    survey.keep(stretch)
-    layout = layouts[about] = survey.layout() if known is None else survey.kept(stretch.source)
-    check_names(stretch, view, layout)
+    survey.keep(selection)
+    layout = layouts[about] = survey.layout() if known is None else survey.kept(selection.topic)
+    check_names(selection, view, layout)
     while len(layouts) > 64:
         layouts.popitem(last=False)
     return kept, layout
 
 
-def read_ahead(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[Iterable[Piece], Layout]:
-    """The pieces of a stretch, one after the other, and their layout, which is known before them."""
-    kept, layout = _survey(stretch, view, meta)
+def read_ahead(selection: Selection, view: View, meta: Meta, progress: bool) -> tuple[Iterable[Piece], Layout]:
+    """The pieces of a selection, one after the other, and their layout, which is known before them."""
+    kept, layout = _survey(selection, view, meta)
     if kept is None:
-        return pieces(stretch, view, progress, layout.objects), layout
+        return pieces(selection, view, progress, layout.objects), layout
     return kept, layout
 
 
-def layout_of(stretch: Stretch, view: View, meta: Meta) -> Layout:
-    """The layout of the stream of a stretch."""
-    return _survey(stretch, view, meta)[1]
+def layout_of(selection: Selection, view: View, meta: Meta) -> Layout:
+    """The layout of the stream of a selection."""
+    return _survey(selection, view, meta)[1]
 
 
-def schema(stretch: Stretch, view: View, meta: Meta) -> pa.Schema:
-    """The schema of the stream of a stretch."""
-    return layout_of(stretch, view, meta).schema
+def schema(selection: Selection, view: View, meta: Meta) -> pa.Schema:
+    """The schema of the stream of a selection."""
+    return layout_of(selection, view, meta).schema
 
 
-def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int | None, progress: bool) -> pa.RecordBatchReader:
-    """The messages of a stretch as a stream of record batches."""
+def to_batches(selection: Selection, view: View, meta: Meta, rows: int | None, progress: bool) -> pa.RecordBatchReader:
+    """The messages of a selection as a stream of record batches."""
     if rows is not None:
         check_rows(rows)
-    found, layout = read_ahead(stretch, view, meta, progress)
+    found, layout = read_ahead(selection, view, meta, progress)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for part in regroup(found, rows):

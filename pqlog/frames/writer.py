@@ -17,7 +17,7 @@ from pqlog.frames.ahead import submit
 from pqlog.frames.parse import free
 from pqlog.frames.segments import CALL, HIDDEN, START, is_hidden
 from pqlog.keys import ID, KEY, RefusedError
-from pqlog.store.api import Segment
+from pqlog.store.values import Segment
 
 ROWS = stream.MOST_ROWS
 """Messages in a segment at most: what one reader decodes to get at a single one."""

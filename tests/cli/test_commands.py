@@ -136,7 +136,7 @@ def test_csv_and_parquet_keep_their_types(sh, folder):
     frame.to_parquet(folder / "a.parquet")
     sh("pqlog put new.db --from a.csv --topic csv; pqlog put new.db --from a.parquet --topic parquet")
     sh("cat a.parquet | pqlog put new.db --format parquet -t piped; cat a.csv | pqlog put new.db --format csv -t both")
-    with pqlog.open(folder / "new.db", mode="r", topic="csv") as log:
+    with pqlog.open(folder / "new.db", readonly=True, topic="csv") as log:
         assert log.topic("parquet").to_pandas(meta=False).equals(frame)
         assert log.topic("piped").to_pandas(meta=False).equals(frame)
         assert log.to_pandas(meta=False)["delay"].tolist() == [2, -1, 0]
@@ -246,7 +246,7 @@ def test_topics_clients_claims_stats(sh, folder):
         {"topic": "raw", "codec": "bytes", "messages": 1, "first": 1, "last": 1, "clients": 0},
     ]
     billing, etl = json.loads(sh("pqlog clients events.db --json"))
-    assert (billing["client"], billing["position"], billing["lag"]) == ("billing", 2, 4)
+    assert (billing["client"], billing["position"], billing["lag"]) == ("billing", 3, 4)
     assert (etl["open"], etl["attempt"]) == (1, 1)
     (claim,) = json.loads(sh("pqlog claims events.db etl --json"))
     assert (claim["first"], claim["last"], claim["error"]) == (1, 2, "ValueError: no amount")
@@ -278,11 +278,11 @@ def test_schema_lists_the_fields(sh, folder):
 
 def test_seek_and_delete_client(sh):
     assert sh("pqlog seek events.db billing start") == (
-        "client 'billing' is at position 0: again 2 messages, skipped 0\n"
+        "client 'billing' is at position 1: again 2 messages, skipped 0\n"
     )
-    assert json.loads(sh("pqlog seek events.db billing -2 --json")) == {"position": 4, "again": 0, "skipped": 4}
+    assert json.loads(sh("pqlog seek events.db billing -2 --json")) == {"position": 5, "again": 0, "skipped": 4}
     assert "did you mean 'billing'" in sh("pqlog seek events.db biling 1", code=1)
-    assert sh("pqlog seek events.db other end").startswith("new client 'other' is at position 6")
+    assert sh("pqlog seek events.db other end").startswith("new client 'other' is at position 7")
     assert "is no time" in sh("pqlog seek events.db billing soon", code=1)
     sh("pqlog delete-client events.db other")
     assert "no client 'other'" in sh("pqlog delete-client events.db other", code=1)

@@ -67,20 +67,20 @@ def test_a_reader_that_goes_away(sh, folder):
     assert sh("pqlog export many.db - --format csv | head -1", code=141).startswith('"offset"')
     assert sh("pqlog get many.db --client c | head -2", code=141) == "1\n2\n"
     with pqlog.open(folder / "many.db") as log:
-        assert log.position("c") >= 2
-        assert log.position("c") < 200_000
+        assert log.client("c").position >= 3
+        assert log.client("c").position < 200_000
     assert sh("pqlog get many.db --client batches --batch 1000 | head -2", code=141) == "1\n2\n"
     with pqlog.open(folder / "many.db") as log:
-        position = log.position("batches")
+        position = log.client("batches").position
         assert position < 200_000
-        assert next(iter(log.batches("batches"))).first == position + 1
+        assert next(iter(log.batches("batches"))).first == position
 
 
 def test_what_cannot_be_written_is_not_acknowledged(sh, folder):
     said = sh("pqlog get events.db --client billing > /dev/full", code=1)
     assert "No space left" in said
     with pqlog.open(folder / "events.db") as log:
-        assert log.position("billing") == 2
+        assert log.client("billing").position == 3
 
 
 @pytest.mark.parametrize("how", ["", "--batch 100"])

@@ -19,8 +19,8 @@ import pqlog
 from pqlog.frames import learnt, parse, stream, tables
 from pqlog.frames.pieces import View
 from pqlog.frames.schema import Facts
-from pqlog.store.api import Singles
 from pqlog.store.sqlite import smallrows
+from pqlog.store.values import Singles
 from tests.frames.test_values import VALUES
 
 
@@ -34,8 +34,8 @@ def eager():
 @contextlib.contextmanager
 def counted(log):
     """How many messages are read meanwhile."""
-    engine, count = log._engine, [0]
-    read, read_lines = engine.read, engine.read_lines
+    topic, count = log.store, [0]
+    read, read_lines = topic.read, topic.read_lines
 
     def counting(*args, **named):
         found = read(*args, **named)
@@ -47,14 +47,14 @@ def counted(log):
         count[0] += lines.rows if lines else 0
         return lines
 
-    with mock.patch.object(engine, "read", counting), mock.patch.object(engine, "read_lines", counting_lines):
+    with mock.patch.object(topic, "read", counting), mock.patch.object(topic, "read_lines", counting_lines):
         yield count
 
 
 def agree(readable, columns=None, meta=True):
     """Whether the layout of a stream is the one that follows from the messages, all of them."""
-    stretch, view = readable._stretch(), View(columns, lenient=True)
-    ours, (_, right) = tables.layout_of(stretch, view, meta), tables.read(stretch, view, meta, False)
+    selection, view = readable._selection(), View(columns, lenient=True)
+    ours, (_, right) = tables.layout_of(selection, view, meta), tables.read(selection, view, meta, False)
     assert ours == right
     assert ours.schema.equals(right.schema, check_metadata=True)
 
@@ -120,7 +120,7 @@ def test_a_schema_that_was_learnt_costs_no_pass_in_this_process_or_another(path)
     with pqlog.open(path) as log:
         log.put_many({"n": n, "s": str(n)} for n in range(25_000))
         log.to_batches().read_all()
-    with pqlog.open(path, mode="r") as log, counted(log) as count:
+    with pqlog.open(path, readonly=True) as log, counted(log) as count:
         assert log.schema == pa.schema({"n": pa.int64(), "s": pa.string()})
         assert count == [0]
         assert next(iter(log.to_batches())).num_rows < 25_000
@@ -173,19 +173,19 @@ def test_a_field_that_no_message_has_yet_is_no_contradiction(log):
     rows = 3 * parse.LEARN_ROWS
     log.put_many({"a": n} for n in range(rows))
     log.to_pandas()
-    batch = log.next_batch("etl", size=rows)
-    assert learnt.of_topic(log._source) is not None
+    batch = log.client("etl").next_batch(size=rows)
+    assert learnt.of_topic(log.stream) is not None
     found = batch.to_batches(columns=["a", "zz"]).read_all()
     assert found.column("a").to_pylist() == list(range(rows))
     assert found.column("zz").null_count == rows
     assert [len(frame) for frame in batch.chunks(rows, columns=["zz"])] == [rows]
-    assert learnt.of_topic(log._source) is not None
+    assert learnt.of_topic(log.stream) is not None
 
 
 def test_of_a_read_only_log_nothing_is_written(path, eager):
     with pqlog.open(path) as log:
         log.put_many([{"a": 1}] * 10)
-    with pqlog.open(path, mode="r") as log, counted(log) as count:
+    with pqlog.open(path, readonly=True) as log, counted(log) as count:
         log.schema
         log.schema
         assert count == [10]
@@ -232,7 +232,7 @@ def test_reading_does_not_wait_for_those_who_put(path, eager):
                 begun.set()
                 assert done.wait(60)
 
-            putting = threading.Thread(target=writing._engine.append, args=[log._info, slowly()])
+            putting = threading.Thread(target=writing.store.append, args=[slowly()])
             putting.start()
             assert begun.wait(60)
             assert log.schema.names == ["a"]
@@ -356,7 +356,7 @@ def test_what_is_kept_and_wrong_is_told_or_ignored_and_changes_nothing(path, eag
         pandas = log.to_pandas()
     change(path, WRONG[how])
     for _ in range(2):
-        with pqlog.open(path, mode="r") as log:
+        with pqlog.open(path, readonly=True) as log:
             for read in (lambda: log.to_batches().read_all(), lambda: pd.concat(log.chunks())):
                 try:
                     found = read()
@@ -385,7 +385,7 @@ def test_bytes_changed_anywhere_do_no_harm(path, eager):
         log.put_many(FRAMES[4])
         log.put_many(FRAMES[1])
         log.schema
-        text = Facts.to_text(learnt.of_topic(log._source).facts)
+        text = Facts.to_text(learnt.of_topic(log.stream).facts)
     script = """
 import base64, json, random, sys
 from pqlog.frames.schema import Facts
@@ -426,7 +426,7 @@ def test_a_text_that_is_none_and_a_page_that_is_none_are_as_good_as_none(path, e
     at = (root - 1) * 4096
     for data in (no_text, whole[:at] + bytes(100) + whole[at + 100 :]):
         path.write_bytes(data)
-        with pqlog.open(path, mode="r") as log:
+        with pqlog.open(path, readonly=True) as log:
             agree(log)
             assert "fields" in log._repr_html_()
         with pqlog.open(path) as log:
@@ -446,7 +446,7 @@ def test_a_damaged_row_is_as_good_as_none_and_told_by_verify(path, eager):
         data = bytearray(whole)
         data[at + chance.randrange(100)] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
-        with pqlog.open(path, mode="r") as log:
+        with pqlog.open(path, readonly=True) as log:
             assert any("'1' of the table learnt" in said for said in log.verify())
             agree(log)
             assert log._repr_html_()

@@ -133,7 +133,7 @@ def test_a_batch_without_an_optional_field_has_nulls(log):
 
 def test_a_batch_warns_of_a_name_that_looks_wrong(log):
     log.put({"amount": 1})
-    batch = log.next_batch("etl")
+    batch = log.client("etl").next_batch()
     with pytest.warns(UserWarning, match="no message here has a field 'amuont': did you mean 'amount'"):
         assert batch.to_arrow(["amuont"], meta=False).to_pylist() == [{"amuont": None}]
 
@@ -153,7 +153,7 @@ def test_head_of_a_key_reads_no_further(log):
     log.put_many({"n": n} for n in range(30_000))
     log.put({"n": -1}, key="a")
     log.put_many({"n": n} for n in range(30_000))
-    with mock.patch.object(log._source.engine.__class__, "read_lines", side_effect=AssertionError):
+    with mock.patch.object(log.store.__class__, "read_lines", side_effect=AssertionError):
         assert log.history(key="a").head(1)["n"].tolist() == [-1]
 
 

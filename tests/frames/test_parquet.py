@@ -281,7 +281,7 @@ def test_an_export_that_fails_says_by_what(log, tmp_path):
 
 EXPORT = """
 import sys, pqlog
-with pqlog.open(sys.argv[1], mode="r") as log:
+with pqlog.open(sys.argv[1], readonly=True) as log:
     print("ready", flush=True)
     log.to_parquet(sys.argv[2], rows_per_file=20_000)
 """

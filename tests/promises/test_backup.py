@@ -12,7 +12,7 @@ import pytest
 
 import pqlog
 from pqlog import atomic
-from pqlog.store.sqlite import rescue
+from pqlog.store.sqlite import repair
 
 
 def names(folder):
@@ -127,7 +127,7 @@ def test_what_is_salvaged_is_for_the_same_eyes_and_whole_or_not_there(path, monk
     path.chmod(0o600)
     new = path.with_name("new.db")
     with monkeypatch.context() as patch:
-        patch.setattr(rescue, "_rest", lambda *_: 1 / 0)
+        patch.setattr(repair, "_rest", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pqlog.salvage(path, new)
     assert names(path.parent) == []

@@ -100,8 +100,8 @@ def test_what_is_chosen_of_many_is_put_aside_with_its_key_and_headers(log, key):
 
 def stored(topic):
     """The bytes of a topic's messages."""
-    source = topic._source
-    return [row.value for row in source.rows(source.engine.span(source.topic))]
+    source = topic.stream
+    return [row.value for row in source.rows(source.store.span())]
 
 
 class Points:
@@ -166,7 +166,7 @@ def test_a_topic_of_another_codec_does_not_take_what_it_would_change(log):
 
 def test_a_message_that_was_trimmed_meanwhile_cannot_be_put_aside(log):
     log.put_many(range(4))
-    batch = log.next_batch("c")
+    batch = log.client("c").next_batch()
     message = next(batch.messages())
     log.trim(before=3, force=True)
     with pytest.raises(pqlog.TrimmedError, match="1"):

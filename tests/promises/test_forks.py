@@ -228,11 +228,11 @@ def work():
     del batch_of_child[:]
 batch_of_child = [batch]
 ended(child(work))
-assert (log.position("one"), log.position("etl")) == (0, 0)
-assert [(claim.number, claim.attempt, bool(claim.owner)) for claim in log.claims("etl")] == [(1, 1, True)]
+assert (log.client("one").position, log.client("etl").position) == (1, 1)
+assert [(claim.number, claim.attempt, bool(claim.owner)) for claim in log.client("etl").claims()] == [(1, 1, True)]
 batch.ack()
 assert next(values) == 1
-assert log.position("etl") == 2
+assert log.client("etl").position == 3
 log.close()
 """,
         path,

@@ -39,7 +39,7 @@ def test_a_relative_path_stays_where_it_was(path, monkeypatch):
     with pqlog.open("events.db") as log:
         monkeypatch.chdir("/")
         assert log.put(1) == 1
-        assert log._engine._file.read(lambda _: len(log)) == 1  # the second needs a new connection
+        assert log.store.log._file.read(lambda _: len(log)) == 1  # the second needs a new connection
         assert len(list(log)) == 1
         assert log.size_bytes() > 4_000_000
 
@@ -49,7 +49,7 @@ def test_a_file_with_two_names_is_only_read(path):
     os.link(path, path.parent / "second.db")
     with pytest.raises(pqlog.UnsafeStorageError, match="2 names"):
         pqlog.open(path)
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert len(log) == 0
 
 
@@ -62,9 +62,9 @@ def test_a_network_disk_is_refused_unless_one_knows_better(tmp_path):
     try:
         pqlog.open(disk / "a.db").close()
         with mock.patch.object(hazards, "_NETWORK", {"tmpfs"}):
-            for mode in "wr":
+            for readonly in (False, True):
                 with pytest.raises(pqlog.UnsafeStorageError, match=r"network file system \(tmpfs\).*network=True"):
-                    pqlog.open(disk / "a.db", mode=mode)
+                    pqlog.open(disk / "a.db", readonly=readonly)
             with pqlog.open(disk / "a.db", network=True) as log:
                 assert log.put(1) == 1
             pqlog.open(tmp_path / "b.db").close()
@@ -295,7 +295,7 @@ for number in range(20):
     log = pqlog.open(sys.argv[1])
     log.put(number)
     len(log)
-    batch = log.next_batch("c")
+    batch = log.client("c").next_batch()
     del log, batch
     gc.collect()
 assert len(os.listdir("/proc/self/fd")) <= before + 1, (before, os.listdir("/proc/self/fd"))
@@ -332,7 +332,7 @@ def test_an_interpreter_ends_while_threads_put_and_wait(path):
 import sys, threading, pqlog
 log = pqlog.open(sys.argv[1])
 log.put_many(range(50))
-batch = log.next_batch("held", size=5)
+batch = log.client("held").next_batch(size=5)
 begun = threading.Barrier(5)
 def put():
     begun.wait()

@@ -30,7 +30,7 @@ def edited(path, *edits):
     """A small log, changed by statements of SQL or functions of a connection."""
     with pqlog.open(path) as log:
         log.put_many([{"a": n} for n in range(3)], id="i", cursor=("c", 1, None))
-        log.seek("g", to=2)
+        log.client("g").seek(to=2)
         for _ in log.batches("b", size=2):
             break
     db = apsw.Connection(str(path))

@@ -180,7 +180,7 @@ def test_ids_are_forgotten_with_their_messages(log):
     assert log.put_many([{"id": n} for n in range(100, 400)], ids="id") == range(1102, 1350)
     assert log.verify() == []
     log.trim(before=log.last + 1)
-    db = log._engine._file._db
+    db = log.store.log._file._db
     assert [db.execute(f"SELECT count(*) FROM {table}").get for table in ("ids", "id_runs")] == [0, 0]
 
 
@@ -198,7 +198,7 @@ def test_ids_that_are_trimmed_but_still_there_are_forgotten(path, monkeypatch):
         log.trim(before=602)
         assert log.verify() == []
         assert log.put_many([{"id": n} for n in (6, 7, 700)], ids="id") == range(605, 606)
-        assert log._engine._file._db.execute("SELECT count(*) FROM ids").get == 4
+        assert log.store.log._file._db.execute("SELECT count(*) FROM ids").get == 4
 
 
 def test_a_batch_puts_with_ids_too(log):
@@ -256,7 +256,7 @@ def test_verify_tells_of_ids_that_are_missing(path, change):
     db = apsw.Connection(str(path))
     db.execute(change)
     db.close()
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert any("the id '7' is not found" in said for said in log.verify())
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog import migration
-from pqlog.store.sqlite.engine import SqliteEngine
 from pqlog.store.sqlite.foreign import open_foreign
+from pqlog.store.sqlite.store import SqliteStore
 from tests.simulation.disk import Disk, write
 
 TABLES = """
@@ -53,7 +53,7 @@ def state_of(folder):
 
 
 def values_of(path, codec=None, topic="main"):
-    with pqlog.open(path, topic, codec, mode="r") as log:
+    with pqlog.open(path, topic, codec, readonly=True) as log:
         assert log.verify() == []
         return [message.value for message in log]
 
@@ -68,7 +68,7 @@ def test_ids_become_offsets_and_clients_keep_their_positions(old, path, wal):
     assert state_of(old.parent) == before
     with pqlog.open(path) as log:
         assert [(message.offset, message.value["n"]) for message in log] == [(n + 1, n) for n in range(10)]
-        assert {client.client: client.position for client in log.clients()} == {"": 10, "billing": 3, "new": 0}
+        assert {client.client: client.position for client in log.clients()} == {"": 11, "billing": 4, "new": 1}
         assert [value["n"] for value in log.get("billing")] == list(range(3, 10))
         assert log.put("next") == 11
         assert log.verify() == []
@@ -79,7 +79,7 @@ def test_ids_that_begin_later_are_offsets_too(old, path):
     pqlog.migrate(old, path, trust_pickle=True)
     with pqlog.open(path) as log:
         assert (log.first, log.last, len(log)) == (101, 105, 5)
-        assert (log.position("billing"), log.lag("billing"), log.lag("slow")) == (102, 3, 5)
+        assert (log.client("billing").position, log.client("billing").lag, log.client("slow").lag) == (103, 3, 5)
         assert [value["n"] for value in log.get("slow")] == list(range(5))
         assert log.to_pandas()["n"].tolist() == list(range(5))
         assert (log.put(1), log.trim(before=104, force=True), log.verify()) == (106, 3, [])
@@ -189,7 +189,7 @@ def test_an_empty_queue(old, path):
     old_queue(old, [], {"billing": -1})
     assert pqlog.migrate(old, path, trust_pickle=True).messages == 0
     with pqlog.open(path) as log:
-        assert (len(log), log.lag("billing"), log.put("first")) == (0, 0, 1)
+        assert (len(log), log.client("billing").lag, log.put("first")) == (0, 0, 1)
 
 
 WRITER = """
@@ -247,7 +247,7 @@ def test_a_second_run_does_nothing_and_one_of_another_file_is_refused(old, path,
     again = pqlog.migrate(old, path, trust_pickle=True)
     assert (again.messages, again.notes) == (0, ["It was migrated before: nothing was done."])
     with pqlog.open(path) as log:
-        assert log.position("billing") == 3
+        assert log.client("billing").position == 4
     other = old_queue(tmp_path / "other.db", ["other"])
     with pytest.raises(pqlog.ArgumentError, match="was made of another file"):
         pqlog.migrate(other, path, trust_pickle=True)
@@ -257,10 +257,10 @@ def test_a_second_run_does_nothing_and_one_of_another_file_is_refused(old, path,
 
 
 def check(path):
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert [message.value["n"] for message in log] == list(range(25))
         assert [message.offset for message in log] == list(range(11, 36))
-        assert (log.position("billing"), log.lag("new")) == (15, 25)
+        assert (log.client("billing").position, log.client("new").lag) == (16, 25)
         assert log.verify() == []
 
 
@@ -270,9 +270,9 @@ def test_a_power_cut_at_any_event_of_it(old, tmp_path, monkeypatch):
     write(tmp_path / "new", {})
     disk = Disk(tmp_path / "new")
     with disk.listening(), open_foreign(str(old)) as file:
-        engine = SqliteEngine(str(tmp_path / "new" / "a.db"), mode="w", vfs=disk.vfs_name)
-        migration._Migrating(file, engine).run(lambda messages: None)
-        engine.close()
+        log = SqliteStore(str(tmp_path / "new" / "a.db"), vfs=disk.vfs_name)
+        migration._Migrating(file, log).run(lambda messages: None)
+        log.close()
     check(tmp_path / "new" / "a.db")
     chance = random.Random(1)
     resumed = 0
@@ -324,7 +324,7 @@ def test_killed_again_and_again_it_comes_to_its_end(old, path):
     pqlog.migrate(old, path, trust_pickle=True)
     with pqlog.open(path) as log:
         assert [value["n"] for value in log.history().values()] == list(range(20_000))
-        assert (log.position("billing"), log.verify()) == (15_000, [])
+        assert (log.client("billing").position, log.verify()) == (15_001, [])
     assert kills > 2
 
 

@@ -43,7 +43,7 @@ def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     log.put(1)
     with start(COMMITTING, path, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == "committing\n"
-        wal.check(log._engine._file._db, str(path), None, timeout_s=60)
+        wal.check(log.store.log._file._db, str(path), None, timeout_s=60)
     assert log.put(2) == 2
 
 
@@ -135,7 +135,7 @@ def test_threads_do_everything_at_once(path):
         assert sum(len(log.topic(f"t{n}")) for n in range(3)) == 6 * 85
         for name in range(6):
             list(log.get(f"c{name}"))
-            assert log.lag(f"c{name}") == 0
+            assert log.client(f"c{name}").lag == 0
 
 
 def test_memory_works_from_several_threads():

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.store.api import Singles
+from pqlog.store.values import Singles
 
 
 def values(topic):
@@ -62,7 +62,7 @@ def test_an_exception_releases_the_batch_and_drops_its_outputs(log):
 
         with pytest.raises(ZeroDivisionError):
             work()
-        (claim,) = log.claims("stage")
+        (claim,) = log.client("stage").claims()
         assert (claim.owner, claim.error, claim.attempt) == ("", "ZeroDivisionError: division by zero", attempt)
         assert log.clients()[0].attempt == attempt
     assert len(log.topic("out")) == 0
@@ -92,7 +92,7 @@ def test_acknowledged_early_or_by_with(log):
     reading = log.batches("stage", size=2)
     with next(reading) as batch:
         batch.put("one", topic="out")
-    assert log.position("stage") == 2
+    assert log.client("stage").position == 3
     second = next(reading)
     second.put("two", topic="out")
     second.ack()
@@ -119,7 +119,7 @@ def test_a_batch_that_fails_again_and_again_goes_to_the_dead_letters(log):
         except RuntimeError:
             continue
     assert done == [5, 6]
-    assert log.lag("stage") == 0
+    assert log.client("stage").lag == 0
     dead = list(log.topic("dead"))
     assert [message.value for message in dead] == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
     assert dead[0].key == "1"
@@ -135,14 +135,14 @@ def test_dead_letters_keep_their_codec(log):
     next(log.batches("stage"))
     with pytest.raises(pqlog.CodecMismatchError):
         next(log.batches("stage", attempts=1, dead_letter="bytes"))
-    assert log.lag("stage") == 1
+    assert log.client("stage").lag == 1
     assert list(log.batches("stage", attempts=1)) == []
     assert values(log.topic("main.dead")) == [1]
 
 
 def test_a_message_that_cannot_be_decoded_goes_to_the_dead_letters_as_it_is(path):
     with pqlog.open(path) as log:
-        log._engine.append(log._info, [Singles([b"1", b"{", b"3"])])
+        log.store.append([Singles([b"1", b"{", b"3"])])
     with pqlog.open(path) as log:
 
         def work():
@@ -206,7 +206,7 @@ def test_follow_waits_for_more_until_the_log_is_closed(log):
         log.put(n)
         while n not in got:
             time.sleep(0.001)
-    while log.lag("stage"):
+    while log.client("stage").lag:
         time.sleep(0.001)
     log.close()
     assert ended.wait(30)
@@ -234,11 +234,11 @@ def test_ctrl_c_ends_who_follows_and_loses_nothing(path, log, where):
     log.put(1)
     assert process.stdout.readline() == "[1]\n"
     if where == "waiting":
-        while log.lag("stage"):
+        while log.client("stage").lag:
             time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
-    assert all(not claim.owner for claim in log.claims("stage"))
+    assert all(not claim.owner for claim in log.client("stage").claims())
     assert [list(batch) for batch in log.batches("stage")] == [[1]] * (where == "working")
 
 
@@ -261,7 +261,7 @@ def test_threads_share_a_client(log):
     assert set(seen.values()) == {1}
     assert len(seen) == 2000
     assert sorted(values(log.topic("out"))) == list(range(2000))
-    assert (log.position("stage"), log.claims("stage")) == (2000, [])
+    assert (log.client("stage").position, log.client("stage").claims()) == (2001, [])
 
 
 def test_a_cursor_is_where_the_messages_are(path):
@@ -271,7 +271,7 @@ def test_a_cursor_is_where_the_messages_are(path):
         log.put_many([], cursor=("api", {"page": 2}, {"page": 1}))
         with pytest.raises(RuntimeError):
             log.put_many(broken(), cursor=("api", {"page": 9}, {"page": 2}))
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert log.cursor("api") == {"page": 2}
 
 
@@ -332,7 +332,7 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
     count = 10_000
     with pqlog.open(path) as log:
         log.put_many(range(count))
-        log.seek("stage", to="start")
+        log.client("stage").seek(to="start")
         kills = 0
         while True:
             running = [start(STAGE, path, chance.randrange(5, 20)) for _ in range(workers)]
@@ -343,7 +343,7 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
                 with process:
                     process.kill()
                 kills += process.returncode == -signal.SIGKILL
-            if not log.lag("stage"):
+            if not log.client("stage").lag:
                 break
         assert kills
         found = values(log.topic("out"))
@@ -399,9 +399,9 @@ def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
     log.put_many(range(3))
     process = holder(path, 1)
     process.send_signal(signal.SIGSTOP)
-    while log.claims("stage")[0].expires > datetime.datetime.now(datetime.UTC):
+    while log.client("stage").claims()[0].expires > datetime.datetime.now(datetime.UTC):
         time.sleep(0.01)
-    assert log.next_batch("stage") is None
+    assert log.client("stage").next_batch() is None
     process.send_signal(signal.SIGCONT)
     assert process.communicate("\n", timeout=60)[0] == "acknowledged\n"
     assert values(log.topic("out")) == ["late"]
@@ -494,7 +494,7 @@ def test_a_batch_takes_one_sync(path):
 @pytest.mark.slow
 def test_two_processes_fight_over_a_client_for_half_a_minute(path, log):
     """While this process puts; they have no order between them, but each message is done once, by one of them."""
-    log.seek("stage", to="start")  # known before the first of them asks
+    log.client("stage").seek(to="start")  # known before the first of them asks
     fighters = [start(FIGHT, path, name) for name in "ab"]
     for fighter in fighters:
         assert fighter.stdout.readline() == "ready\n"
@@ -502,13 +502,13 @@ def test_two_processes_fight_over_a_client_for_half_a_minute(path, log):
     while time.monotonic() < until:
         log.put_many(range(count, count + 50))
         count += 50
-        while log.lag("stage") > 500:
+        while log.client("stage").lag > 500:
             time.sleep(0.001)
-    while log.lag("stage"):
+    while log.client("stage").lag:
         time.sleep(0.001)
     for _ in fighters:  # one end for each, since who got it is gone
         log.put("end")
-        while log.lag("stage"):
+        while log.client("stage").lag:
             time.sleep(0.001)
     for fighter in fighters:
         with fighter:
@@ -516,7 +516,7 @@ def test_two_processes_fight_over_a_client_for_half_a_minute(path, log):
     found = values(log.topic("out"))
     assert sorted(value for _, value in found if value != "end") == list(range(count))
     assert {name for name, _ in found} == {"a", "b"}
-    assert log.claims("stage") == []
+    assert log.client("stage").claims() == []
 
 
 @pytest.mark.parametrize("size", [100, 30])
@@ -547,7 +547,7 @@ def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
         assert done == ["after"]
         dead = log.topic("main.dead")
         dead.put("one more")
-        parts = [row for row in log._engine.read(dead._info, log._engine.span(dead._info), 10, 1 << 20) if row.rows]
+        parts = [row for row in dead.store.read(dead.store.span(), 10, 1 << 20) if row.rows]
         assert {row.rows for row in parts} == {60}
         assert all('"own":"h"' in row.headers for row in parts)
         if size == 30:

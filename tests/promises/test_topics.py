@@ -65,8 +65,8 @@ def test_who_has_a_deleted_topic_open_is_told_and_writes_nowhere(log, old):
         lambda: batch.ack(),
         lambda: next(batches),
         lambda: old.clients(),
-        lambda: old.position("reader"),
-        lambda: old.seek("reader", to="start"),
+        lambda: old.client("reader").position,
+        lambda: old.client("reader").seek(to="start"),
         lambda: old.trim(before=1),
     ):
         with pytest.raises(pqlog.UnknownTopicError, match="no topic 'old' in this file"):
@@ -138,8 +138,8 @@ def test_no_id_of_a_topic_is_used_twice(path, log):
     for n in range(20):
         topic = log.topic(f"t{n}")
         list(topic.get("c"))
-        assert topic._info.id not in seen
-        seen.add(topic._info.id)
+        assert topic.store.info.id not in seen
+        seen.add(topic.store.info.id)
         if n % 3:
             log.delete_topic(f"t{n}")
 
@@ -162,7 +162,7 @@ def test_a_renamed_topic_is_the_same_under_another_name(path, log, old):
     assert log.topics() == ["main", "new"]
     new = log.topic("new")
     assert old.put({"n": 20}) == 21  # an open one goes on
-    assert (len(new), new.position("reader"), new.put(0, id="ten")) == (21, 20, 1)
+    assert (len(new), new.client("reader").position, new.put(0, id="ten")) == (21, 21, 1)
     log.topic("old").put("another one")
     old.put({"n": 21})
     assert (len(new), len(log.topic("old"))) == (22, 1)
@@ -194,7 +194,7 @@ def test_renaming_refuses_what_would_be_lost(log, old):
 
 
 def test_reading_only_changes_no_topic(path, log, old):
-    with pqlog.open(path, mode="r") as reading:
+    with pqlog.open(path, readonly=True) as reading:
         for call in (lambda: reading.delete_topic("old"), lambda: reading.rename_topic("old", "new")):
             with pytest.raises(pqlog.ReadOnlyError):
                 call()

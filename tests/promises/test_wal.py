@@ -67,8 +67,8 @@ def test_writers_killed_in_their_commits_leave_a_healthy_log(path, lives):
         assert small.put() == "put\n"
         if not lives:
             small.close()
-        for mode in "rw":
-            with pqlog.open(path, mode=mode) as log:
+        for readonly in (True, False):
+            with pqlog.open(path, readonly=readonly) as log:
                 assert len(log) == 2
                 assert log.verify() == []
     finally:
@@ -109,13 +109,13 @@ def test_a_log_that_is_about_to_begin_again_at_its_front_is_whole(tmp_path):
     with disk.listening(), errors_are_quiet(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:
         for n in range(5):
             log.put(n)
-        log._engine._checkpoint()
+        log.store.log.checkpoint()
         disk.fault = Fault(("write",), 0, lasting=True)
         with pytest.raises(pqlog.DiskError):
             log.put("not this")
         disk.fault = None
-        for mode in "rw":
-            with pqlog.open(disk.folder / "a.db", mode=mode, vfs=disk.vfs_name) as other:
+        for readonly in (True, False):
+            with pqlog.open(disk.folder / "a.db", readonly=readonly, vfs=disk.vfs_name) as other:
                 assert [message.value for message in other] == list(range(5))
         assert log.put(5) == 6
 

@@ -32,7 +32,7 @@ def until_done(name, path, *arguments, is_done, seed=1):
     """Run a recipe again and again, and kill it in the midst, until there is nothing left to do."""
     chance, kills = random.Random(seed), 0
     command = [sys.executable, str(RECIPES / name), str(path), *map(str, arguments)]
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         while not is_done(log):
             before = progress(log)
             enough = before + chance.randrange(1, COUNT // 4)
@@ -179,7 +179,7 @@ def test_what_a_typed_table_cannot_hold_stops_it_before_the_batch(log, tmp_path,
         with pytest.raises(TypeError, match=r"the column .a. is .*, and does not hold exactly what came now"):
             there.load(log)
     assert there.values() == first
-    assert len(log.unread("to-duckdb" if target is DuckDB else "to-delta")) == len(second)
+    assert len(log.client("to-duckdb" if target is DuckDB else "to-delta").unread()) == len(second)
 
 
 def test_a_duckdb_table_gets_a_type_that_holds_all_numbers_or_the_one_that_the_error_names(log, tmp_path):

@@ -38,7 +38,7 @@ def cut_again_and_again(folder: Path, chance: random.Random, lives: int) -> int:
                         values = [*values, number + 1, number + 2, "x" * 9000]
                         number += 2
                     case "checkpoint":
-                        log._engine._checkpoint()
+                        log.store.log.checkpoint()
                     case "compact":
                         log.compact()
                 steps.append((disk.now, values))

@@ -41,9 +41,9 @@ class State:
     first: int = 1
     ids: dict[str, int] = field(default_factory=dict)
     cursor: object = None
-    reader: int = 0
+    reader: int = 1
     """The position of a client that gets messages one by one."""
-    stage: int = 0
+    stage: int = 1
     """The position of a client that gets batches."""
     numbers: int = 0
     claims: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -57,8 +57,8 @@ def seen(log: pqlog.Log) -> State:
     for name in state.values:
         if name in log.topics():
             state.values[name] = [message.value for message in log.topic(name)]
-    state.first = log._engine.span(log._info).first
-    found = {id: log._engine.find_id(log._info, id) for id in "abc"}
+    state.first = log.store.span().first
+    found = {id: log.store.find_id(id) for id in "abc"}
     state.ids = {id: span.first for id, span in found.items() if span is not None}
     state.cursor = log.cursor("source")
     clients = {client.client: client for client in log.clients()}
@@ -66,8 +66,8 @@ def seen(log: pqlog.Log) -> State:
         state.reader = clients["reader"].position
     if "stage" in clients:
         state.stage, state.numbers = clients["stage"].position, clients["stage"].batches
-        state.claims = {c.number: (c.first, c.last + 1, c.attempt) for c in log.claims("stage")}
-        state.claimed = log._engine.client(log._info, "stage").unclaimed.first
+        state.claims = {c.number: (c.first, c.last + 1, c.attempt) for c in log.client("stage").claims()}
+        state.claimed = log.store.client("stage").state().unclaimed.first
     return state
 
 
@@ -174,11 +174,11 @@ class Story(RuleBasedStateMachine):
 
     def join(self, client):
         """A client that is new begins at the first message that is kept: a commit of its own."""
-        self.log._engine.join(self.log._info, client)
+        self.log.store.client(client).join()
         if client == "reader":
-            self.state.reader = max(self.state.reader, self.state.first - 1)
+            self.state.reader = max(self.state.reader, self.state.first)
         else:
-            self.state.stage = max(self.state.stage, self.state.first - 1)
+            self.state.stage = max(self.state.stage, self.state.first)
             self.state.claimed = max(self.state.claimed, self.state.first)
         self.step()
 
@@ -192,12 +192,12 @@ class Story(RuleBasedStateMachine):
             if number:  # asked past the one before
                 self.state.reader += 1
                 self.step()
-            at = max(self.state.reader + 1, self.state.first)
+            at = max(self.state.reader, self.state.first)
             main = self.state.values["main"]
             assert value == (main[at - 1] if at <= len(main) else None)
             if value is None:
                 break
-            self.state.reader = at - 1
+            self.state.reader = at
         self.lost.append(reader)
 
     # stages
@@ -241,9 +241,8 @@ class Story(RuleBasedStateMachine):
     def finished(self):
         batch, _, outputs = self.held
         del self.state.claims[batch.number]
-        self.state.stage = max(
-            self.state.stage, min([c[0] for c in self.state.claims.values()] + [self.state.claimed]) - 1
-        )
+        reached = min([claim[0] for claim in self.state.claims.values()] + [self.state.claimed])
+        self.state.stage = max(self.state.stage, reached)
         self.state.values["out"] += outputs
 
     @precondition(lambda self: self.held)
@@ -280,12 +279,12 @@ class Story(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from(["reader", "stage"]), to=st.integers(1, 30))
     def seek(self, client, to):
-        self.log.seek(client, to=to)
+        self.log.client(client).seek(to=to)
         at = min(max(to, self.state.first), len(self.state.values["main"]) + 1)
         if client == "reader":
-            self.state.reader = at - 1
+            self.state.reader = at
         else:
-            self.state.stage, self.state.claimed, self.state.claims = at - 1, at, {}
+            self.state.stage, self.state.claimed, self.state.claims = at, at, {}
             self.lost.append(self.held)
             self.held = None
         self.step()
@@ -294,7 +293,7 @@ class Story(RuleBasedStateMachine):
     def trim(self, before):
         known = {client.client for client in self.log.clients()}
         positions = {"reader": self.state.reader, "stage": self.state.stage}
-        least = min([positions[name] + 1 for name in known] or [before])
+        least = min([positions[name] for name in known] or [before])
         self.log.trim(before=min(before, max(1, least)))
         first = max(self.state.first, min(before, least, len(self.state.values["main"]) + 1))
         self.state.first = first
@@ -303,7 +302,7 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self):
-        self.log._engine._checkpoint()
+        self.log.store.log.checkpoint()
 
     @rule()
     def compact(self):

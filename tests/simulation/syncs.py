@@ -31,7 +31,7 @@ def fail_a_sync(folder: Path, number: int, killed: bool, reader: bool, chance: r
         for n in range(12):
             try:
                 if n % 7 == 6:
-                    log._engine._checkpoint()
+                    log.store.log.checkpoint()
                 log.put(n)
                 returned.append(n)
             except pqlog.DiskError:

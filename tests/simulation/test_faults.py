@@ -29,7 +29,7 @@ def work(log, done):
         stage,
         lambda: list(log.get("reader")),
         lambda: log.trim(before=5),
-        log._engine._checkpoint,
+        log.store.log.checkpoint,
         log.compact,
     ]
     while len(done) < len(pieces):
@@ -42,8 +42,8 @@ def holds(log):
     assert [message.value for message in log] == list(range(4, 13))
     assert [message.value["id"] for message in log.topic("once")] == [1, 2, 3]
     assert [message.value for message in log.topic("out")] == [2 * n for n in range(13)]
-    assert (log.position("reader"), log.position("stage"), log.cursor("source")) == (13, 13, 10)
-    assert log.claims("stage") == []
+    assert (log.client("reader").position, log.client("stage").position, log.cursor("source")) == (14, 14, 10)
+    assert log.client("stage").claims() == []
     assert log.verify() == []
 
 

@@ -23,7 +23,7 @@ READS = {
 }
 CLIENTS = {
     "topics": lambda log: log.topics() == ["main"],
-    "lag": lambda log: log.lag("c") == 397,
+    "lag": lambda log: log.client("c").lag == 397,
     "cursor": lambda log: log.cursor("source") == 7,
     "verify": lambda log: log.verify() == [],
 }
@@ -36,7 +36,7 @@ def disk(tmp_path):
     first = Disk(tmp_path / "first")
     with first.listening(), pqlog.open(first.folder / "a.db") as log:
         log.put_many(({**value} for value in VALUES[:300]), id="again", cursor=("source", 7, None), key="n")
-        log._engine._checkpoint()
+        log.store.log.checkpoint()
         log.put_many(pd.DataFrame(VALUES[300:350]))
         for value in VALUES[350:]:
             log.put(value, key=str(value["n"]))
@@ -75,11 +75,11 @@ def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(dis
             with contextlib.ExitStack() as stack:
                 disk.fault = fault
                 try:
-                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", mode="r"))
+                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", readonly=True))
                 except pqlog.Error:
                     said += 1
                     disk.fault = None
-                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", mode="r"))
+                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", readonly=True))
                 for name, read in reads.items():
                     try:
                         assert read(log), f"{name}, where read {number} is wrong"
@@ -113,7 +113,7 @@ def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
                     log.put(value)
                     put.append(value)
                     if value == 3:
-                        log._engine._checkpoint()
+                        log.store.log.checkpoint()
                 except pqlog.Error:
                     failed += 1
             other.fault = None
@@ -122,7 +122,7 @@ def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
             assert values[:400] == VALUES
             assert [value for value in values[400:] if value in put] == put
             assert values[-1] == "last"
-            assert (log.verify(), log.cursor("source"), log.position("c")) == ([], 7, 3)
+            assert (log.verify(), log.cursor("source"), log.client("c").position) == ([], 7, 4)
         if not fault.struck:
             break
         number += step

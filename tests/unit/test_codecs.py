@@ -158,7 +158,7 @@ def test_a_codec_of_ones_own(path):
         with pytest.raises(pqlog.DecodeError, match="LookupError: no such thing") as caught:
             list(log.get("c"))
         assert caught.value.offset == 2
-        log.seek("c", to=3)
+        log.client("c").seek(to=3)
         assert list(log.get("c")) == ["c"]
     with pqlog.open(path) as log, pytest.raises(pqlog.DecodeError, match="pass it as codec="):
         next(iter(log))

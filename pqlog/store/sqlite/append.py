@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apsw
 
-from pqlog.store.api import Chunk, Segment, Singles, Span
 from pqlog.store.sqlite import checksums, claims, statements
 from pqlog.store.sqlite.checksums import extend
 from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.writer import Job, Transaction
+from pqlog.store.values import Chunk, Segment, Singles, Span
 
 ROWS_A_STATEMENT = 50
 

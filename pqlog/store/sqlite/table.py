@@ -7,9 +7,9 @@ from typing import NamedTuple
 import apsw
 
 from pqlog.errors import CorruptLogError, UnknownTopicError
-from pqlog.store.api import LATEST, TopicInfo
 from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import row
+from pqlog.store.values import LATEST, TopicInfo
 
 LAST_OFFSET = 2**62
 """No topic comes that far; beyond it SQLite's sums would become fractions."""

@@ -12,7 +12,7 @@ A batch's boundaries are durable before it is handed out. It is open until it is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -22,11 +22,9 @@ from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error, TrimmedError
 from pqlog.message import Message, from_micros
 from pqlog.readable import Readable
-from pqlog.source import Source, Stretch, headers_of
-from pqlog.store.api import LATEST, Chunk, Claim, Output, Row, Segment, Singles, Span
-
-Sibling = Callable[[str, str], Source]
-"""Finds another topic of the same file, made with a codec if it is new."""
+from pqlog.store.api import ClientStore
+from pqlog.store.values import LATEST, Chunk, Claim, Output, Row, Segment, Singles, Span
+from pqlog.stream import Selection, TopicStream, headers_of
 
 
 class Staged:
@@ -105,35 +103,35 @@ class Batch(Readable):
 
     _is_cut = True
 
-    def __init__(self, source: Source, claim: Claim, sibling: Sibling, messages: bool = False) -> None:
-        self._source, self._claim, self._sibling, self._as_messages = source, claim, sibling, messages
-        self.client, self.topic = claim.client, source.topic.name
+    def __init__(self, stream: TopicStream, client: ClientStore, claim: Claim, messages: bool = False) -> None:
+        self._stream, self._client, self.claim, self._as_messages = stream, client, claim, messages
+        self.client, self.topic = claim.client, stream.name
         self.number, self.attempt, self.error = claim.number, claim.attempt, claim.error
         self.first, self.last = claim.span.first, claim.span.stop - 1
         self._ended: str | None = None
         """How it ended; None while it is open."""
-        self._staged: list[tuple[Source, Sequence[Chunk] | producer.Put, Staged]] = []
+        self._staged: list[tuple[TopicStream, Sequence[Chunk] | producer.Put, Staged]] = []
 
     @property
     def token(self) -> str:
         parts = (
-            self._source.engine.uuid,
-            str(self._source.topic.id),
+            self._stream.store.log.uuid,
+            str(self._stream.store.info.id),
             self.client,
-            str(self._claim.epoch),
+            str(self.claim.epoch),
             str(self.number),
         )
         return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
 
-    def _stretch(self) -> Stretch:
-        return Stretch(self._source, self._claim.span)
+    def _selection(self) -> Selection:
+        return Selection(self._stream, self.claim.span)
 
     def __len__(self) -> int:
-        return len(self._claim.span)
+        return len(self.claim.span)
 
     def __iter__(self) -> Iterator[Any]:
         """The values, in order; with ``batches(messages=True)`` the messages."""
-        return self.messages() if self._as_messages else self._source.values(self._claim.span)
+        return self.messages() if self._as_messages else self._stream.values(self.claim.span)
 
     def messages(self) -> Iterator[Message]:
         """The messages, in order.
@@ -148,7 +146,7 @@ class Batch(Readable):
         ...     print([(message.offset, message.value) for message in batch.messages()])
         [(1, 'a'), (2, 'b')]
         """
-        return self._source.messages(self._source.rows(self._claim.span))
+        return self._stream.messages(self._stream.rows(self.claim.span))
 
     # putting
 
@@ -230,18 +228,14 @@ class Batch(Readable):
         source = self._output(topic)
         return self._stage(source, producer.chunks(source.writable(), values, key, headers, ids, index=index))
 
-    def _output(self, topic: str) -> Source:
+    def _output(self, topic: str) -> TopicStream:
         self._check_open()
         if not isinstance(topic, str):
             raise ArgumentError(f"topic is the name of a topic of the same file, not {topic!r}")
-        return self._sibling(topic, "json")
+        return self._stream.sibling(topic, "json")
 
-    def _stage_single(self, source: Source, value: Any, key: str | None, headers: Mapping[str, str] | None) -> Staged:
-        text = producer.header_text(headers)
-        return self._stage(source, [Singles([producer.encode(source.writable(), value)], [key], text)])
-
-    def _stage(self, source: Source, chunks: Sequence[Chunk] | producer.Put) -> Staged:
-        staged = Staged(source.topic.name)
+    def _stage(self, source: TopicStream, chunks: Sequence[Chunk] | producer.Put) -> Staged:
+        staged = Staged(source.name)
         self._staged.append((source, chunks, staged))
         return staged
 
@@ -285,9 +279,9 @@ class Batch(Readable):
         if not isinstance(message, Message) or not self.first <= message.offset <= self.last:
             raise ArgumentError(f"reject takes a message of this batch, from batch.messages(), not {message!r}")
         source = self._letters(topic or f"{self.topic}.rejected")
-        for row in self._source.rows(Span(message.offset, message.offset + 1)):
+        for row in self._stream.rows(Span(message.offset, message.offset + 1)):
             return self._stage(source, [self._chunk(row, reason)])
-        raise TrimmedError(message.offset, self._source.engine.span(self._source.topic).first)
+        raise TrimmedError(message.offset, self._stream.store.span().first)
 
     def _headers(self, offset: int, put: datetime, reason: str) -> dict[str, str]:
         return {
@@ -299,18 +293,18 @@ class Batch(Readable):
             "pqlog-reason": str(reason),
         }
 
-    def _bury(self, topic: str | None, reason: str) -> None:
+    def dead_letter(self, topic: str | None, reason: str) -> None:
         """Stage all its messages for a dead-letter topic, as they are: they may be what cannot be decoded."""
         source = self._letters(topic or f"{self.topic}.dead")
-        for row in self._source.rows(self._claim.span, damaged=True):
+        for row in self._stream.rows(self.claim.span, damaged=True):
             self._stage(source, [self._chunk(row, reason)])
 
-    def _letters(self, topic: str) -> Source:
+    def _letters(self, topic: str) -> TopicStream:
         """A topic for messages as they are, so of the same codec."""
-        codec = self._source.topic.codec
-        source = self._sibling(topic, codec)
-        if source.topic.codec != codec:
-            raise CodecMismatchError(topic, codec, source.topic.codec)
+        codec = self._stream.codec_name
+        source = self._stream.sibling(topic, codec)
+        if source.codec_name != codec:
+            raise CodecMismatchError(topic, codec, source.codec_name)
         return source
 
     def _chunk(self, row: Row, reason: str) -> Chunk:
@@ -347,14 +341,14 @@ class Batch(Readable):
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("ab"))
         range(1, 3)
-        >>> batch = log.next_batch("etl", size=1)
+        >>> batch = log.client("etl").next_batch(size=1)
         >>> batch.ack()
-        >>> log.position("etl")
+        >>> log.client("etl").position
         1
         """
         self._check_open()
-        outputs = self._outputs()
-        self._acknowledged(self._source.engine.finish(self._source.topic, self._claim, outputs))
+        outputs = self.outputs()
+        self.acknowledged(self._client.finish(self.claim, outputs))
 
     def release(self, error: BaseException | None = None) -> None:
         """Give it back, so that whoever asks next is handed it at once; what was put through it is dropped.
@@ -370,29 +364,36 @@ class Batch(Readable):
         >>> log = pqlog.open(":memory:")
         >>> log.put("a")
         1
-        >>> log.next_batch("etl").release(ValueError("not today"))
-        >>> again = log.next_batch("etl")
+        >>> log.client("etl").next_batch().release(ValueError("not today"))
+        >>> again = log.client("etl").next_batch()
         >>> again.number, again.attempt, again.error
         (1, 2, 'ValueError: not today')
         """
         if self._ended is None:
             self._end("it was released")
             why = None if error is None else check.printable(f"{type(error).__name__}: {error}")
-            self._source.engine.release(self._source.topic, self._claim, why)
+            self._client.release(self.claim, why)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Give it back without waiting, since a finalizer does it: the loop that it was handed to is gone."""
         if self._ended is None:
             self._end("its loop was left, which gives it back; next_batch hands out a single one")
-            self._source.engine.leave(self._source.topic, self._claim)
+            self._client.leave(self.claim)
 
-    def _outputs(self) -> list[Output]:
+    @property
+    def is_open(self) -> bool:
+        """Whether it is neither acknowledged nor given back."""
+        return self._ended is None
+
+    def outputs(self) -> list[Output]:
+        """What was put through it."""
         return [
-            Output(source.topic, put.chunks, put.ids) if isinstance(put, producer.Put) else Output(source.topic, put)
+            Output(source.store, put.chunks, put.ids) if isinstance(put, producer.Put) else Output(source.store, put)
             for source, put, _ in self._staged
         ]
 
-    def _acknowledged(self, went: Sequence[Span]) -> None:
+    def acknowledged(self, went: Sequence[Span]) -> None:
+        """Note that it was acknowledged, and where what was put through it went."""
         for (_, _, staged), span in zip(self._staged, went, strict=True):
             staged._offsets = range(span.first, span.stop)
         self._end("it was acknowledged")
