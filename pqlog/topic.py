@@ -99,9 +99,10 @@ class Topic(Readable):
         if key is not None:
             producer.check_key(key)
         text = producer.header_text(headers) if headers else None
-        if id is not None:
-            producer.check_id(id)
-        return self.store.append((Singles([data], None if key is None else [key], text),), id).first
+        if id is None:
+            return self.store.append_one(data, key, text)
+        producer.check_id(id)
+        return self.store.append([Singles([data], [key], text)], id).first
 
     def put_many(
         self,

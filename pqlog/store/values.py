@@ -17,7 +17,7 @@ LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
 
 
-class Singles(NamedTuple):
+class Singles(msgspec.Struct, frozen=True, array_like=True):
     """Single messages to append, encoded: a row each."""
 
     values: Sequence[bytes]
@@ -27,7 +27,7 @@ class Singles(NamedTuple):
     """JSON text of a dict of str, the same for all."""
 
 
-class Segment(NamedTuple):
+class Segment(msgspec.Struct, frozen=True, array_like=True):
     """The messages of a frame to append, as one row."""
 
     value: bytes

@@ -9,6 +9,7 @@ import threading
 from types import SimpleNamespace
 from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.errors import FlakyFailure
@@ -290,7 +291,10 @@ def chunks_in_commits_of_their_own():
 
     def put(self, chunks, id=None, cursor=None, ids=None):
         values = [
-            chunk._replace(values=[value]) for chunk in chunks if hasattr(chunk, "values") for value in chunk.values
+            msgspec.structs.replace(chunk, values=[value])
+            for chunk in chunks
+            if hasattr(chunk, "values")
+            for value in chunk.values
         ]
         if not values or id or cursor or ids:
             return real(self, chunks, id, cursor, ids)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import apsw
+import msgspec
 
 from pqlog.errors import CorruptLogError, UnknownTopicError
 from pqlog.store.sqlite import checksums, statements
@@ -15,7 +14,7 @@ LAST_OFFSET = 2**62
 """No topic comes that far; beyond it SQLite's sums would become fractions."""
 
 
-class Tail(NamedTuple):
+class Tail(msgspec.Struct, frozen=True):
     """The end of a topic."""
 
     stop: int

@@ -23,7 +23,6 @@ from pqlog.store.values import (
     Learnt,
     Lines,
     Row,
-    Singles,
     Span,
     TopicInfo,
 )
@@ -83,6 +82,9 @@ class SqliteTopic:
 
     # putting
 
+    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
+        return self.log.write(Put(self.table, value, key, headers))
+
     def append(
         self,
         chunks: Iterable[Chunk],
@@ -90,13 +92,6 @@ class SqliteTopic:
         cursor: Cursor | None = None,
         ids: Ids | None = None,
     ) -> Span:
-        if id is None and cursor is None and ids is None and type(chunks) is tuple and len(chunks) == 1:
-            (chunk,) = chunks
-            if type(chunk) is Singles and len(chunk.values) == 1:
-                (value,), keys, headers = chunk
-                offset = self.log.write(Put(self.table, value, None if keys is None else keys[0], headers))
-                return Span(offset, offset + 1)
-
         def put(transaction: Transaction) -> Span:
             db = transaction.db
             if id is not None:
