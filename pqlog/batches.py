@@ -325,7 +325,7 @@ class Batch(Readable):
         value, rows = row.value, row.rows
         if not row.is_whole:
             try:
-                value = extras.load("frames").cut(row, self.topic)
+                value = extras.frames.cut(row, self.topic)
             except DecodeError:
                 headers["pqlog-part"] = f"{row.offset}-{row.offset + row.rows - 1}"
                 rows = row.whole or row.rows
@@ -421,8 +421,7 @@ class Batch(Readable):
             self.ack()
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.batch_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.batch_view, self)
 
     def __repr__(self) -> str:
         return (

@@ -101,7 +101,7 @@ class Clients(Sequence[Client]):
         """How many messages the topic kept when they were looked at."""
 
     def _repr_html_(self) -> str:
-        return extras.load("notebook.views").clients_view(self)  # type: ignore[no-any-return]
+        return extras.views.clients_view(self)
 
     def __getitem__(self, index: Any) -> Any:
         return self._clients[index]

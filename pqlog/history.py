@@ -171,7 +171,7 @@ class History(Readable):
         return self._chosen(stretch)
 
     def _chosen(self, stretch: Stretch) -> Iterator[Message]:
-        for offsets in extras.load("frames").latest_runs(stretch):
+        for offsets in extras.frames.latest_runs(stretch):
             chosen = set(offsets)
             for message in stretch.source.messages(stretch.source.rows(Span(offsets[0], offsets[-1] + 1))):
                 if message.offset in chosen:
@@ -185,7 +185,7 @@ class History(Readable):
         return self._chosen_backwards(stretch)
 
     def _chosen_backwards(self, stretch: Stretch) -> Iterator[Message]:
-        for offsets in reversed(list(extras.load("frames").latest_runs(stretch))):
+        for offsets in reversed(list(extras.frames.latest_runs(stretch))):
             chosen = set(offsets)
             for message in stretch.source.backwards(Span(offsets[0], offsets[-1] + 1)):
                 if message.offset in chosen:
@@ -224,8 +224,7 @@ class History(Readable):
         return source.values(span) if key is None and latest is None else (message.value for message in self)
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.history_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.history_view, self)
 
     def __repr__(self) -> str:
         only = "" if self._key is None else f", key={self._key!r}"

@@ -511,9 +511,8 @@ class Topic(Readable):
         (3, 2, [{'n': 1}, {'n': 3}])
         """
         wish = delivery.wish(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
-        pipe = extras.load("pipe")
-        done: Summary = pipe.run(self, pipe.Job(client, function, into, key, index, wish), workers, progress)
-        return done
+        job = extras.pipe.Job(client, function, into, key, index, wish)
+        return extras.pipe.run(self, job, workers, progress)
 
     def _sibling(self, name: str, codec: str) -> Source:
         """Another topic of the same file, made with a codec if it is new."""
@@ -799,8 +798,7 @@ class Topic(Readable):
         return self._engine.trim(self._info, offset, force)
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.topic_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.topic_view, self)
 
     def explore(self) -> Explorer:
         """An explorer of the file in a notebook: messages, search, live tail, clients; needs the extra ``notebook``.
@@ -819,7 +817,7 @@ class Topic(Readable):
         >>> log.explore().frame["amount"].tolist()
         [12.5, 3.0]
         """
-        return extras.load("notebook.explorer").Explorer(self)  # type: ignore[no-any-return]
+        return extras.explorer.Explorer(self)
 
     def __repr__(self) -> str:
         try:
@@ -1091,8 +1089,7 @@ class Log(Topic):
         self.close()
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.log_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.log_view, self)
 
     def __repr__(self) -> str:
         try:
@@ -1246,7 +1243,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
     file = check.path("path", path)
 
     def cut(row: Row, topic: str) -> bytes:
-        return row.value if row.is_whole else extras.load("frames").cut(row, topic)
+        return row.value if row.is_whole else extras.frames.cut(row, topic)
 
     old = SqliteEngine(file, mode="r", damaged=True)
     try:

@@ -70,7 +70,7 @@ class Source:
             if row.rows is None:
                 yield Message(row.offset, when, self._decode(row), row.key, **headers)
             else:
-                keys, values = extras.load("frames").unpack(row, self.topic.name)
+                keys, values = extras.frames.unpack(row, self.topic.name)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
                     if key is None or of == key:

@@ -9,9 +9,9 @@ import contextlib
 import html
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pqlog.clients import Client, Clients
     from pqlog.history import History
     from pqlog.log import Log, Topic
+
+Shown = TypeVar("Shown")
 
 LOOK = 20_000
 """How many offsets are looked through for messages to show."""
@@ -217,7 +219,7 @@ def _schema(source: Source) -> str:
     known = None
     if engine.learnt(topic) is not None or "pqlog.frames.learnt" in sys.modules:  # pyarrow takes a while to be loaded
         with contextlib.suppress(MissingExtraError):
-            known = extras.load("frames.learnt").of_topic(source)
+            known = extras.learnt.of_topic(source)
     if known is None:
         return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
     fields = known.facts.schema()
@@ -343,9 +345,9 @@ def message_view(message: Message) -> str:
     return page(f"<table><tbody>{rows}</tbody></table><pre>{esc(text[:LONG])}{rest}</pre>")
 
 
-def or_reason(view: Any, of: Any) -> str:
+def or_reason(view: Callable[[Shown], str], of: Shown) -> str:
     """A view, or why there is none: of a log that was closed, say."""
     try:
-        return str(view(of))
+        return view(of)
     except Error as error:
         return page(f'<span class="wrong">{esc(error)}</span>')
