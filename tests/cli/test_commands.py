@@ -16,6 +16,7 @@ from pqlog import errors
 from pqlog.cli.app import in_the_shell
 from pqlog.cli.commands import EXAMPLES, app
 from pqlog.store.sqlite import connections
+from tests.processes import Process, wait_until
 
 COMMANDS = sorted(command.name for command in app.registered_commands)
 
@@ -146,11 +147,9 @@ def test_csv_and_parquet_keep_their_types(sh, folder):
 
 def test_each_line_is_put_when_it_comes(folder, sh):
     command = [sys.executable, "-m", "pqlog", "put", "new.db", "--each", "--text"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=folder) as process:
-        process.stdin.write(b"one\n")
-        process.stdin.flush()
-        while not (folder / "new.db").exists():
-            assert process.poll() is None
+    with Process(command, stdout=None, cwd=folder) as process:
+        process.tell("one")
+        wait_until((folder / "new.db").exists)
         with pqlog.open(folder / "new.db") as log:
             assert log.get_one("reader", timeout=60) == "one"
             process.kill()

@@ -2,8 +2,6 @@
 
 import contextlib
 import random
-import subprocess
-import sys
 import threading
 from unittest import mock
 
@@ -22,6 +20,7 @@ from pqlog.frames.schema import Facts
 from pqlog.store.api import Singles
 from pqlog.store.sqlite import smallrows
 from tests.frames.test_values import VALUES
+from tests.processes import run
 
 
 @pytest.fixture
@@ -405,9 +404,7 @@ for _ in range(3000):
         pass
 print(read)
 """
-    done = subprocess.run([sys.executable, "-c", script], input=text, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-500:]
-    assert int(done.stdout) > 0
+    assert int(run(script, input=text)) > 0
 
 
 def test_a_text_that_is_none_and_a_page_that_is_none_are_as_good_as_none(path, eager):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 
@@ -29,7 +30,7 @@ def work(log, done):
         stage,
         lambda: list(log.get("reader")),
         lambda: log.trim(before=5),
-        log._engine._checkpoint,
+        lambda: seams.checkpoint(log),
         log.compact,
     ]
     while len(done) < len(pieces):

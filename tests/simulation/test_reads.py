@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 VALUES = [{"n": n, "text": "x" * (n % 50)} for n in range(400)]
@@ -36,7 +37,7 @@ def disk(tmp_path):
     first = Disk(tmp_path / "first")
     with first.listening(), pqlog.open(first.folder / "a.db") as log:
         log.put_many(({**value} for value in VALUES[:300]), id="again", cursor=("source", 7, None), key="n")
-        log._engine._checkpoint()
+        seams.checkpoint(log)
         log.put_many(pd.DataFrame(VALUES[300:350]))
         for value in VALUES[350:]:
             log.put(value, key=str(value["n"]))
@@ -113,7 +114,7 @@ def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
                     log.put(value)
                     put.append(value)
                     if value == 3:
-                        log._engine._checkpoint()
+                        seams.checkpoint(log)
                 except pqlog.Error:
                     failed += 1
             other.fault = None

@@ -1,13 +1,13 @@
 """The door to the rooms around the core: typed, lazy, and clear about what is missing."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from pqlog import extras
+from tests.processes import run
 
 
 def test_what_a_type_checker_sees_is_what_is_loaded():
@@ -49,5 +49,4 @@ assert extras.frames is sys.modules["pqlog.frames"]
 
 
 def test_a_room_whose_package_is_missing_says_what_to_install_until_it_is_there():
-    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run(MISSING)
