@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 from pqlog import check, extras
 from pqlog.errors import ArgumentError, ClaimedError, UnknownClientError
@@ -103,7 +103,11 @@ class Clients(Sequence[Client]):
     def _repr_html_(self) -> str:
         return extras.views.clients_view(self)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Client: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Client]: ...
+    def __getitem__(self, index: int | slice) -> Client | Sequence[Client]:
         return self._clients[index]
 
     def __len__(self) -> int:

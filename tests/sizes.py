@@ -23,8 +23,8 @@ def main(most: int = 12) -> None:
                 functions[f"{name}:{node.lineno} {node.name}"] = length(node)
     for title, counted in (("Rooms", rooms), ("Longest files", files), ("Longest functions", functions)):
         print(f"{title}, in lines")
-        for name, lines in counted.most_common(most):
-            print(f"{lines:7,} {name}")
+        for what, lines in counted.most_common(most):
+            print(f"{lines:7,} {what}")
     tenths = statistics.quantiles(functions.values(), n=10)
     print(f"{len(functions)} functions: median {tenths[4]:.0f} lines, nine of ten up to {tenths[8]:.0f}")
 
