@@ -63,7 +63,7 @@ def a_log_on(disk):
         yield log
 
 
-@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(13, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize(
     ("kind", "full"),

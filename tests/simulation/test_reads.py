@@ -59,7 +59,7 @@ def flips(chance):
     return flip
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(7, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("spoils", "lasting"),
     [(None, False), (None, True), (ends_early, False), (flips, False)],
@@ -96,7 +96,7 @@ def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(dis
     assert said > 5
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(11, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
     number, failed = 0, 0
     while True:
