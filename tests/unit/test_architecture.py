@@ -162,3 +162,8 @@ def test_import_loads_nothing_heavy():
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     run(script)
+
+
+def test_a_command_loads_nothing_heavy_before_it_is_run():
+    script = "import sys, pqlog.cli.commands; print({'pandas', 'pyarrow', 'rich', 'tqdm'} & set(sys.modules))"
+    assert run(script) == "set()\n"
