@@ -1,6 +1,6 @@
 """A durable, persistent log and queue for notebooks and data pipelines, in one SQLite file."""
 
-from pqlog.batch import Batch, Staged
+from pqlog.batch import Batch
 from pqlog.client import Client
 from pqlog.clients import ClaimInfo, ClientInfo, Clients
 from pqlog.codecs import Codec
@@ -43,6 +43,7 @@ from pqlog.errors import (
 from pqlog.extras import load_ipython_extension
 from pqlog.files import explore, open, read_log, salvage
 from pqlog.history import History
+from pqlog.lease import Staged
 from pqlog.log import Log
 from pqlog.message import Message
 from pqlog.migration import Migration, migrate

@@ -13,6 +13,7 @@ from pqlog.clients import ClaimInfo, claim_info
 from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
 from pqlog.history import History, Time, micros_of
 from pqlog.message import Message
+from pqlog.store.api import TopicStore
 from pqlog.store.values import ClientState, Moved, Size
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
 
@@ -174,25 +175,11 @@ class Client:
         >>> list(billing.get())
         ['a', 'b', 'c', 'd']
         >>> billing.seek(3)
-        Moved(position=4, again=2, skipped=0)
+        Moved(position=3, again=2, skipped=0)
         >>> list(billing.get())
         ['c', 'd']
         """
-        return self.store.seek(self.target(to))
-
-    def target(self, to: int | Time) -> int:
-        """The offset that `seek` would move it to, were all offsets kept."""
-        topic = self.stream.store
-        kept = topic.span()
-        if to == "start":
-            return kept.first
-        if to == "end":
-            return kept.stop
-        if isinstance(to, int) and not isinstance(to, bool):
-            return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
-        if isinstance(to, (float, bool)):
-            raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
-        return topic.offset_at(micros_of(to))
+        return self.store.seek(offset_of(self.stream.store, to))
 
     def delete(self) -> None:
         """Forget it and its position: should it read again, it begins at the start.
@@ -621,6 +608,19 @@ class Client:
         (3, 2, [{'n': 1}, {'n': 3}])
         """
         options = delivery.options(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
-        pipe = extras.load("pipe")
-        done: Summary = pipe.run(self, pipe.Job(function, into, key, index, options), workers, progress)
-        return done
+        job = extras.pipe.Job(function, into, key, index, options)
+        return extras.pipe.run(self, job, workers, progress)
+
+
+def offset_of(topic: TopicStore, to: int | Time) -> int:
+    """The offset that an offset, a time, or an end of a topic stands for; it need not be kept."""
+    kept = topic.span()
+    if to == "start":
+        return kept.first
+    if to == "end":
+        return kept.stop
+    if isinstance(to, int) and not isinstance(to, bool):
+        return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
+    if isinstance(to, (float, bool)):
+        raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
+    return topic.offset_at(micros_of(to))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import overload
 
 from pqlog import check, extras
 from pqlog.errors import ArgumentError
@@ -96,9 +96,13 @@ class Clients(Sequence[ClientInfo]):
         """How many messages the topic kept when they were looked at."""
 
     def _repr_html_(self) -> str:
-        return extras.load("notebook.views").clients_view(self)  # type: ignore[no-any-return]
+        return extras.views.clients_view(self)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ClientInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ClientInfo]: ...
+    def __getitem__(self, index: int | slice) -> ClientInfo | Sequence[ClientInfo]:
         return self._clients[index]
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from typing import Self
 from pqlog import check
 from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, Error, ForkError
+from pqlog.lease import Lease
 from pqlog.store.api import ClientStore
 from pqlog.store.values import Claim, ClientState, Size
 from pqlog.stream import TopicStream
@@ -122,7 +123,7 @@ class Batches(Iterator[Batch]):
             batch = self.take(None if self._options.follow else 0)
         except BaseException:
             if self._is_loop and self._batch is not None:  # the loop is over, and its exception may keep this object
-                self._batch.leave()
+                self._batch.lease.leave()
             raise
         if batch is None:
             raise StopIteration
@@ -154,7 +155,7 @@ class Batches(Iterator[Batch]):
 
     def open_batch(self) -> Batch | None:
         """The batch that is being worked on."""
-        return self._batch if self._batch is not None and self._batch.is_open else None
+        return self._batch if self._batch is not None and self._batch.lease.is_open else None
 
     def _next(self) -> Batch | None:
         """Acknowledge the batch before, if it is still open, and take the next, in one commit; put aside what fails."""
@@ -162,13 +163,15 @@ class Batches(Iterator[Batch]):
             claim = self._advance()
             if claim is None:
                 return None
-            batch = self._batch = Batch(self._topic, self._client, claim, self._options.messages)
+            batch = self._batch = Batch(Lease(self._topic, self._client, claim), self._options.messages)
             if self._options.attempts is None or claim.attempt <= self._options.attempts:
                 return batch
             try:
-                batch.dead_letter(self._options.dead_letter, batch.error or "its reader stopped, without saying why")
+                batch.lease.put_all_aside(
+                    self._options.dead_letter, batch.error or "its reader stopped, without saying why"
+                )
             except BaseException:
-                batch.leave()  # and no `release(error)`: why it failed before is what its letters will say
+                batch.lease.leave()  # and no `release(error)`: why it failed before is what its letters will say
                 raise
             self._dead_lettered(batch)
 
@@ -182,8 +185,8 @@ class Batches(Iterator[Batch]):
             claim, went = self._client.advance(
                 self._options.size,
                 self._options.owner,
-                None if done is None else done.claim,
-                () if done is None else done.outputs(),
+                None if done is None else done.lease.claim,
+                () if done is None else done.lease.outputs(),
             )
         except ClaimLostError:
             self._batch, self._is_doubtful = None, False
@@ -194,7 +197,7 @@ class Batches(Iterator[Batch]):
             self._is_doubtful = False
             raise
         if done is not None:
-            done.acknowledged(went)
+            done.lease.acknowledged(went)
         self._batch, self._is_doubtful = None, False
         return claim
 
@@ -223,4 +226,4 @@ class Batches(Iterator[Batch]):
     def __del__(self) -> None:
         batch: Batch | None = getattr(self, "_batch", None)
         if batch is not None and self._is_loop:
-            batch.leave()
+            batch.lease.leave()

@@ -166,7 +166,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: 
     file = check.path("path", path)
 
     def cut(row: Row, topic: str) -> bytes:
-        return row.value if row.is_whole else extras.load("frames").cut(row, topic)
+        return row.value if row.is_whole else extras.frames.cut(row, topic)
 
     old = SqliteStore(file, readonly=True, damaged=True)
     try:

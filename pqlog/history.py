@@ -172,7 +172,7 @@ class History(Readable):
         return self._chosen(selection)
 
     def _chosen(self, selection: Selection) -> Iterator[Message]:
-        for offsets in extras.load("frames").latest_runs(selection):
+        for offsets in extras.frames.latest_runs(selection):
             chosen = set(offsets)
             for message in selection.topic.messages(selection.topic.rows(Span(offsets[0], offsets[-1] + 1))):
                 if message.offset in chosen:
@@ -186,7 +186,7 @@ class History(Readable):
         return self._chosen_backwards(selection)
 
     def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
-        for offsets in reversed(list(extras.load("frames").latest_runs(selection))):
+        for offsets in reversed(list(extras.frames.latest_runs(selection))):
             chosen = set(offsets)
             for message in selection.topic.backwards(Span(offsets[0], offsets[-1] + 1)):
                 if message.offset in chosen:
@@ -225,8 +225,7 @@ class History(Readable):
         return topic.values(span) if key is None and latest is None else (message.value for message in self)
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.history_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.history_view, self)
 
     def __repr__(self) -> str:
         only = "" if self._key is None else f", key={self._key!r}"

@@ -281,8 +281,7 @@ class Log(Topic):
         self.close()
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.log_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.log_view, self)
 
     def __repr__(self) -> str:
         try:

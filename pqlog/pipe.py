@@ -13,11 +13,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pqlog import check, delivery, extras
-from pqlog.batch import Batch, Staged
+from pqlog.batch import Batch
 from pqlog.client import Client
 from pqlog.codecs import is_safe
 from pqlog.errors import ArgumentError, WorkerDiedError
 from pqlog.files import open
+from pqlog.lease import Staged
 from pqlog.store.api import IsAFile
 
 MEMORY = ":memory:"

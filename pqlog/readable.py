@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pqlog.frames.live import Live
 
 
+def selection_of(readable: Readable) -> Selection:
+    """The messages that it has now: for the rooms around the core."""
+    return readable._selection()
+
+
 class Readable:
     """What histories, batches and logs have in common: a stretch of a topic, as a table.
 
@@ -67,7 +72,7 @@ class Readable:
         left_out = [name for name in times if columns is not None and name not in columns]
         if left_out:
             raise ArgumentError(f"times names the field {left_out[0]!r}, which columns leaves out: add it there")
-        view: View = extras.load("frames").View(
+        view: View = extras.frames.View(
             None if columns is None else tuple(columns),
             flatten,
             tuple(times),
@@ -141,7 +146,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        return extras.load("frames.dataframes").to_pandas(self._selection(), view, of, dtype_backend, progress)
+        return extras.dataframes.to_pandas(self._selection(), view, of, dtype_backend, progress)
 
     def to_polars(
         self,
@@ -165,7 +170,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        found: polars.DataFrame = extras.load("frames").to_polars(self._selection(), view, of, progress)
+        found: polars.DataFrame = extras.frames.to_polars(self._selection(), view, of, progress)
         return found
 
     def to_arrow(
@@ -202,7 +207,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        return extras.load("frames").to_arrow(self._selection(), view, of, progress)
+        return extras.frames.to_arrow(self._selection(), view, of, progress)
 
     def to_batches(
         self,
@@ -242,7 +247,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        return extras.load("frames").to_batches(self._selection(), view, of, rows, progress)
+        return extras.frames.to_batches(self._selection(), view, of, rows, progress)
 
     def chunks(
         self,
@@ -281,7 +286,7 @@ class Readable:
         """
         of = _meta(meta)
         view = self._view(columns, flatten, times, of)
-        found: Iterator[pandas.DataFrame] = extras.load("frames.dataframes").chunks(
+        found: Iterator[pandas.DataFrame] = extras.dataframes.chunks(
             self._selection(), view, of, rows, dtype_backend, progress
         )
         return found
@@ -298,7 +303,7 @@ class Readable:
         >>> log.head(2)["n"].tolist(), log.tail(2)["n"].tolist()
         ([0, 1], [7, 8])
         """
-        return extras.load("frames.dataframes").head(self._selection(), n)
+        return extras.dataframes.head(self._selection(), n)
 
     def tail(self, n: int = 5) -> pandas.DataFrame:
         """The last `n` messages as a frame.
@@ -312,7 +317,7 @@ class Readable:
         >>> log.history(stop=5).tail(2)["n"].tolist()
         [2, 3]
         """
-        return extras.load("frames.dataframes").tail(self._selection(), n)
+        return extras.dataframes.tail(self._selection(), n)
 
     def to_parquet(
         self,
@@ -371,7 +376,7 @@ class Readable:
         """
         partitions = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
         view = self._view(columns, flatten, times)
-        written: list[str] = extras.load("export").to_parquet(
+        written: list[str] = extras.export.to_parquet(
             self._selection(), view, check.path("path", path), rows_per_file, partitions, progress
         )
         return written
@@ -399,7 +404,7 @@ class Readable:
         >>> live.refresh()["n"].tolist()
         [1]
         """
-        found: Live = extras.load("frames.live").Live(self, self._view(columns, flatten, times, lenient=True))
+        found: Live = extras.live.Live(self, self._view(columns, flatten, times, lenient=True))
         return found
 
     @property
@@ -430,7 +435,7 @@ class Readable:
         city: string
         n: int64
         """
-        found: pyarrow.Schema = extras.load("frames").schema(self._selection(), self._view(None, False, ()), False)
+        found: pyarrow.Schema = extras.frames.schema(self._selection(), self._view(None, False, ()), False)
         return found
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -439,7 +444,7 @@ class Readable:
 
     def __arrow_c_schema__(self) -> object:
         """The schema of that stream."""
-        return extras.load("frames").schema(self._selection(), self._view(None, False, ()), True).__arrow_c_schema__()
+        return extras.frames.schema(self._selection(), self._view(None, False, ()), True).__arrow_c_schema__()
 
 
 _META = ("offset", "time", "key", "headers")

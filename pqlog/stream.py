@@ -128,7 +128,7 @@ class TopicStream:
             if row.rows is None:
                 yield Message(row.offset, when, self._decode(row), row.key, **headers)
             else:
-                keys, values = extras.load("frames").unpack(row, self.name)
+                keys, values = extras.frames.unpack(row, self.name)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
                     if key is None or of == key:

@@ -13,7 +13,7 @@ from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.history import History, Time
 from pqlog.message import Message
-from pqlog.readable import Readable
+from pqlog.readable import Readable, selection_of
 from pqlog.store.values import Singles, Span
 from pqlog.stream import Selection, TopicStream
 
@@ -401,7 +401,7 @@ class Topic(Readable):
         return History(self.stream, start=start, stop=stop, since=since, until=until, key=key)
 
     def _selection(self) -> Selection:
-        return self.history()._selection()
+        return selection_of(self.history())
 
     # keeping
 
@@ -445,8 +445,7 @@ class Topic(Readable):
         return self.store.trim(offset, force)
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.topic_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.topic_view, self)
 
     def explore(self) -> Explorer:
         """An explorer of the file in a notebook: messages, search, live tail, clients; needs the extra ``notebook``.
@@ -465,7 +464,7 @@ class Topic(Readable):
         >>> log.explore().frame["amount"].tolist()
         [12.5, 3.0]
         """
-        return extras.load("notebook.explorer").Explorer(self)  # type: ignore[no-any-return]
+        return extras.explorer.Explorer(self)
 
     def __repr__(self) -> str:
         try:

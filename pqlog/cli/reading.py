@@ -21,6 +21,7 @@ from pqlog.cli import app, output
 from pqlog.delivery import TICK_S
 from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
+from pqlog.readable import selection_of
 
 Meta = Annotated[bool, typer.Option("--meta", "-m", help="Whole messages: offset, time, key, headers, value.")]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=0, help="At most so many.", show_default=False)]
@@ -286,7 +287,7 @@ def _ndjson(history: pqlog.History, target: IO[bytes], field: list[str] | None, 
     shown = _shower(False, field)
     _check_fields(field, history)
     count = 0
-    with extras.progress_bar(len(history._span()) if progress else None, "export", progress) as report:
+    with extras.progress_bar(len(selection_of(history).span) if progress else None, "export", progress) as report:
         for message in history:
             _write(target, shown(message).encode() + b"\n")
             count += 1
@@ -303,10 +304,9 @@ def _csv(
     delimiter: str = ",",
 ) -> int:
     csv = extras.package("pyarrow.csv")
-    export = extras.load("export")
     batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
-    tables = (export.csv_table(extras.package("pyarrow").Table.from_batches([batch])) for batch in batches)
-    schema = export.csv_table(batches.schema.empty_table()).schema
+    tables = (extras.export.csv_table(extras.package("pyarrow").Table.from_batches([batch])) for batch in batches)
+    schema = extras.export.csv_table(batches.schema.empty_table()).schema
     options = csv.WriteOptions(delimiter=delimiter)
     with _Piped(target) as sink, csv.CSVWriter(sink, schema, write_options=options) as writer:
         return _tables(tables, writer)
@@ -314,12 +314,11 @@ def _csv(
 
 def _parquet(history: pqlog.History, target: IO[bytes], field: list[str] | None, flatten: bool, progress: bool) -> int:
     parquet = extras.package("pyarrow.parquet")
-    export = extras.load("export")
     batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
-    schema = export.parquet_schema(batches.schema)
+    schema = extras.export.parquet_schema(batches.schema)
     made = (extras.package("pyarrow").Table.from_batches([batch]) for batch in batches)
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
-        return _tables((export.parquet_table(table, schema) for table in made), writer)
+        return _tables((extras.export.parquet_table(table, schema) for table in made), writer)
 
 
 def _tables(tables: Any, writer: Any) -> int:

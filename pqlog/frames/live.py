@@ -11,6 +11,7 @@ from pqlog.frames.dataframes import frame_of
 from pqlog.frames.latest import Latest, among
 from pqlog.frames.pieces import Piece, View, chosen, pieces
 from pqlog.frames.tables import Survey, check_names
+from pqlog.readable import selection_of
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
 
@@ -62,7 +63,7 @@ class Live:
         pandas.DataFrame
             All messages that the log still has, the new ones at the end; of the latest those that are it now.
         """
-        selection = self._readable._selection()
+        selection = selection_of(self._readable)
         source = selection.topic
         begin = source.store.span().first
         was_trimmed = bool(self._pieces) and self._pieces[0].offsets[0].as_py() < begin

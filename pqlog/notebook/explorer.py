@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
+from pqlog.client import offset_of
 from pqlog.errors import DecodeError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
@@ -292,7 +293,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self._say("there is no client to move")
             return
         reader = self._topic.client(client)
-        position, target = reader.position, reader.target(int(to) if to.lstrip("-").isdigit() else to)
+        position, target = reader.position, offset_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
         again, skipped = max(0, position - target), max(0, target - position)
         self._seek_to = target
         self._question.value = (

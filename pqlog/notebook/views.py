@@ -9,9 +9,9 @@ import contextlib
 import html
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from pqlog.clients import client_info
 from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
+from pqlog.readable import selection_of
 from pqlog.store.api import IsAFile, KeepsLearnt, Store
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pqlog.history import History
     from pqlog.log import Log
     from pqlog.topic import Topic
+
+Shown = TypeVar("Shown")
 
 LOOK = 20_000
 """How many offsets are looked through for messages to show."""
@@ -226,7 +229,7 @@ def _schema(stream: TopicStream) -> str:
     is_kept = isinstance(topic, KeepsLearnt) and topic.learnt() is not None
     if is_kept or "pqlog.frames.learnt" in sys.modules:  # pyarrow takes a while to be loaded
         with contextlib.suppress(MissingExtraError):
-            known = extras.load("frames.learnt").of_topic(stream)
+            known = extras.learnt.of_topic(stream)
     if known is None:
         return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
     fields = known.facts.schema()
@@ -320,16 +323,16 @@ def clients_view(clients: Clients) -> str:
 
 def history_view(history: History) -> str:
     """A history: its bounds, and its first messages."""
-    selection = history._selection()
-    return page(esc(repr(history)[1:-1]), "<br>", _selection(selection))
+    selection = selection_of(history)
+    return page(esc(repr(history)[1:-1]), "<br>", _messages_of(selection))
 
 
 def batch_view(batch: Batch) -> str:
     """A batch: its boundaries, and its first messages."""
-    return page(esc(repr(batch)[1:-1]), "<br>", _selection(batch._selection()))
+    return page(esc(repr(batch)[1:-1]), "<br>", _messages_of(selection_of(batch)))
 
 
-def _selection(selection: Selection) -> str:
+def _messages_of(selection: Selection) -> str:
     stream, span, key, latest = selection
     if latest is not None:
         return '<span class="dim">not looked for yet: take it as a frame</span>'
@@ -352,9 +355,9 @@ def message_view(message: Message) -> str:
     return page(f"<table><tbody>{rows}</tbody></table><pre>{esc(text[:LONG])}{rest}</pre>")
 
 
-def or_reason(view: Any, of: Any) -> str:
+def or_reason(view: Callable[[Shown], str], of: Shown) -> str:
     """A view, or why there is none: of a log that was closed, say."""
     try:
-        return str(view(of))
+        return view(of)
     except Error as error:
         return page(f'<span class="wrong">{esc(error)}</span>')

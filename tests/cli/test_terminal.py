@@ -19,15 +19,9 @@ import pytest
 import pqlog
 from pqlog.cli.output import harmless
 from tests.cli.conftest import ENVIRONMENT
+from tests.processes import Process, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def wait_for(condition, what):
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
 
 
 def on_a_terminal(line, folder, until="", width=100, **environment):
@@ -89,11 +83,9 @@ def test_killed_and_killed_again_a_client_loses_nothing(folder, sh, how):
     command = [sys.executable, "-m", "pqlog", "get", "many.db", "--client", "c", *how.split()]
     got = []
     for _ in range(4):
-        with (folder / "out").open("w") as out:
-            process = subprocess.Popen(command, cwd=folder, stdout=out)
-            wait_for(lambda: (folder / "out").stat().st_size > 2_000, "output")
+        with (folder / "out").open("w") as out, Process(command, cwd=folder, stdout=out) as process:
+            wait_until(lambda: (folder / "out").stat().st_size > 2_000)
             process.kill()
-            process.wait()
         text = (folder / "out").read_text()
         got += [int(line) for line in text[: text.rfind("\n") + 1].split()]
     got += [int(line) for line in sh(f"pqlog get many.db --client c {how}").split()]
@@ -117,12 +109,9 @@ def test_ctrl_c_while_lines_are_typed(folder):
 
 
 def test_sigterm_in_the_middle_of_a_put(folder):
-    with subprocess.Popen(
-        [sys.executable, "-m", "pqlog", "put", "new.db"], stdin=subprocess.PIPE, cwd=folder
-    ) as process:
-        process.stdin.write(b"1\n2\n")
-        process.stdin.flush()
-        wait_for((folder / "new.db").exists, "the log")
+    with Process([sys.executable, "-m", "pqlog", "put", "new.db"], stdout=None, cwd=folder) as process:
+        process.tell("1\n2")
+        wait_until((folder / "new.db").exists)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == -signal.SIGTERM
     with pqlog.open(folder / "new.db") as log:
@@ -201,13 +190,13 @@ def test_in_tmux(folder):
     try:
         path = shlex.quote(ENVIRONMENT["PATH"])
         tmux("send-keys", f"export PATH={path}; PS1='$ '; clear; pqlog tail -f events.db -n 1", "Enter")
-        wait_for(lambda: '{"city":"Graz","amount":4}' in tmux("capture-pane", "-p"), "the last message")
+        wait_until(lambda: '{"city":"Graz","amount":4}' in tmux("capture-pane", "-p"))
         with pqlog.open(folder / "events.db") as log:
             log.put({"city": "Linz"})
-        wait_for(lambda: '{"city":"Linz"}' in tmux("capture-pane", "-p"), "the new message")
+        wait_until(lambda: '{"city":"Linz"}' in tmux("capture-pane", "-p"))
         tmux("send-keys", "C-c")
         tmux("send-keys", "echo it ended with $?", "Enter")
-        wait_for(lambda: "it ended with 130" in tmux("capture-pane", "-p"), "the end")
+        wait_until(lambda: "it ended with 130" in tmux("capture-pane", "-p"))
         assert "Traceback" not in tmux("capture-pane", "-p")
     finally:
         tmux("kill-server")

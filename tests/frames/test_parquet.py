@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from decimal import Decimal
 
@@ -18,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pqlog
+from tests.processes import start, wait_until
 
 
 @pytest.fixture
@@ -293,13 +291,11 @@ def test_a_killed_export_is_completed_by_the_next(path, tmp_path):
         log.put_many({"n": n, "text": f"text {n}" * 5} for n in range(200_000))
         killed = 0
         for enough in (1, 4, 8):
-            process = subprocess.Popen([sys.executable, "-c", EXPORT, path, folder], stdout=subprocess.PIPE, text=True)
-            with process:
-                assert process.stdout.readline() == "ready\n"
-                while process.poll() is None and len(list(folder.glob("*.parquet"))) < enough:
-                    pass
-                process.kill()
-            killed += process.returncode == -signal.SIGKILL
+            process = start(EXPORT, path, folder)
+            assert process.line() == "ready"
+            wait_until(lambda p=process, n=enough: p.poll() is not None or len(list(folder.glob("*.parquet"))) >= n)
+            process.kill_and_read()
+            killed += process.was_killed
             for file in folder.glob("*.parquet"):
                 assert pq.read_table(file).num_rows == 20_000  # whole
         assert killed

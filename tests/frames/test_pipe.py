@@ -4,19 +4,15 @@ import operator
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
-import time
 
 import pandas as pd
 import pytest
 
 import pqlog
-
-
-def values(topic):
-    return [message.value for message in topic]
+from tests.messages import values
+from tests.processes import Process, wait_until
 
 
 def test_a_pipe_moves_what_the_function_returns(log):
@@ -122,8 +118,7 @@ def test_stages_in_a_chain_run_at_once(log):
     for n in range(0, 400, 2):
         log.put({"n": n // 2})
         more.put_many([{"n": 200 + n // 2}])
-    while log.client("one").lag or more.client("one").lag or joined.client("split").lag:
-        time.sleep(0.001)
+    wait_until(lambda: not (log.client("one").lag or more.client("one").lag or joined.client("split").lag))
     ended.set()
     for thread in (*first, third):
         thread.join(60)
@@ -151,13 +146,11 @@ def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
         log.put_many(pd.DataFrame({"n": range(10_000)}))
         while not any(client.client == "double" for client in log.clients()) or log.client("double").lag:
             command = [sys.executable, str(script), str(path), str(workers)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
-            with process:
-                process.stdout.readline()
+            with Process(command, start_new_session=True) as process:
+                process.line()
                 out = log.topic("out")
                 enough = len(out) + chance.randrange(500, 4000)
-                while process.poll() is None and len(out) < enough:
-                    pass
+                wait_until(lambda p=process, out=out, enough=enough: p.poll() is not None or len(out) >= enough)
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         assert sorted(out.to_pandas()["n"]) == list(range(0, 20_000, 2))

@@ -16,6 +16,7 @@ from polars.testing.parametric import dataframes as polars_frames
 
 import pqlog
 from pqlog.frames import writer
+from tests import seams
 from tests.frames.test_values import OBJECT, cell, expected_names, same
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -184,13 +185,13 @@ def test_a_stream_is_put_in_bounded_pieces_in_one_transaction(log):
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     assert log.to_arrow().column("n").to_pylist() == list(range(200_000))
-    assert max(row.rows for row in log.stream.rows(log.store.span())) <= writer.ROWS
+    assert max(row.rows for row in seams.rows(log)) <= writer.ROWS
 
 
 def test_long_values_make_short_segments(log, monkeypatch):
     monkeypatch.setattr(writer, "BYTES", 1 << 20)
     log.put_many(pd.DataFrame({"text": ["x" * 300_000] * 10}))
-    rows = list(log.stream.rows(log.store.span()))
+    rows = seams.rows(log)
     assert max(row.rows for row in rows) <= 3
     assert log.to_pandas()["text"].str.len().tolist() == [300_000] * 10
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog.frames import parse, runs
-from pqlog.store.values import Singles
+from tests import seams
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SCALAR = (
@@ -277,7 +277,7 @@ def test_pickle_topics_keep_their_objects(path):
 
 def test_a_message_that_cannot_be_decoded_says_which_it_is(path):
     with pqlog.open(path) as log:
-        log.store.append([Singles([b'{"a": 1}', b'{"a":', b'{"a": 3}'])])
+        seams.put_encoded(log, b'{"a": 1}', b'{"a":', b'{"a": 3}')
     with pqlog.open(path) as log, pytest.raises(pqlog.DecodeError, match="message 2 of topic 'main'") as caught:
         log.to_pandas()
     assert caught.value.offset == 2

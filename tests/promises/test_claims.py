@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import weakref
 from pathlib import Path
 
@@ -17,7 +16,8 @@ import pytest
 import pqlog
 from pqlog.store.sqlite import claims, owners
 from pqlog.store.sqlite.owners import Fate
-from tests import rows
+from tests import rows, seams
+from tests.processes import run, start, wait_until
 
 
 def elsewhere(path, script):
@@ -29,8 +29,7 @@ def take(timeout=0):
     batch = log.client("c").next_batch(size=2, timeout=timeout)
     return None if batch is None else (batch.number, batch.attempt)
 """
-    command = [sys.executable, "-c", head + script, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    return run(head + script, path)
 
 
 OPEN = "log = pqlog.open(sys.argv[1])\n"
@@ -114,11 +113,11 @@ def test_a_batch_that_is_collected_in_the_midst_of_a_commit_comes_again(log):
 
     del cycle
     gc.disable()
-    log.store.log._file._db.set_commit_hook(commit)
+    seams.connection(log).set_commit_hook(commit)
     try:
         log.put(2)
     finally:
-        log.store.log._file._db.set_commit_hook(None)
+        seams.connection(log).set_commit_hook(None)
         gc.enable()
     assert collected[0]
     assert log.client("c").next_batch().attempt == 2
@@ -300,7 +299,7 @@ second.communicate("\\n"), third.communicate("\\n")
 
 
 def test_what_is_known_of_a_process():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    with start("input()") as other:
         process = owners._process(other.pid)
         host, _, rest = process.rpartition("@")
         assert owners.fate(process) is Fate.LIVES
@@ -351,8 +350,7 @@ def test_get_one_hands_each_message_to_one_thread_and_waits(log):
         worker.start()
     for n in range(count):
         log.put(n)
-    while log.client("c").lag > len(workers):
-        time.sleep(0.001)
+    wait_until(lambda: log.client("c").lag <= len(workers))
     for _ in workers:
         log.put("end")
     for worker in workers:
@@ -422,7 +420,7 @@ def test_a_batch_whose_collection_was_interrupted_comes_again(log):
     batch = log.client("c").next_batch(size=1)
     holdings = log.store.log.held
     (held,) = holdings.all()
-    holdings._refs[held] = weakref.ref(batch.claim)  # one that tells nobody
+    holdings._refs[held] = weakref.ref(batch._claim)  # one that tells nobody
     del batch
     gc.collect()
     assert (log.client("c").next_batch(size=1).attempt, log.client("c").next_batch(size=1).number) == (2, 1)

@@ -6,6 +6,8 @@ import time
 import pytest
 
 import pqlog
+from tests import seams
+from tests.processes import wait_until
 
 
 def test_clients_are_independent(log):
@@ -96,8 +98,7 @@ def test_closing_wakes_who_waits(log):
     ]
     for thread in waiting:
         thread.start()
-    while len(log.store.log._watch._bells) < 2:
-        time.sleep(0.001)
+    wait_until(lambda: seams.waiting(log) == 2)
     log.close()
     for thread in waiting:
         thread.join(30)

@@ -1,8 +1,6 @@
 """What is not what was put is not handed out: an error says so, and the rest stays readable."""
 
 import random
-import subprocess
-import sys
 from unittest import mock
 
 import apsw
@@ -11,6 +9,8 @@ import pytest
 
 import pqlog
 from pqlog.frames import learnt
+from tests import seams
+from tests.processes import crashed
 
 
 def edit(path, statement, *bindings):
@@ -196,13 +196,6 @@ def test_salvage_of_a_trimmed_log_loses_nothing(path):
         assert log.client("c").lag == 0
 
 
-def crashed(path, puts):
-    """A log whose process died: its last puts are in the -wal only."""
-    script = "import os, sys, pqlog\nlog = pqlog.open(sys.argv[1])\n" + puts + "\nos._exit(0)"
-    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
-    return path.with_name(path.name + "-wal")
-
-
 PUTS = "for n in range(1, 101): log.put({'n': n})"
 
 
@@ -295,7 +288,7 @@ def with_small_rows(path):
 def state(log):
     clients = [(c.client, c.position, c.lag, c.batches) for c in log.clients()]
     claims = [(k.number, k.first, k.last, k.attempt) for c in log.clients() for k in log.client(c.client).claims()]
-    ids = [log.store.find_id(f"order-{n}") for n in range(300, 320)]
+    ids = [seams.find_id(log, f"order-{n}") for n in range(300, 320)]
     return len(log), log.first, clients, claims, log.cursor("api"), ids, log.uuid, log.topics()
 
 

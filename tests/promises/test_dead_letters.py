@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import pqlog
+from tests import seams
 
 WHEN = dt.datetime(2026, 11, 25, 12, 0, 0, 1, tzinfo=dt.UTC)
 
@@ -100,8 +101,7 @@ def test_what_is_chosen_of_many_is_put_aside_with_its_key_and_headers(log, key):
 
 def stored(topic):
     """The bytes of a topic's messages."""
-    source = topic.stream
-    return [row.value for row in source.rows(source.store.span())]
+    return [row.value for row in seams.rows(topic)]
 
 
 class Points:

@@ -4,12 +4,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 
 import apsw
 import pytest
 
 import pqlog
+from tests.processes import run_until_killed, start
 
 
 def untouched(path, says, error=pqlog.NotALogError, **how):
@@ -126,7 +126,7 @@ def test_mode_r_leaves_the_folder_as_it_was(path, left):
         log.put_many(range(1000))
     if left == "killed":
         script = "import os, pqlog, sys; pqlog.open(sys.argv[1]).put(1); os.kill(os.getpid(), 9)"
-        subprocess.run([sys.executable, "-c", script, str(path)])
+        run_until_killed(script, path)
     before = {each.name: each.read_bytes() for each in path.parent.iterdir() if not each.name.endswith("-shm")}
     assert len(before) == (1 if left == "closed" else 2)
     with pqlog.open(path, readonly=True) as log:
@@ -196,7 +196,7 @@ def test_a_closed_log_is_one_file(path):
 def test_trim_gives_the_space_back(path, log):
     log.put_many({"n": n, "text": "x" * 200} for n in range(50_000))
     log.put("last")
-    before = log.store.log.size_bytes()
+    before = log.size_bytes()
     assert log.trim(before=log.last) == 50_000
     log.close()
     assert path.stat().st_size < before / 20
@@ -274,13 +274,11 @@ def test_compact_beside_a_reader_ends_and_gives_the_room_back_later(path):
     with pqlog.open(path, timeout=3600) as log:  # which is not how long it waits for readers, and all puts with it
         for _ in range(10):
             log.put_many({"n": n, "text": "x" * 100} for n in range(5000))
-        with subprocess.Popen(
-            [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as reader:
-            assert reader.stdout.readline() == "reading\n"
+        with start(READER, path) as reader:
+            assert reader.line() == "reading"
             log.compact()
             assert log.put(1) == 50_001
-            reader.communicate("go\n", timeout=60)
+            reader.finish("go\n")
         log.put_many(range(1000))
         log.compact()
         assert log.size_bytes() == path.stat().st_size

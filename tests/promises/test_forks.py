@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import pqlog
+from tests import processes
 
 HEAD = """
 import os, signal, sys, threading, time, warnings
@@ -37,11 +38,7 @@ def ended(pid):
 
 
 def run(script, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + script, *map(str, arguments)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return processes.run(HEAD + script, *arguments, timeout=240)
 
 
 def test_parent_and_child_put_through_the_same_log(path):

@@ -1,15 +1,14 @@
 """Whatever lies in the file, whatever names and values come: an error of ours or a right answer, and soon."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.store.values import Singles
+from tests import seams
+from tests.processes import run
 
 same_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -108,11 +107,7 @@ def test_random_edits_of_a_file(tmp_path, seed):
         for batch in log.batches("etl", size=50):
             if batch.number == 3:
                 break
-    done = subprocess.run(
-        [sys.executable, "-c", EDITS, str(tmp_path), str(seed), "60"], capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    said, answered = map(int, done.stdout.split())
+    said, answered = map(int, run(EDITS, tmp_path, seed, 60, timeout=280).split())
     assert said > 100
     assert answered > 100
 
@@ -174,7 +169,7 @@ HOSTILE = [
 @pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
 def test_json_that_no_pqlog_wrote(path, data):
     with pqlog.open(path) as log:
-        log.store.append([Singles([b'{"n": 1}', data, b'{"n": 3}'])])
+        seams.put_encoded(log, b'{"n": 1}', data, b'{"n": 3}')
     with pqlog.open(path) as log:
         for read in (
             lambda: list(log),

@@ -6,14 +6,14 @@ import pytest
 from benchmarks import growth
 from benchmarks.growth import batches, clients, cursors, filled, ids, messages, topics
 from pqlog.store.sqlite import owners, schema, statements
-from tests import rows
+from tests import rows, seams
 
 
 def batches_of_dead_processes(log, count):
     """Half of another host, half of a process that is gone."""
     batches(log, count)
     for half, process in ((0, "elsewhere@1:1:x"), (1, owners.this_process() + "x")):
-        rows.change(log.store.log._file._db, "claims", f"number % 2 = {half}", process=f"'{process}'")
+        rows.change(seams.connection(log), "claims", f"number % 2 = {half}", process=f"'{process}'")
 
 
 GROWTH = {

@@ -1,8 +1,6 @@
 """put_many(ids=): each message is put once, however often it is given, by whom, in which form, and whatever dies."""
 
 import random
-import subprocess
-import sys
 
 import apsw
 import pandas as pd
@@ -15,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import pqlog
 from pqlog.store.sqlite import ids as runs
+from tests import seams
+from tests.processes import start
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_ids_are_forgotten_with_their_messages(log):
     assert log.put_many([{"id": n} for n in range(100, 400)], ids="id") == range(1102, 1350)
     assert log.verify() == []
     log.trim(before=log.last + 1)
-    db = log.store.log._file._db
+    db = seams.connection(log)
     assert [db.execute(f"SELECT count(*) FROM {table}").get for table in ("ids", "id_runs")] == [0, 0]
 
 
@@ -198,7 +198,7 @@ def test_ids_that_are_trimmed_but_still_there_are_forgotten(path, monkeypatch):
         log.trim(before=602)
         assert log.verify() == []
         assert log.put_many([{"id": n} for n in (6, 7, 700)], ids="id") == range(605, 606)
-        assert log.store.log._file._db.execute("SELECT count(*) FROM ids").get == 4
+        assert seams.connection(log).execute("SELECT count(*) FROM ids").get == 4
 
 
 def test_a_batch_puts_with_ids_too(log):
@@ -344,27 +344,22 @@ def test_two_processes_that_are_killed_put_each_id_once(path):
     """Each puts any of the same ids until it is killed. What a call returned is there, and no id is there twice."""
     count, returned, chance = 1200, [], random.Random(7)
     for seed in (0, 2):
-        pair = [
-            subprocess.Popen([sys.executable, "-c", PUTTER, path, str(seed + n), str(count)], stdout=subprocess.PIPE)
-            for n in range(2)
-        ]
+        pair = [start(PUTTER, path, seed + n, count) for n in range(2)]
         for process in pair:
-            assert process.stdout.readline() == b"ready\n"
+            assert process.line() == "ready"
         for process in pair:
             for _ in range(chance.randrange(1, 6)):
                 returned.append(process.stdout.readline())
             process.kill()
         for process in pair:
-            returned += process.stdout.readlines()
-            process.wait()
-            process.stdout.close()
+            returned += process.kill_and_read()
     with pqlog.open(path) as log:
         log.put_many([{"id": f"id-{n}", "by": "all"} for n in range(count)], ids="id", key="id")
         found = [message.value["id"] for message in log]
         assert sorted(found) == sorted(f"id-{n}" for n in range(count))
         assert [message.key for message in log] == found
         assert log.verify() == []
-        spans = [tuple(map(int, line.split())) for line in returned if line.endswith(b"\n")]
+        spans = [tuple(map(int, line.split())) for line in returned if line.endswith("\n")]
         by = {offset: message.value["by"] for offset, message in enumerate(log, start=1)}
         assert all(len({by[offset] for offset in range(first, stop)}) == 1 for first, stop in spans)
         assert "all" not in {by[offset] for first, stop in spans for offset in range(first, stop)}

@@ -168,6 +168,7 @@ def sweep(folder, name, error, places):
     return struck
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", list(CALLS))
 def test_the_log_goes_on_after_ctrl_c_anywhere(tmp_path, name):
     assert sweep(tmp_path, name, "ctrl-c", places=50) > 10

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import pqlog
+from tests.rings import by_ring
 
 TOPICS = st.sampled_from(["main", "other"])
 CLIENTS = st.sampled_from(["a", "b", ""])
@@ -224,4 +225,4 @@ class LogModel(RuleBasedStateMachine):
 
 
 TestLogModel = LogModel.TestCase
-TestLogModel.settings = settings(stateful_step_count=40)
+TestLogModel.settings = settings(stateful_step_count=40, max_examples=by_ring(15, 100))

@@ -5,9 +5,6 @@ import json
 import os
 import pickle
 import random
-import signal
-import subprocess
-import sys
 
 import apsw
 import pytest
@@ -18,6 +15,7 @@ import pqlog
 from pqlog import migration
 from pqlog.store.sqlite.foreign import open_foreign
 from pqlog.store.sqlite.store import SqliteStore
+from tests.processes import run, run_until_killed, start
 from tests.simulation.disk import Disk, write
 
 TABLES = """
@@ -212,7 +210,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_an_old_file_that_a_crash_left(old, path, mode):
     """Its journal must be rolled back, or its write-ahead log read; neither is done to the old file."""
     old_queue(old, [])
-    subprocess.run([sys.executable, "-c", WRITER, str(old), mode])
+    run_until_killed(WRITER, old, mode)
     assert (old.parent / f"queue.db-{mode}").stat().st_size
     (old.parent / "queue.db-shm").unlink(missing_ok=True)
     before = state_of(old.parent)
@@ -311,14 +309,13 @@ def test_killed_again_and_again_it_comes_to_its_end(old, path):
     """At whatever speed: it tells its steps to a small pipe, and stops where that is full and nobody reads."""
     old_queue(old, [{"n": n} for n in range(20_000)], {"billing": 15_000})
     chance = random.Random(5)
-    command = [sys.executable, "-c", KILLED, str(old), str(path)]
     kills = 0
     for _ in range(12):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, pipesize=4096) as process:
+        with start(KILLED, old, path, text=False, bufsize=0, pipesize=4096) as process:
             told = [process.stdout.readline() for _ in range(chance.randrange(100, 1500))]
             process.kill()
-        assert process.returncode in (0, -signal.SIGKILL)
-        kills += process.returncode == -signal.SIGKILL
+        assert process.was_killed or process.returncode == 0
+        kills += process.was_killed
         if not told[-1]:
             break
     pqlog.migrate(old, path, trust_pickle=True)
@@ -333,7 +330,7 @@ def persist(script, folder):
     head = (
         "import sys, persistqueue, persistqueue.serializers.json; s = persistqueue.serializers; folder = sys.argv[1]\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", head + script, str(folder)], check=True)
+    run("import warnings; warnings.simplefilter('ignore')\n" + head + script, folder)
 
 
 def test_a_queue_of_persist_queue(tmp_path, path):

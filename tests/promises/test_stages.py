@@ -2,27 +2,21 @@
 
 import collections
 import datetime
+import queue
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 
+import apsw
 import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.store.values import Singles
-
-
-def values(topic):
-    return [message.value for message in topic]
-
-
-def start(script, *arguments):
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+from tests import rows, seams
+from tests.messages import values
+from tests.processes import start, wait_until
 
 
 def test_outputs_are_there_with_the_acknowledgement_and_not_before(log):
@@ -142,7 +136,7 @@ def test_dead_letters_keep_their_codec(log):
 
 def test_a_message_that_cannot_be_decoded_goes_to_the_dead_letters_as_it_is(path):
     with pqlog.open(path) as log:
-        log.store.append([Singles([b"1", b"{", b"3"])])
+        seams.put_encoded(log, b"1", b"{", b"3")
     with pqlog.open(path) as log:
 
         def work():
@@ -193,21 +187,20 @@ def test_batches_are_cut_by_bytes_and_by_time(log):
 
 
 def test_follow_waits_for_more_until_the_log_is_closed(log):
-    got, ended = [], threading.Event()
+    got, ended = queue.Queue(), threading.Event()
 
     def work():
         for batch in log.batches("stage", follow=True):
-            got.extend(batch)
+            for value in batch:
+                got.put(value)
         ended.set()
 
     worker = threading.Thread(target=work)
     worker.start()
     for n in range(5):
         log.put(n)
-        while n not in got:
-            time.sleep(0.001)
-    while log.client("stage").lag:
-        time.sleep(0.001)
+        assert got.get(timeout=60) == n
+    wait_until(lambda: not log.client("stage").lag)
     log.close()
     assert ended.wait(30)
     worker.join()
@@ -226,16 +219,12 @@ with pqlog.open(sys.argv[1]) as log:
 
 @pytest.mark.parametrize("where", ["waiting", "working"])
 def test_ctrl_c_ends_who_follows_and_loses_nothing(path, log, where):
-    command = [sys.executable, "-c", FOLLOW, str(path), *["hold"] * (where == "working")]
-    process = subprocess.Popen(
-        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == "ready\n"
+    process = start(FOLLOW, path, *["hold"] * (where == "working"), stderr=subprocess.PIPE)
+    assert process.line() == "ready"
     log.put(1)
-    assert process.stdout.readline() == "[1]\n"
+    assert process.line() == "[1]"
     if where == "waiting":
-        while log.client("stage").lag:
-            time.sleep(0.001)
+        wait_until(lambda: not log.client("stage").lag)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
     assert all(not claim.owner for claim in log.client("stage").claims())
@@ -292,22 +281,15 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def test_two_runs_of_one_loader_put_nothing_twice(path, log):
-    loaders = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOADER, str(path)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    said = [[loader.stdout.readline() for loader in loaders]]
+    loaders = [start(LOADER, path) for _ in range(2)]
+    said = [[loader.line() for loader in loaders]]
     for _ in range(2):
         for loader in loaders:
-            loader.stdin.write("\n")
-            loader.stdin.flush()
-            said.append(loader.stdout.readline())
+            loader.tell()
+            said.append(loader.line())
     for loader in loaders:
-        with loader:
-            loader.stdin.close()
-    assert said == [["ready\n"] * 2, "put\n", "10\n", "put\n", "20\n"]
+        loader.finish()
+    assert said == [["ready"] * 2, "put", "10", "put", "20"]
     assert values(log) == list(range(20))
 
 
@@ -338,11 +320,10 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
             running = [start(STAGE, path, chance.randrange(5, 20)) for _ in range(workers)]
             for process in running:
                 for _ in range(chance.randrange(1, 25)):
-                    process.stdout.readline()
+                    process.line()
             for process in running:
-                with process:
-                    process.kill()
-                kills += process.returncode == -signal.SIGKILL
+                process.kill_and_read()
+                kills += process.was_killed
             if not log.client("stage").lag:
                 break
         assert kills
@@ -378,9 +359,8 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def holder(path, lease_s, host=""):
-    command = [sys.executable, "-c", HOLD, str(path), str(lease_s), host]
-    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == "holds\n"
+    process = start(HOLD, path, lease_s, host)
+    assert process.line() == "holds"
     return process
 
 
@@ -388,8 +368,7 @@ def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
     log.put_many(range(6))
     process = holder(path, 60)
     assert [batch.number for batch in log.batches("stage", size=3)] == [2]  # it lives: its batch is its own
-    with process:
-        process.kill()
+    process.kill_and_read()
     (batch,) = log.batches("stage", size=3)
     assert (batch.number, batch.attempt, list(batch)) == (1, 2, [0, 1, 2])
 
@@ -399,11 +378,10 @@ def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
     log.put_many(range(3))
     process = holder(path, 1)
     process.send_signal(signal.SIGSTOP)
-    while log.client("stage").claims()[0].expires > datetime.datetime.now(datetime.UTC):
-        time.sleep(0.01)
+    wait_until(lambda: log.client("stage").claims()[0].expires <= datetime.datetime.now(datetime.UTC))
     assert log.client("stage").next_batch() is None
     process.send_signal(signal.SIGCONT)
-    assert process.communicate("\n", timeout=60)[0] == "acknowledged\n"
+    assert process.finish("\n") == "acknowledged\n"
     assert values(log.topic("out")) == ["late"]
 
 
@@ -420,16 +398,17 @@ def test_a_living_worker_elsewhere_puts_its_expiry_off_and_a_paused_one_loses_it
     taken.put("mine", topic="out")
     taken.ack()
     process.send_signal(signal.SIGCONT)
-    assert process.communicate("\n", timeout=60)[0] == "lost\n"
+    assert process.finish("\n") == "lost\n"
     assert values(log.topic("out")) == ["mine"]
 
 
 def test_of_another_host_only_the_expiry_counts(path, log):
     log.put_many(range(3))
-    process = holder(path, 4, "elsewhere")
-    with process:
-        process.kill()
+    holder(path, 3600, "elsewhere").kill_and_read()
     assert list(log.batches("stage")) == []
+    db = apsw.Connection(str(path))
+    rows.change(db, "claims", expires=str(time.time_ns() // 1000 + 200_000))
+    db.close()
     batch = next(log.batches("stage", follow=True))
     assert (batch.number, batch.attempt) == (1, 2)
 
@@ -461,8 +440,6 @@ with pqlog.open(sys.argv[1]) as log:
 
 def test_a_batch_takes_one_sync(path):
     """Its acknowledgement, its outputs and the claim of the next batch are one commit."""
-    import apsw
-
     syncs = collections.Counter()
 
     class File(apsw.VFSFile):
@@ -497,22 +474,18 @@ def test_two_processes_fight_over_a_client_for_half_a_minute(path, log):
     log.client("stage").seek(to="start")  # known before the first of them asks
     fighters = [start(FIGHT, path, name) for name in "ab"]
     for fighter in fighters:
-        assert fighter.stdout.readline() == "ready\n"
+        assert fighter.line() == "ready"
     count, until = 0, time.monotonic() + 30
     while time.monotonic() < until:
         log.put_many(range(count, count + 50))
         count += 50
-        while log.client("stage").lag > 500:
-            time.sleep(0.001)
-    while log.client("stage").lag:
-        time.sleep(0.001)
+        wait_until(lambda: log.client("stage").lag <= 500)
+    wait_until(lambda: not log.client("stage").lag)
     for _ in fighters:  # one end for each, since who got it is gone
         log.put("end")
-        while log.client("stage").lag:
-            time.sleep(0.001)
+        wait_until(lambda: not log.client("stage").lag)
     for fighter in fighters:
-        with fighter:
-            assert fighter.wait(60) == 0
+        fighter.finish()
     found = values(log.topic("out"))
     assert sorted(value for _, value in found if value != "end") == list(range(count))
     assert {name for name, _ in found} == {"a", "b"}
@@ -522,8 +495,6 @@ def test_two_processes_fight_over_a_client_for_half_a_minute(path, log):
 @pytest.mark.parametrize("size", [100, 30])
 def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
     """In whole, or, where a batch ends within it, with a header that says which part of it was meant."""
-    import apsw
-
     with pqlog.open(path) as log:
         log.put_many(pd.DataFrame({"n": range(60)}), headers={"own": "h"})
     db = apsw.Connection(str(path))
@@ -547,7 +518,7 @@ def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
         assert done == ["after"]
         dead = log.topic("main.dead")
         dead.put("one more")
-        parts = [row for row in dead.store.read(dead.store.span(), 10, 1 << 20) if row.rows]
+        parts = [row for row in seams.rows(dead) if row.rows]
         assert {row.rows for row in parts} == {60}
         assert all('"own":"h"' in row.headers for row in parts)
         if size == 30:

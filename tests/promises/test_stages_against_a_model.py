@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import pqlog
 from pqlog.store.sqlite import claims, owners
+from tests.rings import by_ring
 
 CLIENTS = st.sampled_from(["a", "b"])
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
@@ -238,6 +239,6 @@ class StagesElsewhere(Stages):
         self.elsewhere.stop()
 
 
-SETTINGS = settings(stateful_step_count=40)
+SETTINGS = settings(stateful_step_count=40, max_examples=by_ring(10, 100))
 TestStages, TestStagesElsewhere = Stages.TestCase, pytest.mark.slow(StagesElsewhere.TestCase)
 TestStages.settings = TestStagesElsewhere.settings = SETTINGS

@@ -1,13 +1,12 @@
 """Topics are made, renamed and deleted, and nobody ever writes into another one than was meant."""
 
-import subprocess
-import sys
 import threading
 
 import pandas as pd
 import pytest
 
 import pqlog
+from tests.processes import start
 
 
 @pytest.fixture
@@ -94,13 +93,11 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def test_another_process_is_told_too(path, log):
-    with subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
+    with start(PROCESS, path) as process:
+        assert process.line() == "ready"
         log.delete_topic("old")
         log.topic("old").put("of the new one")
-        said, _ = process.communicate("go\n", timeout=60)
+        said = process.finish("go\n")
     assert said.splitlines() == ["no topic 'old' in this file"] * 3 + ["1"]
     assert [message.value for message in log.topic("old")] == ["of the new one"]
 

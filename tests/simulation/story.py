@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import pqlog
 from pqlog.store.sqlite import merger
+from tests import seams
 from tests.simulation.disk import Disk, write
 
 CUTS = int(os.environ.get("PQLOG_CUTS", "2"))
@@ -57,8 +58,8 @@ def seen(log: pqlog.Log) -> State:
     for name in state.values:
         if name in log.topics():
             state.values[name] = [message.value for message in log.topic(name)]
-    state.first = log.store.span().first
-    found = {id: log.store.find_id(id) for id in "abc"}
+    state.first = seams.first(log)
+    found = {id: seams.find_id(log, id) for id in "abc"}
     state.ids = {id: span.first for id, span in found.items() if span is not None}
     state.cursor = log.cursor("source")
     clients = {client.client: client for client in log.clients()}
@@ -67,7 +68,7 @@ def seen(log: pqlog.Log) -> State:
     if "stage" in clients:
         state.stage, state.numbers = clients["stage"].position, clients["stage"].batches
         state.claims = {c.number: (c.first, c.last + 1, c.attempt) for c in log.client("stage").claims()}
-        state.claimed = log.store.client("stage").state().unclaimed.first
+        state.claimed = seams.first_unclaimed(log, "stage")
     return state
 
 
@@ -174,7 +175,7 @@ class Story(RuleBasedStateMachine):
 
     def join(self, client):
         """A client that is new begins at the first message that is kept: a commit of its own."""
-        self.log.store.client(client).join()
+        seams.join(self.log, client)
         if client == "reader":
             self.state.reader = max(self.state.reader, self.state.first)
         else:
@@ -302,7 +303,7 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self):
-        self.log.store.log.checkpoint()
+        seams.checkpoint(self.log)
 
     @rule()
     def compact(self):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 
@@ -29,7 +30,7 @@ def work(log, done):
         stage,
         lambda: list(log.get("reader")),
         lambda: log.trim(before=5),
-        log.store.log.checkpoint,
+        lambda: seams.checkpoint(log),
         log.compact,
     ]
     while len(done) < len(pieces):
@@ -62,7 +63,7 @@ def a_log_on(disk):
         yield log
 
 
-@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(13, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize(
     ("kind", "full"),

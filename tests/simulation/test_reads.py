@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 VALUES = [{"n": n, "text": "x" * (n % 50)} for n in range(400)]
@@ -36,7 +37,7 @@ def disk(tmp_path):
     first = Disk(tmp_path / "first")
     with first.listening(), pqlog.open(first.folder / "a.db") as log:
         log.put_many(({**value} for value in VALUES[:300]), id="again", cursor=("source", 7, None), key="n")
-        log.store.log.checkpoint()
+        seams.checkpoint(log)
         log.put_many(pd.DataFrame(VALUES[300:350]))
         for value in VALUES[350:]:
             log.put(value, key=str(value["n"]))
@@ -58,7 +59,7 @@ def flips(chance):
     return flip
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(7, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("spoils", "lasting"),
     [(None, False), (None, True), (ends_early, False), (flips, False)],
@@ -95,7 +96,7 @@ def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(dis
     assert said > 5
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(11, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
     number, failed = 0, 0
     while True:
@@ -113,7 +114,7 @@ def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
                     log.put(value)
                     put.append(value)
                     if value == 3:
-                        log.store.log.checkpoint()
+                        seams.checkpoint(log)
                 except pqlog.Error:
                     failed += 1
             other.fault = None
