@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What is installed is pinned, also in the environments that pip builds in and those that `make smoke` makes.
+# Everything that is installed is pinned, also in the build environments of pip and those of `make smoke`.
 CONSTRAINTS := .ci/constraints.txt
 export PIP_CONSTRAINT := $(CONSTRAINTS)
 export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
@@ -42,20 +42,20 @@ $(VENV)/all: $(INPUTS) | $(VENV)/made
 	@$(PIP) --editable ".[all]" --group dev
 	@touch $@
 
-demo: $(VENV)/demo  ## Real flights through a log, a process killed half-way, a picture
+demo: $(VENV)/demo  ## Real flights through a log, a process killed halfway, a picture
 	@$(BIN)/python -m pqlog.demo
 
 test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv; TESTS=tests/unit for some of it
 	$(PYTEST) $(TESTS)
 	@echo "Left out: the long ring (long searches, the browser, Redis, tmux, notebooks, recipes). Run it with: make test-all"
 
-test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; nothing may be skipped for want of something
+test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; nothing may be skipped because something is missing
 	$(PYTEST) --all --nbmake
 
 programs:
 	@.ci/programs chromium redis-server tmux
 
-newest:  ## The tests of what hangs on other packages, with their newest versions in place of those in .ci/constraints.txt
+newest:  ## The tests that depend on other packages, with their newest versions instead of those in .ci/constraints.txt
 	rm -rf build/newest
 	$(MAKE) test VENV=build/newest CONSTRAINTS= TESTS="tests/unit tests/contract tests/frames tests/cli tests/notebook"
 
@@ -73,26 +73,27 @@ lint: $(VENV)/all  ## Lint, format check and strict types
 docs: $(VENV)/all  ## Build the documentation into docs/_build/html; warnings and broken links are errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html -c docs . docs/_build/html
 
-links: $(VENV)/all  ## Visit the links that lead out of the documentation; needs the internet
+links: $(VENV)/all  ## Check the external links of the documentation; needs the internet
 	$(BIN)/sphinx-build --quiet -b linkcheck -c docs . docs/_build/links
 
 smoke: $(VENV)/all  ## Build sdist and wheel, and try the wheel bare and with each extra
 	$(BIN)/python -m tests.smoke
 
-bench: $(VENV)/all  ## Measure the workloads that have a goal, beside this disk's own speed (5 minutes)
+bench: $(VENV)/all  ## Measure the workloads that have a goal, and this disk (5 minutes)
 	$(BIN)/python -m benchmarks goals --rounds 3
 
-bench-full: $(VENV)/all  ## Measure everything: syncs, latency, peers, routes to pandas, stages (half an hour)
+bench-full: $(VENV)/all  ## Measure everything: syncs, latency, other libraries, routes to pandas, stages (half an hour)
 	$(BIN)/python -m benchmarks all --rounds 3 --large --results benchmarks/results
 
-pictures: $(VENV)/all  ## Draw the pictures of docs/, also from the stored results
+pictures: $(VENV)/all  ## Make the pictures of docs/: diagrams, plots of the stored results, the explorer in Chromium
 	$(BIN)/python -m benchmarks draw
 	$(BIN)/python docs/pictures/draw.py
+	$(BIN)/python -m docs.pictures.explorer
 
 SECONDS ?= 600
 crash: $(VENV)/all  ## Search at random for a power cut that breaks a promise, for SECONDS=600
 	$(BIN)/python -m tests.simulation --seconds $(SECONDS)
 
-clean:  ## Remove what the other targets made
+clean:  ## Remove what the other targets created
 	rm -rf $(VENV) build dist docs/_build docs/reference/generated docs/reference/commands.md
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis bench-*

@@ -43,7 +43,7 @@ def _fsync(rows: list[dict[str, Any]]) -> plt.Figure:
     rates = [statistics.median(row["rates"]) for row in single]
     left.barh(names, rates, color=[OURS if _durable(row) else WEAK for row in single])
     left.invert_yaxis()
-    left.set_xlabel("inserts a second, one a transaction")
+    left.set_xlabel("inserts per second, one per transaction")
     left.bar(0, 0, color=OURS, label="no put lost in 150 power cuts")
     left.bar(0, 0, color=WEAK, label="puts lost, or the file broken")
     left.legend(frameon=False, loc="lower right", fontsize=8)
@@ -55,8 +55,8 @@ def _fsync(rows: list[dict[str, Any]]) -> plt.Figure:
         color = OURS if all(map(_durable, chosen)) and journal == "wal" else DURABLE if _durable(chosen[0]) else WEAK
         right.loglog(sizes, [statistics.median(row["rates"]) for row in chosen], style, color=color,
                      label=f"{journal}, {synchronous}")  # fmt: skip
-    right.set_xlabel("messages a transaction")
-    right.set_ylabel("messages a second")
+    right.set_xlabel("messages per transaction")
+    right.set_ylabel("messages per second")
     right.grid(alpha=0.3)
     right.legend(frameon=False)
     figure.tight_layout()
@@ -75,7 +75,7 @@ def _peers(rows: list[dict[str, Any]]) -> plt.Figure:
         colors = [OURS if row["peer"] == "pqlog" else DURABLE if row["survives"] == "all" else WEAK for row in chosen]
         axis.barh([row["peer"] for row in chosen], [value[row["peer"]] for row in chosen], color=colors)
         axis.invert_yaxis()
-        axis.set_title(f"{work}, ms (median)" if late else f"{work}, messages a second", fontsize=9)
+        axis.set_title(f"{work}, ms (median)" if late else f"{work}, messages per second", fontsize=9)
         axis.ticklabel_format(axis="x", style="plain")
         axis.locator_params(axis="x", nbins=4)
     for label, color in (("pqlog", OURS), ("survives a power cut", DURABLE), ("may lose what returned", WEAK)):

@@ -1,6 +1,8 @@
 """How Sphinx builds these pages: `make docs`."""
 
+import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,33 @@ def commands() -> str:
 
 
 (HERE / "reference" / "commands.md").write_text(commands())
+
+
+PUBLIC = {name: thing for name in pqlog.__all__ if isinstance(thing := getattr(pqlog, name), type)}
+
+
+def public_bases(cls: type) -> list[str]:
+    """The base classes that have pages of their own, which the pages of their members belong to."""
+    return [name for name, base in PUBLIC.items() if base is not cls and base in cls.__mro__]
+
+
+def members(cls: type) -> dict[str, list[str]]:
+    """The methods and properties of a class that get a page each, under their headings, in the order of the source."""
+    elsewhere = {name for base in public_bases(cls) for name in dir(PUBLIC[base])}
+    found: dict[str, dict[str, None]] = {"Methods": {}, "Properties": {}}
+    for base in cls.__mro__:
+        for name, member in vars(base).items() if base.__module__.startswith("pqlog") else ():
+            if name.startswith("_") or name in elsewhere:
+                continue
+            if isinstance(member, property):
+                found["Properties"][name] = None
+            elif inspect.isroutine(member):
+                found["Methods"][name] = None
+    return {heading: list(names) for heading, names in found.items() if names}
+
+
+# The stubs of methods that were renamed since the last build would be warnings.
+shutil.rmtree(HERE / "reference" / "generated", ignore_errors=True)
 
 project = "pqlog"
 author = "the developers of pqlog"
@@ -59,6 +88,10 @@ nb_merge_streams = True
 
 # the reference, from the docstrings
 autosummary_generate = True
+autosummary_context = {
+    "members_of": {name: members(cls) for name, cls in PUBLIC.items()},
+    "bases_of": {name: public_bases(cls) for name, cls in PUBLIC.items()},
+}
 autodoc_typehints = "none"
 autodoc_class_signature = "separated"
 autodoc_member_order = "bysource"
@@ -70,8 +103,8 @@ html_title = "pqlog"
 html_show_sourcelink = False
 html_extra_path = ["_extra"]
 # pages without pages below them need no navigation at their side
-html_sidebars = {f"docs/{page}": [] for page in ("index", "tour", "concepts", "durability", "benchmarks", "comparison")}
-html_sidebars["notebooks/quickstart"] = []
+ALONE = ("index", "script-to-stage", "tour", "concepts", "durability", "benchmarks", "comparison", "glossary")
+html_sidebars = {f"docs/{page}": [] for page in ALONE}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
@@ -85,3 +118,16 @@ copybutton_prompt_is_regexp = True
 
 # `make links` visits these; the tests have no network
 linkcheck_anchors = False
+
+
+def error_by_its_short_name(app, env, node, contnode):
+    """Docstrings name an error as users do, `pqlog.CursorError`; it is described as `pqlog.errors.CursorError`."""
+    if node.get("refdomain") != "py":
+        return None
+    target = "pqlog.errors." + node["reftarget"].removeprefix("pqlog.")
+    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contnode)
+
+
+def setup(app):
+    """Sphinx calls this."""
+    app.connect("missing-reference", error_by_its_short_name)

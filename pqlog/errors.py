@@ -3,38 +3,38 @@
 ::
 
     Error
-    ├── ArgumentError               you passed something that cannot be (a ValueError)
+    ├── ArgumentError               an argument is not valid (a ValueError)
     ├── ClosedError                 the log was closed
-    │   └── ForkError               it belongs to the process of which this is a fork
-    ├── Empty                       no message within the time-out
-    ├── EncodeError                 a value has no form in the topic's codec
-    ├── DecodeError                 a kept message cannot be decoded; carries its offset
-    │   ├── PickleRefusedError      it is a pickle, and pickle was not asked for
+    │   └── ForkError               it belongs to the parent of this forked process
+    ├── Empty                       no message arrived before the timeout
+    ├── EncodeError                 a value cannot be encoded by the topic's codec
+    ├── DecodeError                 a stored message cannot be decoded; has its offset
+    │   ├── PickleRefusedError      it is a pickle, and the topic was opened without the codec pickle
     │   └── DamagedError            it is not what was put (also a CorruptLogError)
-    ├── UntrustedPicklesError       a file to migrate holds pickles, and was not called trusted
-    ├── CodecMismatchError          the topic was made with another codec
-    ├── UnknownTopicError           no topic of that name (a KeyError)
-    ├── UnknownClientError          no client of that name (a KeyError)
-    ├── OffsetError                 no message at that offset (an IndexError)
-    │   └── TrimmedError            it was trimmed away
-    ├── UncountedError              the length of a history is not known before it is read (a TypeError)
+    ├── UntrustedPicklesError       a file to migrate contains pickles, and trust_pickle was not given
+    ├── CodecMismatchError          the topic was created with another codec
+    ├── UnknownTopicError           no topic has that name (a KeyError)
+    ├── UnknownClientError          no client has that name (a KeyError)
+    ├── OffsetError                 there is no message at that offset (an IndexError)
+    │   └── TrimmedError            it was trimmed
+    ├── UncountedError              the length of a history is unknown until it is read (a TypeError)
     ├── TrimRefusedError            a client has not acknowledged what would be trimmed or deleted
     ├── ClaimedError                the client has an open batch
-    ├── ClaimLostError              the batch is not held by this reader any more
-    ├── CursorError                 somebody else moved the cursor meanwhile; nothing was put
-    ├── WorkerDiedError             a worker of a pipe was killed; carries what was done
+    ├── ClaimLostError              the batch is no longer held by this reader
+    ├── CursorError                 another process moved the cursor; nothing was put
+    ├── WorkerDiedError             a worker of a pipe was killed; has a summary of what was done
     ├── MissingExtraError           an optional package is not installed (an ImportError)
-    └── StoreError                  the file or the disk
-        ├── NotALogError            a directory, a text file, somebody else's database
+    └── StoreError                  a problem with the file or the disk
+        ├── NotALogError            a directory, a text file, or another program's database
         │   └── OldQueueError       a file of persistent-queue-log, which can be migrated
-        ├── NewerFormatError        written by a newer pqlog
-        ├── CorruptLogError         damaged
+        ├── NewerFormatError        the file was written by a newer pqlog
+        ├── CorruptLogError         the file is damaged
         ├── MovedError              the file was moved, replaced or deleted while it was open
         ├── ReadOnlyError           the file, or how it was opened, does not allow writing
-        ├── DiskFullError           no space left
+        ├── DiskFullError           no space is left on the disk
         ├── DiskError               the system reported an I/O error
-        ├── LockTimeoutError        another process held the file for too long
-        └── UnsafeStorageError      durability cannot be had here
+        ├── LockTimeoutError        another process held the lock for too long
+        └── UnsafeStorageError      this disk or this SQLite cannot guarantee durability
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from typing import Any
 
 
 class Error(Exception):
-    """Base class of everything that pqlog raises on its own account."""
+    """Base class of every error that pqlog raises."""
 
 
 class ArgumentError(Error, ValueError):
-    """An argument has a value that cannot be right."""
+    """An argument has a value that is not valid."""
 
 
 class ClosedError(Error):
@@ -56,24 +56,24 @@ class ClosedError(Error):
 
 
 class ForkError(ClosedError):
-    """What was begun in a parent process goes on there; begin another in the fork."""
+    """The iterator, batch or in-memory log belongs to the parent process: start a new one in the child."""
 
 
 class Empty(Error):
-    """No message came within the time-out."""
+    """No message arrived before the timeout."""
 
 
 class EncodeError(Error, ValueError):
-    """A value has no form in the topic's codec; nothing was put.
+    """A value cannot be encoded by the topic's codec; nothing was put.
 
     Attributes
     ----------
     index : int
-        Which of the values of the call it was; 0 is the first.
+        The position of the value in the call; 0 is the first.
     offset : int or None
-        The offset that the message would have had, when it is known.
+        The offset that the message would have had, if known.
     value_type : str
-        The type of what could not be encoded.
+        The type of the value.
     codec : str
         The topic's codec.
     """
@@ -85,18 +85,18 @@ class EncodeError(Error, ValueError):
         self.reason, self.value_type, self.codec, self.index, self.offset = reason, value_type, codec, index, offset
 
     def placed(self, *, index: int, offset: int | None = None) -> EncodeError:
-        """The same error, with its place among the values of the call and in the topic."""
+        """The same error, with the position of the value in the call and in the topic."""
         return EncodeError(self.reason, value_type=self.value_type, codec=self.codec, index=index, offset=offset)
 
 
 class DecodeError(Error):
-    """A kept message cannot be decoded.
+    """A stored message cannot be decoded.
 
     Attributes
     ----------
     topic : str
     offset : int
-        Which message it is: skip it with ``log.client(name).seek(offset + 1)``.
+        The offset of the message: skip it with ``log.client(name).seek(offset + 1)``.
     """
 
     def __init__(self, topic: str, offset: int, reason: str) -> None:
@@ -108,52 +108,52 @@ class DecodeError(Error):
 
 
 class PickleRefusedError(DecodeError):
-    """The message is a pickle, which can run any code, and pickle was not asked for."""
+    """The message is a pickle, which can run any code, and the topic was opened without ``codec="pickle"``."""
 
 
 class UntrustedPicklesError(Error):
-    """A file that is to be migrated holds pickles, which can run any code, and was not called trusted.
+    """A file to migrate contains pickles, which can run any code, and ``trust_pickle=True`` was not given.
 
     Attributes
     ----------
     messages, clients : int
-        How many pickled messages and how many clients it has.
+        The number of pickled messages and of clients in the file.
     """
 
     def __init__(self, path: str, program: str, messages: int, clients: int) -> None:
         super().__init__(
             f"{path} is a file of {program} with {messages:,} pickled messages and {clients:,} clients. Unpickling can "
-            f"run any code: if you trust the file, pass trust_pickle=True (--trust-pickle)"
+            f"run any code. If you trust the file, pass trust_pickle=True (--trust-pickle)"
         )
         self.messages, self.clients = messages, clients
 
 
 class CodecMismatchError(Error):
-    """The topic was made with another codec.
+    """The topic was created with another codec.
 
     Attributes
     ----------
     topic : str
     asked : str or None
-        The codec that it was opened with; None if it was opened without one.
+        The codec that was asked for; None if none was.
     made : str
-        The codec that it was made with.
+        The codec that the topic was created with.
     """
 
     def __init__(self, topic: str, asked: str | None, made: str) -> None:
         if asked is None:
-            said = f"topic {topic!r} has the codec {made!r}, which must be asked for: open it with codec={made!r}"
+            message = f"topic {topic!r} has the codec {made!r}, which must be named: open it with codec={made!r}"
         else:
-            said = (
-                f"topic {topic!r} was made with the codec {made!r}, not {asked!r}: a topic keeps its codec. "
+            message = (
+                f"topic {topic!r} was created with the codec {made!r}, not {asked!r}, and the codec cannot be changed. "
                 f"Open it without codec=, or put into another topic"
             )
-        super().__init__(said)
+        super().__init__(message)
         self.topic, self.asked, self.made = topic, asked, made
 
 
 class UnknownTopicError(Error, KeyError):
-    """The file has no topic of that name."""
+    """No topic has that name."""
 
     def __init__(self, topic: str, near: Sequence[str]) -> None:
         super().__init__(f"no topic {topic!r} in this file{_did_you_mean(near)}")
@@ -163,7 +163,7 @@ class UnknownTopicError(Error, KeyError):
 
 
 class UnknownClientError(Error, KeyError):
-    """No client of that name has read the topic."""
+    """No client with that name has read the topic."""
 
     def __init__(self, client: str, topic: str, near: Sequence[str]) -> None:
         super().__init__(f"no client {client!r} has read topic {topic!r}{_did_you_mean(near)}")
@@ -177,15 +177,15 @@ class OffsetError(Error, IndexError):
 
 
 class TrimmedError(OffsetError):
-    """The message was trimmed away."""
+    """The message was trimmed."""
 
     def __init__(self, offset: int, first: int) -> None:
-        super().__init__(f"offset {offset} was trimmed away; {first} is the first that is kept")
+        super().__init__(f"offset {offset} was trimmed; the first offset kept is {first}")
         self.offset, self.first = offset, first
 
 
 class UncountedError(Error, TypeError):
-    """How long a history is, is not known before it is read."""
+    """The length of the history is unknown until it is read."""
 
 
 class TrimRefusedError(Error):
@@ -195,13 +195,13 @@ class TrimRefusedError(Error):
         who = ", ".join(f"{name!r} ({count:,} message{'s' * (count != 1)})" for name, count in clients)
         super().__init__(
             f"not {what}: these clients would lose messages that they have not acknowledged: {who}. "
-            f"Let them read on, delete them with {_of(topic)}.client(name).delete(), or pass force=True"
+            f"Let them finish reading, delete them with {_of(topic)}.client(name).delete(), or pass force=True"
         )
         self.clients = tuple(clients)
 
 
 class ClaimedError(Error):
-    """The client has an open batch, whose messages cannot be got one by one."""
+    """The client has an open batch, so its messages cannot be read one by one."""
 
     def __init__(self, client: str, number: int, first: int, last: int, topic: str = "main") -> None:
         of = _of(topic)
@@ -214,13 +214,13 @@ class ClaimedError(Error):
 
 
 class ClaimLostError(Error):
-    """The batch is no longer held by this reader: somebody else was handed it, or it was given back before.
+    """The batch is no longer held by this reader: it was released, or handed to another worker.
 
     Attributes
     ----------
     client : str
     number : int
-        The batch's.
+        The number of the batch.
     """
 
     def __init__(
@@ -234,37 +234,37 @@ class ClaimLostError(Error):
 
 
 class CursorError(Error):
-    """Somebody else moved the cursor meanwhile, so has put what was to be put here. Nothing was put.
+    """Another process moved the cursor, and so has put these messages already. Nothing was put.
 
     Attributes
     ----------
     name : str
-        The cursor's.
+        The name of the cursor.
     expected, found : object
-        What it was expected to be, and what it is.
+        The value that was expected, and the value that it has.
     """
 
     def __init__(self, name: str, expected: Any, found: Any) -> None:
         super().__init__(
-            f"cursor {name!r} is {found!r}, not {expected!r} as expected: somebody else moved it, so nothing was put. "
+            f"cursor {name!r} is {found!r}, not {expected!r}: another process moved it, so nothing was put. "
             f"Read log.cursor({name!r}) and continue from there"
         )
         self.name, self.expected, self.found = name, expected, found
 
 
 class WorkerDiedError(Error):
-    """A worker of a pipe was killed, or crashed; what it had not finished comes again.
+    """A worker of a pipe was killed or crashed; the batch that it had open will be handed out again.
 
     Attributes
     ----------
     summary : Summary
-        What the pipe did all the same, at least: a worker may die before it can say that it finished a batch.
+        What the pipe did; at least this much, because a worker may die before it can report a finished batch.
     left : int
-        How many messages are still to be done: call the pipe again.
+        The number of messages that remain: call the pipe again to continue.
     """
 
     def __init__(self, died: Sequence[str], workers: int, summary: Any, left: int) -> None:
-        then = f"{left:,} messages are left: call it again to go on" if left else "the others did all that was left"
+        then = f"{left:,} messages remain: call it again to continue" if left else "the other workers did the rest"
         super().__init__(
             f"{len(died)} of {workers} workers of the pipe died ({', '.join(died)}). "
             f"Done, exactly once: {summary}; {then}"
@@ -285,15 +285,15 @@ class UnsupportedError(Error):
 
 
 class StoreError(Error):
-    """Something is wrong with the file, or with the disk below it."""
+    """A problem with the file, or with the disk that it is on."""
 
 
 class NotALogError(StoreError):
-    """The path holds something that is not a pqlog file."""
+    """The path is not a pqlog file."""
 
 
 class OldQueueError(NotALogError):
-    """The file was written by persistent-queue-log, of which pqlog is the successor."""
+    """The file was written by persistent-queue-log; `pqlog.migrate` converts it."""
 
 
 class NewerFormatError(StoreError):
@@ -309,43 +309,43 @@ class MovedError(StoreError):
 
 
 class ReadOnlyError(StoreError):
-    """The file, or the way in which it was opened, does not allow writing."""
+    """The file cannot be written to, or it was opened for reading only."""
 
 
 class DiskFullError(StoreError):
-    """No space is left on the disk; what had been put is safe."""
+    """No space is left on the disk; everything that was put is safe."""
 
 
 class DiskError(StoreError):
-    """The system reported an I/O error; what had been put before is safe."""
+    """The system reported an I/O error; everything that was put before is safe."""
 
 
 class LockTimeoutError(StoreError):
-    """Another process held the file for longer than the time-out."""
+    """Another process held the file's lock for longer than the timeout."""
 
 
 class DamagedError(DecodeError, CorruptLogError):
-    """Kept messages are not what was put: their checksum does not fit.
+    """Stored messages are not what was put: their checksum does not match.
 
     Attributes
     ----------
     topic : str
     offset, last : int
-        The first and the last of the messages that one checksum covers; at least one of them is damaged.
+        The first and last of the messages that one checksum covers; at least one of them is damaged.
     """
 
     def __init__(self, topic: str, offset: int, last: int) -> None:
         which = f"message {offset}" if offset == last else f"one of the messages {offset} to {last}"
         Exception.__init__(
             self,
-            f"{which} of topic {topic!r} is damaged: its checksum does not fit. Restore a backup, or copy what is "
-            f"whole with pqlog.salvage(path, to); a client skips it with {_of(topic)}.client(name).seek({last + 1})",
+            f"{which} of topic {topic!r} is damaged: its checksum does not match. Restore a backup, or copy the intact "
+            f"messages with pqlog.salvage(path, to); a client skips it with {_of(topic)}.client(name).seek({last + 1})",
         )
-        self.topic, self.offset, self.last, self.reason = topic, offset, last, "its checksum does not fit"
+        self.topic, self.offset, self.last, self.reason = topic, offset, last, "its checksum does not match"
 
 
 class UnsafeStorageError(StoreError):
-    """What the promises rest on cannot be had on this disk or with this SQLite."""
+    """This disk or this version of SQLite cannot guarantee durability."""
 
 
 def _did_you_mean(near: Sequence[str]) -> str:
@@ -353,5 +353,5 @@ def _did_you_mean(near: Sequence[str]) -> str:
 
 
 def _of(topic: str) -> str:
-    """What a user has of a topic: its clients are not those of another."""
+    """How a user reaches the topic: each topic has clients of its own."""
     return "log" if topic == "main" else f"log.topic({topic!r})"

@@ -10,7 +10,7 @@ BLUE, GREEN, SAND, ROSE, WHITE = "#dbe8f6", "#dcefdc", "#f5ecd7", "#f6dede", "#f
 
 
 class Picture:
-    """An SVG with boxes, texts and arrows on a white ground, which is readable on dark pages too."""
+    """An SVG with boxes, texts and arrows on a white background, so that it is readable on dark pages too."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self.width, self.height, self.title = width, height, title
@@ -41,7 +41,7 @@ class Picture:
         self.parts.append(f'<path d="{path}" fill="none" stroke="{SOFT}" stroke-width="1.5" marker-end="url(#head)"/>')
 
     def save(self, name: str) -> None:
-        """Write it beside this file."""
+        """Write it to the folder of this file."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" '
             f'width="{self.width}" role="img"><title>{escape(self.title)}</title>'
@@ -81,7 +81,7 @@ def batch() -> None:
     boxes = (
         (20, "claimed", "boundaries are durable", BLUE),
         (285, "open", "your code works on it", SAND),
-        (550, "acknowledged", "never comes again", GREEN),
+        (550, "acknowledged", "not delivered again", GREEN),
     )
     for x, name, note, fill in boxes:
         picture.box(x, 40, 190, 60, fill)
@@ -102,7 +102,7 @@ def batch() -> None:
 
 
 def stage() -> None:
-    """One transaction of a stage."""
+    """The transaction that ends a batch."""
     picture = Picture(760, 220, "What a stage commits together")
     picture.box(20, 70, 150, 80, BLUE)
     picture.text(95, 105, 'topic "raw"', bold=True)
@@ -124,13 +124,81 @@ def stage() -> None:
     picture.save("stage.svg")
 
 
+def domain() -> None:
+    """What a log consists of, and what its clients are: the nouns of the API and of the file."""
+    picture = Picture(760, 520, "Log, topic, partition, message, client, position, batch and claim")
+    picture.box(10, 10, 740, 500, "#f7f9fb")
+    picture.text(26, 34, "log", bold=True, anchor="start")
+    picture.text(60, 34, "a set of topics; one file", 12, SOFT, "start")
+
+    picture.box(26, 46, 708, 304)
+    picture.text(42, 70, 'topic "orders"', bold=True, anchor="start")
+    picture.text(158, 70, "one codec, one or more partitions; in a file, always one", 12, SOFT, "start")
+    picture.box(42, 82, 676, 84, "#f7f9fb", dashed=True)
+    picture.text(54, 100, "partition", 12, INK, "start", bold=True)
+    picture.text(118, 100, "messages in one total order", 12, SOFT, "start")
+    size, left, cells = 54, 170, 110
+
+    def start(offset: int) -> float:
+        return left + (offset - 1) * size
+
+    for offset in range(1, 8):
+        fill = "#eeeeee" if offset < 3 else BLUE
+        picture.box(start(offset), cells, size - 6, 44, fill)
+        picture.text(start(offset) + (size - 6) / 2, cells + 27, str(offset), mono=True)
+    picture.box(start(8), cells, 3 * size - 6, 44, BLUE)
+    for offset in range(8, 11):
+        picture.text(start(offset) + (size - 6) / 2, cells + 20, str(offset), mono=True)
+    picture.text(start(8) + 1.5 * size - 3, cells + 37, "a segment, in columns", 11, SOFT)
+
+    picture.box(42, 188, 106, 40, GREEN)
+    picture.text(95, 213, 'client "etl"', 13, bold=True)
+    picture.arrow((148, 208), (start(3) - 3, 208), (start(3) - 3, cells + 46))
+    picture.text(160, 201, "position", 12, SOFT, "start")
+    picture.text(160, 226, "lag 8", 12, SOFT, "start")
+    for first, last, number, worker in ((3, 5, 2, "A"), (6, 7, 3, "B")):
+        width = (last - first + 1) * size - 6
+        picture.box(start(first) + 3 * (first == 3), 188, width - 3 * (first == 3), 40, SAND)
+        picture.text(start(first) + width / 2, 204, f"batch {number}", 12, bold=True)
+        picture.text(start(first) + width / 2, 220, f"claim of worker {worker}", 11, SOFT)
+    picture.text(start(3) + 3, 248, "handed out and not acknowledged; if a worker dies,", 12, SOFT, "start")
+    picture.text(start(3) + 3, 264, "the same batch is handed out to another", 12, SOFT, "start")
+
+    picture.box(42, 290, 106, 40, GREEN)
+    picture.text(95, 315, 'client "audit"', 13, bold=True)
+    picture.arrow((148, 310), (start(11) - 3, 310), (start(11) - 3, cells + 46))
+    picture.text(160, 303, "position: it has acknowledged everything, independently of the others", 12, SOFT, "start")
+    picture.text(160, 328, "lag 0", 12, SOFT, "start")
+
+    picture.box(26, 366, 340, 128)
+    picture.text(42, 390, 'topic "clean"', bold=True, anchor="start")
+    picture.text(42, 414, "What batches 2 and 3 put is staged: it appears", 12, SOFT, "start")
+    picture.text(42, 430, "here in the transaction that acknowledges them.", 12, SOFT, "start")
+    for offset in range(1, 3):
+        picture.box(42 + (offset - 1) * size, 442, size - 6, 40, BLUE)
+        picture.text(42 + (offset - 1) * size + 24, 467, str(offset), mono=True)
+    picture.box(42 + 2 * size, 442, 2 * size - 6, 40, WHITE, dashed=True)
+    picture.text(42 + 3 * size - 3, 467, "staged", 12, SOFT)
+
+    picture.box(384, 366, 350, 128, BLUE)
+    picture.text(400, 390, "message", bold=True, anchor="start")
+    for row, (name, what) in enumerate((
+        ("offset", "its place; ascending, never reused"), ("time", "UTC; never decreases"),
+        ("key", "optional text: what it is about"), ("headers", "optional metadata"),
+        ("value", "whatever the codec of the topic encodes"),
+    )):  # fmt: skip
+        picture.text(400, 411 + row * 18, name, 12, anchor="start", mono=True)
+        picture.text(470, 411 + row * 18, what, 12, SOFT, "start")
+    picture.save("domain.svg")
+
+
 ROOMS = (
     (SAND, "around it, loaded on first use", (("cli/", "shell"), ("notebook/", "explorer"), ("frames/", "tables"),
      ("export.py", "Parquet"), ("pipe.py", "a stage"))),
-    (BLUE, "what users hold", (("log.py", "joins"), ("clients.py", "get"), ("batches.py", "checkpoints"),
+    (BLUE, "public objects", (("log.py", "Log, Topic"), ("clients.py", "get"), ("batches.py", "checkpoints"),
      ("history.py", "ranges"), ("producer.py", "put"))),
     (BLUE, "values", (("source.py", "a topic to read"), ("codecs.py", "bytes"), ("message.py", "Message"),
-     ("extras.py", "the door"))),
+     ("extras.py", "loads extras"))),
     (GREEN, "the engine: one SQLite file", (("store/sqlite/", "writer, reader, claims, checksums, merger, watch"),)),
     (GREEN, "the seam", (("store/api.py", "the protocol of an engine"),)),
     (ROSE, "", (("errors.py", "every error, as a tree"),)),
@@ -156,5 +224,5 @@ def architecture() -> None:
 
 
 if __name__ == "__main__":
-    for draw in (log, batch, stage, architecture):
+    for draw in (log, batch, stage, domain, architecture):
         draw()

@@ -12,13 +12,13 @@ import pqlog
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep what has an amount."""
+    """Keep the orders that have an amount."""
     return frame.dropna(subset=["amount"])
 
 
 @asset
 def clean_orders() -> MaterializeResult:
-    """The topic `clean`: what it holds is exactly what was cleaned, however often this failed in between."""
+    """The topic `clean`: each order exactly once, however often this failed in between."""
     with pqlog.open(os.environ["PQLOG_FILE"]) as log:
         done = log.client("clean").pipe(clean, into="clean")
     return MaterializeResult(metadata={"batches": done.batches, "in": done.messages_in, "out": done.messages_out})

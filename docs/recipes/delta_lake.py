@@ -1,11 +1,11 @@
-"""A Delta Lake table: its own log remembers the number of the last batch that was written to it.
+"""A Delta Lake table, whose own log records the number of the last batch that was written to it.
 
 Delta calls that an application transaction: the identifier is the log and the client, the version is the batch.
 
-A field that comes later becomes a column. Columns of a Delta table do not change their type, and Delta casts what does
-not fit: 2.5 would become 2. So what a column cannot hold exactly is an error before anything of that batch is stored.
-Write the table with another type then, by ``write_deltalake(..., mode="overwrite", schema_mode="overwrite")``, which
-keeps the number of the last batch, and run this again.
+A new field becomes a new column. Columns of a Delta table do not change their type, and Delta casts values of another
+type: 2.5 would become 2. So a value that a column cannot hold exactly is an error before the batch is stored.
+In that case write the table with another type, by ``write_deltalake(..., mode="overwrite",
+schema_mode="overwrite")``, which keeps the number of the last batch, and run this again.
 
     python delta_lake.py events.db table
 """
@@ -33,7 +33,7 @@ def load(log: pqlog.Log, table: str, size: int = 50_000) -> None:
 
 
 def fit(frame: pa.Table, table: str) -> pa.Table:
-    """The frame in the types of the table, which is given a column for each new field."""
+    """The frame in the types of the table; the table gets a column for each new field."""
     frame = frame.select([field.name for field in frame.schema if field.type != pa.null()])  # null: no type yet
     if not DeltaTable.is_deltatable(table) or set(frame.column_names) - set(schema(table).names):
         write_deltalake(table, frame.slice(0, 0), mode="append", schema_mode="merge")
@@ -48,7 +48,7 @@ def schema(table: str) -> pa.Schema:
 
 
 def exactly(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.ChunkedArray:
-    """A column in the type of the table's, with the same values."""
+    """The column in the type that the table has, with the same values."""
     if kind(wanted) == "JSON text" != kind(had):
         texts = [None if value is None else json.dumps(value) for value in column.to_pylist()]
         return pa.chunked_array([pa.array(texts, pa.string())])
@@ -63,15 +63,15 @@ def exactly(column: pa.ChunkedArray, had: pa.Field, wanted: pa.Field) -> pa.Chun
     except pa.ArrowInvalid:  # a fraction, or a part of a second, would be lost
         pass
     raise TypeError(
-        f"the column {had.name!r} is {wanted.type} ({kind(wanted)}), and does not hold exactly what came now, which is "
+        f"the column {had.name!r} is {wanted.type} ({kind(wanted)}) and cannot hold the new values exactly, which are "
         f"{had.type} ({kind(had)}): write the table with a type that holds both, and run this again"
     )
 
 
 def kind(field: pa.Field) -> str:
-    """What types for the same values have in common."""
+    """The kind of values of a type, whatever its width."""
     if (field.metadata or {}).get(b"pqlog") == b"json":
-        return "JSON text"  # stands for objects, lists, and values of several types
+        return "JSON text"  # for objects, lists, and values of several types
     of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_nested(of):
         return str(of).partition("<")[0].removeprefix("large_")

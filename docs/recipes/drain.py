@@ -1,4 +1,4 @@
-"""For cron and the like: a run to the end. What comes later is for the next run; two runs at once share the work.
+"""For cron and similar: one run to the end. Later messages are for the next run; concurrent runs share the work.
 
 */5 * * * *  python drain.py events.db
 """
@@ -11,7 +11,7 @@ import pqlog
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep what has an amount."""
+    """Keep the orders that have an amount."""
     return frame.dropna(subset=["amount"])
 
 

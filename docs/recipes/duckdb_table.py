@@ -1,8 +1,8 @@
-"""A DuckDB table, and beside it the batches that are in it: both in one transaction of DuckDB's.
+"""A DuckDB table, and a table of the batches that are in it, written in one DuckDB transaction.
 
-A field that comes later becomes a column. Where numbers outgrow the type of their column, such as fractions that follow
-integers, it gets a type that holds all of them; any other change of type is an error before anything of that batch is
-stored. The same works with any database that has transactions.
+A new field becomes a new column. If numbers do not fit the type of their column, such as fractions after integers, the
+column gets a type that holds all of them. Any other change of type is an error before the batch is stored. The same
+works with any database that has transactions.
 
     python duckdb_table.py events.db warehouse.duckdb
 """
@@ -33,14 +33,14 @@ def load(log: pqlog.Log, database: str, size: int = 50_000) -> None:
 
 
 def typed(frame: pa.Table) -> pa.Table:
-    """Without the columns that are only null, whose type is not known yet; JSON text is DuckDB's JSON."""
+    """Drop columns that are all null, whose type is not known yet; JSON text becomes DuckDB's JSON type."""
     types = {field.name: field.type for field in frame.schema if field.type != pa.null()}
     types |= {field.name: pa.json_() for field in frame.schema if (field.metadata or {}).get(b"pqlog") == b"json"}
     return pa.table({name: frame[name].cast(of) for name, of in types.items()})
 
 
 def fit(db: duckdb.DuckDBPyConnection) -> list[str]:
-    """Let the table hold the frame exactly; the expressions for what goes into it."""
+    """Change the table so that it can hold the frame exactly; return the expressions to select from the frame."""
     expressions = []
     types = "SELECT column_name, column_type FROM (DESCRIBE {})"
     table = dict(db.execute(types.format("events")).fetchall())
@@ -57,15 +57,15 @@ def fit(db: duckdb.DuckDBPyConnection) -> list[str]:
             db.execute(f"ALTER TABLE events ALTER {column} TYPE {had}")
         else:
             raise TypeError(
-                f"the column {column} is {wanted}, and does not hold exactly what came now, which is {had}: give it a "
-                f"type that holds both, as does ALTER TABLE events ALTER {column} TYPE JSON USING to_json({column}), "
+                f"the column {column} is {wanted} and cannot hold the new values exactly, which are {had}: give it "
+                f"a type that holds both, such as ALTER TABLE events ALTER {column} TYPE JSON USING to_json({column}), "
                 f"and run this again"
             )
     return expressions
 
 
 def holds(db: duckdb.DuckDBPyConnection, table: str, column: str, had: str, wanted: str) -> bool:
-    """Whether all numbers of a column come back from a type."""
+    """Whether all numbers of a column survive a conversion to a type and back."""
     back = f"TRY_CAST(TRY_CAST({column} AS {wanted}) AS {had})"
     return db.execute(f"SELECT count(*) FROM {table} WHERE {back} IS DISTINCT FROM {column}").fetchone() == (0,)
 

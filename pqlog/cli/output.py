@@ -1,4 +1,4 @@
-"""What the commands print: lines of JSON, tables, complaints; nothing that a terminal would take for a command."""
+"""What the commands print: lines of JSON, tables, error messages; never control characters for the terminal."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from pqlog.message import Message
 if TYPE_CHECKING:
     from rich.table import Table
 
-# C0 and C1 controls (escape codes begin with one), and what turns the direction of text or its lines.
+# C0 and C1 controls (escape codes begin with one), and characters that change the direction of text or break lines.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _encode = msgspec.json.Encoder(enc_hook=exact.plain).encode
-"""For eyes: bytes become base64 text, NaN null."""
+"""For display: bytes become base64 text, NaN becomes null."""
 
 
 class BrokenPipe(Exception):
-    """Whoever read our output has gone."""
+    """The reader of our output has gone."""
 
 
 def harmless(text: str) -> str:
-    """A text as a terminal may have it: control characters become JSON's escapes, which leaves JSON the same JSON."""
+    """Make a text safe for a terminal: control characters become JSON escapes, so JSON keeps its meaning."""
     return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def json_text(value: Any) -> str:
-    """A value as one line of JSON; what has no form in it as the text of its repr."""
+    """A value as one line of JSON; what cannot be encoded as JSON becomes the text of its repr."""
     try:
         data = _encode(value)
     except Exception:  # a pickle may hold anything
@@ -44,7 +44,7 @@ def json_text(value: Any) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """The same with a text in place of whatever JSON has no form for."""
+    """The same value, with text instead of whatever cannot be encoded as JSON."""
     if isinstance(value, dict):
         return {str(key): _printable(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -57,20 +57,20 @@ def _printable(value: Any) -> Any:
 
 
 def message_json(message: Message) -> str:
-    """A message as one line of JSON, with all that the log knows of it."""
+    """A message as one line of JSON, with its offset, time, key and headers."""
     head = {"offset": message.offset, "time": message.time, "key": message.key, "headers": dict(message.headers)}
     return f'{json_text(head)[:-1]},"value":{json_text(message.value)}}}'
 
 
 def lines(texts: Iterable[str]) -> None:
-    """Print lines as fast as they come; the reader may go at any time."""
+    """Print lines as fast as they come; the reader may go away at any time."""
     for text in texts:
         line(text, flush=False)
     flush()
 
 
 def line(text: str, flush: bool = True) -> None:
-    """Print a line; with `flush`, it has left this process when this returns."""
+    """Print a line; with `flush`, it has left this process when the call returns."""
     with writing():
         sys.stdout.write(text + "\n")
         if flush:
@@ -78,18 +78,18 @@ def line(text: str, flush: bool = True) -> None:
 
 
 def flush() -> None:
-    """Let all that was printed leave this process."""
+    """Flush everything that was printed."""
     with writing():
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Around whatever writes to standard output, which may be a pipe without a reader, or a full disk."""
+    """Wrap code that writes to standard output, which may be a closed pipe or a full disk."""
     try:
         yield
     except OSError as error:
-        # or the interpreter complains when it flushes at its end
+        # otherwise the interpreter complains when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise BrokenPipe from None
@@ -97,23 +97,23 @@ def writing() -> Iterator[None]:
 
 
 def count(number: int, what: str) -> str:
-    """Such as "1 message", "2,000 messages"."""
+    """A count with its noun: "1 message", "2,000 messages"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def say(text: str) -> None:
-    """A sentence for a person, where there is no other output."""
+    """Print a sentence for a person; used where a command has no data to print."""
     line(harmless(text))
 
 
 def complain(text: str) -> None:
-    """A sentence on standard error."""
+    """Print a sentence on standard error."""
     sys.stderr.write(f"pqlog: {harmless(text)}\n")
     sys.stderr.flush()
 
 
 def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
-    """Rows as a table, or as a JSON array."""
+    """Print rows as a table, or as a JSON array."""
     if as_json:
         line(json_text(found))
     elif not found:
@@ -133,7 +133,7 @@ def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
 
 
 def facts(found: dict[str, Any]) -> None:
-    """Names and values, a line each."""
+    """Print names and values, one per line."""
     from rich.table import Table
     from rich.text import Text
 

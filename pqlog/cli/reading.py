@@ -23,8 +23,10 @@ from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
 from pqlog.readable import selection_of
 
-Meta = Annotated[bool, typer.Option("--meta", "-m", help="Whole messages: offset, time, key, headers, value.")]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", min=0, help="At most so many.", show_default=False)]
+Meta = Annotated[bool, typer.Option("--meta", "-m", help="Print whole messages: offset, time, key, headers, value.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", min=0, help="Print at most this many messages.", show_default=False)
+]
 
 
 @app.command(
@@ -41,14 +43,14 @@ def get(
     client: Annotated[
         str | None,
         typer.Option(
-            "--client", "-c", help="Get what it has not acknowledged, and acknowledge it.", show_default=False
+            "--client", "-c", help="Print and acknowledge what this client has not acknowledged.", show_default=False
         ),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="With --client: acknowledge so many at a time; much faster.", show_default=False),
+        typer.Option(min=1, help="With --client: acknowledge this many at a time; much faster.", show_default=False),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="With --client: wait for more.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="With --client: wait for more messages.")] = False,
     since: app.Since = None,
     until: app.Until = None,
     start: app.Start = None,
@@ -59,9 +61,10 @@ def get(
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
-    """Print messages, a line of JSON each: a stretch of the log, or what a client has not acknowledged.
+    """Print messages, one line of JSON each.
 
-    A client's message counts as acknowledged when its line has been written; broken off, it comes again.
+    By default it prints all messages, or a range of them; with --client, those that the client has not acknowledged. A
+    message is acknowledged when its line has been written. If interrupted, run it again to continue.
     """
     shown = _shower(meta, field)
     if client is None:
@@ -73,7 +76,9 @@ def get(
             output.lines(map(shown, itertools.islice(history, limit)))
         return
     if any(given is not None for given in (since, until, start, stop, key)):
-        raise ArgumentError("a client gets what it has not acknowledged: `pqlog seek` moves it")
+        raise ArgumentError(
+            "--client reads from the client's position, so it takes no range: `pqlog seek` moves a client"
+        )
     with app.existing(file, topic, trust_pickle=trust_pickle) as log:
         _check_fields(field, log, grows=follow)
         if batch is None:
@@ -111,9 +116,9 @@ def _by_batches(
 
 
 def _shower(meta: bool, asked: list[str] | None) -> Callable[[Message], str]:
-    """How a message is shown."""
+    """How to print a message."""
     if meta and asked:
-        raise ArgumentError("--meta prints whole messages: leave --field out")
+        raise ArgumentError("--meta prints whole messages and cannot be combined with --field")
     if meta:
         return output.message_json
     if not asked:
@@ -122,10 +127,10 @@ def _shower(meta: bool, asked: list[str] | None) -> Callable[[Message], str]:
 
 
 def _check_fields(asked: list[str] | None, messages: Iterable[Message], grows: bool = False) -> None:
-    """Raise for a field that none of the messages has, before any is shown; only warn where more are waited for."""
+    """Raise for a field that no message has, before printing anything; only warn when waiting for more messages."""
     try:
         unknown = fields.unknown(asked, (message.value for message in messages), fields.paths) if asked else None
-    except DecodeError:  # whoever is handed that message is told
+    except DecodeError:  # raised again when that message is printed
         return
     if unknown is not None and not grows:
         raise ArgumentError(unknown.said)
@@ -134,7 +139,7 @@ def _check_fields(asked: list[str] | None, messages: Iterable[Message], grows: b
 
 
 def _field(value: Any, field: str) -> Any:
-    """A field of a value, also of a nested one (``outer.inner``); None if it has none."""
+    """A field of a value, possibly nested (``outer.inner``); None if the value does not have it."""
     if isinstance(value, dict) and field not in value and "." in field:
         outer, _, inner = field.partition(".")
         return _field(value.get(outer), inner)
@@ -151,13 +156,13 @@ def _field(value: Any, field: str) -> Any:
 def tail(
     file: app.File,
     topic: app.Topic = "main",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many of the last.")] = 10,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many messages.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more messages, until Ctrl-C.")] = False,
     field: app.Fields = None,
     meta: Meta = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
-    """Print the last messages, a line of JSON each; no client is moved by it."""
+    """Print the last messages. One line of JSON each; no client is moved."""
     shown = _shower(meta, field)
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         end = (log.last or 0) + 1
@@ -171,7 +176,7 @@ def tail(
 
 
 def _from(log: pqlog.Log, at: int) -> Iterator[Message]:
-    """Messages from an offset on, also those that come later; without end."""
+    """Messages from an offset on, including those put later; never ends."""
 
     def have_come() -> bool:
         return (log.last or 0) >= at
@@ -199,7 +204,9 @@ def export(
     topic: app.Topic = "main",
     format: Annotated[
         str | None,
-        typer.Option("--format", help="parquet, csv, tsv or ndjson; else by OUT's ending.", show_default=False),
+        typer.Option(
+            "--format", help="parquet, csv, tsv or ndjson; by default from the extension of OUT.", show_default=False
+        ),
     ] = None,
     since: app.Since = None,
     until: app.Until = None,
@@ -207,12 +214,13 @@ def export(
     stop: app.Stop = None,
     key: app.Key = None,
     field: app.Fields = None,
-    flatten: Annotated[bool, typer.Option(help="Columns outer.inner of nested objects.")] = False,
+    flatten: Annotated[bool, typer.Option(help="Turn nested objects into columns named outer.inner.")] = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
-    """Write a stretch of the log as Parquet, CSV or NDJSON, in bounded memory.
+    """Export messages as Parquet, CSV or NDJSON.
 
-    A file appears whole or not at all. A folder becomes a Parquet dataset; the same command again completes it.
+    It needs little memory. A file appears complete or not at all. A folder becomes a Parquet dataset; run it again to
+    add new messages.
     """
     is_folder = not Path(out).suffix or out.endswith(os.sep) or os.path.isdir(out)
     kind = format or _kind(out, is_folder)
@@ -239,7 +247,7 @@ _KIND = {
     ".jsonl": "ndjson",
     ".json": "ndjson",
 }
-"""By a file's ending, in what format it is written; with ``.gz`` behind it, it is compressed, but for Parquet."""
+"""The format for each extension; all but Parquet may be followed by ``.gz`` for compression."""
 
 
 def _kind(out: str, is_folder: bool) -> str:
@@ -251,8 +259,8 @@ def _kind(out: str, is_folder: bool) -> str:
     kind = _KIND.get(Path(out[:-3] if packed else out).suffix.lower())
     if kind is None or (packed and kind == "parquet"):
         raise ArgumentError(
-            f"{out!r} has an ending that names no format: take {', '.join(_KIND)} (all but the first also with .gz "
-            f"behind it), or say --format"
+            f"{out!r} does not have an extension of a known format: use {', '.join(_KIND)} (all but the first may be "
+            f"followed by .gz), or give --format"
         )
     return kind
 
@@ -268,14 +276,14 @@ def _packed(target: IO[bytes], out: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _appearing(out: str) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when it is complete and on the disk; or standard output."""
+    """A file that gets its name once it is complete and durable; or standard output."""
     if out == "-":
         yield sys.stdout.buffer
         output.flush()
         return
     folder = os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(folder):
-        raise ArgumentError(f"the folder {folder} does not exist: make it first")
+        raise ArgumentError(f"the folder {folder} does not exist: create it first")
     with atomic.workplace(out) as place:
         made = os.path.join(place, "new")
         with open(made, "wb") as file:
@@ -322,7 +330,7 @@ def _parquet(history: pqlog.History, target: IO[bytes], field: list[str] | None,
 
 
 def _tables(tables: Any, writer: Any) -> int:
-    """Write Arrow tables; how many messages that were."""
+    """Write Arrow tables; return the number of messages."""
     count = 0
     for table in tables:
         writer.write_table(table)
@@ -339,14 +347,14 @@ _WRITERS: dict[str, Callable[..., int]] = {
 
 
 class _Piped:
-    """Where a table is written to; on a terminal its control characters do no harm."""
+    """A sink for tables; on a terminal, control characters are escaped."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self._target, self._shown = target, target.isatty()
         self.closed = False
 
     def write(self, data: bytes) -> int:
-        """Write some bytes."""
+        """Write bytes."""
         text = bytes(data)
         if self._shown:
             text = "\n".join(map(output.harmless, text.decode().split("\n"))).encode()
@@ -354,7 +362,7 @@ class _Piped:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def __enter__(self) -> _Piped:
         return self
@@ -372,13 +380,16 @@ def _write(target: IO[bytes], data: bytes) -> None:
 def explore(
     file: app.File,
     jupyter: Annotated[
-        list[str] | None, typer.Argument(metavar="OPTION", help="Options of JupyterLab.", show_default=False)
+        list[str] | None, typer.Argument(metavar="OPTION", help="Options for JupyterLab.", show_default=False)
     ] = None,
     notebook: Annotated[
-        str | None, typer.Option(help="The notebook; FILE-explore.ipynb here unless given.", show_default=False)
+        str | None, typer.Option(help="The notebook; FILE-explore.ipynb in this folder by default.", show_default=False)
     ] = None,
 ) -> None:
-    """Open JupyterLab on a notebook with the log's explorer; a notebook that exists is opened as it is."""
+    """Open JupyterLab with the explorer of a log.
+
+    It creates a notebook; an existing one is opened unchanged.
+    """
     with app.whole(file) as log:
         topic = log.name
     extras.package("jupyterlab")
@@ -387,13 +398,13 @@ def explore(
     if not path.exists():
         path.write_text(json.dumps(_notebook(os.path.abspath(file), topic), indent=1) + "\n")
     output.flush()
-    # in place of this process: Ctrl-C is JupyterLab's
+    # exec, so that Ctrl-C goes to JupyterLab
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path.absolute()), *(jupyter or ())])  # noqa: S606
 
 
 def _notebook(file: str, topic: str) -> dict[str, Any]:
     cells = [
-        ("markdown", f"# {Path(file).name}\n\n`log` is open for reading only: nothing in it can be changed from here."),
+        ("markdown", f"# {Path(file).name}\n\n`log` is open for reading only: this notebook cannot change it."),
         ("code", f"import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, readonly=True)\nlog"),
         ("code", "explorer = log.explore()\nexplorer"),
         ("code", "explorer.frame  # the selection above, as a DataFrame"),

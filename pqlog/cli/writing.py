@@ -1,4 +1,4 @@
-"""The command that puts messages, and what it reads them from."""
+"""The command `put`, and the inputs that it reads."""
 
 from __future__ import annotations
 
@@ -30,50 +30,58 @@ _JSON = Json()
     "tail -n 5 app.log | pqlog put events.db --text --each --topic app",
 )
 def put(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The log; made if it is missing.", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The log; created if it does not exist.", show_default=False)
+    ],
     values: Annotated[
         list[str] | None, typer.Argument(metavar="VALUE", help="JSON values.", show_default=False)
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="A file to read them from; - or nothing: standard input.", show_default=False),
+        typer.Option(
+            "--from", help="A file to read; - for standard input, which is also the default.", show_default=False
+        ),
     ] = None,
     format: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help="ndjson, csv, parquet, or json for one array; else by the file's ending.",
+            help="ndjson, csv, parquet, or json for one array; by default from the file's extension.",
             show_default=False,
         ),
     ] = None,
     topic: app.Topic = "main",
-    text: Annotated[bool, typer.Option("--text", help="Each value, or line, is a text and not JSON.")] = False,
-    key: Annotated[str | None, typer.Option(help="The field that is each message's key.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="Each value or line is plain text, not JSON.")] = False,
+    key: Annotated[
+        str | None, typer.Option(help="The field to use as the key of each message.", show_default=False)
+    ] = None,
     header: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, on every message; may be repeated.", show_default=False)
+        list[str] | None, typer.Option(help="NAME=VALUE, added to every message; can be repeated.", show_default=False)
     ] = None,
     id: Annotated[
-        str | None, typer.Option(help="Put under this id only once, however often it is tried.", show_default=False)
+        str | None,
+        typer.Option(help="Put only once under this id, however often the command is repeated.", show_default=False),
     ] = None,
     ids: Annotated[
         str | None,
         typer.Option(
             "--ids",
-            help="The field that is each message's id; those with an id that is there are skipped.",
+            help="The field to use as the id of each message; messages whose id was put before are skipped.",
             show_default=False,
         ),
     ] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="Put each line when it comes, as of an input without end.")
+        bool, typer.Option("--each", help="Put each line as soon as it arrives, for an input that does not end.")
     ] = False,
     as_json: app.AsJson = False,
 ) -> None:
-    """Put messages: values, the lines of a file or of standard input, a CSV or Parquet file.
+    """Put messages into a log.
 
-    All or nothing, unless --each. When it returns, they survive a power failure.
+    They are values, lines of a file or of standard input, or the rows of a CSV or Parquet file. All or nothing, unless
+    --each is given. When the command returns, they survive a power failure.
     """
     if values and source is not None:
-        raise ArgumentError("give values or --from, not both")
+        raise ArgumentError("give either values or --from, not both")
     kind = format or _KIND.get(Path(source or "").suffix.lower(), "ndjson")
     if kind not in ("ndjson", "csv", "parquet", "json"):
         raise ArgumentError(f"--format is ndjson, csv, parquet or json, not {kind!r}")
@@ -103,8 +111,8 @@ def _put_each(
     as_json: bool,
 ) -> None:
     if id is not None:
-        raise ArgumentError("--id is one for all of a call: it does not go with --each")
-    offsets: list[int] = []  # the first and the last; others may put in between
+        raise ArgumentError("--id identifies the whole call, so it cannot be combined with --each")
+    offsets: list[int] = []  # the first and the last; other processes may put in between
     count = 0
     try:
         for value in values:
@@ -130,7 +138,7 @@ def _report(log: pqlog.Log, put: range, as_json: bool, count: int | None = None)
 
 def _stream(source: str | None) -> IO[bytes]:
     if source is None and sys.stdin.isatty():
-        output.complain("reading lines from the terminal: Ctrl-D ends, Ctrl-C gives up")
+        output.complain("reading lines from the terminal: Ctrl-D to finish, Ctrl-C to cancel")
     if source is None or source == "-":
         return sys.stdin.buffer
     try:
@@ -159,9 +167,9 @@ def _items(stream: IO[bytes]) -> list[Any]:
     try:
         found = _JSON.decode(stream.read())
     except UNDECODABLE as error:
-        raise ArgumentError(f"this cannot be read as one JSON array: {error}") from error
+        raise ArgumentError(f"the input is not one JSON array: {error}") from error
     if not isinstance(found, list):
-        raise ArgumentError(f"--format json takes one JSON array, and this is a {type(found).__name__}")
+        raise ArgumentError(f"--format json takes one JSON array, but this is a {type(found).__name__}")
     return found
 
 
@@ -171,13 +179,13 @@ def _value(text: str, what: str) -> Any:
     except UNDECODABLE as error:
         shown = text if len(text) < 60 else text[:57] + "..."
         raise ArgumentError(
-            f"{what} is not JSON: {shown!r} ({error}). JSON texts stand in quotes, '\"{shown[:9]}\"'; --text takes "
-            f"texts without; --format json takes one array over many lines"
+            f"{what} is not JSON: {shown!r} ({error}). JSON strings need quotes, '\"{shown[:9]}\"'; --text takes "
+            f"plain text; --format json reads one array that spans many lines"
         ) from error
 
 
 def _table(stream: IO[bytes], kind: str) -> Any:
-    """A CSV whole, so that a column's type fits all its lines; Parquet as a stream of batches."""
+    """Read a CSV in full, so that the type of a column fits all lines; read Parquet as a stream of batches."""
     pyarrow = extras.package("pyarrow")
     extras.load("frames")
     try:
@@ -187,4 +195,4 @@ def _table(stream: IO[bytes], kind: str) -> Any:
         file = extras.package("pyarrow.parquet").ParquetFile(whole)
         return pyarrow.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches())
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-        raise ArgumentError(f"this cannot be read as {kind}: {error}") from error
+        raise ArgumentError(f"the input cannot be read as {kind}: {error}") from error

@@ -33,7 +33,7 @@ ROWS = 20
 """Messages on a page."""
 BINS = 60
 SEARCH = 100_000
-"""Messages that one search looks through; "Search on" looks through as many more."""
+"""Messages that one search looks through; "Search further" looks through as many more."""
 TAIL_MS = 500
 
 
@@ -116,7 +116,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             layout=widgets.Layout(width="320px"),
         )
         self._search = widgets.Button(description="Search", icon="search", layout=wide)
-        self._search_on = widgets.Button(description="Search on", layout=wide)
+        self._search_on = widgets.Button(description="Search further", layout=wide)
         self._clear = widgets.Button(description="Clear", layout=wide)
         self._sort = widgets.Dropdown(
             options=["offset"], value="offset", description="Sort page", layout=widgets.Layout(width="240px")

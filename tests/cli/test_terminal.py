@@ -101,7 +101,7 @@ def test_ctrl_c(folder):
 
 
 def test_ctrl_c_while_lines_are_typed(folder):
-    text, code = on_a_terminal("exec pqlog put new.db", folder, until="Ctrl-D ends")
+    text, code = on_a_terminal("exec pqlog put new.db", folder, until="Ctrl-D to finish")
     assert code == 130
     assert "Traceback" not in text
     with pqlog.open(folder / "new.db") as log:

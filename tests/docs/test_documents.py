@@ -2,9 +2,14 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pqlog
+from pqlog.cli.commands import EXAMPLES
 
 ROOT = Path(pqlog.__file__).parent.parent
 
@@ -39,6 +44,61 @@ def test_links_between_documents_lead_somewhere():
 
 def test_the_changelog_names_the_version():
     assert f"## {pqlog.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_command_is_in_the_page_of_the_command_line():
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    for name in EXAMPLES:
+        assert f"pqlog {name}" in text, name
+
+
+def test_the_words_that_users_search_for_are_in_the_glossary():
+    terms = re.findall(r"^(\S.*)$", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    words = [
+        "retry",
+        "dead letter",
+        "backoff",
+        "schema",
+        "upsert",
+        "metrics",
+        "consumer group",
+        "exactly once",
+        "Kafka",
+    ]
+    assert set(words) <= set(terms)
+
+
+WORKED_EXAMPLE = """
+import sys
+import pqlog.cli.commands
+from pqlog.cli import app, keeping
+exec(sys.argv[1], vars(keeping))
+sys.argv[1:] = sys.argv[2:]
+app.app(prog_name="pqlog")
+"""
+
+
+def test_the_worked_example_of_contributing_is_complete(tmp_path):
+    """Its command, added to the commands that exist, passes its test."""
+    test, command = re.findall(r"^ +```python\n(.*?)^ +```$", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+    with pqlog.open(tmp_path / "events.db") as log:
+        log.put_many(range(6))
+        for value in log.get("billing"):
+            if value == 2:
+                break
+
+    def sh(line, code=0):
+        arguments = [textwrap.dedent(command), *shlex.split(line)[1:]]
+        done = subprocess.run(
+            [sys.executable, "-c", WORKED_EXAMPLE, *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+        return done.stderr if code else done.stdout
+
+    found = {}
+    exec(textwrap.dedent(test), found)
+    (run,) = (function for name, function in found.items() if name.startswith("test_"))
+    run(sh)
 
 
 def test_every_room_of_the_package_is_in_contributing():

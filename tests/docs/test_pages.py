@@ -15,6 +15,7 @@ from tests.cli.conftest import ENVIRONMENT
 ROOT = Path(pqlog.__file__).parent.parent
 NOT_RUN = re.compile(r"git clone|cd |pip install|pqlog demo|make ")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.M | re.S)
+FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is not run but written to that file
 
 # Sessions (>>>) run here so that the shell finds the files that they leave; pytest runs them where this test does not.
 SESSION = f"""
@@ -48,6 +49,9 @@ log = pqlog.open("log.db")
 def blocks(page):
     """The blocks of a page that are no Python sessions, less what installs or takes long."""
     for kind, text in BLOCK.findall(page.read_text()):
+        if FILE.match(text):
+            yield "file", text
+            continue
         lines = [line for line in text.splitlines() if not NOT_RUN.match(line)]
         if ">>>" not in text and lines:
             yield kind, "\n".join(lines)
@@ -68,8 +72,12 @@ def test_what_a_page_shows_runs(page, tmp_path):
         run(sys.executable, "-W", "error", "-c", SESSION, str(page))
     before = BEFORE.get(page.name, "")
     for kind, run_of in itertools.groupby(blocks(page), key=lambda block: block[0]):
-        text = "\n".join(text for _, text in run_of)
-        if kind == "sh":
+        texts = [text for _, text in run_of]
+        text = "\n".join(texts)
+        if kind == "file":
+            for one in texts:
+                (tmp_path / FILE.match(one)[1]).write_text(one)
+        elif kind == "sh":
             run("bash", "-eo", "pipefail", "-c", text)
         else:
             run(sys.executable, "-c", before + text)

@@ -196,7 +196,7 @@ def test_a_killed_worker_is_an_error_that_says_what_was_done(path, tmp_path, mon
 def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monkeypatch):
     with pqlog.open(path) as log:
         log.put_many({"n": n} for n in range(300))
-        with pytest.raises(pqlog.WorkerDiedError, match="300 messages are left: call it again to go on") as caught:
+        with pytest.raises(pqlog.WorkerDiedError, match="300 messages remain: call it again to continue") as caught:
             log.client("p").pipe(die, into="out", size=100, workers=2)
         assert caught.value.summary.messages_in == 0
         monkeypatch.setenv("PQLOG_TEST_FLAG", str(tmp_path))  # is there: nobody dies any more

@@ -59,7 +59,7 @@ def test_damage_is_shown_where_it_is(path):
     path.write_bytes(data)
     with pqlog.open(path, readonly=True) as log:
         text = log[:]._repr_html_()
-        assert "its checksum does not fit" in text
+        assert "its checksum does not match" in text
         assert text.count("<td>y</td>") == 9
 
 

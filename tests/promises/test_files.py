@@ -241,7 +241,7 @@ def test_trim_keeps_what_a_client_has_not_acknowledged(log):
     assert log.trim(before=4) == 3
     assert log.trim(before=8, force=True) == 4
     assert list(log.get("slow")) == [7, 8, 9]
-    with pytest.raises(pqlog.TrimmedError, match="8 is the first that is kept"):
+    with pytest.raises(pqlog.TrimmedError, match="the first offset kept is 8"):
         log[3]
     assert log.trim(before=10**9) == 3
     assert (len(log), log.first, log.last, log.put("x")) == (0, None, None, 11)

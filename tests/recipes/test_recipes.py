@@ -175,7 +175,7 @@ def test_what_a_typed_table_cannot_hold_stops_it_before_the_batch(log, tmp_path,
     there.load(log)
     put(log, second)
     for _ in range(2):
-        with pytest.raises(TypeError, match=r"the column .a. is .*, and does not hold exactly what came now"):
+        with pytest.raises(TypeError, match=r"the column .a. is .* and cannot hold the new values exactly"):
             there.load(log)
     assert there.values() == first
     assert len(log.client("to-duckdb" if target is DuckDB else "to-delta").unread()) == len(second)
