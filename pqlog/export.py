@@ -17,7 +17,8 @@ from pqlog import atomic, extras
 from pqlog.errors import ArgumentError
 from pqlog.frames import dtypes, parse, stream, tables
 from pqlog.frames.conform import json_texts
-from pqlog.frames.pieces import View, pieces
+from pqlog.frames.pieces import pieces
+from pqlog.frames.projection import Projection
 from pqlog.source import Stretch
 from pqlog.store.api import Span
 
@@ -38,18 +39,23 @@ class Bucket(NamedTuple):
 
 
 def to_parquet(
-    stretch: Stretch, view: View, folder: str, rows_per_file: int, partition_by: Sequence[str], progress: bool
+    stretch: Stretch,
+    projection: Projection,
+    folder: str,
+    rows_per_file: int,
+    partition_by: Sequence[str],
+    progress: bool,
 ) -> list[str]:
     """Write a stretch as a dataset; the files that were written."""
-    tables.check_rows(rows_per_file)
+    tables.check_size("rows_per_file", rows_per_file)
     if stretch.latest is not None:
         raise ArgumentError("which are the latest changes with each put: use history.latest().to_pandas().to_parquet()")
-    layout = tables.layout_of(stretch, view, meta=True)
+    layout = tables.layout_of(stretch, projection)
     unknown = [name for name in partition_by if name not in layout.schema.names]
     if unknown:
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
     os.makedirs(folder, exist_ok=True)
-    export = _Export(stretch, view, layout, folder, rows_per_file, tuple(partition_by))
+    export = _Export(stretch, projection, layout, folder, rows_per_file, tuple(partition_by))
     export.look_around()
     written = []
     with extras.progress_bar(len(stretch.span), "exporting", progress) as done:
@@ -72,13 +78,13 @@ class _Export:
     def __init__(
         self,
         stretch: Stretch,
-        view: View,
+        projection: Projection,
         layout: tables.Layout,
         folder: str,
         rows_per_file: int,
         partition_by: tuple[str, ...],
     ) -> None:
-        self._stretch, self._view, self._layout, self._folder = stretch, view, layout, folder
+        self._stretch, self._projection, self._layout, self._folder = stretch, projection, layout, folder
         self._rows, self._partition_by = rows_per_file, partition_by
         self._there: dict[str, list[str]] = {}
         """The paths of the files that were there before, by their names."""
@@ -90,9 +96,9 @@ class _Export:
             "key": stretch.key,
             "rows_per_file": rows_per_file,
             "partition_by": list(partition_by),
-            "columns": None if view.columns is None else list(view.columns),
-            "flatten": view.flatten,
-            "times": list(view.times),
+            "columns": None if projection.columns is None else list(projection.columns),
+            "flatten": projection.flatten,
+            "parse_dates": list(projection.parse_dates),
         }
 
     def look_around(self) -> None:
@@ -150,7 +156,7 @@ class _Export:
 
     def _tables(self, bucket: Bucket) -> Iterator[pa.Table]:
         part = self._stretch._replace(span=bucket.span)
-        for group in tables.regroup(pieces(part, self._view), tables.BATCH_ROWS):
+        for group in tables.regroup(pieces(part, self._projection), tables.BATCH_ROWS):
             yield self._layout.table(group)
 
     def _check_columns(self, bucket: Bucket) -> None:

@@ -473,7 +473,7 @@ class Topic(Readable):
         client : str
             As for `batches`.
         function : callable
-            Is given a DataFrame, the messages' fields as by ``batch.to_pandas(meta=False)``; returns a frame, or an
+            Is given a DataFrame, the messages' fields as by ``batch.to_pandas(metadata=False)``; returns a frame, or an
             iterable of values, or None for nothing.
         into : str, optional
             A topic of the same file; needed unless the function returns None.
@@ -1274,8 +1274,8 @@ def read_log(
     key: str | None = None,
     codec: str | Codec | None = None,
     flatten: bool = False,
-    meta: bool | Sequence[str] = True,
-    times: Sequence[str] = (),
+    metadata: bool | Sequence[str] = True,
+    parse_dates: Sequence[str] = (),
     dtype_backend: str | None = None,
     progress: bool = False,
 ) -> pandas.DataFrame:
@@ -1291,7 +1291,7 @@ def read_log(
         As for `Topic.history`.
     codec
         As for `pqlog.open`: a pickle topic must be asked for.
-    columns, flatten, meta, times, dtype_backend, progress
+    columns, flatten, metadata, parse_dates, dtype_backend, progress
         As for `Topic.to_pandas`.
 
     Returns
@@ -1317,7 +1317,12 @@ def read_log(
     """
     with open(path, topic, codec, mode="r") as log:
         return log.history(start, stop, since, until, key).to_pandas(
-            columns, flatten=flatten, meta=meta, times=times, dtype_backend=dtype_backend, progress=progress
+            columns,
+            flatten=flatten,
+            metadata=metadata,
+            parse_dates=parse_dates,
+            dtype_backend=dtype_backend,
+            progress=progress,
         )
 
 

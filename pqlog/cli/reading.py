@@ -22,7 +22,7 @@ from pqlog.cli import app, output
 from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
 
-Meta = Annotated[bool, typer.Option("--meta", "-m", help="Whole messages: offset, time, key, headers, value.")]
+Metadata = Annotated[bool, typer.Option("--metadata", "-m", help="Whole messages: offset, time, key, headers, value.")]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=0, help="At most so many.", show_default=False)]
 
 
@@ -54,7 +54,7 @@ def get(
     stop: app.Stop = None,
     key: app.Key = None,
     field: app.Fields = None,
-    meta: Meta = False,
+    metadata: Metadata = False,
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
@@ -62,7 +62,7 @@ def get(
 
     A client's message counts as acknowledged when its line has been written; broken off, it comes again.
     """
-    shown = _shower(meta, field)
+    shown = _shower(metadata, field)
     if client is None:
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
@@ -109,11 +109,11 @@ def _by_batches(
             return
 
 
-def _shower(meta: bool, asked: list[str] | None) -> Callable[[Message], str]:
+def _shower(metadata: bool, asked: list[str] | None) -> Callable[[Message], str]:
     """How a message is shown."""
-    if meta and asked:
-        raise ArgumentError("--meta prints whole messages: leave --field out")
-    if meta:
+    if metadata and asked:
+        raise ArgumentError("--metadata prints whole messages: leave --field out")
+    if metadata:
         return output.message_json
     if not asked:
         return lambda message: output.json_text(message.value)
@@ -144,7 +144,7 @@ def _field(value: Any, field: str) -> Any:
     app.MESSAGES,
     "tail",
     "pqlog tail events.db",
-    "pqlog tail events.db -n 100 --meta",
+    "pqlog tail events.db -n 100 --metadata",
     "pqlog tail -f events.db --field city",
 )
 def tail(
@@ -153,11 +153,11 @@ def tail(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many of the last.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C.")] = False,
     field: app.Fields = None,
-    meta: Meta = False,
+    metadata: Metadata = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
     """Print the last messages, a line of JSON each; no client is moved by it."""
-    shown = _shower(meta, field)
+    shown = _shower(metadata, field)
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         end = (log.last or 0) + 1
         begin = next((message.offset for message in log.history(start=-limit)), end) if limit else end

@@ -4,13 +4,13 @@ What is here needs pyarrow and NumPy; `dataframes` and `live` need pandas as wel
 """
 
 from pqlog.frames.latest import latest_runs
-from pqlog.frames.pieces import View
+from pqlog.frames.projection import Projection
 from pqlog.frames.segments import cut, unpack
 from pqlog.frames.tables import schema, to_arrow, to_batches, to_polars
 from pqlog.frames.writer import segments_of, thin
 
 __all__ = [
-    "View",
+    "Projection",
     "cut",
     "latest_runs",
     "schema",

@@ -12,39 +12,40 @@ import pyarrow as pa
 from pqlog.errors import ArgumentError
 from pqlog.frames import dtypes, notes, pandas_table, parse, stream
 from pqlog.frames.latest import latest_of
-from pqlog.frames.pieces import Piece, View, chosen, pieces
-from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
+from pqlog.frames.pieces import Piece, chosen, pieces
+from pqlog.frames.projection import Projection
+from pqlog.frames.tables import Layout, Survey, check_size, read, read_ahead, regroup
 from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
 from pqlog.store.api import Span
 
 
-def to_pandas(stretch: Stretch, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
+def to_pandas(stretch: Stretch, projection: Projection, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
     """The messages of a stretch as a pandas frame."""
     _check_backend(dtype_backend)
-    found, layout = read(stretch, view, meta, progress)
-    return frame_of(found, layout, view, dtype_backend)
+    found, layout = read(stretch, projection, progress)
+    return frame_of(found, layout, dtype_backend)
 
 
 def chunks(
-    stretch: Stretch, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
+    stretch: Stretch, projection: Projection, chunksize: int, dtype_backend: str | None, progress: bool
 ) -> Iterator[pd.DataFrame]:
     """The messages of a stretch as pandas frames of so many rows, all with the same dtypes."""
-    check_rows(rows)
+    check_size("chunksize", chunksize)
     _check_backend(dtype_backend)
-    found, layout = read_ahead(stretch, view, meta, progress)
-    for part in regroup(found, rows):
-        yield frame_of(part, layout, view, dtype_backend)
+    found, layout = read_ahead(stretch, projection, progress)
+    for part in regroup(found, chunksize):
+        yield frame_of(part, layout, dtype_backend)
 
 
 def head(stretch: Stretch, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
     _check_n(n)
     if stretch.latest is not None:
-        return _surveyed(chosen(stretch.source, latest_of(stretch)[:n], View()))
-    found = next(regroup(pieces(_up_to(stretch, n), View()), n), []) if n else []
+        return _surveyed(chosen(stretch.source, latest_of(stretch)[:n], Projection()))
+    found = next(regroup(pieces(_up_to(stretch, n), Projection()), n), []) if n else []
     if found:  # the last may be cut from one whose columns follow from messages behind them, too
         first, last = found[0].offsets[0].as_py(), found[-1].offsets[-1].as_py()
-        found = list(pieces(stretch._replace(span=Span(first, last + 1)), View()))
+        found = list(pieces(stretch._replace(span=Span(first, last + 1)), Projection()))
     return _surveyed(found)
 
 
@@ -65,13 +66,13 @@ def tail(stretch: Stretch, n: int) -> pd.DataFrame:
     _check_n(n)
     source, span, key, latest = stretch
     if latest is not None:
-        return _surveyed(chosen(source, latest_of(stretch)[-n:] if n else [], View()))
+        return _surveyed(chosen(source, latest_of(stretch)[-n:] if n else [], Projection()))
     if key is None:
         first = source.engine.from_end(source.topic, n, span)
     else:
         newest = list(itertools.islice(source.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
-    return _surveyed(pieces(stretch._replace(span=Span(first, span.stop)), View()))
+    return _surveyed(pieces(stretch._replace(span=Span(first, span.stop)), Projection()))
 
 
 def _check_n(n: int) -> None:
@@ -80,11 +81,11 @@ def _check_n(n: int) -> None:
 
 
 def _surveyed(found: Iterable[Piece]) -> pd.DataFrame:
-    survey = Survey(View(), meta=True)
+    survey = Survey(Projection())
     found = list(found)
     for piece in found:
         survey.add(piece)
-    return frame_of(found, survey.layout(), View(), None)
+    return frame_of(found, survey.layout(), None)
 
 
 def _check_backend(dtype_backend: str | None) -> None:
@@ -92,23 +93,23 @@ def _check_backend(dtype_backend: str | None) -> None:
         raise ArgumentError(f'dtype_backend is "pyarrow", "numpy_nullable" or None, not {dtype_backend!r}')
 
 
-def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
+def frame_of(part: Sequence[Piece], layout: Layout, dtype_backend: str | None) -> pd.DataFrame:
     """Pieces as a pandas frame."""
     if not part:
-        return _frame_of(part, layout, view, dtype_backend)
+        return _frame_of(part, layout, dtype_backend)
     with part[0].told():
         try:
-            return _frame_of(part, layout, view, dtype_backend)
+            return _frame_of(part, layout, dtype_backend)
         except Exception:
             for piece in part[len(part) == 1 :]:  # which one is it?
                 with piece.told():
-                    _frame_of([piece], layout, view, dtype_backend)
+                    _frame_of([piece], layout, dtype_backend)
             raise
 
 
-def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
-    if layout.is_one_put and not layout.meta and dtype_backend is None:
-        frame = _as_it_was_put(part, view)
+def _frame_of(part: Sequence[Piece], layout: Layout, dtype_backend: str | None) -> pd.DataFrame:
+    if layout.is_frame_as_put and dtype_backend is None:
+        frame = _as_it_was_put(part)
         if frame is not None:
             return frame
     part = [piece.exact(layout.objects) for piece in part]
@@ -129,7 +130,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
             else:  # several would make a category of other ones in each chunk
                 position = table.schema.get_field_index(name)
                 table = table.set_column(position, name, parse.decoded(table.column(position)))
-    if "_headers" in layout.meta:
+    if "_headers" in layout.metadata:
         headers = [None if found is None else dict(found) for found in table.column("_headers").to_pylist()]
         special["_headers"] = dtypes.object_series(headers, None)
     plain = table.select([name for name in table.column_names if name not in special])
@@ -139,7 +140,7 @@ def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: 
     if special:
         columns = {name: special[name] if name in special else frame[name] for name in layout.schema.names}
         frame = pd.DataFrame(columns, index=frame.index)
-    return frame.set_index("offset") if "offset" in layout.meta else frame
+    return frame.set_index("offset") if "offset" in layout.metadata else frame
 
 
 def _is_object(field: pa.Field, note: notes.Note | None) -> bool:
@@ -190,9 +191,9 @@ def _nullable(of: pa.DataType) -> Any:
     return pd.api.types.pandas_dtype(_NULLABLE[of]) if of in _NULLABLE else None
 
 
-def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
+def _as_it_was_put(part: Sequence[Piece]) -> pd.DataFrame | None:
     """The frame of one call of `put_many`, or a run of its rows, with its index; None if it is anything else."""
-    if not part or view != View():
+    if not part:
         return None
     expected = part[0].origin
     for piece in part:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from pqlog.frames.pieces import View
+from pqlog.frames.projection import Projection
 from pqlog.frames.schema import Facts
 from pqlog.source import Source, Stretch
 from pqlog.store.api import Engine, Learnt, Span
@@ -36,9 +36,9 @@ class Known(NamedTuple):
     """Which messages those are."""
 
 
-def known(stretch: Stretch, view: View) -> Known | None:
+def known(stretch: Stretch, projection: Projection) -> Known | None:
     """What is known of the first messages of a stretch; None if nothing is."""
-    if not _is_whole(stretch) or view.flatten or view.times:
+    if not _is_whole(stretch) or projection.flatten or projection.parse_dates:
         return None
     span = stretch.span
     fitting = [one for one in _found(stretch.source) if one.span.first == span.first and one.span.stop <= span.stop]
@@ -47,13 +47,13 @@ def known(stretch: Stretch, view: View) -> Known | None:
 
 def of_topic(source: Source) -> Known | None:
     """What is known of a topic without reading its messages."""
-    return known(Stretch(source, source.engine.span(source.topic)), View())
+    return known(Stretch(source, source.engine.span(source.topic)), Projection())
 
 
-def keep(stretch: Stretch, view: View, facts: Facts) -> None:
+def keep(stretch: Stretch, projection: Projection, facts: Facts) -> None:
     """Keep what was learnt of all messages of a stretch, if that is the beginning of its topic."""
     source, span = stretch.source, stretch.span
-    if not _is_whole(stretch) or view.columns is not None or view.flatten or view.times:
+    if not _is_whole(stretch) or projection.columns is not None or projection.flatten or projection.parse_dates:
         return
     engine, topic = source.engine, source.topic
     if topic.codec not in _CODECS or not facts.rows or span.first != engine.span(topic).first:

@@ -9,7 +9,8 @@ import numpy as np
 
 from pqlog.frames.dataframes import frame_of
 from pqlog.frames.latest import Latest, among
-from pqlog.frames.pieces import Piece, View, chosen, pieces
+from pqlog.frames.pieces import Piece, chosen, pieces
+from pqlog.frames.projection import Projection
 from pqlog.frames.tables import Survey, check_names
 from pqlog.source import Source, Stretch
 from pqlog.store.api import Span
@@ -46,9 +47,9 @@ class Live:
     (1, 2)
     """
 
-    def __init__(self, readable: Readable, view: View) -> None:
-        self._readable, self._view = readable, view
-        self._survey = Survey(view, meta=True)
+    def __init__(self, readable: Readable, projection: Projection) -> None:
+        self._readable, self._projection = readable, projection
+        self._survey = Survey(projection)
         self._latest: Latest | None = None
         self._pieces: list[Piece] = []
         self._read_to: int | None = None
@@ -74,17 +75,17 @@ class Live:
                 offsets = self._latest_with(new)
                 offsets = offsets[np.searchsorted(offsets, begin) :]
                 survey, kept = self._again(source, lambda had: among(had, offsets))
-                found = list(chosen(source, offsets[np.searchsorted(offsets, first) :], self._view))
+                found = list(chosen(source, offsets[np.searchsorted(offsets, first) :], self._projection))
             else:
                 if was_trimmed:
                     survey, kept = self._again(source, lambda had: had >= begin)
-                found = list(pieces(new, self._view))
+                found = list(pieces(new, self._projection))
             for piece in found:
                 survey.add(piece)
             layout = survey.layout()
             if found and not self._pieces:
-                check_names(new, self._view, layout)
-            self.frame = frame_of([*kept, *found], layout, self._view, None)
+                check_names(new, self._projection, layout)
+            self.frame = frame_of([*kept, *found], layout, None)
             self._survey, self._pieces, self._read_to = survey, [*kept, *found], max(first, new.span.stop)
         return self.frame
 
@@ -97,14 +98,14 @@ class Live:
 
     def _again(self, source: Source, still: Callable[[Any], Any]) -> tuple[Survey, list[Piece]]:
         """Those of the messages so far that still count, which `still` tells by their offsets; and a survey of them."""
-        survey, kept = Survey(self._view, meta=True), list[Piece]()
+        survey, kept = Survey(self._projection), list[Piece]()
         for piece in self._pieces:
             had = piece.offsets.to_numpy()
             left = had[still(had)]
             if len(left) == len(had):
                 kept.append(piece)
             else:  # what its columns are may have followed from a message that is gone
-                kept += chosen(source, left, self._view)
+                kept += chosen(source, left, self._projection)
         for piece in kept:
             survey.add(piece)
         return survey, kept

@@ -6,7 +6,6 @@ import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from pqlog.codecs import UNDECODABLE
 from pqlog.errors import DecodeError, TrimmedError
 from pqlog.frames import latest, parse, reshape, runs, segments, stream
 from pqlog.frames.conform import conform
+from pqlog.frames.projection import Projection
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts
 from pqlog.source import Source, Stretch, headers_of
@@ -94,104 +94,65 @@ class Piece(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """How a stretch is wanted as a table.
-
-    Attributes
-    ----------
-    columns : tuple of str, optional
-        The only fields, in this order.
-    flatten : bool
-        Whether the fields of nested objects are columns of their own.
-    times : tuple of str
-        Fields of ISO text that are wanted as times.
-    headers : bool
-        Whether the messages' headers are wanted, too.
-    lenient : bool
-        Whether a field that no message has is a column of nulls, and no mistake: the range is cut by number, or grows.
-    """
-
-    columns: tuple[str, ...] | None = None
-    flatten: bool = False
-    times: tuple[str, ...] = ()
-    headers: bool = False
-    lenient: bool = field(default=False, compare=False)
-
-    @property
-    def wanted(self) -> frozenset[str] | None:
-        """The fields of the messages that have to be read."""
-        if self.columns is None:
-            return None
-        return frozenset(reshape.outer(self.columns) if self.flatten else self.columns)
-
-    def outer(self, columns: frozenset[str]) -> frozenset[str]:
-        """Those columns of a piece that are fields of the messages themselves, and not in one of them."""
-        paths = [reshape.path_of(column) if self.flatten else (column,) for column in columns]
-        return frozenset(path[0] for path in paths if len(path) == 1)
-
-    def timed(self, columns: Sequence[str]) -> dict[str, str]:
-        """Which columns of a piece are wanted as times, and what they are called."""
-        if not self.times:
-            return {}
-        names = {column: ".".join(reshape.path_of(column)) if self.flatten else column for column in columns}
-        return {column: name for column, name in names.items() if name in self.times}
-
-
 def pieces(
-    stretch: Stretch, view: View, progress: bool = False, objects: frozenset[str] = frozenset()
+    stretch: Stretch, projection: Projection, progress: bool = False, objects: frozenset[str] = frozenset()
 ) -> Iterator[Piece]:
     """The messages of a stretch in order, in pieces of bounded size.
 
     The values of the fields `objects` are kept as they are, each for itself, as far as they are known to be mixed.
     """
     with extras.progress_bar(len(stretch.span), "reading", progress) as done:
-        for piece in _read(stretch, view, objects):
+        for piece in _read(stretch, projection, objects):
             done(len(piece.offsets))
             yield piece
 
 
-def _read(stretch: Stretch, view: View, objects: frozenset[str]) -> Iterator[Piece]:
+def _read(stretch: Stretch, projection: Projection, objects: frozenset[str]) -> Iterator[Piece]:
     source, span, key, by = stretch
     if by is not None:
-        yield from chosen(source, latest.latest_of(stretch), view, objects)
+        yield from chosen(source, latest.latest_of(stretch), projection, objects)
         return
-    reader = _Reader(source, key, view, view.wanted, objects)
-    for run in runs.runs(source, span, key, headers=view.headers):
+    reader = _Reader(source, key, projection, projection.source_fields, objects)
+    for run in runs.runs(source, span, key, headers=projection.has_headers):
         for piece in reader.parse(run):
-            yield _reshaped(source, piece, view, objects)
+            yield _reshaped(source, piece, projection, objects)
 
 
-def chosen(source: Source, offsets: Any, view: View, objects: frozenset[str] = frozenset()) -> Iterator[Piece]:
+def chosen(
+    source: Source, offsets: Any, projection: Projection, objects: frozenset[str] = frozenset()
+) -> Iterator[Piece]:
     """The messages at these offsets, which ascend; what lies between them has no part in what the columns are."""
-    reader = _Reader(source, None, view, view.wanted, objects, offsets)
+    reader = _Reader(source, None, projection, projection.source_fields, objects, offsets)
     for near in latest.close(offsets):
-        for run in runs.runs(source, Span(near[0], near[-1] + 1), headers=view.headers):
+        for run in runs.runs(source, Span(near[0], near[-1] + 1), headers=projection.has_headers):
             for piece in reader.parse(run):
-                yield _reshaped(source, piece, view, objects)
+                yield _reshaped(source, piece, projection, objects)
 
 
-def _reshaped(source: Source, piece: Piece, view: View, objects: frozenset[str]) -> Piece:
+def _reshaped(source: Source, piece: Piece, projection: Projection, objects: frozenset[str]) -> Piece:
     with piece.told():
-        if view.flatten:
+        if projection.flatten:
             makers = {b"json": (parse.column_of, parse.object_column), b"pickle": (_python_column, _python_objects)}
             piece = piece._replace(fields=reshape.flatten(piece.fields, makers, objects))
-        if view.times:
-            timed = view.timed(piece.fields.schema.names)
+        if projection.parse_dates:
+            timed = projection.date_columns(piece.fields.schema.names)
             piece = piece._replace(fields=reshape.parse_times(piece.fields, timed, piece.offsets))
-    if view.columns is not None:
-        there = piece.fields.schema.names
-        some = reshape.among(there, view.columns) if view.flatten else [n for n in view.columns if n in there]
-        piece = piece._replace(fields=piece.fields.select(some))
+    if projection.columns is not None:
+        names = piece.fields.schema.names
+        if projection.flatten:
+            selected = reshape.among(names, projection.columns)
+        else:
+            selected = [name for name in projection.columns if name in names]
+        piece = piece._replace(fields=piece.fields.select(selected))
     if not piece.of_frame:
-        piece = piece._replace(read_again=functools.partial(_read_again, source, view))
+        piece = piece._replace(read_again=functools.partial(_read_again, source, projection))
     return piece
 
 
-def _read_again(source: Source, view: View, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
+def _read_again(source: Source, projection: Projection, offsets: pa.Array, names: frozenset[str]) -> pa.Table:
     """Fields of the messages at these offsets, each value as it is."""
-    outer = frozenset(reshape.path_of(name)[0] if view.flatten else name for name in names)
-    plain = View(flatten=view.flatten)
+    outer = frozenset(reshape.path_of(name)[0] if projection.flatten else name for name in names)
+    plain = Projection(flatten=projection.flatten)
     reader = _Reader(source, None, plain, outer, names, offsets.to_numpy())
     facts, found = Facts(), []
     for near in latest.close(offsets.to_numpy()):
@@ -214,14 +175,14 @@ class _Reader:
         self,
         source: Source,
         key: str | None,
-        view: View,
+        projection: Projection,
         wanted: frozenset[str] | None,
         objects: frozenset[str],
         at: Any = None,
     ) -> None:
         self._source, self._key, self._wanted, self._topic = source, key, wanted, source.topic.name
-        self._with_headers, self._at = view.headers, at
-        self._objects = view.outer(objects)
+        self._with_headers, self._at = projection.has_headers, at
+        self._objects = projection.top_level(objects)
         self._json = parse.JsonParser(wanted, self._objects)
 
     def parse(self, run: runs.Run) -> Iterator[Piece]:

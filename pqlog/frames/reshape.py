@@ -231,14 +231,15 @@ def _one_by_one(name: str, values: Sequence[Any], offsets: pa.Array) -> pa.Array
                 micros.append(to_micros(datetime.fromisoformat(value)))
             except (TypeError, ValueError, OverflowError):
                 raise ArgumentError(
-                    f"times: the field {name!r} of message {offsets[index]} is {value!r}, which is no ISO 8601 time"
+                    f"parse_dates: the field {name!r} of message {offsets[index]} is {value!r}, "
+                    f"which is not an ISO 8601 time"
                 ) from None
             digits = _DIGITS.search(value)
             behind = digits[1].rstrip("0") if digits else ""
             if len(behind) > 3:
                 raise ArgumentError(
-                    f"times: the field {name!r} of message {offsets[index]} is {value!r}, and no column of times has "
-                    f"digits behind the nanoseconds: leave it text"
+                    f"parse_dates: the field {name!r} of message {offsets[index]} is {value!r}, and columns of times "
+                    f"have no digits beyond the nanoseconds: leave it as text"
                 )
             rest = int(behind.ljust(3, "0"))
         rests.append(rest)
@@ -255,8 +256,8 @@ def _one_by_one(name: str, values: Sequence[Any], offsets: pa.Array) -> pa.Array
 
 def _too_far(name: str, far: int, fine: int) -> ArgumentError:
     return ArgumentError(
-        f"times: the field {name!r} of message {fine} has nanoseconds, and that of message {far} lies outside of the "
-        f"years 1677 to 2262, which times with nanoseconds reach: no column holds both; leave it text"
+        f"parse_dates: the field {name!r} of message {fine} has nanoseconds, and that of message {far} lies outside "
+        f"the years 1677 to 2262, the range of times with nanoseconds: no column holds both; leave it as text"
     )
 
 

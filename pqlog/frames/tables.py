@@ -19,7 +19,8 @@ from pqlog.errors import ArgumentError, CorruptLogError
 from pqlog.frames import learnt, parse, polars, reshape, runs
 from pqlog.frames.conform import conform
 from pqlog.frames.notes import Note
-from pqlog.frames.pieces import HEADERS, Piece, View, pieces
+from pqlog.frames.pieces import HEADERS, Piece, pieces
+from pqlog.frames.projection import Projection
 from pqlog.frames.reshape import TIME
 from pqlog.frames.schema import Facts
 from pqlog.source import Source, Stretch
@@ -29,10 +30,7 @@ BATCH_ROWS = 65_536
 KEEP_BYTES = 64 << 20
 """Of a stream as much is kept while its schema is being found out, so that a short one is read once only."""
 
-Meta = bool | tuple[str, ...]
-"""Which of `META` are wanted; True for the first three, but the key only if a message has one."""
-META = {"offset": "offset", "time": "_time", "key": "_key", "headers": "_headers"}
-_META_TYPES = {"offset": pa.int64(), "_time": TIME, "_key": pa.string(), "_headers": HEADERS}
+_METADATA_TYPES = {"offset": pa.int64(), "_time": TIME, "_key": pa.string(), "_headers": HEADERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Layout:
         The fields of the messages, by their own names.
     names : tuple of str
         What they are called in the table: a name that is taken has an underscore behind it.
-    meta : tuple of str
+    metadata : tuple of str
         Which of ``offset``, ``_time``, ``_key``, ``_headers`` come first.
     nulls : frozenset of str
         The fields that some message has no value for.
@@ -53,8 +51,8 @@ class Layout:
         What pandas had a column as, where the frames that were put agree on it.
     dictionaries : dict of str to pyarrow.Array
         Those of columns that have one and the same in all pieces: categories in pandas.
-    is_one_put : bool
-        Whether all of it is of one frame that was put.
+    is_frame_as_put : bool
+        Whether it is one frame, or a part of it, exactly as it was put.
     without_value : tuple of str
         Names that were asked for, and of which no message has a value.
     kept : Kept, optional
@@ -63,11 +61,11 @@ class Layout:
 
     fields: pa.Schema
     names: tuple[str, ...]
-    meta: tuple[str, ...]
+    metadata: tuple[str, ...]
     nulls: frozenset[str]
     notes: dict[str, Note]
     dictionaries: dict[str, pa.Array]
-    is_one_put: bool
+    is_frame_as_put: bool
     without_value: tuple[str, ...] = ()
     kept: Kept | None = field(default=None, compare=False)
 
@@ -80,7 +78,7 @@ class Layout:
     def schema(self) -> pa.Schema:
         """The schema of the Arrow table."""
         named = [field.with_name(name) for field, name in zip(self.fields, self.names, strict=True)]
-        return pa.schema([*(pa.field(name, _META_TYPES[name]) for name in self.meta), *named])
+        return pa.schema([*(pa.field(name, _METADATA_TYPES[name]) for name in self.metadata), *named])
 
     def table(self, part: Sequence[Piece]) -> pa.Table:
         """Pieces as one table."""
@@ -99,8 +97,10 @@ class Layout:
             self.kept.check(piece, self)
         rows = len(piece.offsets)
         head = {"offset": piece.offsets, "_time": piece.times, "_key": piece.keys, "_headers": piece.headers}
-        meta = [pa.nulls(rows, _META_TYPES[name]) if head[name] is None else head[name] for name in self.meta]
-        columns = [*meta, *conform(piece.fields, self.fields, self.dictionaries).columns]
+        metadata = [
+            pa.nulls(rows, _METADATA_TYPES[name]) if head[name] is None else head[name] for name in self.metadata
+        ]
+        columns = [*metadata, *conform(piece.fields, self.fields, self.dictionaries).columns]
         return parse.rows_table(list(self.schema), columns, rows)
 
 
@@ -123,7 +123,7 @@ class Kept:
             what = f"the column {surprise!r}"
         elif _has_keys(piece) and not facts.has_keys:
             what = "the keys"
-        elif layout.is_one_put and _put_of(piece) not in facts.puts:
+        elif layout.is_frame_as_put and _put_of(piece) not in facts.puts:
             what = "its puts"
         else:
             return
@@ -146,8 +146,8 @@ def _put_of(piece: Piece) -> bytes | None:
 class Survey:
     """Finds out the layout of a reading from its pieces, and what is `known` of those before them."""
 
-    def __init__(self, view: View, meta: Meta, known: Facts | None = None) -> None:
-        self._view, self._meta = view, meta
+    def __init__(self, projection: Projection, known: Facts | None = None) -> None:
+        self._projection = projection
         self._facts = Facts() if known is None else known
         self._times = reshape.Spread()
 
@@ -155,14 +155,14 @@ class Survey:
         """Take a piece into account."""
         with piece.told():
             self._facts.add(piece.fields)
-        self._times.add(piece.fields, self._view.timed(piece.fields.schema.names), piece.offsets)
+        self._times.add(piece.fields, self._projection.date_columns(piece.fields.schema.names), piece.offsets)
         self._facts.has_keys |= _has_keys(piece)
         if len(self._facts.puts) < 2:
             self._facts.puts.add(_put_of(piece))
 
     def keep(self, stretch: Stretch) -> None:
         """Keep what was learnt, if it was of a whole topic."""
-        learnt.keep(stretch, self._view, self._facts)
+        learnt.keep(stretch, self._projection, self._facts)
 
     def kept(self, source: Source) -> Layout:
         """The layout, where it follows not only from pieces."""
@@ -173,7 +173,8 @@ class Survey:
         columns, without_value = self._columns()
         fields = pa.schema(list(columns.values()))
         parse.check_fields(len(fields))
-        meta, used = self._meta_columns()
+        metadata = self._projection.metadata_columns(self._facts.has_keys)
+        used = dict.fromkeys(self._projection.reserved_names)
         names = []
         for name in columns:
             name = parse.free(name, used)
@@ -185,28 +186,23 @@ class Survey:
         dictionaries = {name: found for name in coded if (found := self._facts.dictionary(name)) is not None}
         dictionaries = {name: found for name, found in dictionaries.items() if _has_each_once(found)}
         is_one_put = len(self._facts.puts) == 1 and None not in self._facts.puts
-        return Layout(fields, tuple(names), meta, nulls, notes, dictionaries, is_one_put, without_value)
+        is_frame_as_put = is_one_put and self._projection.is_fields_only
+        return Layout(fields, tuple(names), metadata, nulls, notes, dictionaries, is_frame_as_put, without_value)
 
     def _columns(self) -> tuple[dict[str, pa.Field], tuple[str, ...]]:
         """The columns by their own names, in order; and those names that were asked for of which no value came."""
-        view, found = self._view, self._facts.schema()
-        names = reshape.called(found) if view.flatten else {name: name for name in found.names}
+        projection, found = self._projection, self._facts.schema()
+        names = reshape.called(found) if projection.flatten else {name: name for name in found.names}
         columns = {name: found.field(column) for column, name in names.items()}
-        if view.columns is not None:
-            columns = {name: columns.get(name, pa.field(reshape.of_path([name]), pa.null())) for name in view.columns}
-        asked = dict.fromkeys((*(view.columns or ()), *view.times))
+        if projection.columns is not None:
+            columns = {
+                name: columns.get(name, pa.field(reshape.of_path([name]), pa.null())) for name in projection.columns
+            }
+        asked = dict.fromkeys((*(projection.columns or ()), *projection.parse_dates))
         missing = tuple(name for name in asked if name not in columns or pa.types.is_null(columns[name].type))
-        for name in set(missing).intersection(view.times, columns):
+        for name in set(missing).intersection(projection.parse_dates, columns):
             columns[name] = columns[name].with_type(TIME)
         return columns, missing
-
-    def _meta_columns(self) -> tuple[tuple[str, ...], dict[str, None]]:
-        """Those beside the fields, and the names that the fields cannot have therefore."""
-        if isinstance(self._meta, tuple):
-            meta = tuple(META[name] for name in self._meta)
-            return meta, dict.fromkeys(meta)
-        taken = ("offset", "_time", "_key") if self._meta else ()
-        return taken if self._facts.has_keys else taken[:2], dict.fromkeys(taken)
 
 
 def _has_each_once(dictionary: pa.Array) -> bool:
@@ -218,45 +214,45 @@ def _has_each_once(dictionary: pa.Array) -> bool:
     return len(dictionary.unique()) == len(dictionary)
 
 
-def read(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[list[Piece], Layout]:
+def read(stretch: Stretch, projection: Projection, progress: bool) -> tuple[list[Piece], Layout]:
     """All pieces of a stretch, and their layout."""
-    survey = Survey(view, meta)
+    survey = Survey(projection)
     found = []
-    for piece in pieces(stretch, view, progress):
+    for piece in pieces(stretch, projection, progress):
         survey.add(piece)
         found.append(piece)
     survey.keep(stretch)
     layout = survey.layout()
-    check_names(stretch, view, layout)
+    check_names(stretch, projection, layout)
     return found, layout
 
 
-def check_names(stretch: Stretch, view: View, layout: Layout) -> None:
+def check_names(stretch: Stretch, projection: Projection, layout: Layout) -> None:
     """Raise for a name that was asked for and that no message has; where it may still come, warn if it looks wrong.
 
     That no message has a value for it does not say that: it may be null wherever it is.
     """
     if not layout.without_value:
         return
-    names_of = field_names.flat_columns if view.flatten else field_names.columns
-    unknown = field_names.unknown(layout.without_value, runs.values(stretch), names_of, bare=view.flatten)
+    names_of = field_names.flat_columns if projection.flatten else field_names.columns
+    unknown = field_names.unknown(layout.without_value, runs.values(stretch), names_of, bare=projection.flatten)
     if unknown is None:
         return
-    if not view.lenient:
+    if not projection.lenient:
         raise ArgumentError(unknown.said)
     if unknown.near:
         check.warn(unknown.said)
 
 
-def to_arrow(stretch: Stretch, view: View, meta: Meta, progress: bool) -> pa.Table:
+def to_arrow(stretch: Stretch, projection: Projection, progress: bool) -> pa.Table:
     """The messages of a stretch as one table."""
-    found, layout = read(stretch, view, meta, progress)
+    found, layout = read(stretch, projection, progress)
     return layout.table(found)
 
 
-def to_polars(stretch: Stretch, view: View, meta: Meta, progress: bool) -> Any:
+def to_polars(stretch: Stretch, projection: Projection, progress: bool) -> Any:
     """The messages of a stretch as a polars frame."""
-    return polars.from_table(to_arrow(stretch, view, meta, progress))
+    return polars.from_table(to_arrow(stretch, projection, progress))
 
 
 # streams
@@ -265,20 +261,20 @@ _layouts: WeakKeyDictionary[Engine, OrderedDict[tuple[Any, ...], Layout]] = Weak
 """Of the latest streams of each open log: messages never change, so a stretch's layout is found out once."""
 
 
-def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | None, Layout]:
+def _survey(stretch: Stretch, projection: Projection) -> tuple[list[Piece] | None, Layout]:
     """The layout of a stretch; and its pieces, if they are few and were read for it."""
     layouts = _layouts.setdefault(stretch.source.engine, OrderedDict())
-    about = (*stretch.identity, view, meta)
+    about = (*stretch.identity, projection)
     found = layouts.get(about)
     if found is not None:
-        check_names(stretch, view, found)
+        check_names(stretch, projection, found)
         return None, found
-    known = learnt.known(stretch, view)
-    survey = Survey(view, meta, known and known.facts)
+    known = learnt.known(stretch, projection)
+    survey = Survey(projection, known and known.facts)
     kept: list[Piece] | None = [] if known is None else None
     rest = stretch if known is None else stretch._replace(span=Span(known.span.stop, stretch.span.stop))
     size = 0
-    for piece in pieces(rest, view):
+    for piece in pieces(rest, projection):
         survey.add(piece)
         if kept is not None:
             size += piece.fields.nbytes
@@ -287,38 +283,40 @@ def _survey(stretch: Stretch, view: View, meta: Meta) -> tuple[list[Piece] | Non
                 kept = None
     survey.keep(stretch)
     layout = layouts[about] = survey.layout() if known is None else survey.kept(stretch.source)
-    check_names(stretch, view, layout)
+    check_names(stretch, projection, layout)
     while len(layouts) > 64:
         layouts.popitem(last=False)
     return kept, layout
 
 
-def read_ahead(stretch: Stretch, view: View, meta: Meta, progress: bool) -> tuple[Iterable[Piece], Layout]:
+def read_ahead(stretch: Stretch, projection: Projection, progress: bool) -> tuple[Iterable[Piece], Layout]:
     """The pieces of a stretch, one after the other, and their layout, which is known before them."""
-    kept, layout = _survey(stretch, view, meta)
+    kept, layout = _survey(stretch, projection)
     if kept is None:
-        return pieces(stretch, view, progress, layout.objects), layout
+        return pieces(stretch, projection, progress, layout.objects), layout
     return kept, layout
 
 
-def layout_of(stretch: Stretch, view: View, meta: Meta) -> Layout:
+def layout_of(stretch: Stretch, projection: Projection) -> Layout:
     """The layout of the stream of a stretch."""
-    return _survey(stretch, view, meta)[1]
+    return _survey(stretch, projection)[1]
 
 
-def schema(stretch: Stretch, view: View, meta: Meta) -> pa.Schema:
+def schema(stretch: Stretch, projection: Projection) -> pa.Schema:
     """The schema of the stream of a stretch."""
-    return layout_of(stretch, view, meta).schema
+    return layout_of(stretch, projection).schema
 
 
-def to_batches(stretch: Stretch, view: View, meta: Meta, rows: int | None, progress: bool) -> pa.RecordBatchReader:
+def to_batches(
+    stretch: Stretch, projection: Projection, batch_size: int | None, progress: bool
+) -> pa.RecordBatchReader:
     """The messages of a stretch as a stream of record batches."""
-    if rows is not None:
-        check_rows(rows)
-    found, layout = read_ahead(stretch, view, meta, progress)
+    if batch_size is not None:
+        check_size("batch_size", batch_size)
+    found, layout = read_ahead(stretch, projection, progress)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for part in regroup(found, rows):
+        for part in regroup(found, batch_size):
             table = layout.table(part)
             # Arrow cannot make one dictionary of all: then these rows come in several batches.
             with contextlib.suppress(pa.ArrowException):
@@ -354,7 +352,7 @@ def _growing() -> Iterator[int]:
         rows = min(4 * rows, BATCH_ROWS)
 
 
-def check_rows(rows: int) -> None:
-    """A number of messages."""
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-        raise ArgumentError(f"rows is a number of messages, 1 or more, not {rows!r}")
+def check_size(option: str, size: int) -> None:
+    """Raise unless an option is a number of messages."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ArgumentError(f"{option} is a number of messages, 1 or more, not {size!r}")

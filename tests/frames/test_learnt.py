@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog.frames import learnt, parse, stream, tables
-from pqlog.frames.pieces import View
+from pqlog.frames.projection import Projection
 from pqlog.frames.schema import Facts
 from pqlog.store.api import Singles
 from pqlog.store.sqlite import smallrows
@@ -51,10 +51,10 @@ def counted(log):
         yield count
 
 
-def agree(readable, columns=None, meta=True):
+def agree(readable, columns=None, metadata=True):
     """Whether the layout of a stream is the one that follows from the messages, all of them."""
-    stretch, view = readable._stretch(), View(columns, lenient=True)
-    ours, (_, right) = tables.layout_of(stretch, view, meta), tables.read(stretch, view, meta, False)
+    stretch, projection = readable._stretch(), Projection(columns, metadata=metadata, lenient=True)
+    ours, (_, right) = tables.layout_of(stretch, projection), tables.read(stretch, projection, False)
     assert ours == right
     assert ours.schema.equals(right.schema, check_metadata=True)
 
@@ -105,10 +105,10 @@ def test_a_schema_from_what_was_kept_is_the_one_that_follows_from_the_messages(t
         elif step == "rename":
             log.rename_topic(name, name := f"t{number}")
     agree(log)
-    agree(log, meta=False)
+    agree(log, metadata=False)
     agree(log, ("a", "b"))
     agree(log.history(stop=(log.last or 1)))
-    found = [log.to_arrow(), log.to_batches().read_all(), log.to_batches(rows=3).read_all()]
+    found = [log.to_arrow(), log.to_batches().read_all(), log.to_batches(batch_size=3).read_all()]
     assert len({repr((table.schema, table.to_pylist())) for table in found}) == 1
     frames = list(log.chunks(3))
     assert sum(map(len, frames)) == len(log)
@@ -217,7 +217,7 @@ def test_two_files_with_one_uuid_do_not_mix_up_what_they_know(tmp_path, eager):
         for columns in (None, ("x",)):
             one.to_batches(columns=columns).read_all()
             agree(two, columns)
-        assert two.to_batches(meta=False).read_all().to_pylist() == [{"x": 0, "y": None}, {"x": None, "y": "text"}]
+        assert two.to_batches(metadata=False).read_all().to_pylist() == [{"x": 0, "y": None}, {"x": None, "y": "text"}]
 
 
 def test_reading_does_not_wait_for_those_who_put(path, eager):

@@ -106,10 +106,10 @@ def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data
         log.put("before")
         put = log.put_many(frame)
         assert put == range(2, 2 + len(frame))
-        equal(log[2:].to_pandas(meta=False), frame)
+        equal(log[2:].to_pandas(metadata=False), frame)
         first = data.draw(st.integers(0, len(frame) - 1))
         stop = data.draw(st.integers(first + 1, len(frame)))
-        equal(log[2 + first : 2 + stop].to_pandas(meta=False), frame.iloc[first:stop])
+        equal(log[2 + first : 2 + stop].to_pandas(metadata=False), frame.iloc[first:stop])
         columns = log[2:].to_pandas()[list(frame.columns)].reset_index(drop=True)
         columns.columns.name = frame.columns.name
         equal(columns, frame.reset_index(drop=True))
@@ -129,7 +129,7 @@ def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data
 def test_frames_of_hypothesis_come_back_equal(frame):
     with pqlog.open(":memory:") as log:
         log.put_many(frame)
-        equal(log.to_pandas(meta=False), frame)
+        equal(log.to_pandas(metadata=False), frame)
 
 
 @settings(max_examples=75)
@@ -139,7 +139,7 @@ def test_frames_of_hypothesis_come_back_equal(frame):
 def test_a_polars_frame_comes_back_equal(frame):
     with pqlog.open(":memory:") as log:
         log.put_many(frame)
-        assert_polars_equal(log.to_polars(meta=False), frame, categorical_as_str=False)
+        assert_polars_equal(log.to_polars(metadata=False), frame, categorical_as_str=False)
 
 
 def test_what_cannot_be_put_names_its_column(log):
@@ -166,7 +166,7 @@ def test_anything_with_an_arrow_stream_can_be_put(log):
         log.put_many(frame, key="s")
     assert len(log) == 15
     assert [message.value for message in log.history(key="c")] == [{"n": 3, "s": "c"}] * 5
-    assert log.to_arrow(["n", "s"], meta=False).to_pylist() == table.to_pylist() * 5
+    assert log.to_arrow(["n", "s"], metadata=False).to_pylist() == table.to_pylist() * 5
 
 
 def test_a_stream_is_put_in_bounded_pieces_in_one_transaction(log):
@@ -254,7 +254,7 @@ def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
         assert list(history.values()) == expected
         frame = history.to_pandas()
         assert list(frame.index) == offsets
-        batches = history.to_batches(rows=2)
+        batches = history.to_batches(batch_size=2)
         assert batches.read_all().equals(history.to_arrow())
         for name, column in expected_names(expected, ("offset", "_time", "_key")).items():
             doubles = frame.dtypes[column] == "float64"

@@ -139,9 +139,9 @@ def read(log: Any, rows: int) -> tuple[Any, Any, Any, Any, Any]:
     """By all routes that have types; the times of the puts are left out."""
     table = log.to_arrow().drop_columns("_time")
     frame = log.to_pandas().drop(columns="_time").reset_index()
-    stream = log.to_batches(rows=rows)
+    stream = log.to_batches(batch_size=rows)
     assert schema_difference(log.to_arrow().schema, stream.schema) is None
-    chunks = [chunk.drop(columns="_time").reset_index() for chunk in log.chunks(rows=rows)]
+    chunks = [chunk.drop(columns="_time").reset_index() for chunk in log.chunks(chunksize=rows)]
     return table, frame, stream.read_all().drop_columns("_time"), chunks, list(log.history().values())
 
 
@@ -192,7 +192,7 @@ def check_messages(messages: list[Any], split: Split) -> None:
     with pqlog.open(":memory:") as log, reading(split):
         assert put(log, messages, split)
         plain = [json.loads(msgspec.json.encode(message)) for message in messages]
-        found = log.to_pandas(meta=False)
+        found = log.to_pandas(metadata=False)
         rows = [message if isinstance(message, dict) else {"value": message} for message in plain]
         assert list(found.columns) == list(dict.fromkeys(name for row in rows for name in row))
         for name in found.columns:
@@ -216,7 +216,7 @@ def test_the_types_of_messages_do_not_depend_on_how_they_are_read(share):
         history = log[first:]
         table = history.to_arrow().drop_columns("_time")
         with reading(split):
-            again = log[first:].to_batches(rows=split.segment_rows).read_all().drop_columns("_time")
+            again = log[first:].to_batches(batch_size=split.segment_rows).read_all().drop_columns("_time")
         assert table_difference(table, again) is None
         assert identical(list(history.values()), [json.loads(msgspec.json.encode(message)) for message in messages])
 
@@ -239,7 +239,7 @@ def check_tables(tables: list[Any], split: Split) -> None:
             one, other = (one.to_arrow().drop_columns("_time") for one in (whole, log))
             assert table_difference(one, other) is None
             assert identical(list(whole.history().values()), list(log.history().values()))
-            assert table_difference(other, log.to_batches(rows=2).read_all().drop_columns("_time")) is None
+            assert table_difference(other, log.to_batches(batch_size=2).read_all().drop_columns("_time")) is None
             frames = [one.to_pandas().drop(columns="_time") for one in (whole, log)]
             assert list(frames[0].dtypes) == list(frames[1].dtypes)
 

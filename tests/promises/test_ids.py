@@ -121,15 +121,15 @@ def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, 
     put = log.put_many(frame, ids="id")
     expected = frame[~frame["id"].isin(known)]
     assert put == range(41, 101)
-    pd.testing.assert_frame_equal(log[put.start : put.stop].to_pandas(meta=False), expected, check_freq=False)
+    pd.testing.assert_frame_equal(log[put.start : put.stop].to_pandas(metadata=False), expected, check_freq=False)
     assert log.put_many(frame, ids="id") == range(101, 101)
-    pd.testing.assert_frame_equal(log[60:80].to_pandas(meta=False), expected.iloc[19:39], check_freq=False)
+    pd.testing.assert_frame_equal(log[60:80].to_pandas(metadata=False), expected.iloc[19:39], check_freq=False)
 
 
 def test_a_frame_of_which_all_is_new_comes_back_with_its_range(log):
     frame = pd.DataFrame({"id": range(100)}, index=pd.RangeIndex(10, 310, 3))
     log.put_many(frame, ids="id")
-    found = log.to_pandas(meta=False)
+    found = log.to_pandas(metadata=False)
     pd.testing.assert_frame_equal(found, frame)
     assert isinstance(found.index, pd.RangeIndex)
 
@@ -314,7 +314,7 @@ class Ids(RuleBasedStateMachine):
             (offset, str(value["n"]), value)
             for offset, value in enumerate(self.values[self.first - 1 :], start=self.first)
         ]
-        frame = self.log.to_pandas(meta=False)
+        frame = self.log.to_pandas(metadata=False)
         if len(frame):
             assert frame[["id", "n"]].to_dict("records") == self.values[self.first - 1 :]
 
