@@ -171,7 +171,7 @@ class History(Readable):
         return self._chosen(stretch)
 
     def _chosen(self, stretch: Stretch) -> Iterator[Message]:
-        for offsets in extras.load("frames").latest_runs(stretch):
+        for offsets in extras.load("frames").latest_groups(stretch):
             chosen = set(offsets)
             for message in stretch.source.messages(stretch.source.rows(Span(offsets[0], offsets[-1] + 1))):
                 if message.offset in chosen:
@@ -185,7 +185,7 @@ class History(Readable):
         return self._chosen_backwards(stretch)
 
     def _chosen_backwards(self, stretch: Stretch) -> Iterator[Message]:
-        for offsets in reversed(list(extras.load("frames").latest_runs(stretch))):
+        for offsets in reversed(list(extras.load("frames").latest_groups(stretch))):
             chosen = set(offsets)
             for message in stretch.source.backwards(Span(offsets[0], offsets[-1] + 1)):
                 if message.offset in chosen:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pqlog.fields import METADATA_COLUMNS
-from pqlog.frames import reshape
+from pqlog.frames.flatten import path_of, source_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Projection:
         """The fields of the messages that have to be read; None for all."""
         if self.columns is None:
             return None
-        return frozenset(reshape.outer(self.columns) if self.flatten else self.columns)
+        return frozenset(source_fields(self.columns) if self.flatten else self.columns)
 
     def metadata_columns(self, has_keys: bool) -> tuple[str, ...]:
         """The metadata columns of a table of messages of which some, or none, have keys."""
@@ -65,12 +65,12 @@ class Projection:
 
     def top_level(self, columns: frozenset[str]) -> frozenset[str]:
         """Those of a chunk's columns that are fields of the messages themselves, and not nested in one of them."""
-        paths = [reshape.path_of(column) if self.flatten else (column,) for column in columns]
+        paths = [path_of(column) if self.flatten else (column,) for column in columns]
         return frozenset(path[0] for path in paths if len(path) == 1)
 
     def date_columns(self, columns: Sequence[str]) -> dict[str, str]:
         """Those of a chunk's columns that are to be parsed as times, with their names in the result."""
         if not self.parse_dates:
             return {}
-        names = {column: ".".join(reshape.path_of(column)) if self.flatten else column for column in columns}
+        names = {column: ".".join(path_of(column)) if self.flatten else column for column in columns}
         return {column: name for column, name in names.items() if name in self.parse_dates}

@@ -215,12 +215,14 @@ def _schema(source: Source) -> str:
     """The fields of a topic, as far as they are known: nothing is read for it."""
     engine, topic = source.engine, source.topic
     known = None
-    if engine.learnt(topic) is not None or "pqlog.frames.learnt" in sys.modules:  # pyarrow takes a while to be loaded
+    if (
+        engine.learnt(topic) is not None or "pqlog.frames.schema_cache" in sys.modules
+    ):  # pyarrow takes a while to be loaded
         with contextlib.suppress(MissingExtraError):
-            known = extras.load("frames.learnt").of_topic(source)
+            known = extras.load("frames.schema_cache").lookup_topic(source)
     if known is None:
         return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
-    fields = known.facts.schema()
+    fields = known.inference.schema()
     shown = "\n".join(f"{field.name}: {_type(field)}" for field in itertools.islice(fields, MOST_FIELDS))
     more = "" if len(fields) <= MOST_FIELDS else f"\n({len(fields) - MOST_FIELDS:,} more fields)"
     behind = engine.count(topic, Span(known.span.stop, engine.span(topic).stop))

@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 import pqlog
-from pqlog.frames import parse
+from pqlog.frames.columns import is_json
 from tests.frames.compare import difference, missing, table_difference
 from tests.frames.strategies import objects
 
@@ -137,7 +137,7 @@ def outcome(frame: Any) -> tuple[str, str, str]:
             changed = None if back.schema == frame.schema and back.equals(frame) else "changed"
         else:
             changed = table_difference(frame, log.to_arrow(metadata=False))
-        kind = "JSON text" if parse.is_json(field) else f"`{_short(field.type)}`"
+        kind = "JSON text" if is_json(field) else f"`{_short(field.type)}`"
         again = "the same" if changed is None else changed
         framed = log.to_pandas()
         if isinstance(frame, pd.DataFrame) and list(map(type, frame["c"])) != list(map(type, framed["c"])):

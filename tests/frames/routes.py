@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 import pqlog
-from pqlog.frames import parse
+from pqlog.frames.columns import is_json
 from tests.frames.compare import (
     arrow_difference,
     difference,
@@ -278,7 +278,7 @@ def plain_json(value: Any) -> Any:
 
 def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
     """Whether a cell of Arrow's is another than the value of the row."""
-    if parse.is_json(field):
+    if is_json(field):
         if cell is None or missing(value):
             return cell is not None or not missing(value)
         expected = plain_json(value)

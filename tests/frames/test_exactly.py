@@ -108,8 +108,8 @@ REFUSED = {
         r"Decimal\('1.5'\), would",
     ),
     "a decimal that is no number": (objects(decimal.Decimal("NaN")), "Decimal"),
-    "None and NaN": (objects("a", None, math.nan), "None and nan for what is missing"),
-    "floats, None and NaN": (objects(0.5, None, math.nan), "None and nan for what is missing"),
+    "None and NaN": (objects("a", None, math.nan), "None and nan for missing values"),
+    "floats, None and NaN": (objects(0.5, None, math.nan), "None and nan for missing values"),
     "sets": (objects({1}), "would come back as"),
     "tuples": (objects((1, 2)), r"row 0, \(1, 2\), would come back as \[1, 2\]"),
     "tuples within": (objects({"a": (1,)}), "would come back as"),
@@ -306,10 +306,8 @@ def test_chunks_have_the_same_dtypes(log):
 
 def test_a_segment_that_would_not_come_back_is_not_put(log, monkeypatch):
     """What is put is what was read again: whatever goes wrong in between, the put tells."""
-    decode = writer.stream.decode
-    monkeypatch.setattr(
-        writer.stream, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0]))
-    )
+    decode = writer.ipc.decode
+    monkeypatch.setattr(writer.ipc, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0])))
     with pytest.raises(pqlog.EncodeError, match=r"column 'n' .*would not come back as it is"):
         log.put_many(pa.table({"n": [1, 2, 3]}))
     assert len(log) == 0

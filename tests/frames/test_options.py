@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import parse, runs
+from pqlog.frames import parse, prefetch
 
 ROUTES = {
     "to_pandas": lambda source, folder, **how: source.to_pandas(**how),
@@ -32,11 +32,11 @@ ROUTES = {
 
 @contextlib.contextmanager
 def chunks_of(rows):
-    """Stretches are read and learnt from in pieces of so few messages."""
+    """Ranges are read, and types inferred, in chunks of this few messages."""
     with (
-        mock.patch.object(runs, "CHUNK_ROWS", rows),
-        mock.patch.object(parse, "LEARN_ROWS", max(1, rows // 2)),
-        mock.patch.object(parse, "SLICE_ROWS", rows),
+        mock.patch.object(prefetch, "READ_ROWS", rows),
+        mock.patch.object(parse, "SAMPLE_ROWS", max(1, rows // 2)),
+        mock.patch.object(parse, "DECODED_ROWS", rows),
     ):
         yield
 

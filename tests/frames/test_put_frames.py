@@ -102,7 +102,7 @@ def equal(one, other):
 @given(frames(), st.data(), st.integers(1, 4))
 def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data, segment_rows):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "ROWS", segment_rows)
+        patch.setattr(writer, "SEGMENT_ROWS", segment_rows)
         log.put("before")
         put = log.put_many(frame)
         assert put == range(2, 2 + len(frame))
@@ -149,7 +149,7 @@ def test_what_cannot_be_put_names_its_column(log):
         log.put_many(pd.DataFrame([[1, 2]], columns=["a", "a"]))
     with pytest.raises(pqlog.EncodeError, match=r"cannot put a DataFrame with the codec 'arrow'.*: column 'bad'"):
         log.put_many(pd.DataFrame({"good": [1, 2], "bad": [object(), 1]}))
-    with pytest.raises(pqlog.ArgumentError, match="key='x' is no field of the frame: it has 'a'"):
+    with pytest.raises(pqlog.ArgumentError, match="key='x' is not a field of the frame: it has 'a'"):
         log.put_many(pd.DataFrame({"a": [1]}), key="x")
     assert len(log) == 0
 
@@ -184,11 +184,11 @@ def test_a_stream_is_put_in_bounded_pieces_in_one_transaction(log):
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     assert log.to_arrow().column("n").to_pylist() == list(range(200_000))
-    assert max(row.rows for row in log._source.rows(log._engine.span(log._info))) <= writer.ROWS
+    assert max(row.rows for row in log._source.rows(log._engine.span(log._info))) <= writer.SEGMENT_ROWS
 
 
 def test_long_values_make_short_segments(log, monkeypatch):
-    monkeypatch.setattr(writer, "BYTES", 1 << 20)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1 << 20)
     log.put_many(pd.DataFrame({"text": ["x" * 300_000] * 10}))
     rows = list(log._source.rows(log._engine.span(log._info)))
     assert max(row.rows for row in rows) <= 3
@@ -232,7 +232,7 @@ def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
     """Segments, messages one by one and many at once, of many schemas, sliced anywhere."""
     values = []
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "ROWS", segment_rows)
+        patch.setattr(writer, "SEGMENT_ROWS", segment_rows)
         for kind, rows in puts:
             if kind == "frame":
                 frame = pd.DataFrame(

@@ -74,7 +74,7 @@ def test_dictionaries_that_cannot_be_one_stay_several_in_a_stream(log):
 
 
 def test_a_long_stream_reads_the_log_twice_but_keeps_none_of_it(log, monkeypatch):
-    monkeypatch.setattr("pqlog.frames.tables.KEEP_BYTES", 1000)
+    monkeypatch.setattr("pqlog.frames.inference_pass.BUFFER_BYTES", 1000)
     log.put_many({"n": n} for n in range(5_000))
     log.put({"n": 0.5})
     assert pa.types.is_floating(log.to_batches().schema.field("n").type)
@@ -141,7 +141,7 @@ KEYS = st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.booleans())
 @given(KEYS, st.integers(1, 16), st.integers(1, 3))
 def test_latest_is_the_last_message_of_each_key(puts, stop, near):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pqlog.frames.latest.NEAR", near)
+        patch.setattr("pqlog.frames.latest.MAX_GAP", near)
         newest = {}
         for offset, (key, as_frame) in enumerate(puts, start=1):
             if as_frame:
@@ -165,8 +165,8 @@ def test_live_reads_only_what_is_new(sales, monkeypatch):
     asked = []
     from pqlog.frames import live as module
 
-    whole = module.pieces
-    monkeypatch.setattr(module, "pieces", lambda stretch, view: asked.append(stretch.span) or whole(stretch, view))
+    read = module.read_chunks
+    monkeypatch.setattr(module, "read_chunks", lambda stretch, how: asked.append(stretch.span) or read(stretch, how))
     assert live.refresh() is live.frame
     sales.put({"n": 0.5})
     assert live.refresh()["n"].tolist() == [*range(12), 0.5]

@@ -11,9 +11,10 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import python, writer
+from pqlog.frames import writer
 from pqlog.frames.conform import conform
-from pqlog.frames.schema import Facts
+from pqlog.frames.inference import SchemaInference
+from pqlog.frames.representable import check_representable
 from tests.frames.compare import difference, schema_difference, table_difference
 from tests.frames.compare import same as identical
 from tests.frames.search import search, shares
@@ -96,7 +97,7 @@ SPLITS = st.builds(Split, st.lists(st.booleans(), min_size=1, max_size=6), st.in
 
 @contextlib.contextmanager
 def reading(split: Split):
-    with chunks_of(split.chunk_rows), mock.patch.object(writer, "ROWS", split.segment_rows):
+    with chunks_of(split.chunk_rows), mock.patch.object(writer, "SEGMENT_ROWS", split.segment_rows):
         yield
 
 
@@ -259,16 +260,16 @@ def check_pieces(columns: list[Any]) -> None:
     whole = [pa.table({"c": column}) for column in columns]
     try:
         for table in whole:
-            python.check(table.column(0), table.schema.field(0))
+            check_representable(table.column(0), table.schema.field(0))
     except Exception:  # no put takes it
         return
     rows = [table.slice(number, 1) for table in whole for number in range(len(table))]
     found = []
     for pieces in (whole, rows, whole[::-1]):
-        facts = Facts()
+        inference = SchemaInference()
         for piece in pieces:
-            facts.add(piece)
-        found.append(facts.schema())
+            inference.add(piece)
+        found.append(inference.schema())
     assert schema_difference(found[0], found[1]) is None
     assert found[0].types == found[2].types
     one, other = (pa.concat_tables(conform(piece, found[0]) for piece in pieces) for pieces in (whole, rows))

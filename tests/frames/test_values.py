@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import parse, runs
+from pqlog.frames import parse, prefetch
+from pqlog.frames.columns import json_field, pickle_field
 from pqlog.store.api import Singles
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -43,11 +44,11 @@ VALUES = st.lists(OBJECT | JSON, max_size=12) | st.lists(
 
 @contextlib.contextmanager
 def chunks_of(rows):
-    """Stretches are read and learnt from in pieces of so few messages."""
+    """Ranges are read, and types inferred, in chunks of this few messages."""
     with (
-        mock.patch.object(runs, "CHUNK_ROWS", rows),
-        mock.patch.object(parse, "LEARN_ROWS", max(1, rows // 2)),
-        mock.patch.object(parse, "SLICE_ROWS", rows),
+        mock.patch.object(prefetch, "READ_ROWS", rows),
+        mock.patch.object(parse, "SAMPLE_ROWS", max(1, rows // 2)),
+        mock.patch.object(parse, "DECODED_ROWS", rows),
     ):
         yield
 
@@ -312,7 +313,7 @@ def test_a_file_cannot_make_its_reader_unpickle(path):
 
     column = pa.array([pickle.dumps(Evil())], pa.binary())
     with pqlog.open(path) as log:
-        log.put_many(pa.table([column], schema=pa.schema([parse.pickle_field("x")])))
+        log.put_many(pa.table([column], schema=pa.schema([pickle_field("x")])))
     with pqlog.open(path) as log:
         assert isinstance(log.to_pandas()["x"][1], bytes)
         assert isinstance(log.to_pandas(metadata=False)["x"][0], bytes)
@@ -323,5 +324,5 @@ def test_a_file_cannot_make_its_reader_unpickle(path):
     assert not (path.parent / "was-here").exists()
     with pqlog.open(path.parent / "b.db") as log:
         with pytest.raises(pqlog.EncodeError, match=r"column 'x'.*marked as JSON text"):
-            log.put_many(pa.table([pa.array(["no json"])], schema=pa.schema([parse.json_field("x")])))
+            log.put_many(pa.table([pa.array(["no json"])], schema=pa.schema([json_field("x")])))
         assert len(log) == 0

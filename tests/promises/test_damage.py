@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.frames import learnt
+from pqlog.frames import schema_cache
 
 
 def edit(path, statement, *bindings):
@@ -284,7 +284,7 @@ def with_small_rows(path):
         list(log.get("billing"))
         log.seek("back", to=200)
         log.topic("raw", codec="bytes").put(b"abc")
-        with mock.patch.object(learnt, "WORTH_WRITING", 1):
+        with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
             log.schema
         for client in ("etl", "other"):
             for batch in log.batches(client, size=50):

@@ -95,7 +95,7 @@ def test_a_message_without_an_id_is_refused_with_all_the_others(log, given, said
 def test_what_does_not_go_together_is_refused(log):
     with pytest.raises(pqlog.ArgumentError, match="id is one for all of a call, ids the field"):
         log.put_many([{"id": "a"}], id="a", ids="id")
-    with pytest.raises(pqlog.ArgumentError, match="ids='x' is no field of the frame: it has 'id'"):
+    with pytest.raises(pqlog.ArgumentError, match="ids='x' is not a field of the frame: it has 'id'"):
         log.put_many(pd.DataFrame({"id": ["a"]}), ids="x")
     with pytest.raises(pqlog.ArgumentError, match="ids is a str that is not empty, not 5"):
         log.put_many([{"id": "a"}], ids=5)
@@ -112,7 +112,7 @@ INDICES = {
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, index, rows):
-    monkeypatch.setattr("pqlog.frames.writer.ROWS", rows)
+    monkeypatch.setattr("pqlog.frames.writer.SEGMENT_ROWS", rows)
     frame = pd.DataFrame(
         {"id": range(100), "c": pd.Categorical(["x", "y"] * 50), "t": pd.date_range("2026", periods=100)}, index=index
     )
@@ -269,7 +269,7 @@ class Ids(RuleBasedStateMachine):
         for name, value in (("RUN", 3), ("BLOCK", 5), ("DROP", 2)):
             self.patch.setattr(runs, name, value)
         self.patch.setattr("pqlog.producer.CHUNK", 4)
-        self.patch.setattr("pqlog.frames.writer.ROWS", 3)
+        self.patch.setattr("pqlog.frames.writer.SEGMENT_ROWS", 3)
         self.log = pqlog.open(":memory:")
         self.known, self.values, self.first, self.n = {}, [], 1, 0
 

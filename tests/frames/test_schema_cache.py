@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import learnt, parse, stream, tables
+from pqlog.frames import inference_pass, ipc, schema_cache
+from pqlog.frames.inference import SchemaInference
+from pqlog.frames.parse import SAMPLE_ROWS
 from pqlog.frames.projection import Projection
-from pqlog.frames.schema import Facts
 from pqlog.store.api import Singles
 from pqlog.store.sqlite import smallrows
 from tests.frames.test_values import VALUES
@@ -27,7 +28,7 @@ from tests.frames.test_values import VALUES
 @pytest.fixture
 def eager():
     """All that is learnt is written."""
-    with mock.patch.object(learnt, "WORTH_WRITING", 1):
+    with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
         yield
 
 
@@ -54,7 +55,10 @@ def counted(log):
 def agree(readable, columns=None, metadata=True):
     """Whether the layout of a stream is the one that follows from the messages, all of them."""
     stretch, projection = readable._stretch(), Projection(columns, metadata=metadata, lenient=True)
-    ours, (_, right) = tables.layout_of(stretch, projection), tables.read(stretch, projection, False)
+    ours, (_, right) = (
+        inference_pass.infer_output(stretch, projection),
+        inference_pass.read_all(stretch, projection, False),
+    )
     assert ours == right
     assert ours.schema.equals(right.schema, check_metadata=True)
 
@@ -145,7 +149,7 @@ def test_the_first_messages_are_read_alone(log):
 
 def test_what_was_learnt_is_written_only_where_it_is_worth_it(path):
     with pqlog.open(path) as log:
-        log.put_many({"n": n} for n in range(learnt.WORTH_WRITING - 1))
+        log.put_many({"n": n} for n in range(schema_cache.MIN_NEW_MESSAGES - 1))
         log.to_arrow()
         assert kept_in(path) == {}
         with counted(log) as count:
@@ -153,12 +157,12 @@ def test_what_was_learnt_is_written_only_where_it_is_worth_it(path):
             assert count == [0]  # this open log has it all the same
         log.put({"n": 1})
         log.to_pandas()
-        assert kept_in(path)[1][:2] == [1, learnt.WORTH_WRITING + 1]
+        assert kept_in(path)[1][:2] == [1, schema_cache.MIN_NEW_MESSAGES + 1]
         log[5:].to_arrow()
         log.to_arrow(columns=["n"])
         log.put_many({"n": "x"} for n in range(100))
         log.schema
-        assert kept_in(path)[1][:2] == [1, learnt.WORTH_WRITING + 1]
+        assert kept_in(path)[1][:2] == [1, schema_cache.MIN_NEW_MESSAGES + 1]
 
 
 def test_what_only_python_can_tell_is_not_kept(path, eager):
@@ -170,16 +174,16 @@ def test_what_only_python_can_tell_is_not_kept(path, eager):
 
 
 def test_a_field_that_no_message_has_yet_is_no_contradiction(log):
-    rows = 3 * parse.LEARN_ROWS
+    rows = 3 * SAMPLE_ROWS
     log.put_many({"a": n} for n in range(rows))
     log.to_pandas()
     batch = log.next_batch("etl", size=rows)
-    assert learnt.of_topic(log._source) is not None
+    assert schema_cache.lookup_topic(log._source) is not None
     found = batch.to_batches(columns=["a", "zz"]).read_all()
     assert found.column("a").to_pylist() == list(range(rows))
     assert found.column("zz").null_count == rows
     assert [len(frame) for frame in batch.chunks(rows, columns=["zz"])] == [rows]
-    assert learnt.of_topic(log._source) is not None
+    assert schema_cache.lookup_topic(log._source) is not None
 
 
 def test_of_a_read_only_log_nothing_is_written(path, eager):
@@ -267,7 +271,7 @@ def change(path, edit):
 
 def of(*values):
     """What is known of other messages, as text, but of as many."""
-    facts = Facts()
+    facts = SchemaInference()
     facts.add(pa.Table.from_pylist(values) if not isinstance(values[0], pa.Table) else values[0])
     return lambda text: facts.to_text()
 
@@ -304,7 +308,7 @@ def with_column(name, **changes):
 
 
 def of_dictionary(values):
-    stored = stream.encode(pa.table({"dictionary": values}))
+    stored = ipc.encode(pa.table({"dictionary": values}))
     return with_column("c", dictionary=msgspec.json.decode(msgspec.json.encode(stored)))
 
 
@@ -385,10 +389,10 @@ def test_bytes_changed_anywhere_do_no_harm(path, eager):
         log.put_many(FRAMES[4])
         log.put_many(FRAMES[1])
         log.schema
-        text = Facts.to_text(learnt.of_topic(log._source).facts)
+        text = SchemaInference.to_text(schema_cache.lookup_topic(log._source).inference)
     script = """
 import base64, json, random, sys
-from pqlog.frames.schema import Facts
+from pqlog.frames.inference import SchemaInference
 text, chance = sys.stdin.read(), random.Random(7)
 found = json.loads(text)
 raw = base64.b64decode(found["schema"])
@@ -398,7 +402,7 @@ for _ in range(3000):
     for _ in range(chance.randrange(1, 4)):
         data[chance.randrange(len(data))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
     try:
-        facts = Facts.from_text(json.dumps({**found, "schema": base64.b64encode(data).decode()}))
+        facts = SchemaInference.from_text(json.dumps({**found, "schema": base64.b64encode(data).decode()}))
         facts.schema()
         read += 1
     except Exception:
