@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.projection import Projection
 from pqlog.source import Source, Stretch
-from pqlog.store.api import Engine, Learnt, Span
+from pqlog.store.api import CachedSchema, Engine, Span
 
 MIN_NEW_MESSAGES = 20_000
 """The file's entry is replaced when it lacks this many messages."""
@@ -22,9 +22,9 @@ MIN_NEW_MESSAGES = 20_000
 _CODECS = frozenset({"json", "msgpack", "bytes"})
 """Codecs whose bytes always mean the same; what others decode depends on the reader's code."""
 
-_in_memory: WeakKeyDictionary[Engine, dict[int, Learnt]] = WeakKeyDictionary()
+_in_memory: WeakKeyDictionary[Engine, dict[int, CachedSchema]] = WeakKeyDictionary()
 """For each open log, the latest entry of each topic, by the topic's id."""
-_invalid: WeakKeyDictionary[Engine, set[Learnt]] = WeakKeyDictionary()
+_invalid: WeakKeyDictionary[Engine, set[CachedSchema]] = WeakKeyDictionary()
 """For each open log, entries of its file that turned out to be wrong."""
 
 
@@ -65,17 +65,17 @@ def store(stretch: Stretch, projection: Projection, inference: SchemaInference) 
     text = None if max(before, default=span.first) >= span.stop else inference.to_text()
     if text is None or inference.rows != engine.count(topic, span):
         return
-    _in_memory.setdefault(engine, {})[topic.id] = Learnt(span, text)
-    in_file = _decode(source, engine.learnt(topic))
+    _in_memory.setdefault(engine, {})[topic.id] = CachedSchema(span, text)
+    in_file = _decode(source, engine.cached_schema(topic))
     begin = span.first if in_file is None or in_file.span.first != span.first else in_file.span.stop
     if engine.count(topic, Span(begin, span.stop)) >= MIN_NEW_MESSAGES:
-        engine.keep_learnt(topic, Learnt(span, text))
+        engine.cache_schema(topic, CachedSchema(span, text))
 
 
 def invalidate(source: Source) -> None:
     """Never use the present entries of a topic again: they are wrong."""
     _in_memory.get(source.engine, {}).pop(source.topic.id, None)
-    entry = source.engine.learnt(source.topic)
+    entry = source.engine.cached_schema(source.topic)
     if entry is not None:
         _invalid.setdefault(source.engine, set()).add(entry)
 
@@ -84,11 +84,11 @@ def _entries(source: Source) -> list[CachedInference]:
     engine, topic = source.engine, source.topic
     if topic.codec not in _CODECS:
         return []
-    both = (_in_memory.get(engine, {}).get(topic.id), engine.learnt(topic))
+    both = (_in_memory.get(engine, {}).get(topic.id), engine.cached_schema(topic))
     return [decoded for decoded in (_decode(source, entry) for entry in both) if decoded is not None]
 
 
-def _decode(source: Source, entry: Learnt | None) -> CachedInference | None:
+def _decode(source: Source, entry: CachedSchema | None) -> CachedInference | None:
     """An entry, decoded; None if it cannot be true: the file may come from anybody."""
     if entry is None or entry in _invalid.get(source.engine, ()):
         return None

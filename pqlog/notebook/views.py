@@ -216,7 +216,7 @@ def _schema(source: Source) -> str:
     engine, topic = source.engine, source.topic
     known = None
     if (
-        engine.learnt(topic) is not None or "pqlog.frames.schema_cache" in sys.modules
+        engine.cached_schema(topic) is not None or "pqlog.frames.schema_cache" in sys.modules
     ):  # pyarrow takes a while to be loaded
         with contextlib.suppress(MissingExtraError):
             known = extras.load("frames.schema_cache").lookup_topic(source)

@@ -124,12 +124,12 @@ class Span(NamedTuple):
         return max(0, self.stop - self.first)
 
 
-class Learnt(NamedTuple):
-    """What a reader has learnt of a run of messages, to be kept, so that nobody need read them again for it."""
+class CachedSchema(NamedTuple):
+    """What a reader inferred about the columns of a span of messages, so that nobody has to read them again for it."""
 
     span: Span
     text: str
-    """What it is, the engine does not know. It may be missing at any time, and be anybody's."""
+    """Opaque to the engine. It may be missing at any time, and come from anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,14 +371,14 @@ class Engine(Protocol):
         """The first single messages in a span; None where a segment comes first, or nothing."""
         ...
 
-    def learnt(self, topic: TopicInfo) -> Learnt | None:
-        """What `keep_learnt` kept last, if it is there and whole."""
+    def cached_schema(self, topic: TopicInfo) -> CachedSchema | None:
+        """What `cache_schema` stored last; None if it is missing or damaged."""
         ...
 
-    def keep_learnt(self, topic: TopicInfo, learnt: Learnt) -> None:
-        """Keep what was learnt of the messages from the first that is kept on, in place of what was before.
+    def cache_schema(self, topic: TopicInfo, schema: CachedSchema) -> None:
+        """Store a schema, replacing the one before, if its span begins with the topic's first message.
 
-        Nothing depends on it: it waits for nobody, and where it cannot be kept, for whatever reason, it is not.
+        Nothing depends on it: it waits for nobody, and if it cannot be stored, for any reason, it is not.
         """
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:

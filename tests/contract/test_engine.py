@@ -6,7 +6,7 @@ import threading
 import pytest
 
 import pqlog
-from pqlog.store.api import Cursor, Ids, Learnt, Moved, Output, Segment, Singles, Size, Span
+from pqlog.store.api import CachedSchema, Cursor, Ids, Moved, Output, Segment, Singles, Size, Span
 from pqlog.store.sqlite.engine import SqliteEngine
 
 
@@ -366,23 +366,23 @@ def test_seek_gives_up_claims(engine, topic):
     assert following.epoch != held.epoch
 
 
-def test_what_was_learnt_is_kept_with_its_topic_and_is_of_the_messages_that_are_kept(engine, topic):
+def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_kept(engine, topic):
     fill(engine, topic)
-    assert engine.learnt(topic) is None
-    engine.keep_learnt(topic, Learnt(Span(1, 4), "three"))
-    engine.keep_learnt(topic, Learnt(Span(1, 9), "all"))
-    assert engine.learnt(topic) == Learnt(Span(1, 9), "all")
+    assert engine.cached_schema(topic) is None
+    engine.cache_schema(topic, CachedSchema(Span(1, 4), "three"))
+    engine.cache_schema(topic, CachedSchema(Span(1, 9), "all"))
+    assert engine.cached_schema(topic) == CachedSchema(Span(1, 9), "all")
     engine.trim(topic, 3, force=True)
-    engine.keep_learnt(topic, Learnt(Span(1, 9), "by somebody who began before"))
-    assert engine.learnt(topic) in (None, Learnt(Span(1, 9), "all"))
-    engine.keep_learnt(topic, Learnt(Span(3, 9), "the rest"))
-    assert engine.learnt(topic) == Learnt(Span(3, 9), "the rest")
+    engine.cache_schema(topic, CachedSchema(Span(1, 9), "by somebody who began before"))
+    assert engine.cached_schema(topic) in (None, CachedSchema(Span(1, 9), "all"))
+    engine.cache_schema(topic, CachedSchema(Span(3, 9), "the rest"))
+    assert engine.cached_schema(topic) == CachedSchema(Span(3, 9), "the rest")
     other = engine.topic("other", "json")
-    assert engine.learnt(other) is None
-    engine.keep_learnt(other, Learnt(Span(1, 1), "nothing"))
+    assert engine.cached_schema(other) is None
+    engine.cache_schema(other, CachedSchema(Span(1, 1), "nothing"))
     engine.delete_topic(other, force=True)
-    engine.keep_learnt(other, Learnt(Span(1, 1), "of what is gone"))
-    assert engine.learnt(other) is None
+    engine.cache_schema(other, CachedSchema(Span(1, 1), "of what is gone"))
+    assert engine.cached_schema(other) is None
 
 
 def test_compact_gives_space_back_and_keeps_everything(engine, topic):

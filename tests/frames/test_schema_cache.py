@@ -1,4 +1,4 @@
-"""What is learnt of a topic's columns is kept: it spares a pass; missing, it is only slower; wrong, it is told."""
+"""The schema of a topic is cached: it saves a pass; if missing, reading is only slower; if wrong, an error says so."""
 
 import contextlib
 import random
@@ -27,7 +27,7 @@ from tests.frames.test_values import VALUES
 
 @pytest.fixture
 def eager():
-    """All that is learnt is written."""
+    """Every schema is cached in the file."""
     with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
         yield
 
@@ -66,7 +66,7 @@ def agree(readable, columns=None, metadata=True):
 def kept_in(path):
     """What the file has: first, stop and text, by topic."""
     db = apsw.Connection(str(path))
-    found = {topic: rest for topic, *rest in db.execute("SELECT topic, first, stop, facts FROM learnt")}
+    found = {topic: rest for topic, *rest in db.execute("SELECT topic, first, stop, inference FROM schema_cache")}
     db.close()
     return found
 
@@ -87,7 +87,7 @@ STEPS = st.lists(PUTS | st.sampled_from(["key", "learn", "read", "reopen", "trim
 @given(STEPS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_schema_from_what_was_kept_is_the_one_that_follows_from_the_messages(tmp_path_factory, eager, steps):
-    path = tmp_path_factory.mktemp("learnt") / "a.db"
+    path = tmp_path_factory.mktemp("schema_cache") / "a.db"
     log, name = pqlog.open(path), "main"
     for number, (step, what) in enumerate(steps):
         if step == "values":
@@ -120,7 +120,7 @@ def test_a_schema_from_what_was_kept_is_the_one_that_follows_from_the_messages(t
     log.close()
 
 
-def test_a_schema_that_was_learnt_costs_no_pass_in_this_process_or_another(path):
+def test_a_cached_schema_costs_no_pass_in_this_process_or_another(path):
     with pqlog.open(path) as log:
         log.put_many({"n": n, "s": str(n)} for n in range(25_000))
         log.to_batches().read_all()
@@ -147,7 +147,7 @@ def test_the_first_messages_are_read_alone(log):
         assert count[0] <= 5_005  # what was read ahead, and those of the frame once more
 
 
-def test_what_was_learnt_is_written_only_where_it_is_worth_it(path):
+def test_a_schema_is_cached_in_the_file_only_if_that_is_worth_it(path):
     with pqlog.open(path) as log:
         log.put_many({"n": n} for n in range(schema_cache.MIN_NEW_MESSAGES - 1))
         log.to_arrow()
@@ -262,22 +262,22 @@ def change(path, edit):
     db = apsw.Connection(str(path))
     ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
     smallrows.register(db, seed)
-    for topic, text in db.execute("SELECT topic, facts FROM learnt").fetchall():
+    for topic, text in db.execute("SELECT topic, inference FROM schema_cache").fetchall():
         new = edit(text)
-        db.execute("UPDATE learnt SET facts = ? WHERE topic = ?", (new, topic))
-    db.execute(f"UPDATE learnt SET crc = {smallrows.sum_of('learnt')}")
+        db.execute("UPDATE schema_cache SET inference = ? WHERE topic = ?", (new, topic))
+    db.execute(f"UPDATE schema_cache SET crc = {smallrows.sum_of('schema_cache')}")
     db.close()
 
 
 def of(*values):
     """What is known of other messages, as text, but of as many."""
-    facts = SchemaInference()
-    facts.add(pa.Table.from_pylist(values) if not isinstance(values[0], pa.Table) else values[0])
-    return lambda text: facts.to_text()
+    inference = SchemaInference()
+    inference.add(pa.Table.from_pylist(values) if not isinstance(values[0], pa.Table) else values[0])
+    return lambda text: inference.to_text()
 
 
 def with_fields(**changed):
-    """The same facts with other types, or notes of a dtype."""
+    """The same columns with other types, or notes of a dtype."""
 
     def other(field):
         change = changed.get(field.name)
@@ -402,8 +402,8 @@ for _ in range(3000):
     for _ in range(chance.randrange(1, 4)):
         data[chance.randrange(len(data))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
     try:
-        facts = SchemaInference.from_text(json.dumps({**found, "schema": base64.b64encode(data).decode()}))
-        facts.schema()
+        inference = SchemaInference.from_text(json.dumps({**found, "schema": base64.b64encode(data).decode()}))
+        inference.schema()
         read += 1
     except Exception:
         pass
@@ -420,11 +420,11 @@ def test_a_text_that_is_none_and_a_page_that_is_none_are_as_good_as_none(path, e
         log.schema
     whole = path.read_bytes()
     db = apsw.Connection(str(path))
-    ((root,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'learnt'").fetchall()
-    db.execute("UPDATE learnt SET facts = CAST(x'7bff7d' AS TEXT)")
+    ((root,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'schema_cache'").fetchall()
+    db.execute("UPDATE schema_cache SET inference = CAST(x'7bff7d' AS TEXT)")
     ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
     smallrows.register(db, seed)
-    db.execute(f"UPDATE learnt SET crc = {smallrows.sum_of('learnt')}")
+    db.execute(f"UPDATE schema_cache SET crc = {smallrows.sum_of('schema_cache')}")
     db.close()
     no_text = path.read_bytes()
     at = (root - 1) * 4096
@@ -451,6 +451,6 @@ def test_a_damaged_row_is_as_good_as_none_and_told_by_verify(path, eager):
         data[at + chance.randrange(100)] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
         with pqlog.open(path, mode="r") as log:
-            assert any("'1' of the table learnt" in said for said in log.verify())
+            assert any("'1' of the table schema_cache" in said for said in log.verify())
             agree(log)
             assert log._repr_html_()

@@ -269,7 +269,7 @@ def test_a_truncated_file(path, left):
         list(log)
 
 
-SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "learnt")
+SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "schema_cache")
 
 
 def with_small_rows(path):

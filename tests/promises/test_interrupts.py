@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.store.api import Learnt, Span
+from pqlog.store.api import CachedSchema, Span
 from pqlog.store.sqlite import writer
 from tests.interrupts import everywhere, moments, within
 
@@ -101,7 +101,10 @@ CALLS = {
     "delete client": lambda log, folder: (log.seek("gone", to="end"), log.delete_client("gone")),
     "history": lambda log, folder: (list(log[-5:]), list(log[-5:].values()), len(log.history(since="1h")), log[-1]),
     "frame": lambda log, folder: log[-9:].to_pandas(),
-    "schema": lambda log, folder: (log.schema, log._engine.keep_learnt(log._info, Learnt(Span(1, log.last), "all"))),
+    "schema": lambda log, folder: (
+        log.schema,
+        log._engine.cache_schema(log._info, CachedSchema(Span(1, log.last), "all")),
+    ),
     "trim": lambda log, folder: log.trim(before=-40, force=True),
     "compact": lambda log, folder: log.compact(),
     "backup": backup,

@@ -13,12 +13,12 @@ import apsw
 
 from pqlog import errors
 from pqlog.store.api import (
+    CachedSchema,
     Chunk,
     Claim,
     ClientInfo,
     Cursor,
     Ids,
-    Learnt,
     Lines,
     Moved,
     Output,
@@ -60,10 +60,10 @@ COMPACT_PATIENCE_S = 1.0
 NEAR = 50
 """How many names before and behind one that may be misspelt are compared with it."""
 
-LEARNT_BYTES = 4 << 20
-"""What is learnt of a topic is not kept where it takes more."""
-LEARNT_PATIENCE_S = 0.05
-"""How long a reader waits for the others that write, to keep what it has learnt."""
+SCHEMA_CACHE_BYTES = 4 << 20
+"""A longer entry of the schema cache is not stored."""
+SCHEMA_CACHE_PATIENCE_S = 0.05
+"""How long a reader waits for writers to store an entry of the schema cache."""
 
 TRIM_STEP = 2_000
 """Rows that are dropped, and pages that are given back, in one transaction: other puts wait no longer than that."""
@@ -330,27 +330,29 @@ class SqliteEngine:
             lambda db: reader.read_lines(db, self.table(topic), span, rows, max_bytes), snapshot=True
         )
 
-    def learnt(self, topic: TopicInfo) -> Learnt | None:
+    def cached_schema(self, topic: TopicInfo) -> CachedSchema | None:
         try:
-            found = self._file.read(lambda db: row(db.execute(statements.LEARNT, (topic.id, LEARNT_BYTES))))
+            cached = self._file.read(
+                lambda db: row(db.execute(statements.CACHED_SCHEMA, (topic.id, SCHEMA_CACHE_BYTES)))
+            )
         except errors.CorruptLogError:  # verify tells it
             return None
-        return Learnt(Span(*found[:2]), found[2]) if found else None
+        return CachedSchema(Span(*cached[:2]), cached[2]) if cached else None
 
-    def keep_learnt(self, topic: TopicInfo, learnt: Learnt) -> None:
-        if self.mode == "r" or self._closed or len(learnt.text.encode()) > LEARNT_BYTES:
+    def cache_schema(self, topic: TopicInfo, schema: CachedSchema) -> None:
+        if self.mode == "r" or self._closed or len(schema.text.encode()) > SCHEMA_CACHE_BYTES:
             return
 
         def keep(db: apsw.Connection) -> None:
             try:
-                db.set_busy_handler(connections.Patience(LEARNT_PATIENCE_S))
-                db.execute(statements.KEEP_LEARNT, (topic.id, *learnt.span, learnt.text))
+                db.set_busy_handler(connections.Patience(SCHEMA_CACHE_PATIENCE_S))
+                db.execute(statements.CACHE_SCHEMA, (topic.id, *schema.span, schema.text))
             finally:
                 db.set_busy_handler(connections.Patience(self._timeout_s))
             self._after(db)
 
         with contextlib.suppress(errors.Error):
-            self._writer.exclusively(keep, LEARNT_PATIENCE_S)
+            self._writer.exclusively(keep, SCHEMA_CACHE_PATIENCE_S)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         self._check_open()
