@@ -114,29 +114,25 @@ def _short(value: Any) -> str:
 
 def _without_missing(values: list[Any], name: str) -> tuple[list[Any], str | None]:
     """The values with None for missing ones, and what stood for these if it was not None."""
-    markers = set(map(_missing_marker, values)) - {None}
+    import pandas as pd
+
+    singletons = {id(None): "None", id(pd.NA): "NA", id(pd.NaT): "NaT"}
+    markers = {singletons[id(value)] for value in values if id(value) in singletons}
+    if any(type(value) is float and value != value for value in values):
+        markers.add("nan")
     if len(markers) > 1:
         raise refused(
             name,
             OBJECT,
-            f"it has {' and '.join(sorted(filter(None, markers)))} for missing values, and only one can be kept: "
+            f"it has {' and '.join(sorted(markers))} for missing values, and only one can be kept: "
             f"frame[{name!r}] = frame[{name!r}].where(frame[{name!r}].notna(), None) makes all of them None",
         )
-    marker = markers.pop() if markers else "None"
-    if marker == "None":
+    if not markers or markers == {"None"}:
         return values, None
-    return [None if _missing_marker(value) is not None else value for value in values], marker
-
-
-def _missing_marker(value: Any) -> str | None:
-    """The name of a value that means a missing one; None for other values."""
-    import pandas as pd
-
-    if value is None:
-        return "None"
-    if type(value) is float:
-        return "nan" if value != value else None
-    return "NA" if value is pd.NA else "NaT" if value is pd.NaT else None
+    (marker,) = markers
+    if marker == "nan":
+        return [None if type(value) is float and value != value else value for value in values], marker
+    return [None if id(value) in singletons else value for value in values], marker
 
 
 def _as_json(name: str, values: Sequence[Any]) -> Packed | None:

@@ -82,7 +82,7 @@ def test_what_is_unknown_does_not_depend_on_pieces(rows):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         log.put_many([{"a": n} for n in range(9)] + [{"a": 1, "always null": None}])
         assert log.to_arrow(["always null"], metadata=False).column(0).null_count == 10
-        for _ in range(2):  # the second time, the stream's layout is known
+        for _ in range(2):  # the second time, the stream's schema is known
             with pytest.raises(pqlog.ArgumentError, match="no message here has a field 'b'"):
                 log.to_batches(columns=["b"])
             assert log.to_batches(columns=["always null"]).read_all().num_rows == 10

@@ -53,7 +53,7 @@ def counted(log):
 
 
 def agree(readable, columns=None, metadata=True):
-    """Whether the layout of a stream is the one that follows from the messages, all of them."""
+    """The schema of a stream is the one that is inferred from all of its messages."""
     stretch, projection = readable._stretch(), Projection(columns, metadata=metadata, lenient=True)
     ours, (_, right) = (
         inference_pass.infer_output(stretch, projection),

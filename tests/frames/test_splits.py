@@ -251,12 +251,12 @@ def test_how_tables_are_split_changes_nothing(share):
     search(check_tables, tables, SPLITS, fast=30, long=700, share=share)
 
 
-# The pieces of a column: nested ones are left to the searches above.
+# The chunks of a column: nested ones are left to the searches above.
 COLUMNS = st.lists(st.sampled_from(LEAVES).flatmap(lambda type_: arrow_columns(type_, 2)), min_size=2, max_size=3)
 
 
 def check_pieces(columns: list[Any]) -> None:
-    """Of pieces whole, cut into rows, and in another order: one type, and the same values in it."""
+    """However a column is divided into chunks, and in whatever order: one type, and the same values in it."""
     whole = [pa.table({"c": column}) for column in columns]
     try:
         for table in whole:
@@ -265,14 +265,14 @@ def check_pieces(columns: list[Any]) -> None:
         return
     rows = [table.slice(number, 1) for table in whole for number in range(len(table))]
     found = []
-    for pieces in (whole, rows, whole[::-1]):
+    for chunks in (whole, rows, whole[::-1]):
         inference = SchemaInference()
-        for piece in pieces:
-            inference.add(piece)
+        for chunk in chunks:
+            inference.add(chunk)
         found.append(inference.schema())
     assert schema_difference(found[0], found[1]) is None
     assert found[0].types == found[2].types
-    one, other = (pa.concat_tables(conform(piece, found[0]) for piece in pieces) for pieces in (whole, rows))
+    one, other = (pa.concat_tables(conform(chunk, found[0]) for chunk in chunks) for chunks in (whole, rows))
     assert table_difference(one, other) is None
 
 
