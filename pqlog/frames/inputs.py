@@ -14,34 +14,46 @@ from pqlog.frames.segments import HIDDEN
 
 
 def stream_of(frame: Any) -> pa.RecordBatchReader:
-    kind = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
-    if hasattr(frame, "to_frame"):  # a Series, or an Index
-        raise ArgumentError(
-            f"a {kind} is one column: put_many(column.to_frame()) keeps it as a frame with its type, "
-            f"put_many(list(column)) puts its values, a message each"
-        )
-    if isinstance(frame, (pa.Array, pa.ChunkedArray)):
-        raise ArgumentError(
-            f"a {kind} is one column: put_many(pyarrow.table({{'name': column}})) keeps it as a frame with its type, "
-            f"put_many(column.to_pylist()) puts its values, a message each"
-        )
-    if hasattr(frame, "collect") and hasattr(frame, "lazy"):
+    """A frame that is not one of pandas as a stream of record batches."""
+    if hasattr(frame, "collect") and hasattr(frame, "lazy"):  # a LazyFrame of polars
         frame = frame.collect()
-        return stream_of(frame)
+    _check_not_a_column(frame)
+    return _without_our_metadata(_reader_of(frame))
+
+
+def _reader_of(frame: Any) -> pa.RecordBatchReader:
     if isinstance(frame, pa.RecordBatchReader):
-        return _without_our_metadata(frame)  # through Arrow's C interface, an error of its source would lose its type
+        return frame  # through Arrow's C interface, an error of its source would lose its type
     if isinstance(frame, pa.Table):
-        return _without_our_metadata(frame.to_reader())
+        return frame.to_reader()
     if isinstance(frame, pa.RecordBatch):
-        return _without_our_metadata(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
+        return pa.RecordBatchReader.from_batches(frame.schema, [frame])
+    kind = _kind_of(frame)
     if kind.startswith("polars."):
         _check_polars(frame)
     try:
-        return _without_our_metadata(pa.RecordBatchReader.from_stream(frame))
+        return pa.RecordBatchReader.from_stream(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ArgumentError(
             f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
         ) from error
+
+
+def _kind_of(frame: Any) -> str:
+    return f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
+
+
+def _check_not_a_column(frame: Any) -> None:
+    if hasattr(frame, "to_frame"):  # a Series, or an Index
+        as_frame, as_values = "put_many(column.to_frame())", "put_many(list(column))"
+    elif isinstance(frame, (pa.Array, pa.ChunkedArray)):
+        as_frame, as_values = "put_many(pyarrow.table({'name': column}))", "put_many(column.to_pylist())"
+    else:
+        return
+    raise ArgumentError(
+        f"a {_kind_of(frame)} is one column: {as_frame} keeps it as a frame with its type, "
+        f"{as_values} puts its values, a message each"
+    )
 
 
 def _check_polars(frame: Any) -> None:

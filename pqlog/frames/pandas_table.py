@@ -14,7 +14,7 @@ import pyarrow as pa
 from pqlog.errors import ArgumentError, EncodeError
 from pqlog.frames import dtypes, ipc, objects
 from pqlog.frames.arrays import identical_columns
-from pqlog.frames.columns import exact_json_column, unused_name
+from pqlog.frames.columns import Column, exact_json_column, unused_name
 from pqlog.frames.dtypes import OBJECT_DTYPE
 from pqlog.frames.notes import FRAME, FrameNote, Level, note_of
 
@@ -31,21 +31,12 @@ def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
     """
     names = _field_names(frame)
     _check_sparse(frame)
-    fields, arrays = [], []
-    for position, name in enumerate(names):
-        field, array = dtypes.pack(frame.iloc[:, position], name)
-        fields.append(field)
-        arrays.append(array)
-    levels = []
-    for number in range(frame.index.nlevels):
-        level, field, array = _level(frame.index, number, names, hidden)
-        levels.append(level)
-        if field is not None:
-            fields.append(field)
-            arrays.append(array)
+    columns = [dtypes.pack(frame.iloc[:, position], name) for position, name in enumerate(names)]
+    levels = [_level(frame.index, number, names, hidden) for number in range(frame.index.nlevels)]
+    columns += [column for _, column in levels if column is not None]
     note = FrameNote(
         len(names),
-        levels,
+        [level for level, _ in levels],
         [_name(name, "index") for name in frame.index.names],
         isinstance(frame.index, pd.MultiIndex),
         _name(frame.columns.name, "columns"),
@@ -53,11 +44,10 @@ def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
         getattr(frame.columns, "freqstr", None),
         _attrs(frame.attrs),
     )
-    if not fields:  # a table without columns would have no rows
-        fields.append(pa.field("rows", pa.null(), metadata={hidden: b"rows"}))
-        arrays.append(pa.nulls(len(frame)))
-    schema = pa.schema(fields, metadata={FRAME: msgspec.json.encode(note)})
-    return pa.Table.from_arrays(arrays, schema=schema)
+    if not columns:  # a table without columns would have no rows
+        columns.append((pa.field("rows", pa.null(), metadata={hidden: b"rows"}), pa.nulls(len(frame))))
+    schema = pa.schema([field for field, _ in columns], metadata={FRAME: msgspec.json.encode(note)})
+    return pa.Table.from_arrays([array for _, array in columns], schema=schema)
 
 
 def _field_names(frame: pd.DataFrame) -> list[str]:
@@ -79,11 +69,10 @@ def _check_sparse(frame: pd.DataFrame) -> None:
         )
 
 
-def _level(
-    index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes
-) -> tuple[Level, pa.Field | None, pa.Array | None]:
+def _level(index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes) -> tuple[Level, Column | None]:
+    """A level of an index, and its column if it has one."""
     if isinstance(index, pd.RangeIndex) and index.name is None:
-        return Level(start=index.start, step=index.step), None, None
+        return Level(start=index.start, step=index.step), None
     values = index.get_level_values(number)
     name = None if values.name is None else str(values.name)
     is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
@@ -98,8 +87,8 @@ def _level(
         field = field.with_name(unused_name(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
     if isinstance(index, pd.RangeIndex):
-        return Level(field.name, index.start, index.step), field, array
-    return Level(field.name, freq=getattr(values, "freqstr", None)), field, array
+        return Level(field.name, index.start, index.step), (field, array)
+    return Level(field.name, freq=getattr(values, "freqstr", None)), (field, array)
 
 
 def _name(name: Any, whose: str) -> Any:
