@@ -325,7 +325,7 @@ def first_rows(bench: Bench, what: str, make: Callable[[Bench, int], Path]) -> t
 
 
 def schema_of_new(bench: Bench) -> tuple[float, float]:
-    """Messages a second that a schema is learnt from, by those that become a frame."""
+    """Messages per second that a schema is inferred from, by those that become a frame."""
     count = bench.count(1_000_000)
     with pqlog.open(bench.path()) as log:
         log.put_many(event(n) for n in range(count))

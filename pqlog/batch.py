@@ -181,7 +181,7 @@ class Batch(Readable):
         >>> log.put_many([{"n": 1}, {"n": None}])
         range(1, 3)
         >>> for batch in log.batches("clean"):
-        ...     _ = batch.put_many(batch.to_pandas(["n"], meta=False).dropna(), topic="clean")
+        ...     _ = batch.put_many(batch.to_pandas(["n"], metadata=False).dropna(), topic="clean")
         >>> [message.value for message in log.topic("clean")]
         [{'n': 1}]
         """

@@ -570,7 +570,7 @@ class Client:
         Parameters
         ----------
         function : callable
-            Is given a DataFrame, the messages' fields as by ``batch.to_pandas(meta=False)``; returns a frame, or an
+            Is given a DataFrame, the messages' fields as by ``batch.to_pandas(metadata=False)``; returns a frame, or an
             iterable of values, or None for nothing.
         into : str, optional
             A topic of the same log; needed unless the function returns None.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pqlog import pipe as pipe
     from pqlog.cli import commands as commands
     from pqlog.frames import dataframes as dataframes
-    from pqlog.frames import learnt as learnt
     from pqlog.frames import live as live
+    from pqlog.frames import schema_cache as schema_cache
     from pqlog.notebook import explorer as explorer
     from pqlog.notebook import magic as magic
     from pqlog.notebook import views as views
@@ -41,7 +41,7 @@ _ROOMS = {
     "explorer": "notebook.explorer",
     "export": "export",
     "frames": "frames",
-    "learnt": "frames.learnt",
+    "schema_cache": "frames.schema_cache",
     "live": "frames.live",
     "magic": "notebook.magic",
     "pipe": "pipe",

@@ -194,8 +194,8 @@ def read_log(
     key: str | None = None,
     codec: str | Codec | None = None,
     flatten: bool = False,
-    meta: bool | Sequence[str] = True,
-    times: Sequence[str] = (),
+    metadata: bool | Sequence[str] = True,
+    parse_dates: Sequence[str] = (),
     dtype_backend: str | None = None,
     progress: bool = False,
 ) -> pandas.DataFrame:
@@ -211,7 +211,7 @@ def read_log(
         As for `Topic.history`.
     codec
         As for `pqlog.open`: a pickle topic must be asked for.
-    columns, flatten, meta, times, dtype_backend, progress
+    columns, flatten, metadata, parse_dates, dtype_backend, progress
         As for `Topic.to_pandas`.
 
     Returns
@@ -237,5 +237,10 @@ def read_log(
     """
     with open(path, topic, codec, readonly=True) as log:
         return log.history(start, stop, since, until, key).to_pandas(
-            columns, flatten=flatten, meta=meta, times=times, dtype_backend=dtype_backend, progress=progress
+            columns,
+            flatten=flatten,
+            metadata=metadata,
+            parse_dates=parse_dates,
+            dtype_backend=dtype_backend,
+            progress=progress,
         )

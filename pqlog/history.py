@@ -172,7 +172,7 @@ class History(Readable):
         return self._chosen(selection)
 
     def _chosen(self, selection: Selection) -> Iterator[Message]:
-        for offsets in extras.frames.latest_runs(selection):
+        for offsets in extras.frames.latest_groups(selection):
             chosen = set(offsets)
             for message in selection.topic.messages(selection.topic.rows(Span(offsets[0], offsets[-1] + 1))):
                 if message.offset in chosen:
@@ -186,7 +186,7 @@ class History(Readable):
         return self._chosen_backwards(selection)
 
     def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
-        for offsets in reversed(list(extras.frames.latest_runs(selection))):
+        for offsets in reversed(list(extras.frames.latest_groups(selection))):
             chosen = set(offsets)
             for message in selection.topic.backwards(Span(offsets[0], offsets[-1] + 1)):
                 if message.offset in chosen:

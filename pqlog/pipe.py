@@ -99,7 +99,7 @@ class Job:
         return Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began)
 
     def _work(self, batch: Batch) -> Staged | None:
-        found = self.function(batch.to_pandas(meta=False))
+        found = self.function(batch.to_pandas(metadata=False))
         if found is None:
             return None
         if self.into is None:

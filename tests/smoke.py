@@ -65,22 +65,22 @@ assert 'pip install "pqlog[demo]"' in pqlog_("demo").stderr
 """,
     "pandas": """
 import pandas
-frame = log.to_pandas(meta=False)
+frame = log.to_pandas(metadata=False)
 assert frame["n"].tolist() == list(range(1, 1000))
 topic = log.topic("frames")
 topic.put_many(frame)
-assert topic.to_pandas(meta=False).equals(frame)
+assert topic.to_pandas(metadata=False).equals(frame)
 assert len(log.to_parquet("dataset")) == 1
 assert log.client("c").pipe(lambda frame: frame, into="copy", progress=True).messages_out == 999
 missing(log.to_polars, "polars")
 missing(log.explore, "notebook")
 """,
     "polars": """
-frame = log.to_polars(meta=False)
+frame = log.to_polars(metadata=False)
 assert frame["n"].to_list() == list(range(1, 1000))
 topic = log.topic("frames")
 topic.put_many(frame)
-assert topic.to_polars(meta=False).equals(frame)
+assert topic.to_polars(metadata=False).equals(frame)
 missing(log.to_pandas, "pandas")
 """,
     "notebook": """

@@ -23,7 +23,9 @@ from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
 from pqlog.readable import selection_of
 
-Meta = Annotated[bool, typer.Option("--meta", "-m", help="Print whole messages: offset, time, key, headers, value.")]
+Metadata = Annotated[
+    bool, typer.Option("--metadata", "-m", help="Print whole messages: offset, time, key, headers, value.")
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", "-n", min=0, help="Print at most this many messages.", show_default=False)
 ]
@@ -57,7 +59,7 @@ def get(
     stop: app.Stop = None,
     key: app.Key = None,
     field: app.Fields = None,
-    meta: Meta = False,
+    metadata: Metadata = False,
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
@@ -66,7 +68,7 @@ def get(
     By default it prints all messages, or a range of them; with --client, those that the client has not acknowledged. A
     message is acknowledged when its line has been written. If interrupted, run it again to continue.
     """
-    shown = _shower(meta, field)
+    shown = _shower(metadata, field)
     if client is None:
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
@@ -115,11 +117,11 @@ def _by_batches(
             return
 
 
-def _shower(meta: bool, asked: list[str] | None) -> Callable[[Message], str]:
+def _shower(metadata: bool, asked: list[str] | None) -> Callable[[Message], str]:
     """How to print a message."""
-    if meta and asked:
-        raise ArgumentError("--meta prints whole messages and cannot be combined with --field")
-    if meta:
+    if metadata and asked:
+        raise ArgumentError("--metadata prints whole messages and cannot be combined with --field")
+    if metadata:
         return output.message_json
     if not asked:
         return lambda message: output.json_text(message.value)
@@ -150,7 +152,7 @@ def _field(value: Any, field: str) -> Any:
     app.MESSAGES,
     "tail",
     "pqlog tail events.db",
-    "pqlog tail events.db -n 100 --meta",
+    "pqlog tail events.db -n 100 --metadata",
     "pqlog tail -f events.db --field city",
 )
 def tail(
@@ -159,11 +161,11 @@ def tail(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many messages.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more messages, until Ctrl-C.")] = False,
     field: app.Fields = None,
-    meta: Meta = False,
+    metadata: Metadata = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
     """Print the last messages. One line of JSON each; no client is moved."""
-    shown = _shower(meta, field)
+    shown = _shower(metadata, field)
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         end = (log.last or 0) + 1
         begin = next((message.offset for message in log.history(start=-limit)), end) if limit else end

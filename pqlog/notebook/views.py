@@ -21,7 +21,7 @@ from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
 from pqlog.readable import selection_of
-from pqlog.store.api import IsAFile, KeepsLearnt, Store
+from pqlog.store.api import CachesSchema, IsAFile, Store
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
 
@@ -226,13 +226,13 @@ def _schema(stream: TopicStream) -> str:
     """The fields of a topic, as far as they are known: nothing is read for it."""
     topic = stream.store
     known = None
-    is_kept = isinstance(topic, KeepsLearnt) and topic.learnt() is not None
-    if is_kept or "pqlog.frames.learnt" in sys.modules:  # pyarrow takes a while to be loaded
+    is_kept = isinstance(topic, CachesSchema) and topic.cached_schema() is not None
+    if is_kept or "pqlog.frames.schema_cache" in sys.modules:  # pyarrow takes a while to be loaded
         with contextlib.suppress(MissingExtraError):
-            known = extras.learnt.of_topic(stream)
+            known = extras.schema_cache.lookup_topic(stream)
     if known is None:
         return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
-    fields = known.facts.schema()
+    fields = known.inference.schema()
     shown = "\n".join(f"{field.name}: {_type(field)}" for field in itertools.islice(fields, MOST_FIELDS))
     more = "" if len(fields) <= MOST_FIELDS else f"\n({len(fields) - MOST_FIELDS:,} more fields)"
     behind = topic.count(Span(known.span.stop, topic.span().stop))

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from pqlog.store.values import (
+    CachedSchema,
     Chunk,
     Claim,
     ClientState,
     Cursor,
     Ids,
-    Learnt,
     Lines,
     Moved,
     Output,
@@ -262,17 +262,17 @@ class ReadsLines(Protocol):
 
 
 @runtime_checkable
-class KeepsLearnt(Protocol):
-    """A topic beside which what readers learnt of it is kept."""
+class CachesSchema(Protocol):
+    """A topic that keeps what readers inferred about its columns."""
 
-    def learnt(self) -> Learnt | None:
-        """What `keep_learnt` kept last, if it is there and whole."""
+    def cached_schema(self) -> CachedSchema | None:
+        """What `cache_schema` stored last; None if it is missing or damaged."""
         ...
 
-    def keep_learnt(self, learnt: Learnt) -> None:
-        """Keep what was learnt of the messages from the first that is kept on, in place of what was before.
+    def cache_schema(self, schema: CachedSchema) -> None:
+        """Store a schema, replacing the one before, if its span begins with the topic's first message.
 
-        Nothing depends on it: it waits for nobody, and where it cannot be kept, for whatever reason, it is not.
+        Nothing depends on it: it waits for nobody, and if it cannot be stored, for any reason, it is not.
         """
 
 

@@ -120,12 +120,12 @@ class Span(NamedTuple):
         return max(0, self.stop - self.first)
 
 
-class Learnt(NamedTuple):
-    """What a reader has learnt of a run of messages, to be kept, so that nobody need read them again for it."""
+class CachedSchema(NamedTuple):
+    """What a reader inferred about the columns of a span of messages, so that nobody has to read them again for it."""
 
     span: Span
     text: str
-    """What it is, the engine does not know. It may be missing at any time, and be anybody's."""
+    """Opaque to the engine. It may be missing at any time, and come from anybody."""
 
 
 @dataclass(frozen=True, slots=True)

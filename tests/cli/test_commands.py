@@ -108,7 +108,7 @@ def test_lines_keys_headers_and_ids(sh):
     put = "pqlog put new.db --key of --header source=till-3 --header a=b=c --id first"
     assert sh(put, stdin=lines) == "1,000 messages, offsets 1 to 1000 of topic 'main'\n"
     assert sh(put, stdin=lines) == "1,000 messages, offsets 1 to 1000 of topic 'main'\n"
-    found = ndjson(sh("pqlog get new.db --meta --key 1 -n 2"))
+    found = ndjson(sh("pqlog get new.db --metadata --key 1 -n 2"))
     assert [(message["offset"], message["key"], message["value"]["n"]) for message in found] == [
         (2, "1", 1),
         (4, "1", 3),
@@ -138,10 +138,10 @@ def test_csv_and_parquet_keep_their_types(sh, folder):
     sh("pqlog put new.db --from a.csv --topic csv; pqlog put new.db --from a.parquet --topic parquet")
     sh("cat a.parquet | pqlog put new.db --format parquet -t piped; cat a.csv | pqlog put new.db --format csv -t both")
     with pqlog.open(folder / "new.db", readonly=True, topic="csv") as log:
-        assert log.topic("parquet").to_pandas(meta=False).equals(frame)
-        assert log.topic("piped").to_pandas(meta=False).equals(frame)
-        assert log.to_pandas(meta=False)["delay"].tolist() == [2, -1, 0]
-        assert str(log.to_pandas(meta=False)["at"].dtype).startswith("datetime64")
+        assert log.topic("parquet").to_pandas(metadata=False).equals(frame)
+        assert log.topic("piped").to_pandas(metadata=False).equals(frame)
+        assert log.to_pandas(metadata=False)["delay"].tolist() == [2, -1, 0]
+        assert str(log.to_pandas(metadata=False)["at"].dtype).startswith("datetime64")
     assert "cannot be read as parquet" in sh("pqlog put new.db --from a.csv --format parquet", code=1)
 
 
@@ -171,7 +171,7 @@ def test_get_a_stretch(sh):
     assert ndjson(sh("pqlog get events.db --until 1h")) == []
     assert "is no time" in sh("pqlog get events.db --since yesterday", code=1)
     assert "--client" in sh("pqlog get events.db --batch 5", code=1)
-    assert "cannot be combined with --field" in sh("pqlog get events.db --meta --field a", code=1)
+    assert "cannot be combined with --field" in sh("pqlog get events.db --metadata --field a", code=1)
 
 
 def test_a_field_of_a_nested_object(sh):
@@ -229,7 +229,7 @@ def test_a_client_gets_what_it_has_not_acknowledged(sh, how):
 def test_tail(sh):
     assert [value["amount"] for value in ndjson(sh("pqlog tail events.db -n 2"))] == [3, 4]
     assert sh("pqlog tail events.db -n 0") == ""
-    assert [message["offset"] for message in ndjson(sh("pqlog tail events.db --meta"))] == [1, 2, 3, 4, 5, 6]
+    assert [message["offset"] for message in ndjson(sh("pqlog tail events.db --metadata"))] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_pickle_topic_must_be_trusted(sh, folder):

@@ -127,7 +127,7 @@ def test_payloads_do_a_terminal_no_harm(sh, folder):
         log.topic(EVIL).put(EVIL)
         list(log.get(EVIL))
     lines = [
-        "get evil.db", "tail evil.db --meta", "topics evil.db", "clients evil.db", "clients evil.db --json",
+        "get evil.db", "tail evil.db --metadata", "topics evil.db", "clients evil.db", "clients evil.db --json",
         "stats evil.db", "export evil.db - --format csv", "export evil.db -", "get evil.db --topic $'\\x1b[2Jx'",
         "seek evil.db $'\\x1b[2Jx' 0",
     ]  # fmt: skip
@@ -137,7 +137,7 @@ def test_payloads_do_a_terminal_no_harm(sh, folder):
         assert text
         assert harmless(text) == text, line
     assert json.loads(sh("pqlog get evil.db")) == {"text": EVIL, EVIL: 1}
-    message = json.loads(sh("pqlog tail evil.db --meta"))
+    message = json.loads(sh("pqlog tail evil.db --metadata"))
     assert (message["key"], message["headers"]) == (EVIL, {EVIL: EVIL})
 
 

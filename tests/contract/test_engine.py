@@ -7,7 +7,7 @@ import pytest
 
 import pqlog
 from pqlog.store.sqlite.store import SqliteStore
-from pqlog.store.values import Cursor, Ids, Learnt, Moved, Output, Segment, Singles, Size, Span
+from pqlog.store.values import CachedSchema, Cursor, Ids, Moved, Output, Segment, Singles, Size, Span
 
 
 def in_a_file(folder):
@@ -366,23 +366,23 @@ def test_seek_gives_up_claims(engine, topic):
     assert following.epoch != held.epoch
 
 
-def test_what_was_learnt_is_kept_with_its_topic_and_is_of_the_messages_that_are_kept(engine, topic):
+def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_kept(engine, topic):
     fill(engine, topic)
-    assert topic.learnt() is None
-    topic.keep_learnt(Learnt(Span(1, 4), "three"))
-    topic.keep_learnt(Learnt(Span(1, 9), "all"))
-    assert topic.learnt() == Learnt(Span(1, 9), "all")
+    assert topic.cached_schema() is None
+    topic.cache_schema(CachedSchema(Span(1, 4), "three"))
+    topic.cache_schema(CachedSchema(Span(1, 9), "all"))
+    assert topic.cached_schema() == CachedSchema(Span(1, 9), "all")
     topic.trim(3, force=True)
-    topic.keep_learnt(Learnt(Span(1, 9), "by somebody who began before"))
-    assert topic.learnt() in (None, Learnt(Span(1, 9), "all"))
-    topic.keep_learnt(Learnt(Span(3, 9), "the rest"))
-    assert topic.learnt() == Learnt(Span(3, 9), "the rest")
+    topic.cache_schema(CachedSchema(Span(1, 9), "by somebody who began before"))
+    assert topic.cached_schema() in (None, CachedSchema(Span(1, 9), "all"))
+    topic.cache_schema(CachedSchema(Span(3, 9), "the rest"))
+    assert topic.cached_schema() == CachedSchema(Span(3, 9), "the rest")
     other = engine.topic("other", "json")
-    assert other.learnt() is None
-    other.keep_learnt(Learnt(Span(1, 1), "nothing"))
+    assert other.cached_schema() is None
+    other.cache_schema(CachedSchema(Span(1, 1), "nothing"))
     other.delete(force=True)
-    other.keep_learnt(Learnt(Span(1, 1), "of what is gone"))
-    assert other.learnt() is None
+    other.cache_schema(CachedSchema(Span(1, 1), "of what is gone"))
+    assert other.cached_schema() is None
 
 
 def test_compact_gives_space_back_and_keeps_everything(engine, topic):

@@ -96,7 +96,7 @@ def test_stages_in_a_chain_run_at_once(log):
 
     def split():
         for batch in joined.batches("split", size=9):
-            frame = batch.to_pandas(meta=False)
+            frame = batch.to_pandas(metadata=False)
             batch.put_many(frame[frame["n"] % 2 == 0], topic="even")
             batch.put_many(frame[frame["n"] % 2 == 1], topic="odd")
 
@@ -238,7 +238,7 @@ def test_which_rows_a_stage_keeps_does_not_decide_what_fields_there_are(log, ind
     log.client("c").pipe(kept, into="clean")
     names = {str(name) for name in frame.index.names if name is not None}
     assert [set(value) for value in values(log.topic("clean"))] == [{"a", "keep"} | names] * sum(keep)
-    found = log.topic("clean").to_pandas(meta=False)
+    found = log.topic("clean").to_pandas(metadata=False)
     named = [level for level, name in enumerate(frame.index.names) if name is not None]
     unnamed = [level for level, name in enumerate(frame.index.names) if name is None]
     expected = kept(frame).reset_index(level=unnamed, drop=True) if unnamed else kept(frame)
@@ -249,10 +249,10 @@ def test_the_index_of_a_stage_goes_along_where_it_is_asked_for(log):
     frame = pd.DataFrame({"a": range(4), "keep": [False, True, False, True]}, index=list("wxyz"))
     log.put_many(frame)
     log.client("c").pipe(kept, into="clean", index=True)
-    pd.testing.assert_frame_equal(log.topic("clean").to_pandas(meta=False), kept(frame))
+    pd.testing.assert_frame_equal(log.topic("clean").to_pandas(metadata=False), kept(frame))
     for batch in log.batches("d"):
-        batch.put_many(kept(batch.to_pandas(meta=False)), topic="by hand", index=True)
-    pd.testing.assert_frame_equal(log.topic("by hand").to_pandas(meta=False), kept(frame))
+        batch.put_many(kept(batch.to_pandas(metadata=False)), topic="by hand", index=True)
+    pd.testing.assert_frame_equal(log.topic("by hand").to_pandas(metadata=False), kept(frame))
 
 
 def test_the_offsets_of_a_batch_are_no_field_of_what_it_puts(log):

@@ -122,14 +122,14 @@ def test_the_schema_is_shown_as_far_as_it_is_known_and_nothing_is_read_for_it(pa
         log.put_many({"n": n, "<b>": [n]} for n in range(30_000))
     with pqlog.open(path) as log:
         reads = []
-        monkeypatch.setattr("pqlog.frames.pieces.pieces", lambda *given: reads.append(given))
+        monkeypatch.setattr("pqlog.frames.reading.read_chunks", lambda *given: reads.append(given))
         assert all(".schema" in view and "2 fields" not in view for view in (log._repr_html_(), topic_html(log)))
         assert reads == []
         monkeypatch.undo()
         log.to_arrow()
         log.put({"n": 1})
     with pqlog.open(path, readonly=True) as log:
-        monkeypatch.setattr("pqlog.frames.pieces.pieces", lambda *given: reads.append(given))
+        monkeypatch.setattr("pqlog.frames.reading.read_chunks", lambda *given: reads.append(given))
         for view in (log._repr_html_(), topic_html(log)):
             assert "2 fields" in view
             assert "1 message put since" in view

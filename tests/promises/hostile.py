@@ -31,7 +31,7 @@ STEPS = {
     "one": lambda log, path: log[-1],
     "values": lambda log, path: sum(1 for _ in log.history().values()),
     "pandas": lambda log, path: log.to_pandas(),
-    "no meta": lambda log, path: log.history().to_pandas(meta=False),
+    "no metadata": lambda log, path: log.history().to_pandas(metadata=False),
     "backends": lambda log, path: log.history().to_pandas(dtype_backend="pyarrow"),
     "columns": lambda log, path: log.history().to_pandas(["a"]),
     "flat": lambda log, path: log.history().to_pandas(flatten=True),

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.frames import learnt
+from pqlog.frames import schema_cache
 from tests import seams
 from tests.processes import crashed
 
@@ -262,7 +262,7 @@ def test_a_truncated_file(path, left):
         list(log)
 
 
-SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "learnt")
+SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "schema_cache")
 
 
 def with_small_rows(path):
@@ -277,7 +277,7 @@ def with_small_rows(path):
         list(log.get("billing"))
         log.client("back").seek(to=200)
         log.topic("raw", codec="bytes").put(b"abc")
-        with mock.patch.object(learnt, "WORTH_WRITING", 1):
+        with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
             log.schema
         for client in ("etl", "other"):
             for batch in log.batches(client, size=50):

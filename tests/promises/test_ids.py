@@ -95,7 +95,7 @@ def test_a_message_without_an_id_is_refused_with_all_the_others(log, given, said
 def test_what_does_not_go_together_is_refused(log):
     with pytest.raises(pqlog.ArgumentError, match="id is one for all of a call, ids the field"):
         log.put_many([{"id": "a"}], id="a", ids="id")
-    with pytest.raises(pqlog.ArgumentError, match="ids='x' is no field of the frame: it has 'id'"):
+    with pytest.raises(pqlog.ArgumentError, match="ids='x' is not a field of the frame: it has 'id'"):
         log.put_many(pd.DataFrame({"id": ["a"]}), ids="x")
     with pytest.raises(pqlog.ArgumentError, match="ids is a str that is not empty, not 5"):
         log.put_many([{"id": "a"}], ids=5)
@@ -112,7 +112,7 @@ INDICES = {
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, index, rows):
-    monkeypatch.setattr("pqlog.frames.writer.ROWS", rows)
+    monkeypatch.setattr("pqlog.frames.writer.SEGMENT_ROWS", rows)
     frame = pd.DataFrame(
         {"id": range(100), "c": pd.Categorical(["x", "y"] * 50), "t": pd.date_range("2026", periods=100)}, index=index
     )
@@ -121,15 +121,15 @@ def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, 
     put = log.put_many(frame, ids="id")
     expected = frame[~frame["id"].isin(known)]
     assert put == range(41, 101)
-    pd.testing.assert_frame_equal(log[put.start : put.stop].to_pandas(meta=False), expected, check_freq=False)
+    pd.testing.assert_frame_equal(log[put.start : put.stop].to_pandas(metadata=False), expected, check_freq=False)
     assert log.put_many(frame, ids="id") == range(101, 101)
-    pd.testing.assert_frame_equal(log[60:80].to_pandas(meta=False), expected.iloc[19:39], check_freq=False)
+    pd.testing.assert_frame_equal(log[60:80].to_pandas(metadata=False), expected.iloc[19:39], check_freq=False)
 
 
 def test_a_frame_of_which_all_is_new_comes_back_with_its_range(log):
     frame = pd.DataFrame({"id": range(100)}, index=pd.RangeIndex(10, 310, 3))
     log.put_many(frame, ids="id")
-    found = log.to_pandas(meta=False)
+    found = log.to_pandas(metadata=False)
     pd.testing.assert_frame_equal(found, frame)
     assert isinstance(found.index, pd.RangeIndex)
 
@@ -269,7 +269,7 @@ class Ids(RuleBasedStateMachine):
         for name, value in (("RUN", 3), ("BLOCK", 5), ("DROP", 2)):
             self.patch.setattr(runs, name, value)
         self.patch.setattr("pqlog.producer.CHUNK", 4)
-        self.patch.setattr("pqlog.frames.writer.ROWS", 3)
+        self.patch.setattr("pqlog.frames.writer.SEGMENT_ROWS", 3)
         self.log = pqlog.open(":memory:")
         self.known, self.values, self.first, self.n = {}, [], 1, 0
 
@@ -314,7 +314,7 @@ class Ids(RuleBasedStateMachine):
             (offset, str(value["n"]), value)
             for offset, value in enumerate(self.values[self.first - 1 :], start=self.first)
         ]
-        frame = self.log.to_pandas(meta=False)
+        frame = self.log.to_pandas(metadata=False)
         if len(frame):
             assert frame[["id", "n"]].to_dict("records") == self.values[self.first - 1 :]
 

@@ -9,7 +9,7 @@ import pytest
 
 import pqlog
 from pqlog.store.sqlite import writer
-from pqlog.store.values import Learnt, Span
+from pqlog.store.values import CachedSchema, Span
 from tests.interrupts import everywhere, moments, within
 
 ERRORS = {
@@ -106,7 +106,7 @@ CALLS = {
     "delete client": lambda log, folder: (log.client("gone").seek(to="end"), log.client("gone").delete()),
     "history": lambda log, folder: (list(log[-5:]), list(log[-5:].values()), len(log.history(since="1h")), log[-1]),
     "frame": lambda log, folder: log[-9:].to_pandas(),
-    "schema": lambda log, folder: (log.schema, log.store.keep_learnt(Learnt(Span(1, log.last), "all"))),
+    "schema": lambda log, folder: (log.schema, log.store.cache_schema(CachedSchema(Span(1, log.last), "all"))),
     "trim": lambda log, folder: log.trim(before=-40, force=True),
     "compact": lambda log, folder: log.compact(),
     "backup": backup,

@@ -38,7 +38,7 @@ def test_outputs_are_there_with_the_acknowledgement_and_not_before(log):
 def test_frames_are_staged_as_frames(log):
     log.put_many(pd.DataFrame({"n": range(10)}))
     for batch in log.batches("stage", size=6):
-        batch.put_many(batch.to_pandas(meta=False).assign(twice=lambda f: f["n"] * 2), topic="out")
+        batch.put_many(batch.to_pandas(metadata=False).assign(twice=lambda f: f["n"] * 2), topic="out")
     assert log.topic("out").to_pandas()["twice"].tolist() == list(range(0, 20, 2))
     assert log.topic("out").to_pandas()["twice"].dtype == "int64"
 

@@ -18,9 +18,9 @@ READS = {
     "one": lambda log: log[150].value == VALUES[149],
     "the last": lambda log: [message.value for message in log[-5:]] == VALUES[-5:],
     "a key": lambda log: [message.value for message in log.history(key="7")] == [VALUES[7]],
-    "frame": lambda log: log.to_pandas(meta=False)["n"].tolist() == list(range(400)),
+    "frame": lambda log: log.to_pandas(metadata=False)["n"].tolist() == list(range(400)),
     "chunks": lambda log: [n for chunk in log.chunks(90) for n in chunk["n"]] == list(range(400)),
-    "columns": lambda log: log[310:390].to_pandas(meta=False)["n"].tolist() == list(range(309, 389)),
+    "columns": lambda log: log[310:390].to_pandas(metadata=False)["n"].tolist() == list(range(309, 389)),
 }
 CLIENTS = {
     "topics": lambda log: log.topics() == ["main"],

@@ -42,7 +42,7 @@ def tables(log: pqlog.Log, batch: pqlog.Batch) -> None:
         assert_type(history.to_polars(), pl.DataFrame)
         assert_type(history.to_arrow(), pa.Table)
         assert_type(history.to_batches(1_000), pa.RecordBatchReader)
-        assert_type(history.chunks(1_000, ["city"]), Iterator[pd.DataFrame])
+        assert_type(history.chunks(1_000, columns=["city"]), Iterator[pd.DataFrame])
         assert_type(history.head(), pd.DataFrame)
         assert_type(history.schema, pa.Schema)
         assert_type(history.to_parquet("out", partition_by="city"), list[str])

@@ -24,7 +24,7 @@ def batches(log: pqlog.Log) -> None:
         assert_type(batch.error, str | None)
         assert_type(list(batch), list[Any])
         assert_type(batch.messages(), Iterator[pqlog.Message])
-        assert_type(batch.put_many(batch.to_pandas(meta=False), topic="clean"), pqlog.Staged)
+        assert_type(batch.put_many(batch.to_pandas(metadata=False), topic="clean"), pqlog.Staged)
         assert_type(batch.put({"n": 1}, topic="clean"), pqlog.Staged)
         assert_type(batch.reject(next(batch.messages()), "not a number"), pqlog.Staged)
         batch.put({"n": 1})  # type: ignore[call-arg] # into which topic?

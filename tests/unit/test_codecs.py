@@ -132,7 +132,7 @@ def test_a_pickle_topic_must_be_asked_for(path):
 def test_a_topic_keeps_its_codec(path):
     with pqlog.open(path, codec="msgpack") as log:
         log.put(b"a")
-    with pytest.raises(pqlog.CodecMismatchError, match="made with the codec 'msgpack', not 'json'"):
+    with pytest.raises(pqlog.CodecMismatchError, match="created with the codec 'msgpack', not 'json'"):
         pqlog.open(path, codec="json")
     with pqlog.open(path) as log:
         assert log.codec == "msgpack"

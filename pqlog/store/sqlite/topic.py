@@ -16,11 +16,11 @@ from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
+    CachedSchema,
     Chunk,
     ClientState,
     Cursor,
     Ids,
-    Learnt,
     Lines,
     Row,
     Span,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 NEAR = 50
 """How many names before and behind one that may be misspelt are compared with it."""
-LEARNT_BYTES = 4 << 20
-"""What is learnt of a topic is not kept where it takes more."""
-LEARNT_PATIENCE_S = 0.05
-"""How long a reader waits for the others that write, to keep what it has learnt."""
+SCHEMA_CACHE_BYTES = 4 << 20
+"""A longer entry of the schema cache is not stored."""
+SCHEMA_CACHE_PATIENCE_S = 0.05
+"""How long a reader waits for writers to store an entry of the schema cache."""
 TRIM_STEP = 2_000
 """Rows that are dropped in one transaction: other puts wait no longer than that."""
 
@@ -168,19 +168,21 @@ class SqliteTopic:
             return None
         return self.log.read(lambda db: reader.read_lines(db, self.table, span, rows, max_bytes), snapshot=True)
 
-    # what readers learnt
+    # the schema cache
 
-    def learnt(self) -> Learnt | None:
+    def cached_schema(self) -> CachedSchema | None:
         try:
-            found = self.log.read(lambda db: row(db.execute(statements.LEARNT, (self.info.id, LEARNT_BYTES))))
+            found = self.log.read(
+                lambda db: row(db.execute(statements.CACHED_SCHEMA, (self.info.id, SCHEMA_CACHE_BYTES)))
+            )
         except errors.CorruptLogError:  # verify tells it
             return None
-        return Learnt(Span(*found[:2]), found[2]) if found else None
+        return CachedSchema(Span(*found[:2]), found[2]) if found else None
 
-    def keep_learnt(self, learnt: Learnt) -> None:
-        if len(learnt.text.encode()) <= LEARNT_BYTES:
-            row = (self.info.id, *learnt.span, learnt.text)
-            self.log.try_write(lambda db: db.execute(statements.KEEP_LEARNT, row), LEARNT_PATIENCE_S)
+    def cache_schema(self, schema: CachedSchema) -> None:
+        if len(schema.text.encode()) <= SCHEMA_CACHE_BYTES:
+            row = (self.info.id, *schema.span, schema.text)
+            self.log.try_write(lambda db: db.execute(statements.CACHE_SCHEMA, row), SCHEMA_CACHE_PATIENCE_S)
 
     # clients
 
