@@ -153,7 +153,9 @@ class BlockParser:
         """A segment as a chunk."""
         table = segments.read(row, self._topic, self._fields)
         texts = segments.key_texts(table, row)
-        fields = segments.visible(table).replace_schema_metadata(None)
+        fields = segments.visible(table)
+        if fields.num_columns:  # pyarrow would forget how many rows a table without columns has
+            fields = fields.replace_schema_metadata(None)
         if self._fields is not None:
             fields = fields.select([name for name in fields.schema.names if name in self._fields])
         headers = self._headers_of([row])

@@ -179,6 +179,20 @@ def test_a_frame_without_columns_keeps_its_rows_and_the_type_of_its_labels(log, 
     pd.testing.assert_frame_equal(log.to_pandas(metadata=False), frame)
 
 
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("put", [lambda log: log.put({"n": 1}), lambda log: log.put_many(pd.DataFrame({"n": [1]}))])
+def test_a_frame_without_columns_keeps_its_rows_beside_others(log, put, flatten):
+    put(log)
+    log.put_many(pd.DataFrame(index=["x", "y", "z"]))
+    put(log)
+    read = {"metadata": False, "flatten": flatten}
+    frame = log.to_pandas(**read)
+    assert (len(frame), frame["n"].notna().tolist()) == (5, [True, False, False, False, True])
+    assert len(log.to_pandas(flatten=flatten)) == log.to_arrow(**read).num_rows == log.to_polars(**read).height == 5
+    assert [len(chunk) for chunk in log.chunks(2, **read)] == [2, 2, 1]
+    assert sum(batch.num_rows for batch in log.to_batches(2, **read)) == 5
+
+
 def test_several_levels_of_an_index_come_back(log):
     index = pd.MultiIndex.from_product([pd.Categorical(["a", "b"]), [1, 2]], names=["n", None])
     frame = pd.DataFrame({"n": range(4)}, index=index)  # one is named as a column: it is kept, and is no field
