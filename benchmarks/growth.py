@@ -39,7 +39,7 @@ def topics(log: pqlog.Log, count: int) -> None:
 def clients(log: pqlog.Log, count: int) -> None:
     """Clients that have read nothing; by `seek`, which compares no names."""
     for number in range(count):
-        log.seek(f"{number:x} client", to="start")
+        log.client(f"{number:x} client").seek(to="start")
 
 
 def ids(log: pqlog.Log, count: int) -> None:
@@ -56,7 +56,7 @@ def cursors(log: pqlog.Log, count: int) -> None:
 
 def batches(log: pqlog.Log, count: int) -> None:
     """Batches of one client that are being worked on."""
-    _held.append([log.next_batch("busy", size=1) for _ in range(count)])
+    _held.append([log.client("busy").next_batch(size=1) for _ in range(count)])
 
 
 def _new(what: str) -> str:
@@ -64,7 +64,7 @@ def _new(what: str) -> str:
 
 
 def _put_through(log: pqlog.Log) -> None:
-    batch = log.next_batch("stage", size=2)
+    batch = log.client("stage").next_batch(size=2)
     assert batch is not None
     with batch:
         batch.put(1, topic="out")
@@ -72,11 +72,11 @@ def _put_through(log: pqlog.Log) -> None:
 
 def _unknown(log: pqlog.Log) -> None:
     with contextlib.suppress(pqlog.UnknownClientError):
-        log.position("nobody")
+        log.client("nobody").claims()
 
 
 def _taken(log: pqlog.Log) -> pqlog.Batch:
-    batch = log.next_batch("busy", size=1)
+    batch = log.client("busy").next_batch(size=1)
     assert batch is not None
     return batch
 
@@ -102,15 +102,15 @@ OPERATIONS: dict[str, Callable[[pqlog.Log], object]] = {
     "next_batch, ack": lambda log: _taken(log).ack(),
     "next_batch, release": lambda log: _taken(log).release(),
     "batch.put": _put_through,
-    "position": lambda log: log.position("busy"),
-    "lag": lambda log: log.lag("busy"),
-    "unread, the first": lambda log: next(iter(log.unread("reader"))),
+    "position": lambda log: log.client("busy").position,
+    "lag": lambda log: log.client("busy").lag,
+    "unread, the first": lambda log: next(iter(log.client("reader").unread())),
     "a new client": lambda log: next(log.get(_new("client"))),
     "an unknown client": _unknown,
-    "seek, an offset": lambda log: log.seek("reader", to=30),
-    "seek, a time": lambda log: log.seek("other", to="1h"),
-    "seek, the end": lambda log: log.seek("other", to="end"),
-    "delete_client": lambda log: (log.seek("gone", to="end"), log.delete_client("gone")),
+    "seek, an offset": lambda log: log.client("reader").seek(to=30),
+    "seek, a time": lambda log: log.client("other").seek(to="1h"),
+    "seek, the end": lambda log: log.client("other").seek(to="end"),
+    "delete_client": lambda log: (log.client("gone").seek(to="end"), log.client("gone").delete()),
     "len, first, last": lambda log: (len(log), log.first, log.last),
     "a message": lambda log: (log[-1], log[log.last or 0]),
     "a slice of 10": lambda log: list(log[-10:]),
@@ -126,7 +126,7 @@ OPERATIONS: dict[str, Callable[[pqlog.Log], object]] = {
 
 
 def _reopened(log: pqlog.Log) -> None:
-    pqlog.open(log.path, mode="r").close()
+    pqlog.open(log.path, readonly=True).close()
 
 
 def _backup(log: pqlog.Log) -> None:
@@ -139,7 +139,7 @@ WHOLE: dict[str, Callable[[pqlog.Log], object]] = {
     "open, read only": _reopened,
     "topics": lambda log: log.topics(),
     "clients": lambda log: log.clients(),
-    "claims": lambda log: log.claims("busy"),
+    "claims": lambda log: log.client("busy").claims(),
     "repr": repr,
     "verify": lambda log: log.verify(),
     "backup": _backup,
@@ -164,7 +164,7 @@ def filled(path: Path, grow: Callable[[pqlog.Log, int], None], count: int) -> It
         log.put_many(event(n) for n in range(1_500))
         log.put(0, id="old")
         for client in ("reader", "busy"):
-            log.seek(client, to="start")
+            log.client(client).seek(to="start")
         grow(log, count)
         try:
             yield log

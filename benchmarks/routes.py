@@ -60,11 +60,11 @@ frame = duckdb.sql(f"FROM read_json_auto('{{path}}.ndjson', format='newline_deli
 os.unlink(path + ".ndjson")
 """,
     "pqlog, messages": """
-with pqlog.open(path, mode="r") as log:
+with pqlog.open(path, readonly=True) as log:
     frame = log.to_pandas()
 """,
     "pqlog, segments": """
-with pqlog.open(path, mode="r") as log:
+with pqlog.open(path, readonly=True) as log:
     frame = log.to_pandas()
 """,
 }

@@ -325,7 +325,7 @@ def first_rows(bench: Bench, what: str, make: Callable[[Bench, int], Path]) -> t
 
 
 def schema_of_new(bench: Bench) -> tuple[float, float]:
-    """Messages a second that a schema is learnt from, by those that become a frame."""
+    """Messages per second that a schema is inferred from, by those that become a frame."""
     count = bench.count(1_000_000)
     with pqlog.open(bench.path()) as log:
         log.put_many(event(n) for n in range(count))
@@ -342,7 +342,7 @@ def pipe_messages(bench: Bench) -> float:
     count = bench.count(1_000_000)
     with pqlog.open(bench.path()) as log:
         log.put_many(event(n) for n in range(count))
-        return timed(lambda: log.pipe("stage", same, into="out", size=50_000), count)
+        return timed(lambda: log.client("stage").pipe(same, into="out", size=50_000), count)
 
 
 def pipe_against_single_messages(bench: Bench) -> tuple[float, float]:
@@ -355,7 +355,7 @@ def pipe_segments(bench: Bench) -> float:
     count = bench.count(1_000_000)
     with pqlog.open(bench.path()) as log:
         log.put_many(event_frame(count))
-        return timed(lambda: log.pipe("stage", same, into="out", size=50_000), count)
+        return timed(lambda: log.client("stage").pipe(same, into="out", size=50_000), count)
 
 
 def pipe_processes(bench: Bench) -> tuple[float, float]:
@@ -364,8 +364,8 @@ def pipe_processes(bench: Bench) -> tuple[float, float]:
     with pqlog.open(bench.path()) as log:
         log.put_many(event_frame(count))
         size = max(1, count // 20)
-        two = timed(lambda: log.pipe("two", compute, size=size, workers=2), count)
-        return two, timed(lambda: log.pipe("one", compute, size=size), count)
+        two = timed(lambda: log.client("two").pipe(compute, size=size, workers=2), count)
+        return two, timed(lambda: log.client("one").pipe(compute, size=size), count)
 
 
 def same(frame: pd.DataFrame) -> pd.DataFrame:

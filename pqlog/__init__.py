@@ -1,7 +1,8 @@
 """A durable, persistent log and queue for notebooks and data pipelines, in one SQLite file."""
 
-from pqlog.batches import Batch, Staged
-from pqlog.clients import Claim, Client, Clients
+from pqlog.batch import Batch
+from pqlog.client import Client
+from pqlog.clients import ClaimInfo, ClientInfo, Clients
 from pqlog.codecs import Codec
 from pqlog.errors import (
     ArgumentError,
@@ -35,23 +36,28 @@ from pqlog.errors import (
     UnknownClientError,
     UnknownTopicError,
     UnsafeStorageError,
+    UnsupportedError,
     UntrustedPicklesError,
     WorkerDiedError,
 )
 from pqlog.extras import load_ipython_extension
+from pqlog.files import explore, open, read_log, salvage
 from pqlog.history import History
-from pqlog.log import Log, Topic, explore, open, read_log, salvage
+from pqlog.lease import Staged
+from pqlog.log import Log
 from pqlog.message import Message
 from pqlog.migration import Migration, migrate
-from pqlog.store.api import Moved, Salvage
+from pqlog.store.values import Moved, Salvage
+from pqlog.topic import Topic
 
 __all__ = [
     "ArgumentError",
     "Batch",
-    "Claim",
+    "ClaimInfo",
     "ClaimLostError",
     "ClaimedError",
     "Client",
+    "ClientInfo",
     "Clients",
     "ClosedError",
     "Codec",
@@ -90,6 +96,7 @@ __all__ = [
     "UnknownClientError",
     "UnknownTopicError",
     "UnsafeStorageError",
+    "UnsupportedError",
     "UntrustedPicklesError",
     "WorkerDiedError",
     "explore",

@@ -1,26 +1,21 @@
-"""Clients: named readers of a topic, how far each has come, and what comes next for it."""
+"""Clients: where the clients of a topic stand, as a table."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import overload
 
 from pqlog import check, extras
-from pqlog.errors import ArgumentError, ClaimedError, UnknownClientError
-from pqlog.history import Time, micros_of
+from pqlog.errors import ArgumentError
 from pqlog.message import from_micros
-from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Source
-from pqlog.store.api import ClientInfo, Moved
-
-TICK_S = 0.005
-"""How soon the messages of another process are noticed, unless the caller says otherwise."""
+from pqlog.store.api import TopicStore
+from pqlog.store.values import Claim, ClientState
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientInfo:
     """Where a client stands.
 
     Attributes
@@ -28,7 +23,7 @@ class Client:
     client : str
         Its name.
     position : int
-        The last offset that it has acknowledged; 0 if none.
+        The offset of the next message that it gets.
     lag : int
         How many messages it has not acknowledged.
     batches : int
@@ -51,7 +46,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimInfo:
     """A batch that is handed out and not acknowledged.
 
     Attributes
@@ -79,7 +74,7 @@ class Claim:
     error: str | None
 
 
-class Clients(Sequence[Client]):
+class Clients(Sequence[ClientInfo]):
     """The clients of a topic: a sequence that prints as a table; ``pandas.DataFrame(clients)`` makes a frame.
 
     Examples
@@ -95,15 +90,19 @@ class Clients(Sequence[Client]):
     (1, 'billing', 0)
     """
 
-    def __init__(self, clients: Sequence[Client], messages: int = 0) -> None:
+    def __init__(self, clients: Sequence[ClientInfo], messages: int = 0) -> None:
         self._clients = tuple(clients)
         self.messages = messages
         """How many messages the topic kept when they were looked at."""
 
     def _repr_html_(self) -> str:
-        return extras.load("notebook.views").clients_view(self)  # type: ignore[no-any-return]
+        return extras.views.clients_view(self)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ClientInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ClientInfo]: ...
+    def __getitem__(self, index: int | slice) -> ClientInfo | Sequence[ClientInfo]:
         return self._clients[index]
 
     def __len__(self) -> int:
@@ -144,118 +143,19 @@ def client_name(client: str | int | None) -> str:
     return check.text("the client's name", client)
 
 
-def info(source: Source, client: str | int | None) -> ClientInfo:
-    """A client that is known; raises `UnknownClientError`."""
-    name = client_name(client)
-    found = source.engine.client(source.topic, name)
-    if found is None:
-        raise UnknownClientError(
-            name, source.topic.name, check.near(name, source.engine.clients_near(source.topic, name))
-        )
-    return found
-
-
-def clients(source: Source) -> Clients:
+def client_table(topic: TopicStore) -> Clients:
     """All clients of a topic."""
-    engine, topic = source.engine, source.topic
-    found, batches = engine.clients(topic), engine.open_batches(topic)
-    return Clients([of_info(c, *batches.get(c.client, (0, 0))) for c in found], len(engine.span(topic)))
+    open_batches = topic.open_batches()
+    found = [client_info(state, *open_batches.get(state.client, (0, 0))) for state in topic.clients()]
+    return Clients(found, topic.count(topic.span()))
 
 
-def of_info(c: ClientInfo, batches: int = 0, attempt: int = 0) -> Client:
+def client_info(state: ClientState, open: int = 0, attempt: int = 0) -> ClientInfo:
     """A client as it is shown."""
-    return Client(c.client, c.position, c.lag, c.batches, batches, attempt, from_micros(c.seen))
+    return ClientInfo(state.client, state.position, state.lag, state.batches, open, attempt, from_micros(state.seen))
 
 
-def claims(source: Source, client: str | int | None) -> list[Claim]:
-    """The batches of a client that are handed out."""
-    name = info(source, client).client
-    return [
-        Claim(c.number, c.span.first, c.span.stop - 1, c.attempt, c.owner, from_micros(c.expires), c.error)
-        for c in source.engine.claims(source.topic, name)
-    ]
-
-
-def join(source: Source, client: str | int | None) -> ClientInfo:
-    """A client, made known if it is new; warns if it looks misspelt, since everything would come again."""
-    name = client_name(client)
-    found = source.engine.client(source.topic, name)
-    if found is not None:
-        return found
-    similar = check.near(name, source.engine.clients_near(source.topic, name))
-    if similar:
-        meant = " or ".join(map(repr, similar))
-        check.warn(f"client {name!r} is new and begins at the start; was {meant} meant?")
-    return source.engine.join(source.topic, name)
-
-
-def get(source: Source, client: str | int | None, messages: bool) -> Iterator[Any]:
-    """What a client has not acknowledged, one by one; asking for the next acknowledges the one before."""
-    name = client_name(client)
-    return _get(source, name, messages)
-
-
-def _get(source: Source, name: str, messages: bool) -> Iterator[Any]:
-    engine, topic, pid = source.engine, source.topic, os.getpid()
-    while True:
-        client = join(source, name)
-        if client.open:
-            for claim in engine.claims(topic, name):
-                raise ClaimedError(name, claim.number, claim.span.first, claim.span.stop - 1, topic.name)
-        rows = engine.read(topic, client.unread, CHUNK_ROWS, CHUNK_BYTES)
-        if not rows:
-            return
-        for message in source.messages(rows):
-            yield message if messages else message.value
-            check.process(pid, "this loop over messages")
-            if not engine.acknowledge(topic, name, message.offset, client.epoch):
-                break  # moved by seek meanwhile: go on from where it stands now
-
-
-def get_blocking(source: Source, client: str | int | None, tick: float | None, messages: bool) -> Iterator[Any]:
-    """Like `get`, but waits for more."""
-    name, tick_s = client_name(client), check_tick(tick)
-    return _get_blocking(source, name, tick_s, messages)
-
-
-def _get_blocking(source: Source, name: str, tick_s: float, messages: bool) -> Iterator[Any]:
-    while True:
-        yield from _get(source, name, messages)
-        source.engine.wait(lambda: _has_unread(source, name), None, tick_s)
-
-
-def check_tick(tick: float | None) -> float:
-    """Seconds between two looks for messages of other processes."""
-    return TICK_S if tick is None else check.seconds("tick", tick, "above 0")
-
-
-def seek(source: Source, client: str | int | None, to: int | str | Time) -> Moved:
-    """Move a client to an offset, a time, or an end."""
-    name = client_name(client)
-    return source.engine.seek(source.topic, name, target(source, to))
-
-
-def target(source: Source, to: int | str | Time) -> int:
-    """The offset that an offset, a time, or an end stands for."""
-    engine, topic = source.engine, source.topic
-    kept = engine.span(topic)
-    if to == "start":
-        return kept.first
-    if to == "end":
-        return kept.stop
-    if isinstance(to, int) and not isinstance(to, bool):
-        return check.bounded(to) if to >= 0 else engine.from_end(topic, -to, kept)
-    if isinstance(to, (float, bool)):
-        raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
-    return engine.offset_at(topic, micros_of(to))
-
-
-def delete(source: Source, client: str | int | None) -> None:
-    """Forget a client."""
-    found = info(source, client)
-    source.engine.delete_client(source.topic, found.client)
-
-
-def _has_unread(source: Source, name: str) -> bool:
-    found = source.engine.client(source.topic, name)
-    return found is None or found.lag > 0
+def claim_info(claim: Claim) -> ClaimInfo:
+    """A batch that is handed out, as it is shown."""
+    span, expires = claim.span, from_micros(claim.expires)
+    return ClaimInfo(claim.number, span.first, span.stop - 1, claim.attempt, claim.owner, expires, claim.error)

@@ -145,6 +145,7 @@ class Json(_Msgspec):
     """
 
     name = "json"
+    is_text, is_safe = True, True
     _keys_are_text = True
     _decode_plain = staticmethod(msgspec.json.Decoder().decode)
 
@@ -168,6 +169,7 @@ class Msgpack(_Msgspec):
     """
 
     name = "msgpack"
+    is_text, is_safe = False, True
     _keys_are_text = False
     _decode_plain = staticmethod(msgspec.msgpack.Decoder().decode)
 
@@ -180,6 +182,7 @@ class Pickle:
     """Python's pickle: any object, but reading it can run any code, so it must be asked for at each opening."""
 
     name = "pickle"
+    is_text, is_safe = False, False
 
     def encode(self, value: Any) -> bytes:
         return pickle.dumps(value, protocol=5)
@@ -192,6 +195,7 @@ class Bytes:
     """Bytes as they are."""
 
     name = "bytes"
+    is_text, is_safe = False, True
 
     def encode(self, value: Any) -> bytes:
         if isinstance(value, (bytes, bytearray, memoryview)):
@@ -220,7 +224,18 @@ def _advice(codec: Codec, value: Any) -> str:
     return "convert it first"
 
 
-_BY_NAME: dict[str, Callable[[], Codec]] = {"json": Json, "msgpack": Msgpack, "pickle": Pickle, "bytes": Bytes}
+_BUILT_IN: tuple[type[Json | Msgpack | Pickle | Bytes], ...] = (Json, Msgpack, Pickle, Bytes)
+_BY_NAME = {one.name: one for one in _BUILT_IN}
+
+
+def is_text(name: str) -> bool:
+    """Whether the values of a topic are JSON text, a line each, by the name of its codec."""
+    return name in _BY_NAME and _BY_NAME[name].is_text
+
+
+def is_safe(name: str) -> bool:
+    """Whether bytes mean the same to every reader, and reading them runs no code, by the name of the codec."""
+    return name in _BY_NAME and _BY_NAME[name].is_safe
 
 
 def codec_for(codec: str | Codec, type: Any = None) -> Codec:
@@ -236,17 +251,16 @@ def codec_for(codec: str | Codec, type: Any = None) -> Codec:
             raise ArgumentError(f"no codec {codec!r}: take one of {', '.join(_BY_NAME)}, or an object of your own")
         if type is None:
             return _BY_NAME[codec]()
+        made = _BY_NAME[codec]
+        if not issubclass(made, _Msgspec):
+            raise ArgumentError(f"type= needs the codec json or msgpack, not {codec!r}")
         try:
-            if codec == "json":
-                return Json(type)
-            if codec == "msgpack":
-                return Msgpack(type)
+            return made(type)
         except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError(f"type={type!r:.200} cannot be decoded into: {error}") from error
-        raise ArgumentError(f"type= needs the codec json or msgpack, not {codec!r}")
     if not isinstance(codec, Codec) or not isinstance(codec.name, str) or not codec.name:
         raise ArgumentError(f"a codec has a name, encode and decode; {codec!r} does not")
-    if codec.name in {*_BY_NAME, "arrow"} and type_of(codec) not in _BY_NAME.values():
+    if codec.name in {*_BY_NAME, "arrow"} and type_of(codec) not in _BUILT_IN:
         raise ArgumentError(f"the name {codec.name!r} is taken by pqlog's own codec: name yours otherwise")
     if type is not None:
         raise ArgumentError("type= goes with a codec's name; give your own codec its type itself")

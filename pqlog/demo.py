@@ -40,7 +40,7 @@ def stage(path: Path, die_at: int | None) -> None:
     from tqdm.auto import tqdm
 
     with pqlog.open(path) as log:
-        total = log.lag(CLIENT) if CLIENT in [c.client for c in log.clients()] else len(log)
+        total = log.client(CLIENT).lag if CLIENT in [c.client for c in log.clients()] else len(log)
         with tqdm(total=total, unit=" flights", disable=not sys.stderr.isatty()) as bar:
             for batch in log.batches(CLIENT, size=BATCH):
                 flights = batch.to_pandas()
@@ -73,16 +73,17 @@ def run(folder: Path) -> int:
     command = [sys.executable, "-m", "pqlog.demo", "--stage", str(path)]
     killed = subprocess.run([*command, "--die-at", str(half)], check=False)  # noqa: S603
     with pqlog.open(path) as log:
+        lag = log.client(CLIENT).lag
         print(
-            f"   killed by signal {-killed.returncode} in batch {half}: {log.position(CLIENT):,} acknowledged, "
-            f"{log.lag(CLIENT):,} to come"
+            f"   killed by signal {-killed.returncode} in batch {half}: {len(log) - lag:,} acknowledged, "
+            f"{lag:,} to come"
         )
 
     print("3. A second process resumes")
     start = time.perf_counter()
     subprocess.run(command, check=True)  # noqa: S603
     with pqlog.open(path) as log:
-        print(f"   done in {time.perf_counter() - start:.2f} s: {log.lag(CLIENT):,} to come")
+        print(f"   done in {time.perf_counter() - start:.2f} s: {log.client(CLIENT).lag:,} to come")
         hours = log.topic("hours").to_pandas()
         counted = int(hours["flights"].sum())
         print(f"   {len(log):,} in, {counted:,} out: {'none lost, none twice' if counted == len(log) else 'WRONG'}")

@@ -96,13 +96,13 @@ class DecodeError(Error):
     ----------
     topic : str
     offset : int
-        The offset of the message: skip it with ``log.seek(client, to=offset + 1)``.
+        The offset of the message: skip it with ``log.client(name).seek(offset + 1)``.
     """
 
     def __init__(self, topic: str, offset: int, reason: str) -> None:
         super().__init__(
             f"message {offset} of topic {topic!r} cannot be decoded: {reason}. "
-            f"A client skips it with {_of(topic)}.seek(client, to={offset + 1})"
+            f"A client skips it with {_of(topic)}.client(name).seek({offset + 1})"
         )
         self.topic, self.offset, self.reason = topic, offset, reason
 
@@ -195,7 +195,7 @@ class TrimRefusedError(Error):
         who = ", ".join(f"{name!r} ({count:,} message{'s' * (count != 1)})" for name, count in clients)
         super().__init__(
             f"not {what}: these clients would lose messages that they have not acknowledged: {who}. "
-            f"Let them finish reading, delete them with {_of(topic)}.delete_client(name), or pass force=True"
+            f"Let them finish reading, delete them with {_of(topic)}.client(name).delete(), or pass force=True"
         )
         self.clients = tuple(clients)
 
@@ -207,8 +207,8 @@ class ClaimedError(Error):
         of = _of(topic)
         super().__init__(
             f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it "
-            f"with {of}.batches({client!r}) or {of}.get_one({client!r}), or give it up with {of}.seek({client!r}, "
-            f"to={first})"
+            f"with {of}.batches({client!r}) or {of}.get_one({client!r}), or give it up with "
+            f"{of}.client({client!r}).seek({first})"
         )
         self.client, self.number, self.first, self.last = client, number, first, last
 
@@ -280,6 +280,10 @@ class MissingExtraError(Error, ImportError):
         self.package, self.extra = package, extra
 
 
+class UnsupportedError(Error):
+    """The log is kept where that cannot be done: see its ``capabilities``."""
+
+
 class StoreError(Error):
     """A problem with the file, or with the disk that it is on."""
 
@@ -335,7 +339,7 @@ class DamagedError(DecodeError, CorruptLogError):
         Exception.__init__(
             self,
             f"{which} of topic {topic!r} is damaged: its checksum does not match. Restore a backup, or copy the intact "
-            f"messages with pqlog.salvage(path, to); a client skips it with {_of(topic)}.seek(client, to={last + 1})",
+            f"messages with pqlog.salvage(path, to); a client skips it with {_of(topic)}.client(name).seek({last + 1})",
         )
         self.topic, self.offset, self.last, self.reason = topic, offset, last, "its checksum does not match"
 

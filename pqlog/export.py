@@ -1,4 +1,4 @@
-"""Export: a stretch of a topic as a dataset of Parquet files."""
+"""Export: a range of a topic as a dataset of Parquet files."""
 
 from __future__ import annotations
 
@@ -15,45 +15,56 @@ import pyarrow.parquet as pq
 
 from pqlog import atomic, extras
 from pqlog.errors import ArgumentError
-from pqlog.frames import dtypes, parse, stream, tables
-from pqlog.frames.conform import json_texts
-from pqlog.frames.pieces import View, pieces
-from pqlog.source import Stretch
-from pqlog.store.api import Span
+from pqlog.frames import dtypes
+from pqlog.frames.arrays import decode_dictionary
+from pqlog.frames.arrow_types import is_binary, is_plain, is_view
+from pqlog.frames.conform import lenient_json_column
+from pqlog.frames.inference_pass import infer_output
+from pqlog.frames.output_schema import OutputSchema
+from pqlog.frames.projection import Projection
+from pqlog.frames.reading import read_chunks
+from pqlog.frames.tables import BATCH_ROWS, check_size, regroup
+from pqlog.store.values import Span
+from pqlog.stream import Selection
 
-_ABOUT = b"pqlog.export"
-"""In a file's metadata: what it holds, as JSON."""
+_DESCRIPTION = b"pqlog.export"
+"""In a file's metadata: what the file holds, as JSON."""
 
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
-"""What Arrow raises for columns that it cannot write: an OSError for decimals with a negative scale."""
+"""Raised by Arrow for columns that it cannot write; OSError for decimals with a negative scale."""
 
 
 class Bucket(NamedTuple):
-    """A fixed range of offsets: what one file holds."""
+    """A fixed range of offsets, which is what one file holds."""
 
     number: int
     span: Span
-    """The part of it that is exported."""
+    """The part of it to export."""
 
 
 def to_parquet(
-    stretch: Stretch, view: View, folder: str, rows_per_file: int, partition_by: Sequence[str], progress: bool
+    selection: Selection,
+    projection: Projection,
+    folder: str,
+    rows_per_file: int,
+    partition_by: Sequence[str],
+    progress: bool,
 ) -> list[str]:
-    """Write a stretch as a dataset; the files that were written."""
-    tables.check_rows(rows_per_file)
-    if stretch.latest is not None:
-        raise ArgumentError("which are the latest changes with each put: use history.latest().to_pandas().to_parquet()")
-    layout = tables.layout_of(stretch, view, meta=True)
-    unknown = [name for name in partition_by if name not in layout.schema.names]
+    """Write a range as a dataset; the paths of the files that were written."""
+    check_size("rows_per_file", rows_per_file)
+    if selection.latest is not None:
+        raise ArgumentError("the latest messages change with each put: use history.latest().to_pandas().to_parquet()")
+    output = infer_output(selection, projection)
+    unknown = [name for name in partition_by if name not in output.schema.names]
     if unknown:
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
     os.makedirs(folder, exist_ok=True)
-    export = _Export(stretch, view, layout, folder, rows_per_file, tuple(partition_by))
-    export.look_around()
+    export = _Export(selection, projection, output, folder, rows_per_file, tuple(partition_by))
+    export.find_existing()
     written = []
-    with extras.progress_bar(len(stretch.span), "exporting", progress) as done:
-        for bucket in _buckets(stretch.span, rows_per_file):
+    with extras.progress_bar(len(selection.span), "exporting", progress) as done:
+        for bucket in _buckets(selection.span, rows_per_file):
             written += export.write(bucket)
             done(len(bucket.span))
     return written
@@ -71,62 +82,62 @@ def _buckets(span: Span, rows: int) -> Iterator[Bucket]:
 class _Export:
     def __init__(
         self,
-        stretch: Stretch,
-        view: View,
-        layout: tables.Layout,
+        selection: Selection,
+        projection: Projection,
+        output: OutputSchema,
         folder: str,
         rows_per_file: int,
         partition_by: tuple[str, ...],
     ) -> None:
-        self._stretch, self._view, self._layout, self._folder = stretch, view, layout, folder
+        self._selection, self._projection, self._output, self._folder = selection, projection, output, folder
         self._rows, self._partition_by = rows_per_file, partition_by
-        self._there: dict[str, list[str]] = {}
-        """The paths of the files that were there before, by their names."""
-        self._schema = parquet_schema(layout.schema)
-        source = stretch.source
+        self._existing: dict[str, list[str]] = {}
+        """The paths of existing files, by name."""
+        self._schema = parquet_schema(output.schema)
+        stream = selection.topic
         self._options = {
-            "log": source.engine.uuid,
-            "topic": source.topic.name,
-            "key": stretch.key,
+            "log": stream.store.log.uuid,
+            "topic": stream.name,
+            "key": selection.key,
             "rows_per_file": rows_per_file,
             "partition_by": list(partition_by),
-            "columns": None if view.columns is None else list(view.columns),
-            "flatten": view.flatten,
-            "times": list(view.times),
+            "columns": None if projection.columns is None else list(projection.columns),
+            "flatten": projection.flatten,
+            "parse_dates": list(projection.parse_dates),
         }
 
-    def look_around(self) -> None:
-        """Find the files that are there; refuse a folder with another export in it."""
+    def find_existing(self) -> None:
+        """Find existing files; raise if the folder has another export."""
         for path in _files(self._folder):
             if path.endswith(".parquet") and os.sep + "." not in path.removeprefix(self._folder):
-                self._there.setdefault(os.path.basename(path), []).append(path)
-        for path in itertools.islice(itertools.chain(*self._there.values()), 1):
-            about = _about(path)
-            if about is None or about["options"] != self._options:
+                self._existing.setdefault(os.path.basename(path), []).append(path)
+        for path in itertools.islice(itertools.chain(*self._existing.values()), 1):
+            description = _description_of(path)
+            if description is None or description["options"] != self._options:
                 raise ArgumentError(
                     f"{path} is of another log, topic or history, or was written with other options: "
                     f"export into a folder of its own"
                 )
 
     def write(self, bucket: Bucket) -> list[str]:
-        """Write the file of a bucket, unless it is there; with partitions, one in each folder that has messages."""
+        """Write the file of a bucket unless it exists; with partitions, one in each folder that has messages."""
         name = f"{bucket.number * self._rows + 1:015}.parquet"
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()
-        mine = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
-        for path in self._there.get(name, ()):
-            about = _about(path)
-            if about is None:
+        expected = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
+        for path in self._existing.get(name, ()):
+            description = _description_of(path)
+            if description is None:
                 continue
-            if about["first"] < bucket.span.first:
+            if description["first"] < bucket.span.first:
                 raise ArgumentError(
-                    f"{path} begins at offset {about['first']}, this export at {bucket.span.first}, so messages would "
-                    f"be lost: export into a folder of its own"
+                    f"{path} begins at offset {description['first']}, this export at {bucket.span.first}, so "
+                    f"messages would be lost: export into a folder of its own"
                 )
-            if not self._partition_by and about["schema"] == schema and bucket.span.stop <= about["stop"]:
+            if not self._partition_by and description["schema"] == schema and bucket.span.stop <= description["stop"]:
                 return []
         with atomic.workplace(os.path.join(self._folder, name)) as partial:
-            self._write_files(bucket, partial, name, {_ABOUT: json.dumps(mine).encode()})
-            return [self._appear(path, partial) for path in sorted(_files(partial))]
+            self._write_files(bucket, partial, name, {_DESCRIPTION: json.dumps(expected).encode()})
+            return [self._publish(path, partial) for path in sorted(_files(partial))]
 
     def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
         partitions = pa.schema([self._schema.field(column) for column in self._partition_by])
@@ -149,97 +160,97 @@ class _Export:
             raise
 
     def _tables(self, bucket: Bucket) -> Iterator[pa.Table]:
-        part = self._stretch._replace(span=bucket.span)
-        for group in tables.regroup(pieces(part, self._view), tables.BATCH_ROWS):
-            yield self._layout.table(group)
+        part = self._selection._replace(span=bucket.span)
+        for group in regroup(read_chunks(part, self._projection), BATCH_ROWS):
+            yield self._output.table(group)
 
     def _check_columns(self, bucket: Bucket) -> None:
-        """Raise if there is a column that Parquet cannot hold."""
+        """Raise for a column that Parquet cannot hold."""
         for table in self._tables(bucket):
-            for had, field in zip(table.columns, self._schema, strict=True):
+            for column, field in zip(table.columns, self._schema, strict=True):
                 try:
-                    pq.write_table(pa.table({field.name: _as(had, field.type)}), pa.BufferOutputStream())
+                    pq.write_table(pa.table({field.name: _cast(column, field.type)}), pa.BufferOutputStream())
                 except _REFUSALS as error:
                     raise ArgumentError(
-                        f"Parquet cannot hold the column {field.name!r}, which is {had.type}: {error}. Leave it out "
+                        f"Parquet cannot hold the column {field.name!r}, which is {column.type}: {error}. Leave it out "
                         f"with columns=, or convert it in history.to_arrow() and write that with pyarrow.parquet"
                     ) from error
 
-    def _appear(self, path: str, partial: str) -> str:
-        """Give a finished file its place; both are durable then."""
-        place = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
-        final = os.path.join(place, os.path.basename(path).partition(".")[2])
-        os.makedirs(place, exist_ok=True)
-        atomic.appear(path, final, replace=True)
-        return final
+    def _publish(self, path: str, partial: str) -> str:
+        """Move a finished file to its folder; both are durable then."""
+        folder = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
+        target = os.path.join(folder, os.path.basename(path).partition(".")[2])
+        os.makedirs(folder, exist_ok=True)
+        atomic.appear(path, target, replace=True)
+        return target
 
 
 def parquet_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of a Parquet file with the same columns."""
-    return pa.schema([field.with_type(_held(field.type)) for field in schema])
+    """The schema of a Parquet file for columns of these types."""
+    return pa.schema([field.with_type(_parquet_type(field.type)) for field in schema])
 
 
 def parquet_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table in the types of a `parquet_schema`."""
-    columns = [_as(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
+    """A table, cast to a `parquet_schema`."""
+    columns = [_cast(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
     return pa.Table.from_arrays(columns, schema=schema) if columns else table
 
 
-def _as(column: pa.ChunkedArray, of: pa.DataType) -> pa.ChunkedArray:
+def _cast(column: pa.ChunkedArray, of: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(of):
-        column = parse.decoded(column)
+        column = decode_dictionary(column)
     return column.cast(of)
 
 
 def csv_table(table: pa.Table) -> pa.Table:
-    """A table in the types that Arrow writes as CSV: what is nested is JSON text."""
+    """A table, cast to types that Arrow can write as CSV; nested values become JSON text."""
     for index, field in enumerate(table.schema):
         column, of = table.column(index), field.type
         if pa.types.is_dictionary(of):
-            column = parse.decoded(column)
+            column = decode_dictionary(column)
             of = column.type
         if pa.types.is_string_view(of):
             column = column.cast(pa.large_string())
-        elif stream.is_binary(of):
+        elif is_binary(of):
             try:
                 column = column.cast(pa.large_binary()).cast(pa.large_string())
             except pa.ArrowInvalid as error:
                 raise ArgumentError(
-                    f"the field {field.name!r} has bytes that are no text, which CSV cannot hold: leave it out, or "
+                    f"the field {field.name!r} has bytes that are not text, which CSV cannot hold: leave it out, or "
                     f"export to Parquet"
                 ) from error
-        elif not stream.is_plain(of) or pa.types.is_float16(of) or pa.types.is_decimal256(of):
-            column = json_texts(dtypes.python_values(column, field))
+        elif not is_plain(of) or pa.types.is_float16(of) or pa.types.is_decimal256(of):
+            column = lenient_json_column(dtypes.python_values(column, field))
         table = table.set_column(index, field.name, column)
     return table
 
 
-def _held(of: pa.DataType) -> pa.DataType:
+def _parquet_type(of: pa.DataType) -> pa.DataType:
     """The type in which Parquet holds the values of a type.
 
-    Children may be null: those of a null are, and Arrow's writer refuses such where the type says that there are none.
-    Arrow's date64 would be cut to Parquet's days without a look; a cast looks.
+    Children are nullable, since those of a null are null, which Arrow's writer refuses for a non-nullable child.
+    Arrow's writer would truncate date64 to days unchecked; a cast checks.
     """
     is_ = pa.types
     if is_.is_date64(of):
         return pa.date32()
     if is_.is_dictionary(of):
-        return of.value_type if stream.is_view(of.value_type) else of
+        return of.value_type if is_view(of.value_type) else of
     if is_.is_struct(of):
-        return pa.struct([_held_child(field) for field in of])
+        return pa.struct([_parquet_child(field) for field in of])
     if is_.is_map(of):
-        return pa.map_(_held(of.key_type), _held_child(of.item_field), of.keys_sorted)
+        return pa.map_(_parquet_type(of.key_type), _parquet_child(of.item_field), of.keys_sorted)
     if is_.is_fixed_size_list(of):
-        return pa.list_(_held_child(of.value_field), of.list_size)
+        return pa.list_(_parquet_child(of.value_field), of.list_size)
     if is_.is_list(of):
-        return pa.list_(_held_child(of.value_field))
+        return pa.list_(_parquet_child(of.value_field))
     if is_.is_large_list(of):
-        return pa.large_list(_held_child(of.value_field))
+        return pa.large_list(_parquet_child(of.value_field))
     return of
 
 
-def _held_child(field: pa.Field) -> pa.Field:
-    return field.with_type(_held(field.type)).with_nullable(True)
+def _parquet_child(field: pa.Field) -> pa.Field:
+    return field.with_type(_parquet_type(field.type)).with_nullable(True)
 
 
 def _files(folder: str) -> Iterator[str]:
@@ -247,11 +258,11 @@ def _files(folder: str) -> Iterator[str]:
         yield from (os.path.join(inner, name) for name in names)
 
 
-def _about(path: str) -> dict[str, Any] | None:
-    """What a file says of itself; None if it is not ours."""
+def _description_of(path: str) -> dict[str, Any] | None:
+    """What a file says it holds; None if it is not ours."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except pa.ArrowInvalid:
         return None
-    found: dict[str, Any] | None = json.loads(metadata[_ABOUT]) if _ABOUT in metadata else None
-    return found
+    description: dict[str, Any] | None = json.loads(metadata[_DESCRIPTION]) if _DESCRIPTION in metadata else None
+    return description

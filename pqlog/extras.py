@@ -1,14 +1,52 @@
-"""The one door to the rooms around the core: loads one on first use, or says what to install."""
+"""The one door to the rooms around the core: loads one on first use, or says what to install.
+
+``extras.frames`` is the module `pqlog.frames`, imported when it is first asked for. A type checker sees the module
+itself, so that a call through the door is checked like any other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pqlog.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from pqlog import demo as demo
+    from pqlog import export as export
+    from pqlog import frames as frames
+    from pqlog import pipe as pipe
+    from pqlog.cli import commands as commands
+    from pqlog.frames import dataframes as dataframes
+    from pqlog.frames import live as live
+    from pqlog.frames import schema_cache as schema_cache
+    from pqlog.notebook import explorer as explorer
+    from pqlog.notebook import magic as magic
+    from pqlog.notebook import views as views
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _ROOMS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = module = load(_ROOMS[name])
+        return module
+
+
+_ROOMS = {
+    "commands": "cli.commands",
+    "dataframes": "frames.dataframes",
+    "demo": "demo",
+    "explorer": "notebook.explorer",
+    "export": "export",
+    "frames": "frames",
+    "schema_cache": "frames.schema_cache",
+    "live": "frames.live",
+    "magic": "notebook.magic",
+    "pipe": "pipe",
+    "views": "notebook.views",
+}
 _EXTRA = {
     "cli": "cli",
     "demo": "demo",

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from pqlog import check
 
+METADATA_COLUMNS = {"offset": "offset", "time": "_time", "key": "_key", "headers": "_headers"}
+"""The columns that a table has for the messages' metadata, by what the option ``metadata`` calls them."""
 MOST_NAMES = 5_000
 """So many are remembered to find the one that was meant."""
 SHOWN, LONGEST = 8, 60

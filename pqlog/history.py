@@ -13,8 +13,9 @@ from pqlog import check, extras
 from pqlog.errors import ArgumentError, Error, OffsetError, TrimmedError, UncountedError
 from pqlog.message import Message, to_micros
 from pqlog.readable import Readable
-from pqlog.source import CHUNK_BYTES, Source, Stretch
-from pqlog.store.api import Span
+from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.values import Span
+from pqlog.stream import CHUNK_BYTES, Selection, TopicStream
 
 Time = datetime | date | str | timedelta
 """A time, or how long ago: a datetime or date (naive: UTC), ISO text, a timedelta, or text such as ``"1h"``."""
@@ -85,14 +86,14 @@ class History(Readable):
 
     def __init__(
         self,
-        source: Source,
+        stream: TopicStream,
         *,
         start: int | None = None,
         stop: int | None = None,
         since: Time | None = None,
         until: Time | None = None,
         key: str | None = None,
-        client: str | None = None,
+        client: ClientStore | None = None,
     ) -> None:
         for name, offset in (("start", start), ("stop", stop)):
             if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool)):
@@ -101,7 +102,7 @@ class History(Readable):
                 )
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key is a str, not {key!r}")
-        self._source, self._client = source, client
+        self._stream, self._client = stream, client
         self._key = None if key is None else check.text("key", key)
         self._start = None if start is None else check.bounded(start)
         self._stop = None if stop is None else check.bounded(stop)
@@ -110,26 +111,26 @@ class History(Readable):
         self._since = None if since is None else micros_of(since, now)
         self._until = None if until is None else micros_of(until, now)
 
-    def _stretch(self) -> Stretch:
-        return Stretch(self._source, self._span(), self._key, self._latest)
+    def _selection(self) -> Selection:
+        return Selection(self._stream, self._span(), self._key, self._latest)
 
     def _span(self) -> Span:
-        engine, topic = self._source.engine, self._source.topic
+        topic = self._stream.store
         if self._client is not None:
-            found = engine.client(topic, self._client)
-            return found.unread if found else engine.span(topic)
-        first, stop = kept = engine.span(topic)  # all is counted from one end, though somebody may put meanwhile
+            state = self._client.state()
+            return state.unread if state else topic.span()
+        first, stop = kept = topic.span()  # all is counted from one end, though somebody may put meanwhile
         starts = [first] + [self._offset(offset, kept) for offset in (self._start,) if offset is not None]
         stops = [stop] + [self._offset(offset, kept) for offset in (self._stop,) if offset is not None]
         if self._since is not None:
-            starts.append(engine.offset_at(topic, self._since))
+            starts.append(topic.offset_at(self._since))
         if self._until is not None:
-            stops.append(engine.offset_at(topic, self._until))
+            stops.append(topic.offset_at(self._until))
         first = max(starts)
         return Span(first, max(first, min(stops)))
 
     def _offset(self, offset: int, kept: Span) -> int:
-        return offset if offset >= 0 else self._source.engine.from_end(self._source.topic, -offset, kept)
+        return offset if offset >= 0 else self._stream.store.from_end(-offset, kept)
 
     def latest(self, by: str = "key") -> History:
         """The last message of each key: the table that a changelog describes, as it was at the history's end.
@@ -164,38 +165,38 @@ class History(Readable):
         return history
 
     def __iter__(self) -> Iterator[Message]:
-        stretch = self._stretch()
-        source = stretch.source
-        if stretch.latest is None:
-            return source.messages(source.rows(stretch.span, stretch.key), stretch.key)
-        return self._chosen(stretch)
+        selection = self._selection()
+        topic = selection.topic
+        if selection.latest is None:
+            return topic.messages(topic.rows(selection.span, selection.key), selection.key)
+        return self._chosen(selection)
 
-    def _chosen(self, stretch: Stretch) -> Iterator[Message]:
-        for offsets in extras.load("frames").latest_runs(stretch):
+    def _chosen(self, selection: Selection) -> Iterator[Message]:
+        for offsets in extras.frames.latest_groups(selection):
             chosen = set(offsets)
-            for message in stretch.source.messages(stretch.source.rows(Span(offsets[0], offsets[-1] + 1))):
+            for message in selection.topic.messages(selection.topic.rows(Span(offsets[0], offsets[-1] + 1))):
                 if message.offset in chosen:
                     yield message
 
     def __reversed__(self) -> Iterator[Message]:
         """The messages, the newest first."""
-        stretch = self._stretch()
-        if stretch.latest is None:
-            return stretch.source.backwards(stretch.span, stretch.key)
-        return self._chosen_backwards(stretch)
+        selection = self._selection()
+        if selection.latest is None:
+            return selection.topic.backwards(selection.span, selection.key)
+        return self._chosen_backwards(selection)
 
-    def _chosen_backwards(self, stretch: Stretch) -> Iterator[Message]:
-        for offsets in reversed(list(extras.load("frames").latest_runs(stretch))):
+    def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
+        for offsets in reversed(list(extras.frames.latest_groups(selection))):
             chosen = set(offsets)
-            for message in stretch.source.backwards(Span(offsets[0], offsets[-1] + 1)):
+            for message in selection.topic.backwards(Span(offsets[0], offsets[-1] + 1)):
                 if message.offset in chosen:
                     yield message
 
     def __len__(self) -> int:
         """How many messages it has, where that is known without reading them: not of a key, nor of the latest."""
-        source, span, key, latest = self._stretch()
+        topic, span, key, latest = self._selection()
         if key is None and latest is None:
-            return source.engine.count(source.topic, span)
+            return topic.store.count(span)
         raise UncountedError(
             "how many messages a history of a key, or of the latest, has is known only when they were read: "
             "count them with sum(1 for _ in history), or make a list or a frame of it and take its length"
@@ -203,9 +204,9 @@ class History(Readable):
 
     def __bool__(self) -> bool:
         """Whether it has any message; no more than the first is read."""
-        source, span, key, latest = self._stretch()
+        topic, span, key, latest = self._selection()
         if key is None and latest is None:
-            return source.engine.count(source.topic, span) > 0
+            return topic.store.count(span) > 0
         return any(True for _ in self)
 
     def values(self) -> Iterator[Any]:
@@ -220,12 +221,11 @@ class History(Readable):
         >>> list(log[2:].values())
         ['b', 'c']
         """
-        source, span, key, latest = self._stretch()
-        return source.values(span) if key is None and latest is None else (message.value for message in self)
+        topic, span, key, latest = self._selection()
+        return topic.values(span) if key is None and latest is None else (message.value for message in self)
 
     def _repr_html_(self) -> str:
-        views = extras.load("notebook.views")
-        return views.or_reason(views.history_view, self)  # type: ignore[no-any-return]
+        return extras.views.or_reason(extras.views.history_view, self)
 
     def __repr__(self) -> str:
         only = "" if self._key is None else f", key={self._key!r}"
@@ -233,42 +233,41 @@ class History(Readable):
         try:
             span = self._span()
         except Error as error:
-            return f"<pqlog.History of {self._source.topic.name!r}{only}: {error}>"
-        return f"<pqlog.History of {self._source.topic.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
+            return f"<pqlog.History of {self._stream.name!r}{only}: {error}>"
+        return f"<pqlog.History of {self._stream.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
 
 
-def timeline(source: Source, span: Span, bins: int) -> tuple[list[int], list[int]]:
+def timeline(topic: TopicStore, span: Span, bins: int) -> tuple[list[int], list[int]]:
     """How many messages of a span were put when: `bins` + 1 times in microseconds, and the counts in between.
 
     Bounded work however long the span is: a search by bisection for each of the times.
     """
-    engine, topic = source.engine, source.topic
-    first, last = engine.time_at(topic, span.first), engine.time_at(topic, span.stop - 1)
+    first, last = topic.time_at(span.first), topic.time_at(span.stop - 1)
     if first is None or last is None:
         return [], []
     width = max(1, -(-(last - first + 1) // bins))
     times = [first + width * index for index in range(bins + 1)]
-    offsets = [span.first, *(engine.offset_at(topic, time) for time in times[1:-1]), span.stop]
+    offsets = [span.first, *(topic.offset_at(time) for time in times[1:-1]), span.stop]
     offsets = [min(max(offset, span.first), span.stop) for offset in offsets]
     times[-1] = last
     return times, [stop - start for start, stop in itertools.pairwise(offsets)]
 
 
-def message_at(source: Source, offset: int) -> Message:
+def message_at(topic: TopicStream, offset: int) -> Message:
     """The message at an offset; a negative one counts from the end."""
-    kept = source.engine.span(source.topic)
+    kept = topic.store.span()
     at = check.bounded(offset)
     if offset < 0:
-        at = source.engine.from_end(source.topic, -offset, kept)
-        if source.engine.count(source.topic, Span(at, kept.stop)) != -offset:
-            raise OffsetError(f"topic {source.topic.name!r} has only {len(kept):,} messages")
+        at = topic.store.from_end(-offset, kept)
+        if topic.store.count(Span(at, kept.stop)) != -offset:
+            raise OffsetError(f"topic {topic.name!r} has only {len(kept):,} messages")
     if 0 < at < kept.first:
         raise TrimmedError(at, kept.first)
-    for message in source.messages(source.engine.read(source.topic, Span(at, at + 1), 1, CHUNK_BYTES)):
+    for message in topic.messages(topic.store.read(Span(at, at + 1), 1, CHUNK_BYTES)):
         return message
     have = f"{kept.first} to {kept.stop - 1}" if len(kept) else "none"
     hint = "" if offset else ". Offsets count from 1: what counts from 0, random.choice for one, takes list(log)"
-    raise OffsetError(f"topic {source.topic.name!r} has no message at offset {_shown(offset)}: it keeps {have}{hint}")
+    raise OffsetError(f"topic {topic.name!r} has no message at offset {_shown(offset)}: it keeps {have}{hint}")
 
 
 def _shown(offset: int) -> str:

@@ -65,4 +65,4 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        return extras.load("notebook.views").message_view(self)  # type: ignore[no-any-return]
+        return extras.views.message_view(self)

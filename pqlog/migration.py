@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pqlog import extras
-from pqlog.codecs import UNDECODABLE, Json
+from pqlog.codecs import UNDECODABLE, Json, is_text
 from pqlog.errors import ArgumentError, CorruptLogError, UntrustedPicklesError
 from pqlog.producer import cursor_value
-from pqlog.source import Source
-from pqlog.store.api import Singles, TopicInfo
+from pqlog.store.values import Singles
+from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
-    from pqlog.store.sqlite.engine import SqliteEngine
     from pqlog.store.sqlite.foreign import Foreign, Queue
+    from pqlog.store.sqlite.store import SqliteStore
+    from pqlog.store.sqlite.topic import SqliteTopic
 
 CURSOR = "pqlog.migrate"
 """Under this name the new file keeps how far it has come."""
@@ -116,8 +117,8 @@ def migrate(
     ...     list(log.get("billing"))
     [{'n': 2}]
     """
-    from pqlog.store.sqlite.engine import SqliteEngine
     from pqlog.store.sqlite.foreign import open_foreign
+    from pqlog.store.sqlite.store import SqliteStore
 
     source, target = os.fspath(old), os.fspath(new)
     with open_foreign(source) as file:
@@ -126,8 +127,8 @@ def migrate(
         if not trust_pickle:
             _refuse_pickles(file)
         total = 3 * sum(queue.messages for queue in file.queues)  # looked at, copied, read again
-        with closing(SqliteEngine(target, mode="w")) as engine:
-            migrating = _Migrating(file, engine)
+        with closing(SqliteStore(target)) as log:
+            migrating = _Migrating(file, log)
             with extras.progress_bar(total, "migrate", progress) as report:
                 return migrating.run(report)
 
@@ -145,16 +146,14 @@ class _Migrating:
     The new file is empty, or a migration of the same old file that was broken off.
     """
 
-    def __init__(self, file: Foreign, engine: SqliteEngine) -> None:
-        self._file, self._engine = file, engine
+    def __init__(self, file: Foreign, log: SqliteStore) -> None:
+        self._file, self._log = file, log
         source = file.fingerprint
-        state: dict[str, Any] | None = cursor_value(engine.cursor(CURSOR))
-        if state is None and engine.topics():
-            raise ArgumentError(f"{engine.path} is a log with messages of its own: give a path where nothing is")
+        state: dict[str, Any] | None = cursor_value(log.cursor(CURSOR))
+        if state is None and log.topics():
+            raise ArgumentError(f"{log.path} is a log with messages of its own: give a path where nothing is")
         if state is not None and state["source"] != source:
-            raise ArgumentError(
-                f"{engine.path} was made of another file than {file.path}: give a path where nothing is"
-            )
+            raise ArgumentError(f"{log.path} was made of another file than {file.path}: give a path where nothing is")
         self._state = state or {"source": source, "last": {}, "done": False}
         self._done = Migration(file.program)
 
@@ -164,7 +163,7 @@ class _Migrating:
         if self._state["done"]:
             self._was_done()
             return self._done
-        self._engine.adopt_clients([], self._cursor())  # from now on the file is known for what it is
+        self._log.adopt_clients([], self._cursor())  # from now on the file is known for what it is
         queues = [(queue, self._topic(queue)) for queue in self._file.queues]
         for queue, topic in queues:
             self._copy(queue, topic)
@@ -172,13 +171,13 @@ class _Migrating:
             self._compare(queue, topic)
         clients = [(topic, name, queue.first + n) for queue, topic in queues for name, n in queue.clients.items()]
         self._state["done"] = True
-        self._engine.adopt_clients(clients, self._cursor())
+        self._log.adopt_clients(clients, self._cursor())
         for topic, name, next_offset in clients:
-            client = self._engine.client(topic, name)
-            if client is None or client.position != next_offset - 1:
-                raise CorruptLogError(f"client {name!r} is not where it should be in {self._engine.path}")
+            state = topic.client(name).state()
+            if state is None or state.position != next_offset:
+                raise CorruptLogError(f"client {name!r} is not where it should be in {self._log.path}")
         self._done.clients = len(clients)
-        self._done.topics = {topic.name: topic.codec for _, topic in queues}
+        self._done.topics = {topic.info.name: topic.info.codec for _, topic in queues}
         self._done.notes += [note for queue, _ in queues for note in queue.notes]
         return self._done
 
@@ -191,17 +190,17 @@ class _Migrating:
         )
         if later:
             raise ArgumentError(
-                f"{self._file.path} was migrated to {self._engine.path} before, and {later:,} messages came after "
+                f"{self._file.path} was migrated to {self._log.path} before, and {later:,} messages came after "
                 f"that: migrate it anew, to a path where nothing is"
             )
-        self._done.topics = {topic.name: topic.codec for topic in self._engine.topics()}
+        self._done.topics = {topic.name: topic.codec for topic in self._log.topics()}
         self._done.notes.append("It was migrated before: nothing was done.")
 
-    def _topic(self, queue: Queue) -> TopicInfo:
+    def _topic(self, queue: Queue) -> SqliteTopic:
         """The topic of a queue, made with the codec that loses nothing."""
-        for topic in self._engine.topics():
-            if topic.name == queue.topic:
-                return topic
+        found = self._log.find_topic(queue.topic)
+        if found is not None:
+            return found
         codec = "json"
         doubtful: int | None = None
         is_certain = False
@@ -222,7 +221,7 @@ class _Migrating:
                 f"{self._file.path} has in {queue.topic!r} items such as {doubtful} that are one number as JSON and "
                 f"another as msgpack or cbor2, and none that tells which: get them with persist-queue, and put them"
             )
-        return self._engine.topic(queue.topic, codec)
+        return self._log.topic(queue.topic, codec)
 
     def _as_json(self, data: bytes) -> bytes | None:
         """A value as JSON; None where that would lose something, or there is no value."""
@@ -233,9 +232,9 @@ class _Migrating:
         except Exception:  # what is unpickled may raise anything
             return None
 
-    def _form(self, topic: TopicInfo, id: int, data: bytes) -> bytes:
+    def _form(self, topic: SqliteTopic, id: int, data: bytes) -> bytes:
         """What the new file keeps of a row."""
-        if topic.codec == "json":
+        if is_text(topic.info.codec):
             encoded = self._as_json(data)
             if encoded is None:
                 raise ArgumentError(
@@ -251,22 +250,21 @@ class _Migrating:
         except Exception:  # its class may be missing here: it is kept as it is
             return data
 
-    def _copy(self, queue: Queue, topic: TopicInfo) -> None:
-        last = self._state["last"]
-        while rows := self._file.read(queue, last.get(topic.name, -1), STEP_ROWS, STEP_BYTES):
-            last[topic.name] = rows[-1][0]
+    def _copy(self, queue: Queue, topic: SqliteTopic) -> None:
+        last, name = self._state["last"], topic.info.name
+        while rows := self._file.read(queue, last.get(name, -1), STEP_ROWS, STEP_BYTES):
+            last[name] = rows[-1][0]
             chunks = [
                 (time, Singles([self._form(topic, id, data) for id, data, _ in group]))
                 for time, group in itertools.groupby(rows, key=lambda row: row[2])
             ]
-            self._engine.adopt(topic, queue.first, chunks, self._cursor())
+            topic.adopt(queue.first, chunks, self._cursor())
             self._done.messages += len(rows)
             self._report(len(rows))
 
-    def _compare(self, queue: Queue, topic: TopicInfo) -> None:
+    def _compare(self, queue: Queue, topic: SqliteTopic) -> None:
         """Read all messages of a topic again."""
-        source = Source(self._engine, topic, None)
-        kept = source.rows(self._engine.span(topic))
+        kept = TopicStream(topic, None).rows(topic.span())
         old = _rows(self._file, queue, -1)
         for offset, (was, message) in enumerate(itertools.zip_longest(old, kept), queue.first):
             if (
@@ -276,7 +274,7 @@ class _Migrating:
                 or message.value != self._form(topic, was[0], was[1])
             ):
                 raise CorruptLogError(
-                    f"{self._engine.path} has not what it should have at offset {offset} of topic {topic.name!r}: "
+                    f"{self._log.path} has not what it should have at offset {offset} of topic {topic.info.name!r}: "
                     f"delete it and migrate anew"
                 )
             self._report(1)

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pqlog import batches, check, clients, delivery, extras
+from pqlog import check, delivery, extras
+from pqlog.batch import Batch
+from pqlog.client import Client
+from pqlog.codecs import is_safe
 from pqlog.errors import ArgumentError, WorkerDiedError
-from pqlog.log import Topic, open
-from pqlog.source import Source
+from pqlog.files import open
+from pqlog.lease import Staged
+from pqlog.store.api import IsAFile
 
+MEMORY = ":memory:"
 POLL_S = 0.2
 """How often the bar of several workers is drawn."""
 
@@ -55,17 +60,15 @@ class Summary:
 class Job:
     """What each worker of a pipe does; can be pickled if its function can."""
 
-    client: str | int | None
     function: Callable[[Any], Any]
     into: str | None
     key: str | None
     index: bool
-    wish: delivery.Wish
+    options: delivery.BatchOptions
 
     def run(
         self,
-        source: Source,
-        sibling: batches.Sibling,
+        client: Client,
         progress: Callable[[int], object],
         report: Callable[[Summary], object] = lambda summary: None,
     ) -> Summary:
@@ -73,20 +76,20 @@ class Job:
         began = time.perf_counter()
         count = messages_in = messages_out = rejected = 0
 
-        def buried(batch: batches.Batch) -> None:
+        def dead_lettered(batch: Batch) -> None:
             nonlocal count, messages_in, rejected
             count, messages_in, rejected = count + 1, messages_in + len(batch), rejected + len(batch)
             progress(len(batch))
 
-        staged: batches.Staged | None = None
-        for batch in delivery.Batches(source, self.client, self.wish, sibling, buried):
+        staged: Staged | None = None
+        for batch in delivery.Batches(client.stream, client.store, self.options, dead_lettered):
             messages_out += 0 if staged is None else len(staged.offsets)
             report(Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began))
             try:
                 staged = self._work(batch)
             except Exception as error:
                 batch.release(error)
-                if self.wish.attempts is None:
+                if self.options.attempts is None:
                     raise
                 staged = None
                 continue
@@ -95,8 +98,8 @@ class Job:
         messages_out += 0 if staged is None else len(staged.offsets)
         return Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began)
 
-    def _work(self, batch: batches.Batch) -> batches.Staged | None:
-        found = self.function(batch.to_pandas(meta=False))
+    def _work(self, batch: Batch) -> Staged | None:
+        found = self.function(batch.to_pandas(metadata=False))
         if found is None:
             return None
         if self.into is None:
@@ -104,27 +107,29 @@ class Job:
         return batch.put_many(found, topic=self.into, key=self.key, index=self.index)
 
 
-def run(topic: Topic, job: Job, workers: int, progress: bool) -> Summary:
+def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
     """Run a pipe in this process, or in several."""
     check.count("workers", workers, "processes")
     if not callable(job.function):
         raise ArgumentError(f"function is called with a DataFrame, but {job.function!r} cannot be called")
-    if job.into == topic.name:
+    if job.into == client.stream.name:
         raise ArgumentError("a pipe from a topic into itself would never end")
-    client = clients.join(topic._source, job.client)
-    with extras.progress_bar(client.lag, str(job.client or "pipe"), progress) as done:
+    state = delivery.join(client.stream, client.store)
+    with extras.progress_bar(state.lag, client.name or "pipe", progress) as done:
         if workers == 1:
-            return job.run(topic._source, topic._sibling, done)
-        return _run_processes(topic, job, workers, done if progress else None)
+            return job.run(client, done)
+        return _run_processes(client, job, workers, done if progress else None)
 
 
-def _run_processes(topic: Topic, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
-    path = topic._engine.path
-    if path == ":memory:":
+def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
+    stream = client.stream
+    log = stream.store.log
+    path = log.path if isinstance(log, IsAFile) else MEMORY
+    if path == MEMORY:
         raise ArgumentError("a log in memory is this process's alone: workers=1, or open a file")
     try:
         pickle.dumps(job)
-        codec = topic._codec if topic._codec is not None and topic.codec not in _PLAIN else None
+        codec = None if is_safe(stream.codec_name) else stream.codec
         pickle.dumps(codec)
     except Exception as error:
         raise ArgumentError(
@@ -132,11 +137,11 @@ def _run_processes(topic: Topic, job: Job, workers: int, progress: Callable[[int
             f"module, or pass workers=1"
         ) from error
     began = time.perf_counter()
-    crew = _Crew((path, topic.name, codec, job), workers)
-    left = topic.lag(job.client)
+    crew = _Crew((path, stream.name, codec, client.name, job), workers)
+    left = client.lag
     for _ in crew.work(None if progress is None else POLL_S):
         if progress is not None:
-            progress(left - (left := topic.lag(job.client)))
+            progress(left - (left := client.lag))
     done = Summary(
         sum(one.batches for one in crew.done),
         sum(one.messages_in for one in crew.done),
@@ -147,7 +152,7 @@ def _run_processes(topic: Topic, job: Job, workers: int, progress: Callable[[int
     for failure, trace in crew.failures:
         raise failure from _InTheWorker(trace)
     if crew.died:
-        raise WorkerDiedError(crew.died, workers, done, topic.lag(job.client))
+        raise WorkerDiedError(crew.died, workers, done, client.lag)
     return done
 
 
@@ -228,13 +233,10 @@ class _InTheWorker(Exception):
         super().__init__(f"in the worker:\n{trace}")
 
 
-_PLAIN = ("json", "msgpack", "bytes")
-
-
-def _work_in_process(out: Connection, path: str, topic: str, codec: Any, job: Job) -> None:
+def _work_in_process(out: Connection, path: str, topic: str, codec: Any, client: str, job: Job) -> None:
     try:
         with open(path, topic, codec) as log:
-            out.send(job.run(log._source, log._sibling, lambda _: None, out.send))
+            out.send(job.run(log.client(client), lambda _: None, out.send))
     except Exception as error:
         trace = traceback.format_exc()
         try:

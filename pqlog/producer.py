@@ -15,7 +15,7 @@ from pqlog import check, extras, keys
 from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
 from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
-from pqlog.store.api import Chunk, Cursor, Ids, Segment, Singles
+from pqlog.store.values import Chunk, Cursor, Ids, Segment, Singles
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20
@@ -140,8 +140,8 @@ def chunks(
                     f"a frame comes back as dicts, not as {getattr(into, '__name__', into)}, the type that the topic "
                     f"was opened with: put frame.to_dict('records'), or open the topic without a type"
                 )
-            for segment, texts in extras.load("frames").segments_of(values, key, text, ids, index):
-                put.add(segment, texts)
+            for segment, its_ids in extras.frames.segments_of(values, key, text, ids, index):
+                put.add(segment, its_ids)
                 report(segment.rows)
             return put
         if isinstance(values, _ONE_VALUE) or is_pydantic(values) or not isinstance(values, Iterable):
@@ -220,7 +220,7 @@ class Put:
 
 
 def _thin(segment: Segment, mask: bytes | None, start: int) -> Iterable[Segment]:
-    return extras.load("frames").thin(segment, mask, start)  # type: ignore[no-any-return]
+    return extras.frames.thin(segment, mask, start)
 
 
 class Spool:

@@ -1,4 +1,4 @@
-"""Readable: the interface by which histories, batches, topics and logs are read as tables."""
+"""Readable: the interface for reading histories, batches, topics and logs as tables."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pqlog import check, extras
+from pqlog import check, extras, fields
 from pqlog.errors import ArgumentError
-from pqlog.source import Stretch
+from pqlog.stream import Selection
 
 if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
 
-    from pqlog.frames import View
+    from pqlog.frames import Projection
     from pqlog.frames.live import Live
 
 
+def selection_of(readable: Readable) -> Selection:
+    """The messages that it has now: for the rooms around the core."""
+    return readable._selection()
+
+
 class Readable:
-    """What histories, batches and logs have in common: a stretch of a topic, as a table.
+    """What histories, batches, topics and logs have in common: a range of messages that can be read as a table.
 
     Notes
     -----
-    The types of the columns follow from the values, all of them, and from nothing else:
+    A column's type is determined by all values of the field in the range, and by nothing else:
 
     ===========================================  ===============================  ============================
     values of a field                            Arrow                            pandas
@@ -38,51 +43,51 @@ class Readable:
     columns of frames that were put              as they were put                 as they were put
     ===========================================  ===============================  ============================
 
-    Integers beyond 2**53 beside fractions are such mixed values, since no double holds them. A field that is missing
-    is null. A field named ``offset``, ``_time``, ``_key`` or ``_headers`` is called ``offset_`` and so on beside the
-    log's own.
+    Integers beyond 2**53 in a column with fractions count as mixed values, since a double cannot hold them. A missing
+    field is null. A field named ``offset``, ``_time``, ``_key`` or ``_headers`` becomes ``offset_`` and so on if the
+    table has the metadata column of that name.
     """
 
     _is_cut = False
-    """Whether its bounds are given by how many messages it has, so that a field may be in none of them by chance."""
+    """Whether its bounds are given by a number of messages, so that an optional field may be absent by chance."""
 
-    def _stretch(self) -> Stretch:
-        """The messages as they are now."""
+    def _selection(self) -> Selection:
+        """The range, with its bounds as of now."""
         raise NotImplementedError
 
-    def _view(
+    def _projection(
         self,
-        columns: Sequence[str] | None,
-        flatten: bool,
-        times: Sequence[str],
-        meta: bool | tuple[str, ...] = True,
+        columns: Sequence[str] | None = None,
+        flatten: bool = False,
+        parse_dates: Sequence[str] = (),
+        metadata: bool | Sequence[str] = True,
         lenient: bool = False,
-    ) -> View:
-        """How it is wanted as a table."""
-        for name, given in (("columns", columns), ("times", times)):
-            if isinstance(given, str) or (given is not None and not all(isinstance(field, str) for field in given)):
-                raise ArgumentError(f"{name} is a list of the names of fields, not {given!r}")
+    ) -> Projection:
+        """The options of a reading, checked."""
+        for option, names in (("columns", columns), ("parse_dates", parse_dates)):
+            if isinstance(names, str) or (names is not None and not all(isinstance(name, str) for name in names)):
+                raise ArgumentError(f"{option} is a list of the names of fields, not {names!r}")
         if columns is not None and len(set(columns)) < len(columns):
             raise ArgumentError(f"columns names a field twice: {columns!r}")
-        left_out = [name for name in times if columns is not None and name not in columns]
+        left_out = [name for name in parse_dates if columns is not None and name not in columns]
         if left_out:
-            raise ArgumentError(f"times names the field {left_out[0]!r}, which columns leaves out: add it there")
-        view: View = extras.load("frames").View(
+            raise ArgumentError(f"parse_dates names the field {left_out[0]!r}, which columns leaves out: add it there")
+        projection: Projection = extras.frames.Projection(
             None if columns is None else tuple(columns),
             flatten,
-            tuple(times),
-            headers=isinstance(meta, tuple) and "headers" in meta,
+            tuple(parse_dates),
+            _checked_metadata(metadata),
             lenient=lenient or self._is_cut,
         )
-        return view
+        return projection
 
     def to_pandas(
         self,
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool | Sequence[str] = True,
-        times: Sequence[str] = (),
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
         dtype_backend: str | None = None,
         progress: bool = False,
     ) -> pandas.DataFrame:
@@ -91,18 +96,19 @@ class Readable:
         Parameters
         ----------
         columns : sequence of str, optional
-            Only these fields of the messages, in this order; faster than all. One that none of the messages has is an
-            error. In a batch, which is cut by number, and in `live`, where it may still come, it is a column of nulls
-            (with a warning where another name looks meant). Without any message, all are there, and empty.
+            Read only these fields, in this order; faster than reading all. A name that no message has is an error,
+            except in a batch, where it may be absent by chance, and in `live`, where it may still arrive: there it is
+            a column of nulls, with a warning if it looks misspelt. A range without messages gives all columns, empty.
         flatten : bool
-            Make columns ``outer.inner`` of the fields of nested objects.
-        meta : bool or sequence of str
-            Give the index ``offset`` and the columns ``_time`` and ``_key`` (if a message has one); or those of
-            ``"offset"``, ``"time"``, ``"key"`` and ``"headers"`` that are named: headers are dicts in the column
-            ``_headers``. With False, what one `put_many` of a frame put is that frame again, index and dtypes included.
-        times : sequence of str
-            Fields of ISO 8601 text, or of times, that become ``datetime64[us, UTC]``, or ``datetime64[ns, UTC]`` if
-            a value has nanoseconds; a time without a zone is UTC.
+            Turn the fields of nested objects into columns named ``outer.inner``.
+        metadata : bool or sequence of str
+            Include the messages' metadata: the index ``offset`` and the columns ``_time`` and ``_key`` (if any message
+            has a key); or exactly the named ones of ``"offset"``, ``"time"``, ``"key"`` and ``"headers"``, the last as
+            dicts in the column ``_headers``. With False, a frame that one `put_many` put comes back as it was, with its
+            index and dtypes.
+        parse_dates : sequence of str
+            Fields with ISO 8601 text, or with times, that become ``datetime64[us, UTC]``, or ``datetime64[ns, UTC]``
+            if a value has nanoseconds; times without a zone are taken as UTC.
         dtype_backend : {"pyarrow", "numpy_nullable"}, optional
             As in pandas.
         progress : bool
@@ -111,7 +117,7 @@ class Readable:
         Returns
         -------
         pandas.DataFrame
-            A row for each message; see the notes of the class for the columns' types.
+            One row per message; the class's notes list the types of the columns.
 
         Raises
         ------
@@ -120,8 +126,8 @@ class Readable:
         DecodeError
             A message cannot be decoded; it carries the offset.
         ArgumentError
-            No message has a field that `columns` or `times` names; a field of `times` holds something else, or times
-            that no column holds together; or there are more than 5,000 different fields.
+            No message has a field that `columns` or `parse_dates` names; a field of `parse_dates` holds something else,
+            or times that do not fit into one column; or there are more than 5,000 different fields.
 
         Examples
         --------
@@ -134,25 +140,24 @@ class Readable:
         offset
         1        Brno  1
         2       Praha  2
-        >>> log.to_pandas(meta=False)
+        >>> log.to_pandas(metadata=False)
             city  n
         0   Brno  1
         1  Praha  2
         """
-        of = _meta(meta)
-        view = self._view(columns, flatten, times, of)
-        return extras.load("frames.dataframes").to_pandas(self._stretch(), view, of, dtype_backend, progress)
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        return extras.dataframes.to_pandas(self._selection(), projection, dtype_backend, progress)
 
     def to_polars(
         self,
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool | Sequence[str] = True,
-        times: Sequence[str] = (),
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
         progress: bool = False,
     ) -> polars.DataFrame:
-        """The messages as a polars frame, with the columns of `to_arrow`; the parameters are those of `to_pandas`.
+        """The messages as a polars frame, with the columns of `to_arrow` and the parameters of `to_pandas`.
 
         Examples
         --------
@@ -160,35 +165,34 @@ class Readable:
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"n": 1}, {"n": 2}])
         range(1, 3)
-        >>> log.to_polars(meta=False)["n"].sum()
+        >>> log.to_polars(metadata=False)["n"].sum()
         3
         """
-        of = _meta(meta)
-        view = self._view(columns, flatten, times, of)
-        found: polars.DataFrame = extras.load("frames").to_polars(self._stretch(), view, of, progress)
-        return found
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        frame: polars.DataFrame = extras.frames.to_polars(self._selection(), projection, progress)
+        return frame
 
     def to_arrow(
         self,
         columns: Sequence[str] | None = None,
         *,
         flatten: bool = False,
-        meta: bool | Sequence[str] = True,
-        times: Sequence[str] = (),
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
         progress: bool = False,
     ) -> pyarrow.Table:
         """The messages as an Arrow table.
 
         Parameters
         ----------
-        columns, flatten, meta, times, progress
+        columns, flatten, metadata, parse_dates, progress
             As for `to_pandas`.
 
         Returns
         -------
         pyarrow.Table
             ``offset`` (int64), ``_time`` (timestamp[us, UTC]), ``_key`` (string, if a message has one), ``_headers``
-            (map of string to string, if asked for), then the fields. Columns of JSON text have the metadata
+            (map of string to string, if asked for), then the fields. Fields of JSON text carry the Arrow metadata
             ``pqlog: json``.
 
         Examples
@@ -200,31 +204,30 @@ class Readable:
         >>> log.to_arrow().select(["n", "tags"]).to_pylist()
         [{'n': 1, 'tags': None}, {'n': 2, 'tags': '["a"]'}]
         """
-        of = _meta(meta)
-        view = self._view(columns, flatten, times, of)
-        return extras.load("frames").to_arrow(self._stretch(), view, of, progress)
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        return extras.frames.to_arrow(self._selection(), projection, progress)
 
     def to_batches(
         self,
-        rows: int | None = None,
-        columns: Sequence[str] | None = None,
+        batch_size: int | None = None,
         *,
+        columns: Sequence[str] | None = None,
         flatten: bool = False,
-        meta: bool | Sequence[str] = True,
-        times: Sequence[str] = (),
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
         progress: bool = False,
     ) -> pyarrow.RecordBatchReader:
         """The messages as a stream of Arrow record batches, in bounded memory.
 
-        The schema must be true before the first batch. That of a whole topic is kept as it is learnt; any other long
-        stretch is read twice: once to find it out.
+        The schema must be known before the first batch. For a whole topic it is cached; any other long range is read
+        twice, the first time to infer it.
 
         Parameters
         ----------
-        rows : int, optional
-            Messages in a batch; the last may have fewer. Unless given, the first batches are small, so that they come
+        batch_size : int, optional
+            Messages per batch; the last may have fewer. By default the first batches are small, so that they arrive
             at once, and the others have 65,536 messages.
-        columns, flatten, meta, times, progress
+        columns, flatten, metadata, parse_dates, progress
             As for `to_pandas`.
 
         Returns
@@ -237,33 +240,32 @@ class Readable:
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(5))
         range(1, 6)
-        >>> [batch.num_rows for batch in log.to_batches(rows=2)]
+        >>> [batch.num_rows for batch in log.to_batches(batch_size=2)]
         [2, 2, 1]
         """
-        of = _meta(meta)
-        view = self._view(columns, flatten, times, of)
-        return extras.load("frames").to_batches(self._stretch(), view, of, rows, progress)
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        return extras.frames.to_batches(self._selection(), projection, batch_size, progress)
 
     def chunks(
         self,
-        rows: int = 100_000,
-        columns: Sequence[str] | None = None,
+        chunksize: int = 100_000,
         *,
+        columns: Sequence[str] | None = None,
         flatten: bool = False,
-        meta: bool | Sequence[str] = True,
-        times: Sequence[str] = (),
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
         dtype_backend: str | None = None,
         progress: bool = False,
     ) -> Iterator[pandas.DataFrame]:
-        """The messages as pandas frames of so many rows, in bounded memory, like ``read_sql(chunksize=)``.
+        """The messages as pandas frames of `chunksize` rows, in bounded memory, like ``read_sql(chunksize=)``.
 
-        All frames have the same columns and dtypes; see `to_batches` for what finding them out costs.
+        All frames have the same columns and dtypes; `to_batches` says what inferring them costs.
 
         Parameters
         ----------
-        rows : int
-            Messages in a frame; the last may have fewer.
-        columns, flatten, meta, times, dtype_backend, progress
+        chunksize : int
+            Messages per frame; the last may have fewer.
+        columns, flatten, metadata, parse_dates, dtype_backend, progress
             As for `to_pandas`.
 
         Yields
@@ -276,18 +278,17 @@ class Readable:
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(5))
         range(1, 6)
-        >>> [int(frame["n"].sum()) for frame in log.chunks(rows=2)]
+        >>> [int(frame["n"].sum()) for frame in log.chunks(chunksize=2)]
         [1, 5, 4]
         """
-        of = _meta(meta)
-        view = self._view(columns, flatten, times, of)
-        found: Iterator[pandas.DataFrame] = extras.load("frames.dataframes").chunks(
-            self._stretch(), view, of, rows, dtype_backend, progress
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        frames: Iterator[pandas.DataFrame] = extras.dataframes.chunks(
+            self._selection(), projection, chunksize, dtype_backend, progress
         )
-        return found
+        return frames
 
     def head(self, n: int = 5) -> pandas.DataFrame:
-        """The first `n` messages as a frame; no more are read.
+        """The first `n` messages as a frame; reads no others.
 
         Examples
         --------
@@ -298,7 +299,7 @@ class Readable:
         >>> log.head(2)["n"].tolist(), log.tail(2)["n"].tolist()
         ([0, 1], [7, 8])
         """
-        return extras.load("frames.dataframes").head(self._stretch(), n)
+        return extras.dataframes.head(self._selection(), n)
 
     def tail(self, n: int = 5) -> pandas.DataFrame:
         """The last `n` messages as a frame.
@@ -312,7 +313,7 @@ class Readable:
         >>> log.history(stop=5).tail(2)["n"].tolist()
         [2, 3]
         """
-        return extras.load("frames.dataframes").tail(self._stretch(), n)
+        return extras.dataframes.tail(self._selection(), n)
 
     def to_parquet(
         self,
@@ -322,38 +323,38 @@ class Readable:
         partition_by: str | Sequence[str] = (),
         columns: Sequence[str] | None = None,
         flatten: bool = False,
-        times: Sequence[str] = (),
+        parse_dates: Sequence[str] = (),
         progress: bool = False,
     ) -> list[str]:
         """Write the messages as a dataset of Parquet files, in bounded memory.
 
-        A file holds the messages of a fixed range of offsets, `rows_per_file` of them, and is named by it. It appears
-        whole or not at all. So the same call again, after a crash or when the log has grown, completes the dataset:
-        what is complete is left alone, and nothing is there twice. All files have one schema: where a new field or a
-        new type changed it, the older files are written again.
+        Each file holds a fixed range of `rows_per_file` offsets, is named by the first of them, and is created
+        atomically. Repeating the call after a crash, or when the log has grown, completes the dataset: finished files
+        are left alone, and no message is exported twice. All files have one schema; if a new field or a new type
+        changes it, older files are rewritten.
 
         Parameters
         ----------
         path : str or os.PathLike
-            A folder, made if it is missing.
+            A folder; created if it does not exist.
         rows_per_file : int
-            The range of offsets of a file.
+            How many offsets a file covers.
         partition_by : str or sequence of str
-            Fields whose values become folders, ``city=Brno/``, as Hive, DuckDB, Polars and pandas read them. Where
-            some messages have none (``city=__HIVE_DEFAULT_PARTITION__/``), pandas needs ``partitioning=None``.
-        columns, flatten, times, progress
+            Fields whose values become folders, ``city=Brno/``, as Hive, DuckDB, Polars and pandas read them. If some
+            messages have no value (``city=__HIVE_DEFAULT_PARTITION__/``), pandas needs ``partitioning=None``.
+        columns, flatten, parse_dates, progress
             As for `to_pandas`.
 
         Returns
         -------
         list of str
-            The paths of the files that were written now.
+            The paths of the files written by this call.
 
         Raises
         ------
         ArgumentError
-            The folder holds the export of another log, topic or history, or one that was written with other options;
-            or Parquet cannot hold a column, which is named.
+            The folder holds an export of another log, topic or history, or one made with other options; or Parquet
+            cannot hold a column, which the error names.
 
         Examples
         --------
@@ -364,25 +365,27 @@ class Readable:
         >>> folder = tempfile.mkdtemp()
         >>> len(log.to_parquet(folder, rows_per_file=2))
         3
-        >>> len(log.to_parquet(folder, rows_per_file=2))       # all is there
+        >>> len(log.to_parquet(folder, rows_per_file=2))       # nothing left to do
         0
         >>> int(pandas.read_parquet(folder)["n"].sum())
         10
         """
         partitions = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
-        view = self._view(columns, flatten, times)
-        written: list[str] = extras.load("export").to_parquet(
-            self._stretch(), view, check.path("path", path), rows_per_file, partitions, progress
+        projection = self._projection(columns, flatten, parse_dates)
+        written: list[str] = extras.export.to_parquet(
+            self._selection(), projection, check.path("path", path), rows_per_file, partitions, progress
         )
         return written
 
-    def live(self, columns: Sequence[str] | None = None, *, flatten: bool = False, times: Sequence[str] = ()) -> Live:
-        """A frame that grows with the log: each ``refresh()`` reads only what is new.
+    def live(
+        self, columns: Sequence[str] | None = None, *, flatten: bool = False, parse_dates: Sequence[str] = ()
+    ) -> Live:
+        """A frame that grows with the log: each ``refresh()`` reads only the new messages.
 
         Parameters
         ----------
-        columns, flatten, times
-            As for `to_pandas`, but a field that no message has yet is a column of nulls until one comes.
+        columns, flatten, parse_dates
+            As for `to_pandas`, except that a field that no message has yet is a column of nulls until one arrives.
 
         Returns
         -------
@@ -399,15 +402,16 @@ class Readable:
         >>> live.refresh()["n"].tolist()
         [1]
         """
-        found: Live = extras.load("frames.live").Live(self, self._view(columns, flatten, times, lenient=True))
-        return found
+        projection = self._projection(columns, flatten, parse_dates, lenient=True)
+        live: Live = extras.live.Live(self, projection)
+        return live
 
     @property
     def schema(self) -> pyarrow.Schema:
-        """The fields of the messages and their types, as Arrow's, without the log's own columns.
+        """The fields of the messages and their Arrow types, without the metadata columns.
 
-        What is known of a whole topic is kept with it, so only messages that came since are read; those of any other
-        stretch are read once. Columns of JSON text have the metadata ``pqlog: json``.
+        The schema of a whole topic is cached with it, so only messages put since then are read; any other range is
+        read once. Fields of JSON text carry the Arrow metadata ``pqlog: json``.
 
         Returns
         -------
@@ -430,8 +434,8 @@ class Readable:
         city: string
         n: int64
         """
-        found: pyarrow.Schema = extras.load("frames").schema(self._stretch(), self._view(None, False, ()), False)
-        return found
+        schema: pyarrow.Schema = extras.frames.schema(self._selection(), self._projection(metadata=False))
+        return schema
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The messages as an Arrow stream, for ``pyarrow.table``, ``polars.DataFrame``, DuckDB and others."""
@@ -439,24 +443,22 @@ class Readable:
 
     def __arrow_c_schema__(self) -> object:
         """The schema of that stream."""
-        return extras.load("frames").schema(self._stretch(), self._view(None, False, ()), True).__arrow_c_schema__()
+        return extras.frames.schema(self._selection(), self._projection()).__arrow_c_schema__()
 
 
-_META = ("offset", "time", "key", "headers")
-
-
-def _meta(given: bool | Sequence[str]) -> bool | tuple[str, ...]:
-    """What is wanted beside the fields."""
-    if isinstance(given, bool):
-        return given
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
-        raise ArgumentError(f"meta is True, False or a list of names such as {list(_META)}, not {given!r}")
-    for name in given:
-        if name not in _META:
-            near = [name[1:]] if name[1:] in _META else check.near(name, _META)
+def _checked_metadata(wanted: bool | Sequence[str]) -> bool | tuple[str, ...]:
+    """The option `metadata`, checked."""
+    if isinstance(wanted, bool):
+        return wanted
+    names = list(fields.METADATA_COLUMNS)
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not all(isinstance(name, str) for name in wanted):
+        raise ArgumentError(f"metadata is True, False or a list of names such as {names}, not {wanted!r}")
+    for name in wanted:
+        if name not in names:
+            near = [name[1:]] if name[1:] in names else check.near(name, names)
             raise ArgumentError(
-                f"meta has no {name!r}: {f'did you mean {near[0]!r}?' if near else f'there are {list(_META)}'}"
+                f"metadata has no {name!r}: {f'did you mean {near[0]!r}?' if near else f'there are {names}'}"
             )
-    if len(set(given)) < len(given):
-        raise ArgumentError(f"meta names something twice: {given!r}")
-    return tuple(given)
+    if len(set(wanted)) < len(wanted):
+        raise ArgumentError(f"metadata names something twice: {wanted!r}")
+    return tuple(wanted)

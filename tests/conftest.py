@@ -27,10 +27,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.option.all:
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    other = "fast" if config.option.all else "slow"
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(other)])
+    items[:] = [item for item in items if not item.get_closest_marker(other)]
+    # A page's sessions of Python run once: the test that runs its shell commands too needs the files that they leave.
+    pages = {item.callspec.params["page"] for item in items if item.name.startswith("test_what_a_page_shows_runs[")}
+    items[:] = [item for item in items if item.path not in pages]
 
 
 @functools.cache

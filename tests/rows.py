@@ -7,7 +7,8 @@ from pqlog.store.sqlite import smallrows
 
 def change(db: apsw.Connection, table: str, where: str = "1", **new: str) -> None:
     """Give columns of some rows new values, SQL each; in a file whose log is closed, or is used meanwhile."""
-    ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
+    seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
+    assert isinstance(seed, int)
     smallrows.register(db, seed)
     changed = ", ".join(f"{column} = {value}" for column, value in new.items())
     db.execute(f"UPDATE {table} SET {changed}, crc = {smallrows.sum_of(table, **new)} WHERE {where}")

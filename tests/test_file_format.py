@@ -1,8 +1,6 @@
 """docs/file-format.md describes the file as it is."""
 
 import re
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import apsw
 import pandas as pd
 
 import pqlog
+from tests.processes import run
 
 PAGE = (Path(pqlog.__file__).parent.parent / "docs" / "file-format.md").read_text()
 
@@ -54,10 +53,7 @@ for sql in sys.argv[2:]:
     print(db.execute(sql).fetchall())
 """
     statements = [part for part in sql.split(";") if part.strip()]
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path), *statements], capture_output=True, text=True, check=True
-    )
-    topics, last, cities, lag = map(eval, done.stdout.splitlines())
+    topics, last, cities, lag = map(eval, run(script, path, *statements).splitlines())
     assert topics == [(1, "main", "json", 5)]
     assert len(last) == 10
     assert {city: count for city, count, _ in cities} == {"Brno": 596, "Praha": 1, None: 3}

@@ -65,12 +65,12 @@ def log() -> None:
     picture.box(left + 10 * size, 50, size - 6, 46, WHITE, dashed=True)
     picture.text(left + 10 * size + 28, 78, "put", ink=SOFT, size=12)
     picture.text(left + size - 3, 116, "trimmed", 12, SOFT)
-    for name, position, row in (("billing", 9, 0), ("etl", 6, 1), ("report", 3, 2)):
-        x, y = left + position * size - 3, 140 + row * 36
+    for name, position, row in (("billing", 10, 0), ("etl", 7, 1), ("report", 4, 2)):
+        x, y = left + (position - 1) * size - 3, 140 + row * 36
         picture.arrow((x, y - 4), (x, 102))
         picture.box(x - 108, y - 6, 108, 26, GREEN)
         picture.text(x - 54, y + 12, name, 13)
-        lag = len(cells) - position
+        lag = len(cells) + 1 - position
         picture.text(x + 12, y + 12, f"position {position}, lag {lag}", 12, SOFT, "start")
     picture.save("log.svg")
 
@@ -195,12 +195,12 @@ def domain() -> None:
 ROOMS = (
     (SAND, "around it, loaded on first use", (("cli/", "shell"), ("notebook/", "explorer"), ("frames/", "tables"),
      ("export.py", "Parquet"), ("pipe.py", "a stage"))),
-    (BLUE, "public objects", (("log.py", "Log, Topic"), ("clients.py", "get"), ("batches.py", "checkpoints"),
-     ("history.py", "ranges"), ("producer.py", "put"))),
-    (BLUE, "values", (("source.py", "a topic to read"), ("codecs.py", "bytes"), ("message.py", "Message"),
+    (BLUE, "public objects", (("log.py", "Log"), ("topic.py", "put"), ("client.py", "get"), ("batch.py", "checkpoints"),
+     ("history.py", "ranges"))),
+    (BLUE, "values", (("stream.py", "topic and codec"), ("codecs.py", "bytes"), ("message.py", "Message"),
      ("extras.py", "loads extras"))),
-    (GREEN, "the engine: one SQLite file", (("store/sqlite/", "writer, reader, claims, checksums, merger, watch"),)),
-    (GREEN, "the seam", (("store/api.py", "the protocol of an engine"),)),
+    (GREEN, "the engine: one SQLite file", (("store/sqlite/", "store, topic, client; writer, reader, checksums, merger, watch"),)),
+    (GREEN, "the seam", (("store/api.py", "Store, TopicStore, ClientStore"), ("store/values.py", "what crosses it"))),
     (ROSE, "", (("errors.py", "every error, as a tree"),)),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from tests.notebook.lab import BROWSERS, CHROMIUM, Lab, Page
 COLUMNS = ["carrier", "flight", "origin", "dest", "dep_delay", "air_time"]
 CELLS = """
 import pqlog
-log = pqlog.open({path!r}, mode="r")
+log = pqlog.open({path!r}, readonly=True)
 explorer = log.explore()
 explorer
 """

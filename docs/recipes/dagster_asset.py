@@ -20,7 +20,7 @@ def clean(frame: pd.DataFrame) -> pd.DataFrame:
 def clean_orders() -> MaterializeResult:
     """The topic `clean`: each order exactly once, however often this failed in between."""
     with pqlog.open(os.environ["PQLOG_FILE"]) as log:
-        done = log.pipe("clean", clean, into="clean")
+        done = log.client("clean").pipe(clean, into="clean")
     return MaterializeResult(metadata={"batches": done.batches, "in": done.messages_in, "out": done.messages_out})
 
 

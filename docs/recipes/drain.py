@@ -17,4 +17,4 @@ def clean(frame: pd.DataFrame) -> pd.DataFrame:
 
 if __name__ == "__main__":
     with pqlog.open(sys.argv[1]) as log:
-        print(log.pipe("clean", clean, into="clean", attempts=3))
+        print(log.client("clean").pipe(clean, into="clean", attempts=3))

@@ -11,7 +11,7 @@ from pqlog.errors import MissingExtraError
 def main() -> None:
     """Run the command line; the entry point of the script ``pqlog``."""
     try:
-        app = extras.load("cli.commands").app
+        app = extras.commands.app
     except MissingExtraError as error:
         sys.exit(f"pqlog: {error}")
     except KeyboardInterrupt:

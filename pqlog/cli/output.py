@@ -8,16 +8,16 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from pqlog import exact
 from pqlog.errors import StoreError
 from pqlog.message import Message
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # C0 and C1 controls (escape codes begin with one), and characters that change the direction of text or break lines.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -119,6 +119,9 @@ def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
     elif not found:
         say(empty)
     else:
+        from rich.table import Table  # where it is used: it takes longer to load than most commands to run
+        from rich.text import Text
+
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, value in found[0].items():
             table.add_column(
@@ -131,6 +134,9 @@ def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
 
 def facts(found: dict[str, Any]) -> None:
     """Print names and values, one per line."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -140,6 +146,8 @@ def facts(found: dict[str, Any]) -> None:
 
 
 def _print(table: Table) -> None:
+    from rich.console import Console
+
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     with console.capture() as capture:
         console.print(table)

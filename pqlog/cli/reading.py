@@ -17,12 +17,15 @@ import typer
 
 import pqlog
 from pqlog import atomic, check, extras, fields
-from pqlog import clients as positions
 from pqlog.cli import app, output
+from pqlog.delivery import TICK_S
 from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
+from pqlog.readable import selection_of
 
-Meta = Annotated[bool, typer.Option("--meta", "-m", help="Print whole messages: offset, time, key, headers, value.")]
+Metadata = Annotated[
+    bool, typer.Option("--metadata", "-m", help="Print whole messages: offset, time, key, headers, value.")
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", "-n", min=0, help="Print at most this many messages.", show_default=False)
 ]
@@ -56,7 +59,7 @@ def get(
     stop: app.Stop = None,
     key: app.Key = None,
     field: app.Fields = None,
-    meta: Meta = False,
+    metadata: Metadata = False,
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
@@ -65,7 +68,7 @@ def get(
     By default it prints all messages, or a range of them; with --client, those that the client has not acknowledged. A
     message is acknowledged when its line has been written. If interrupted, run it again to continue.
     """
-    shown = _shower(meta, field)
+    shown = _shower(metadata, field)
     if client is None:
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
@@ -89,12 +92,12 @@ def get(
 def _one_by_one(log: pqlog.Log, client: str, follow: bool, limit: int | None, shown: Callable[[Message], str]) -> None:
     if limit == 0:
         return
-    messages = (log.get_blocking if follow else log.get)(client, messages=True)
+    reader = log.client(client)
+    messages = reader.get_blocking(messages=True) if follow else reader.get(messages=True)
     for count, message in enumerate(messages, 1):
         output.line(shown(message))
         if count == limit:
-            # asking for the next would acknowledge it and hand out another
-            log._engine.acknowledge(log._info, client, message.offset, log._client(client).epoch)
+            reader.ack(message)  # asking for the next would do so, too, and hand out another
             return
 
 
@@ -114,11 +117,11 @@ def _by_batches(
             return
 
 
-def _shower(meta: bool, asked: list[str] | None) -> Callable[[Message], str]:
+def _shower(metadata: bool, asked: list[str] | None) -> Callable[[Message], str]:
     """How to print a message."""
-    if meta and asked:
-        raise ArgumentError("--meta prints whole messages and cannot be combined with --field")
-    if meta:
+    if metadata and asked:
+        raise ArgumentError("--metadata prints whole messages and cannot be combined with --field")
+    if metadata:
         return output.message_json
     if not asked:
         return lambda message: output.json_text(message.value)
@@ -149,7 +152,7 @@ def _field(value: Any, field: str) -> Any:
     app.MESSAGES,
     "tail",
     "pqlog tail events.db",
-    "pqlog tail events.db -n 100 --meta",
+    "pqlog tail events.db -n 100 --metadata",
     "pqlog tail -f events.db --field city",
 )
 def tail(
@@ -158,11 +161,11 @@ def tail(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many messages.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more messages, until Ctrl-C.")] = False,
     field: app.Fields = None,
-    meta: Meta = False,
+    metadata: Metadata = False,
     trust_pickle: app.TrustPickle = False,
 ) -> None:
     """Print the last messages. One line of JSON each; no client is moved."""
-    shown = _shower(meta, field)
+    shown = _shower(metadata, field)
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         end = (log.last or 0) + 1
         begin = next((message.offset for message in log.history(start=-limit)), end) if limit else end
@@ -184,7 +187,7 @@ def _from(log: pqlog.Log, at: int) -> Iterator[Message]:
         for message in log.history(start=at):
             yield message
             at = message.offset + 1
-        log._engine.wait(have_come, None, positions.TICK_S)
+        log.store.log.wait(have_come, None, TICK_S)
 
 
 @app.command(
@@ -294,7 +297,7 @@ def _ndjson(history: pqlog.History, target: IO[bytes], field: list[str] | None, 
     shown = _shower(False, field)
     _check_fields(field, history)
     count = 0
-    with extras.progress_bar(len(history._span()) if progress else None, "export", progress) as report:
+    with extras.progress_bar(len(selection_of(history).span) if progress else None, "export", progress) as report:
         for message in history:
             _write(target, shown(message).encode() + b"\n")
             count += 1
@@ -311,10 +314,9 @@ def _csv(
     delimiter: str = ",",
 ) -> int:
     csv = extras.package("pyarrow.csv")
-    export = extras.load("export")
     batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
-    tables = (export.csv_table(extras.package("pyarrow").Table.from_batches([batch])) for batch in batches)
-    schema = export.csv_table(batches.schema.empty_table()).schema
+    tables = (extras.export.csv_table(extras.package("pyarrow").Table.from_batches([batch])) for batch in batches)
+    schema = extras.export.csv_table(batches.schema.empty_table()).schema
     options = csv.WriteOptions(delimiter=delimiter)
     with _Piped(target) as sink, csv.CSVWriter(sink, schema, write_options=options) as writer:
         return _tables(tables, writer)
@@ -322,12 +324,11 @@ def _csv(
 
 def _parquet(history: pqlog.History, target: IO[bytes], field: list[str] | None, flatten: bool, progress: bool) -> int:
     parquet = extras.package("pyarrow.parquet")
-    export = extras.load("export")
     batches = history.to_batches(columns=field, flatten=flatten, progress=progress)
-    schema = export.parquet_schema(batches.schema)
+    schema = extras.export.parquet_schema(batches.schema)
     made = (extras.package("pyarrow").Table.from_batches([batch]) for batch in batches)
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
-        return _tables((export.parquet_table(table, schema) for table in made), writer)
+        return _tables((extras.export.parquet_table(table, schema) for table in made), writer)
 
 
 def _tables(tables: Any, writer: Any) -> int:
@@ -406,7 +407,7 @@ def explore(
 def _notebook(file: str, topic: str) -> dict[str, Any]:
     cells = [
         ("markdown", f"# {Path(file).name}\n\n`log` is open for reading only: this notebook cannot change it."),
-        ("code", f'import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, mode="r")\nlog'),
+        ("code", f"import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, readonly=True)\nlog"),
         ("code", "explorer = log.explore()\nexplorer"),
         ("code", "explorer.frame  # the selection above, as a DataFrame"),
     ]

@@ -1,18 +1,18 @@
-"""Frames: a stretch of a log as a table, and a table as a batch of messages.
+"""Frames: ranges of a log as tables, and tables as segments of messages.
 
-What is here needs pyarrow and NumPy; `dataframes` and `live` need pandas as well, and are loaded by themselves.
+This needs pyarrow and NumPy. The modules `dataframes` and `live` need pandas as well, and are imported separately.
 """
 
-from pqlog.frames.latest import latest_runs
-from pqlog.frames.pieces import View
+from pqlog.frames.latest import latest_groups
+from pqlog.frames.projection import Projection
 from pqlog.frames.segments import cut, unpack
 from pqlog.frames.tables import schema, to_arrow, to_batches, to_polars
 from pqlog.frames.writer import segments_of, thin
 
 __all__ = [
-    "View",
+    "Projection",
     "cut",
-    "latest_runs",
+    "latest_groups",
     "schema",
     "segments_of",
     "thin",

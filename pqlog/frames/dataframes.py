@@ -1,4 +1,4 @@
-"""A stretch of a topic as pandas frames: with dtypes that hold every value, or those of the frames that were put."""
+"""A range of a topic as pandas frames: with dtypes that hold every value, or those of the frames that were put."""
 
 from __future__ import annotations
 
@@ -10,81 +10,89 @@ import pandas as pd
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError
-from pqlog.frames import dtypes, notes, pandas_table, parse, stream
+from pqlog.frames import dtypes, notes, pandas_table, segments
+from pqlog.frames.arrays import decode_dictionary
+from pqlog.frames.arrow_types import is_plain
+from pqlog.frames.chunks import Chunk
+from pqlog.frames.columns import mark_of
+from pqlog.frames.inference_pass import InferencePass, read_all, read_stream
 from pqlog.frames.latest import latest_of
-from pqlog.frames.pieces import Piece, View, chosen, pieces
-from pqlog.frames.tables import Layout, Meta, Survey, check_rows, read, read_ahead, regroup
-from pqlog.source import CHUNK_BYTES, CHUNK_ROWS, Stretch, stop_of
-from pqlog.store.api import Span
+from pqlog.frames.output_schema import OutputSchema
+from pqlog.frames.projection import Projection
+from pqlog.frames.reading import chunks_at, read_chunks
+from pqlog.frames.tables import check_size, regroup
+from pqlog.store.values import Span
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, stop_of
 
 
-def to_pandas(stretch: Stretch, view: View, meta: Meta, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
-    """The messages of a stretch as a pandas frame."""
+def to_pandas(selection: Selection, projection: Projection, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
+    """The messages of a range as a pandas frame."""
     _check_backend(dtype_backend)
-    found, layout = read(stretch, view, meta, progress)
-    return frame_of(found, layout, view, dtype_backend)
+    chunks, output = read_all(selection, projection, progress)
+    return frame_of(chunks, output, dtype_backend)
 
 
 def chunks(
-    stretch: Stretch, view: View, meta: Meta, rows: int, dtype_backend: str | None, progress: bool
+    selection: Selection, projection: Projection, chunksize: int, dtype_backend: str | None, progress: bool
 ) -> Iterator[pd.DataFrame]:
-    """The messages of a stretch as pandas frames of so many rows, all with the same dtypes."""
-    check_rows(rows)
+    """The messages of a range as pandas frames of `chunksize` rows, all with the same dtypes."""
+    check_size("chunksize", chunksize)
     _check_backend(dtype_backend)
-    found, layout = read_ahead(stretch, view, meta, progress)
-    for part in regroup(found, rows):
-        yield frame_of(part, layout, view, dtype_backend)
+    chunks, output = read_stream(selection, projection, progress)
+    for group in regroup(chunks, chunksize):
+        yield frame_of(group, output, dtype_backend)
 
 
-def head(stretch: Stretch, n: int) -> pd.DataFrame:
+def head(selection: Selection, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
-    _check_n(n)
-    if stretch.latest is not None:
-        return _surveyed(chosen(stretch.source, latest_of(stretch)[:n], View()))
-    found = next(regroup(pieces(_up_to(stretch, n), View()), n), []) if n else []
-    if found:  # the last may be cut from one whose columns follow from messages behind them, too
-        first, last = found[0].offsets[0].as_py(), found[-1].offsets[-1].as_py()
-        found = list(pieces(stretch._replace(span=Span(first, last + 1)), View()))
-    return _surveyed(found)
+    _check_count(n)
+    if selection.latest is not None:
+        return _inferred_frame(chunks_at(selection.topic, latest_of(selection)[:n], Projection()))
+    group = next(regroup(read_chunks(_up_to(selection, n), Projection()), n), []) if n else []
+    if group:  # the last chunk may have been cut from one whose types were inferred from later messages as well
+        first, last = group[0].offsets[0].as_py(), group[-1].offsets[-1].as_py()
+        group = list(read_chunks(selection._replace(span=Span(first, last + 1)), Projection()))
+    return _inferred_frame(group)
 
 
-def _up_to(stretch: Stretch, n: int) -> Stretch:
-    """A stretch that ends with its first `n` messages of a key: behind them may lie all of the topic."""
-    source, span, key, _ = stretch
+def _up_to(selection: Selection, n: int) -> Selection:
+    """A range that ends with its first `n` messages of a key: all of the topic may lie behind them."""
+    stream, span, key, _ = selection
     if key is None:
-        return stretch
+        return selection
     rest = span
-    while n > 0 and (rows := source.engine.read(source.topic, rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
-        n -= sum(1 for _ in source.messages(rows, key))
+    while n > 0 and (rows := stream.store.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
+        n -= sum(1 for _ in stream.messages(rows, key))
         rest = Span(stop_of(rows[-1]), rest.stop)
-    return stretch._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
+    return selection._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
 
 
-def tail(stretch: Stretch, n: int) -> pd.DataFrame:
+def tail(selection: Selection, n: int) -> pd.DataFrame:
     """The last `n` messages as a frame."""
-    _check_n(n)
-    source, span, key, latest = stretch
+    _check_count(n)
+    stream, span, key, latest = selection
     if latest is not None:
-        return _surveyed(chosen(source, latest_of(stretch)[-n:] if n else [], View()))
+        return _inferred_frame(chunks_at(stream, latest_of(selection)[-n:] if n else [], Projection()))
     if key is None:
-        first = source.engine.from_end(source.topic, n, span)
+        first = stream.store.from_end(n, span)
     else:
-        newest = list(itertools.islice(source.backwards(span, key), n))
+        newest = list(itertools.islice(stream.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
-    return _surveyed(pieces(stretch._replace(span=Span(first, span.stop)), View()))
+    return _inferred_frame(read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
 
 
-def _check_n(n: int) -> None:
+def _check_count(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise ArgumentError(f"n is a number of messages, not {n!r}")
 
 
-def _surveyed(found: Iterable[Piece]) -> pd.DataFrame:
-    survey = Survey(View(), meta=True)
-    found = list(found)
-    for piece in found:
-        survey.add(piece)
-    return frame_of(found, survey.layout(), View(), None)
+def _inferred_frame(chunks: Iterable[Chunk]) -> pd.DataFrame:
+    """The frame of chunks from which alone its columns are inferred."""
+    inference = InferencePass(Projection())
+    chunks = list(chunks)
+    for chunk in chunks:
+        inference.add(chunk)
+    return frame_of(chunks, inference.output(), None)
 
 
 def _check_backend(dtype_backend: str | None) -> None:
@@ -92,54 +100,69 @@ def _check_backend(dtype_backend: str | None) -> None:
         raise ArgumentError(f'dtype_backend is "pyarrow", "numpy_nullable" or None, not {dtype_backend!r}')
 
 
-def frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
-    """Pieces as a pandas frame."""
-    if not part:
-        return _frame_of(part, layout, view, dtype_backend)
-    with part[0].told():
+def frame_of(chunks: Sequence[Chunk], output: OutputSchema, dtype_backend: str | None) -> pd.DataFrame:
+    """Chunks as a pandas frame; an error names the chunk that causes it."""
+    if not chunks:
+        return _frame_of(chunks, output, dtype_backend)
+    with chunks[0].as_decode_errors():
         try:
-            return _frame_of(part, layout, view, dtype_backend)
+            return _frame_of(chunks, output, dtype_backend)
         except Exception:
-            for piece in part[len(part) == 1 :]:  # which one is it?
-                with piece.told():
-                    _frame_of([piece], layout, view, dtype_backend)
+            for chunk in chunks[len(chunks) == 1 :]:
+                with chunk.as_decode_errors():
+                    _frame_of([chunk], output, dtype_backend)
             raise
 
 
-def _frame_of(part: Sequence[Piece], layout: Layout, view: View, dtype_backend: str | None) -> pd.DataFrame:
-    if layout.is_one_put and not layout.meta and dtype_backend is None:
-        frame = _as_it_was_put(part, view)
+def _frame_of(chunks: Sequence[Chunk], output: OutputSchema, dtype_backend: str | None) -> pd.DataFrame:
+    if output.is_frame_as_put and dtype_backend is None:
+        frame = _frame_as_put(chunks)
         if frame is not None:
             return frame
-    part = [piece.exact(layout.objects) for piece in part]
-    table = layout.table(part)
-    special: dict[str, Any] = {}
-    for field, name in zip(layout.fields, layout.names, strict=True):
-        note = layout.notes.get(field.name)
-        if dtype_backend == "numpy_nullable" and (note is None or not note.is_opaque):
-            note = None  # its own dtypes are wanted
-        if parse.mark(field) is not None or (dtype_backend != "pyarrow" and _is_object(field, note)):
-            special[name] = dtypes.object_series(_objects(part, field.name), note)
-        elif dtype_backend != "pyarrow" and note is not None:
-            special[name] = dtypes.restore(table.column(name), field, note, field.name in layout.nulls)
-        elif dtype_backend is None and pa.types.is_dictionary(field.type):
-            dictionary = layout.dictionaries.get(field.name)
-            if dictionary is not None:
-                special[name] = dtypes.category_of(table.column(name), dictionary)
-            else:  # several would make a category of other ones in each chunk
-                position = table.schema.get_field_index(name)
-                table = table.set_column(position, name, parse.decoded(table.column(position)))
-    if "_headers" in layout.meta:
-        headers = [None if found is None else dict(found) for found in table.column("_headers").to_pylist()]
-        special["_headers"] = dtypes.object_series(headers, None)
-    plain = table.select([name for name in table.column_names if name not in special])
-    frame = _plain_frame(plain, layout, dtype_backend)
+    chunks = [chunk.with_exact_values(output.mixed) for chunk in chunks]
+    table = output.table(chunks)
+    if dtype_backend is None:
+        table = _decode_different_dictionaries(table, output)
+    converted = _converted_columns(chunks, table, output, dtype_backend)
+    plain = table.select([name for name in table.column_names if name not in converted])
+    frame = _plain_frame(plain, output, dtype_backend)
     if not plain.num_columns:
         frame = pd.DataFrame(index=pd.RangeIndex(table.num_rows))
-    if special:
-        columns = {name: special[name] if name in special else frame[name] for name in layout.schema.names}
+    if converted:
+        columns = {name: converted[name] if name in converted else frame[name] for name in output.schema.names}
         frame = pd.DataFrame(columns, index=frame.index)
-    return frame.set_index("offset") if "offset" in layout.meta else frame
+    return frame.set_index("offset") if "offset" in output.metadata else frame
+
+
+def _decode_different_dictionaries(table: pa.Table, output: OutputSchema) -> pa.Table:
+    """Replace dictionaries that differ by their values: as categories, each chunk would have others."""
+    for field, name in zip(output.fields, output.names, strict=True):
+        is_category = field.name in output.dictionaries or field.name in output.notes
+        if pa.types.is_dictionary(field.type) and not is_category:
+            position = table.schema.get_field_index(name)
+            table = table.set_column(position, name, decode_dictionary(table.column(position)))
+    return table
+
+
+def _converted_columns(
+    chunks: Sequence[Chunk], table: pa.Table, output: OutputSchema, dtype_backend: str | None
+) -> dict[str, Any]:
+    """The columns that Arrow's own conversion to pandas would change."""
+    converted: dict[str, Any] = {}
+    for field, name in zip(output.fields, output.names, strict=True):
+        note = output.notes.get(field.name)
+        if dtype_backend == "numpy_nullable" and (note is None or not note.is_opaque):
+            note = None  # the backend's own dtypes are wanted
+        if mark_of(field) is not None or (dtype_backend != "pyarrow" and _is_object(field, note)):
+            converted[name] = dtypes.object_series(_objects(chunks, field.name), note)
+        elif dtype_backend != "pyarrow" and note is not None:
+            converted[name] = dtypes.restore(table.column(name), field, note, field.name in output.nulls)
+        elif dtype_backend is None and pa.types.is_dictionary(table.schema.field(name).type):
+            converted[name] = dtypes.category_of(table.column(name), output.dictionaries[field.name])
+    if "_headers" in output.metadata:
+        headers = [None if pairs is None else dict(pairs) for pairs in table.column("_headers").to_pylist()]
+        converted["_headers"] = dtypes.object_series(headers, None)
+    return converted
 
 
 def _is_object(field: pa.Field, note: notes.Note | None) -> bool:
@@ -147,41 +170,43 @@ def _is_object(field: pa.Field, note: notes.Note | None) -> bool:
     if note is not None:
         return note.dtype == notes.OBJECT
     of = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return not stream.is_plain(of)
+    return not is_plain(of)
 
 
-def _objects(part: Sequence[Piece], name: str) -> list[Any]:
+def _objects(chunks: Sequence[Chunk], name: str) -> list[Any]:
     """A column of nested or mixed values as Python objects."""
     values: list[Any] = []
-    for piece in part:
-        index = piece.fields.schema.get_field_index(name)
+    for chunk in chunks:
+        index = chunk.fields.schema.get_field_index(name)
         if index < 0:
-            values += [None] * len(piece.offsets)
+            values += [None] * len(chunk.offsets)
         else:
-            values += dtypes.python_values(piece.fields.column(index), piece.fields.schema.field(index))
+            values += dtypes.python_values(chunk.fields.column(index), chunk.fields.schema.field(index))
     return values
 
 
 _NULLABLE = {pa.float32(): "Float32", pa.float64(): "Float64", pa.string(): "string", pa.bool_(): "boolean"}
 
 
-def _plain_frame(table: pa.Table, layout: Layout, dtype_backend: str | None) -> pd.DataFrame:
+def _plain_frame(table: pa.Table, output: OutputSchema, dtype_backend: str | None) -> pd.DataFrame:
+    """The frame of columns that Arrow can convert, with pandas' nullable dtypes where NumPy has no null."""
     if dtype_backend == "pyarrow":
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     if dtype_backend == "numpy_nullable":
         return table.to_pandas(types_mapper=_nullable, ignore_metadata=True)
-    nulls = {name for field, name in zip(layout.fields, layout.names, strict=True) if field.name in layout.nulls}
-    holes = {}
+    nulls = {name for field, name in zip(output.fields, output.names, strict=True) if field.name in output.nulls}
+    nullable = {}
     for name in table.column_names:
         of = table.schema.field(name).type
         if name in nulls and (pa.types.is_integer(of) or pa.types.is_boolean(of)):
-            holes[name] = _nullable(of).__from_arrow__(table.column(name))
-    whole = table.select([name for name in table.column_names if name not in holes])
-    frame: pd.DataFrame = whole.to_pandas(ignore_metadata=True)
-    if not holes:
+            nullable[name] = _nullable(of).__from_arrow__(table.column(name))
+    rest = table.select([name for name in table.column_names if name not in nullable])
+    frame: pd.DataFrame = rest.to_pandas(ignore_metadata=True)
+    if not nullable:
         return frame
-    index = frame.index if whole.num_columns else pd.RangeIndex(table.num_rows)
-    return pd.DataFrame({name: holes[name] if name in holes else frame[name] for name in table.column_names}, index)
+    index = frame.index if rest.num_columns else pd.RangeIndex(table.num_rows)
+    columns = {name: nullable[name] if name in nullable else frame[name] for name in table.column_names}
+    return pd.DataFrame(columns, index)
 
 
 def _nullable(of: pa.DataType) -> Any:
@@ -190,18 +215,19 @@ def _nullable(of: pa.DataType) -> Any:
     return pd.api.types.pandas_dtype(_NULLABLE[of]) if of in _NULLABLE else None
 
 
-def _as_it_was_put(part: Sequence[Piece], view: View) -> pd.DataFrame | None:
-    """The frame of one call of `put_many`, or a run of its rows, with its index; None if it is anything else."""
-    if not part or view != View():
+def _frame_as_put(chunks: Sequence[Chunk]) -> pd.DataFrame | None:
+    """The frame of one call of `put_many`, or consecutive rows of it, with its index; None if it is anything else."""
+    origin = chunks[0].origin if chunks else None
+    if origin is None:
         return None
-    expected = part[0].origin
-    for piece in part:
-        if piece.origin is None or expected is None or piece.origin != expected:
+    start, tables = origin.start, []
+    for chunk in chunks:
+        if chunk.origin != segments.Origin(origin.call, start) or chunk.segment is None:
             return None
-        expected = type(expected)(expected.call, expected.start + len(piece.offsets))
-    first = part[0].frame
-    note = None if first is None else notes.frame_note_of(first.schema)
-    if note is None or first is None or part[0].origin is None:
+        tables.append(chunk.segment)
+        start += len(chunk.offsets)
+    note = notes.frame_note_of(tables[0].schema)
+    if note is None:
         return None
-    whole = pa.concat_tables([piece.frame.replace_schema_metadata(None) for piece in part if piece.frame is not None])
-    return pandas_table.from_table(whole, note, part[0].origin.start)
+    table = pa.concat_tables([part.replace_schema_metadata(None) for part in tables])
+    return pandas_table.from_table(table, note, origin.start)

@@ -1,4 +1,4 @@
-"""Whatever put_many takes for a frame, as a stream of Arrow's record batches."""
+"""Whatever put_many accepts as a frame, as a stream of Arrow record batches."""
 
 from __future__ import annotations
 
@@ -9,46 +9,58 @@ import pyarrow as pa
 
 from pqlog.errors import ArgumentError, EncodeError
 from pqlog.frames import notes
-from pqlog.frames.parse import mark
+from pqlog.frames.columns import mark_of
 from pqlog.frames.segments import HIDDEN
 
 
 def stream_of(frame: Any) -> pa.RecordBatchReader:
-    kind = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
-    if hasattr(frame, "to_frame"):  # a Series, or an Index
-        raise ArgumentError(
-            f"a {kind} is one column: put_many(column.to_frame()) keeps it as a frame with its type, "
-            f"put_many(list(column)) puts its values, a message each"
-        )
-    if isinstance(frame, (pa.Array, pa.ChunkedArray)):
-        raise ArgumentError(
-            f"a {kind} is one column: put_many(pyarrow.table({{'name': column}})) keeps it as a frame with its type, "
-            f"put_many(column.to_pylist()) puts its values, a message each"
-        )
-    if hasattr(frame, "collect") and hasattr(frame, "lazy"):
+    """A frame that is not one of pandas as a stream of record batches."""
+    if hasattr(frame, "collect") and hasattr(frame, "lazy"):  # a LazyFrame of polars
         frame = frame.collect()
-        return stream_of(frame)
+    _check_not_a_column(frame)
+    return _without_our_metadata(_reader_of(frame))
+
+
+def _reader_of(frame: Any) -> pa.RecordBatchReader:
     if isinstance(frame, pa.RecordBatchReader):
-        return _owned(frame)  # through Arrow's C interface an error of its source would lose its type
+        return frame  # through Arrow's C interface, an error of its source would lose its type
     if isinstance(frame, pa.Table):
-        return _owned(frame.to_reader())
+        return frame.to_reader()
     if isinstance(frame, pa.RecordBatch):
-        return _owned(pa.RecordBatchReader.from_batches(frame.schema, [frame]))
+        return pa.RecordBatchReader.from_batches(frame.schema, [frame])
+    kind = _kind_of(frame)
     if kind.startswith("polars."):
         _check_polars(frame)
     try:
-        return _owned(pa.RecordBatchReader.from_stream(frame))
+        return pa.RecordBatchReader.from_stream(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ArgumentError(
             f"put_many takes frames and iterables of values, and this {kind} is neither: {error}"
         ) from error
 
 
+def _kind_of(frame: Any) -> str:
+    return f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
+
+
+def _check_not_a_column(frame: Any) -> None:
+    if hasattr(frame, "to_frame"):  # a Series, or an Index
+        as_frame, as_values = "put_many(column.to_frame())", "put_many(list(column))"
+    elif isinstance(frame, (pa.Array, pa.ChunkedArray)):
+        as_frame, as_values = "put_many(pyarrow.table({'name': column}))", "put_many(column.to_pylist())"
+    else:
+        return
+    raise ArgumentError(
+        f"a {_kind_of(frame)} is one column: {as_frame} keeps it as a frame with its type, "
+        f"{as_values} puts its values, a message each"
+    )
+
+
 def _check_polars(frame: Any) -> None:
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         reason = None
         if str(dtype) == "Object":
-            reason = "holds Python objects, which Arrow gets as addresses only"
+            reason = "holds Python objects, of which Arrow gets only the addresses"
         elif "Int128" in str(dtype):
             reason = "holds integers of 128 bits, which Arrow has no type for"
         if reason is not None:
@@ -60,7 +72,7 @@ def _check_polars(frame: Any) -> None:
 
 
 def pandas_frame(frame: Any, index: bool) -> Any:
-    """The frame, if it is one of pandas (also of a subclass)."""
+    """The frame if it is one of pandas, or of a subclass; without an index that only numbers rows unless `index`."""
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(frame, pandas.DataFrame):
         return None
@@ -71,7 +83,7 @@ def pandas_frame(frame: Any, index: bool) -> Any:
 
 
 _ROW_NUMBERS = frozenset([None, "offset"])
-"""Names of levels that are no field of what a stage puts: the latter is that of the frames that batches give out."""
+"""Names of levels of the index that a stage does not put as fields; batches give out frames with the index "offset"."""
 
 
 def from_pandas(frame: Any) -> pa.RecordBatchReader:
@@ -80,20 +92,22 @@ def from_pandas(frame: Any) -> pa.RecordBatchReader:
     return pandas_table.to_table(frame, HIDDEN).to_reader()
 
 
-def _owned(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """A stream of somebody else's, without the notes that are ours to make."""
+def _without_our_metadata(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """A stream from outside, without metadata that only we may set."""
     schema = reader.schema
     fields = [notes.noted(field, None) for field in schema]
-    fields = [field if mark(field) is None or _is_json_text(field) else field.remove_metadata() for field in fields]
+    fields = [field if mark_of(field) is None or _is_json_text(field) else field.remove_metadata() for field in fields]
     metadata = {key: text for key, text in (schema.metadata or {}).items() if not key.startswith(b"pqlog.")}
     if not fields:
         fields = [pa.field("rows", pa.null(), metadata={HIDDEN: b"rows"})]
-    own = pa.schema(fields, metadata=metadata)
-    if own.equals(schema, check_metadata=True):
+    cleaned = pa.schema(fields, metadata=metadata)
+    if cleaned.equals(schema, check_metadata=True):
         return reader
-    batches = (pa.RecordBatch.from_arrays(batch.columns or [pa.nulls(batch.num_rows)], schema=own) for batch in reader)
-    return pa.RecordBatchReader.from_batches(own, batches)
+    batches = (
+        pa.RecordBatch.from_arrays(batch.columns or [pa.nulls(batch.num_rows)], schema=cleaned) for batch in reader
+    )
+    return pa.RecordBatchReader.from_batches(cleaned, batches)
 
 
 def _is_json_text(field: pa.Field) -> bool:
-    return mark(field) == b"json" and pa.types.is_string(field.type)
+    return mark_of(field) == b"json" and pa.types.is_string(field.type)

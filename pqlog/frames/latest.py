@@ -1,4 +1,4 @@
-"""The last message of each key, or of each value of a field."""
+"""The latest message of each key, or of each value of a field."""
 
 from __future__ import annotations
 
@@ -13,179 +13,186 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pqlog import fields
-from pqlog.codecs import UNDECODABLE
+from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse, segments, stream
+from pqlog.frames import segments
+from pqlog.frames.arrays import decode_dictionary, filter_rows
+from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
-from pqlog.frames.runs import blame, decode_lines, joined, parts, runs, values
-from pqlog.source import Stretch
-from pqlog.store.api import Lines, Row
+from pqlog.frames.parse import decode_lines
+from pqlog.frames.prefetch import blocks, json_lines, raise_undecodable, read_values, split_segments
+from pqlog.store.values import Lines, Row
+from pqlog.stream import Selection
 
-NEAR = 512
-"""Chosen messages no further apart than this are read in one run."""
+MAX_GAP = 512
+"""Latest messages that are no further apart than this are read together."""
 
 _PLAIN = (str, int, bool, bytes)
-"""Types whose values are the same if they are equal."""
+"""Types whose equal values are identical."""
 _NAN = float("nan")
-_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 class Latest:
-    """Finds which messages are the latest, in one stretch after the other.
+    """Finds the latest messages of one range after the other.
 
-    Two messages are about the same if what they go by is of one type and equal: 1, 1.0, True and "1" are four. It is
-    read from the messages themselves, since a column would make one of them that depends on what lies near by.
+    Two keys are the same if they have the same type and are equal: 1, 1.0, True and "1" are four keys. They are read
+    from the messages themselves, since in a column their types would depend on the other values in it.
 
     Parameters
     ----------
     by : str
-        ``"key"``, or the name of a field.
+        ``"key"``, or the name of the field that is the key.
     """
 
     def __init__(self, by: str) -> None:
         self._field = None if by == "key" else by
         self._newest: dict[Any, dict[Any, int]] = {}
-        """By the kind of value, the offset of the last message with each."""
+        """By the type of key, and then by key, the offset of the latest message."""
         self._decoder = _decoder(by)
 
-    def add(self, stretch: Stretch) -> None:
-        """Read a stretch, which lies behind those before."""
-        for run in runs(stretch.source, stretch.span, stretch.key):
-            if isinstance(run, Lines):
-                self._take(self._of_lines(stretch, run), range(run.offset, run.offset + run.rows))
+    def add(self, selection: Selection) -> None:
+        """Read a range, which comes after those before."""
+        for block in blocks(selection.topic, selection.span, selection.key):
+            if isinstance(block, Lines):
+                offsets = range(block.offset, block.offset + block.rows)
+                self._add_keys(self._keys_of_lines(selection, block, offsets), offsets)
                 continue
-            for part in parts(run):
+            for part in split_segments(block):
                 if isinstance(part, Row):
-                    self._add_segment(stretch, part)
+                    self._add_segment(selection, part)
                 else:
-                    self._take(self._of_rows(stretch, part), [row.offset for row in part])
+                    self._add_keys(self._keys_of_rows(selection, part), [row.offset for row in part])
 
-    def check(self, stretch: Stretch) -> None:
-        """Raise if nothing was found since no message has the field."""
+    def check(self, selection: Selection) -> None:
+        """Raise if there are no keys because no message has the field."""
         if self._field is not None and not any(self._newest.values()):
-            unknown = fields.unknown([self._field], values(stretch), fields.columns)
+            unknown = fields.unknown([self._field], read_values(selection), fields.columns)
             if unknown is not None:
                 raise ArgumentError(f"latest(by={self._field!r}): {unknown.said}")
 
     def offsets(self) -> Any:
-        """The offsets of the latest, ascending."""
+        """The offsets of the latest messages, ascending."""
         count = sum(map(len, self._newest.values()))
-        return np.sort(np.fromiter((at for kind in self._newest.values() for at in kind.values()), np.int64, count))
+        offsets = (offset for newest in self._newest.values() for offset in newest.values())
+        return np.sort(np.fromiter(offsets, np.int64, count))
 
-    def _of_lines(self, stretch: Stretch, lines: Lines) -> Sequence[Any]:
+    def _keys_of_lines(self, selection: Selection, lines: Lines, offsets: Sequence[int]) -> Sequence[Any]:
         if self._field is None:
             return [None] * lines.rows if lines.keys is None else decode_lines(lines.keys)
-        return self._of_json(stretch, lines.values, range(lines.offset, lines.offset + lines.rows))
+        return self._keys_of_json(selection, lines.values, offsets)
 
-    def _of_rows(self, stretch: Stretch, rows: Sequence[Row]) -> Sequence[Any]:
+    def _keys_of_rows(self, selection: Selection, rows: Sequence[Row]) -> Sequence[Any]:
         if self._field is None:
             return [row.key for row in rows]
-        if stretch.source.topic.codec == "json":
-            return self._of_json(stretch, joined(rows), [row.offset for row in rows])
-        return [self._of(message.value) for message in stretch.source.messages(rows)]
+        if is_text(selection.topic.codec_name):
+            return self._keys_of_json(selection, json_lines(rows), [row.offset for row in rows])
+        return [self._key_of(message.value) for message in selection.topic.messages(rows)]
 
-    def _of_json(self, stretch: Stretch, text: bytes, offsets: Sequence[int]) -> Sequence[Any]:
-        found = None
+    def _keys_of_json(self, selection: Selection, text: bytes, offsets: Sequence[int]) -> Sequence[Any]:
+        keys = None
         if self._decoder is not None:
-            with contextlib.suppress(*UNDECODABLE):  # some are no objects, or no JSON
-                found = [one.by for one in self._decoder.decode_lines(text)]
-        if found is None:
+            with contextlib.suppress(*UNDECODABLE):  # some are not objects, or not JSON
+                keys = [value.by for value in self._decoder.decode_lines(text)]
+        if keys is None:
             try:
-                found = [self._of(value) for value in decode_lines(text)]
+                keys = [self._key_of(value) for value in decode_lines(text)]
             except UNDECODABLE as error:
-                blame(error, stretch.source, offsets)
-        if len(found) != len(offsets):
-            blame(None, stretch.source, offsets)
-        return found
+                raise_undecodable(error, selection.topic, offsets)
+        if len(keys) != len(offsets):
+            raise_undecodable(None, selection.topic, offsets)
+        return keys
 
-    def _of(self, value: Any) -> Any:
+    def _key_of(self, value: Any) -> Any:
         if isinstance(value, Mapping):
             return value.get(self._field)
         return value if self._field == "value" else None
 
-    def _add_segment(self, stretch: Stretch, row: Row) -> None:
-        topic = stretch.source.topic.name
-        with segments.told(topic, row.offset):
+    def _add_segment(self, selection: Selection, row: Row) -> None:
+        topic = selection.topic.name
+        with segments.as_decode_errors(topic, row.offset):
             table = segments.read(row, topic, frozenset(() if self._field is None else [self._field]))
             offsets = np.arange(row.offset, row.offset + table.num_rows)
-            keys = segments.key_texts(table, row)
+            message_keys = segments.key_texts(table, row)
             if self._field is None:
-                column, field = keys, pa.field("", pa.string())
+                column, field = message_keys, pa.field("", pa.string())
+            elif self._field in segments.visible(table).schema.names:
+                column, field = table.column(self._field), table.schema.field(self._field)
             else:
-                at = segments.visible(table).schema.get_field_index(self._field)
-                column, field = (None, None) if at < 0 else (table.column(self._field), table.schema.field(self._field))
+                return
             if column is None:
                 return
-            if stretch.key is not None:
-                if keys is None:
+            if selection.key is not None:
+                if message_keys is None:
                     return
-                mask = pc.equal(keys, stretch.key).fill_null(False).combine_chunks()
-                column, offsets = stream.filtered(column, mask), offsets[mask.to_numpy(zero_copy_only=False)]
-            kind, found = _of_column(column, field)
-            self._take(found, offsets.tolist(), kind)
+                mask = pc.equal(message_keys, selection.key).fill_null(False).combine_chunks()
+                column, offsets = filter_rows(column, mask), offsets[mask.to_numpy(zero_copy_only=False)]
+            type_, keys = _keys_of_column(column, field)
+            self._add_keys(keys, offsets.tolist(), type_)
 
-    def _take(self, found: Sequence[Any], offsets: Sequence[int], kind: Any = None) -> None:
-        """Values in the order of their messages, all of one kind if it is given."""
-        kinds = {type(value) for value in found}
-        if kind is None and len(kinds) == 1 and (only := kinds.pop()) in _PLAIN:
-            kind = only
-        if kind is not None:
-            newest = self._newest.setdefault(kind, {})
-            newest.update((value, at) for value, at in zip(found, offsets, strict=True) if value is not None)
+    def _add_keys(self, keys: Sequence[Any], offsets: Sequence[int], type_: Any = None) -> None:
+        """Take keys into account, in the order of their messages; all are of one type if that is given."""
+        if type_ is None:
+            type_ = _common_plain_type(keys)
+        if type_ is not None:
+            newest = self._newest.setdefault(type_, {})
+            newest.update((key, offset) for key, offset in zip(keys, offsets, strict=True) if key is not None)
             return
-        for value, offset in zip(found, offsets, strict=True):
-            if value is not None:
+        for key, offset in zip(keys, offsets, strict=True):
+            if key is not None:
                 try:
-                    kind, same = identity(value)
-                    self._newest.setdefault(kind, {})[same] = offset
+                    type_, plain = identity(key)
+                    self._newest.setdefault(type_, {})[plain] = offset
                 except (TypeError, RecursionError) as error:
                     raise ArgumentError(
-                        f"latest(by={self._field!r}): the field of message {offset} is a {type(value).__name__} that "
+                        f"latest(by={self._field!r}): the field of message {offset} is a {type(key).__name__} that "
                         f"cannot be compared: {error}"
                     ) from error
 
 
-def latest_of(stretch: Stretch) -> Any:
-    """The offsets of the latest messages of a stretch, ascending."""
-    assert stretch.latest is not None
-    latest = Latest(stretch.latest)
-    latest.add(stretch)
-    latest.check(stretch)
+def _common_plain_type(keys: Sequence[Any]) -> type | None:
+    types = {type(key) for key in keys}
+    return next(iter(types)) if len(types) == 1 and types.issubset(_PLAIN) else None
+
+
+def latest_of(selection: Selection) -> Any:
+    """The offsets of the latest messages of a range, ascending."""
+    assert selection.latest is not None
+    latest = Latest(selection.latest)
+    latest.add(selection)
+    latest.check(selection)
     return latest.offsets()
 
 
-def latest_runs(stretch: Stretch) -> Iterator[list[int]]:
-    """The offsets of the latest messages of a stretch, ascending, in runs that lie close together."""
-    return close(latest_of(stretch))
+def latest_groups(selection: Selection) -> Iterator[list[int]]:
+    """The offsets of the latest messages of a range, ascending, in groups that are close together."""
+    return nearby(latest_of(selection))
 
 
-def close(offsets: Any) -> Iterator[list[int]]:
-    """Ascending offsets in runs that lie close together."""
+def nearby(offsets: Any) -> Iterator[list[int]]:
+    """Ascending offsets in groups that are close together."""
     if len(offsets):
-        yield from (run.tolist() for run in np.split(offsets, np.flatnonzero(np.diff(offsets) > NEAR) + 1))
+        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > MAX_GAP) + 1))
 
 
-def among(offsets: Any, chosen: Any) -> Any:
-    """Which of some offsets are among those that are chosen, which ascend: a mask."""
-    at = np.searchsorted(chosen, offsets)
-    at[at == len(chosen)] = 0
-    return chosen[at] == offsets if len(chosen) else np.zeros(len(offsets), bool)
+def contains(offsets: Any, candidates: Any) -> Any:
+    """For each of some candidates whether it is among ascending offsets: a mask."""
+    positions = np.searchsorted(offsets, candidates)
+    positions[positions == len(offsets)] = 0
+    return offsets[positions] == candidates if len(offsets) else np.zeros(len(candidates), bool)
 
 
 def identity(value: Any) -> tuple[Any, Any]:
-    """What two values have in common that are of one kind and equal; raises `TypeError` if none can be told."""
+    """A type and a hashable value that identical values have in common; raises `TypeError` if there is none."""
     kind = type(value)
     if kind in _PLAIN:
         return kind, value
     if kind is float:
         return kind, value if value == value else _NAN
     if isinstance(value, datetime):
-        aware = value.tzinfo is not None
-        since = datetime(1970, 1, 1, tzinfo=UTC if aware else None)
-        return ("datetime", aware), (value - since) // timedelta(microseconds=1) * 1000 + getattr(
-            value, "nanosecond", 0
-        )
+        epoch = datetime(1970, 1, 1, tzinfo=None if value.tzinfo is None else UTC)
+        nanos = (value - epoch) // timedelta(microseconds=1) * 1000 + getattr(value, "nanosecond", 0)
+        return ("datetime", value.tzinfo is not None), nanos
     if isinstance(value, timedelta):
         return "timedelta", value // timedelta(microseconds=1) * 1000 + getattr(value, "nanoseconds", 0)
     if isinstance(value, time) and value.tzinfo is None:
@@ -196,27 +203,27 @@ def identity(value: Any) -> tuple[Any, Any]:
     if isinstance(value, dict):
         return kind, frozenset((identity(name), identity(inner)) for name, inner in value.items())
     hash(value)
-    return kind, value if value == value else _NAN  # Decimal("NaN") is not itself
+    return kind, value if value == value else _NAN  # Decimal("NaN") does not equal itself
 
 
-def _of_column(column: pa.ChunkedArray, field: pa.Field) -> tuple[Any, Sequence[Any]]:
-    """The values of a column of a frame; and of which kind they are, if all are and stand for themselves."""
+def _keys_of_column(column: pa.ChunkedArray, field: pa.Field) -> tuple[Any, Sequence[Any]]:
+    """The values of a column of a frame; with their type if they are as `identity` would return them."""
     of, note = column.type, note_of(field)
     if note is not None and note.is_opaque:
         return None, python_values(column, field)
     if pa.types.is_timestamp(of) or pa.types.is_duration(of) or pa.types.is_time(of):
-        kind = ("datetime", of.tz is not None) if pa.types.is_timestamp(of) else "timedelta"
         numbers = column.cast(pa.int32() if pa.types.is_time32(of) else pa.int64()).to_pylist()
-        unit = _NANOSECONDS[of.unit]
-        whole = [None if number is None else number * unit for number in numbers]
-        return "time" if pa.types.is_time(of) else kind, whole
+        nanos = [None if number is None else number * NANOSECONDS[of.unit] for number in numbers]
+        if pa.types.is_timestamp(of):
+            return ("datetime", of.tz is not None), nanos
+        return "time" if pa.types.is_time(of) else "timedelta", nanos
     if pa.types.is_dictionary(of):
-        column = parse.decoded(column)
+        column = decode_dictionary(column)
     return None, python_values(column, field)
 
 
 def _decoder(field: str) -> Any:
-    """A decoder of lines of JSON objects, of which it reads one field; None where msgspec has none for its name."""
+    """A decoder of JSON lines that reads only one field; None if msgspec does not support its name."""
     try:
         of = msgspec.defstruct("By", [("by", Any, None)], rename={"by": field}, gc=False)
         return msgspec.json.Decoder(of)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pqlog.frames.chunks import Chunk
 from pqlog.frames.dataframes import frame_of
-from pqlog.frames.latest import Latest, among
-from pqlog.frames.pieces import Piece, View, chosen, pieces
-from pqlog.frames.tables import Survey, check_names
-from pqlog.source import Source, Stretch
-from pqlog.store.api import Span
+from pqlog.frames.inference_pass import InferencePass, check_names
+from pqlog.frames.latest import Latest, contains
+from pqlog.frames.projection import Projection
+from pqlog.frames.reading import chunks_at, read_chunks
+from pqlog.readable import selection_of
+from pqlog.store.values import Span
+from pqlog.stream import Selection, TopicStream
 
 if TYPE_CHECKING:
     import pandas
@@ -21,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """A frame of a growing stretch of a log: each `refresh` reads only what is new.
+    """A frame of a growing range of a log: each `refresh` reads only the new messages.
 
-    Of ``history.latest()``, it drops what was replaced, and reads again what it was read with. So it does with what
-    was trimmed: that is gone from the log, and from the frame at the next refresh.
+    If it is one of ``history.latest()``, superseded messages are dropped. Messages that were trimmed from the log are
+    dropped at the next refresh.
 
     Made by ``log.live()`` or ``history.live()``.
 
     Attributes
     ----------
     frame : pandas.DataFrame
-        As of the last refresh.
+        The frame as of the last refresh.
 
     Examples
     --------
@@ -46,71 +49,78 @@ class Live:
     (1, 2)
     """
 
-    def __init__(self, readable: Readable, view: View) -> None:
-        self._readable, self._view = readable, view
-        self._survey = Survey(view, meta=True)
+    def __init__(self, readable: Readable, projection: Projection) -> None:
+        self._readable, self._projection = readable, projection
+        self._inference = InferencePass(projection)
         self._latest: Latest | None = None
-        self._pieces: list[Piece] = []
-        self._read_to: int | None = None
+        self._chunks: list[Chunk] = []
+        self._next: int | None = None
+        """The first offset that was not read yet."""
         self.frame = self.refresh()
 
     def refresh(self) -> pandas.DataFrame:
-        """Read what is new.
+        """Read the new messages.
 
         Returns
         -------
         pandas.DataFrame
-            All messages that the log still has, the new ones at the end; of the latest those that are it now.
+            All messages that the log still has, the new ones at the end; of ``latest()``, those that are current now.
         """
-        stretch = self._readable._stretch()
-        source = stretch.source
-        begin = source.engine.span(source.topic).first
-        was_trimmed = bool(self._pieces) and self._pieces[0].offsets[0].as_py() < begin
-        first = stretch.span.first if self._read_to is None else max(self._read_to, stretch.span.first)
-        new = stretch._replace(span=Span(first, stretch.span.stop))
-        if len(new.span) or self._read_to is None or was_trimmed:
-            survey, kept = self._survey, self._pieces
-            if new.latest is not None:
-                offsets = self._latest_with(new)
-                offsets = offsets[np.searchsorted(offsets, begin) :]
-                survey, kept = self._again(source, lambda had: among(had, offsets))
-                found = list(chosen(source, offsets[np.searchsorted(offsets, first) :], self._view))
-            else:
-                if was_trimmed:
-                    survey, kept = self._again(source, lambda had: had >= begin)
-                found = list(pieces(new, self._view))
-            for piece in found:
-                survey.add(piece)
-            layout = survey.layout()
-            if found and not self._pieces:
-                check_names(new, self._view, layout)
-            self.frame = frame_of([*kept, *found], layout, self._view, None)
-            self._survey, self._pieces, self._read_to = survey, [*kept, *found], max(first, new.span.stop)
+        selection = selection_of(self._readable)
+        begin = selection.topic.store.span().first
+        was_trimmed = bool(self._chunks) and self._chunks[0].offsets[0].as_py() < begin
+        first = selection.span.first if self._next is None else max(self._next, selection.span.first)
+        new = selection._replace(span=Span(first, selection.span.stop))
+        if len(new.span) or self._next is None or was_trimmed:
+            self._update(new, begin, was_trimmed)
+            self._next = max(first, new.span.stop)
         return self.frame
 
-    def _latest_with(self, new: Stretch) -> Any:
-        """The offsets of the latest of the messages so far and of new ones, ascending."""
+    def _update(self, new: Selection, begin: int, was_trimmed: bool) -> None:
+        """Read new messages, and drop those before the beginning of the topic; all or nothing."""
+        stream, inference, chunks = new.topic, self._inference, self._chunks
+        new_chunks: Iterable[Chunk]
+        if new.latest is not None:
+            offsets = self._latest_with(new)
+            offsets = offsets[np.searchsorted(offsets, begin) :]
+            inference, chunks = self._select(stream, lambda had: contains(offsets, had))
+            new_chunks = chunks_at(stream, offsets[np.searchsorted(offsets, new.span.first) :], self._projection)
+        else:
+            if was_trimmed:
+                inference, chunks = self._select(stream, lambda had: had >= begin)
+            new_chunks = read_chunks(new, self._projection)
+        new_chunks = list(new_chunks)
+        for chunk in new_chunks:
+            inference.add(chunk)
+        output = inference.output()
+        if new_chunks and not self._chunks:
+            check_names(new, self._projection, output)
+        self.frame = frame_of([*chunks, *new_chunks], output, None)
+        self._inference, self._chunks = inference, [*chunks, *new_chunks]
+
+    def _latest_with(self, new: Selection) -> Any:
+        """The offsets of the latest messages, including new ones, ascending."""
         assert new.latest is not None
         latest = self._latest = self._latest or Latest(new.latest)
         latest.add(new)
         return latest.offsets()
 
-    def _again(self, source: Source, still: Callable[[Any], Any]) -> tuple[Survey, list[Piece]]:
-        """Those of the messages so far that still count, which `still` tells by their offsets; and a survey of them."""
-        survey, kept = Survey(self._view, meta=True), list[Piece]()
-        for piece in self._pieces:
-            had = piece.offsets.to_numpy()
-            left = had[still(had)]
-            if len(left) == len(had):
-                kept.append(piece)
-            else:  # what its columns are may have followed from a message that is gone
-                kept += chosen(source, left, self._view)
-        for piece in kept:
-            survey.add(piece)
-        return survey, kept
+    def _select(self, stream: TopicStream, is_current: Callable[[Any], Any]) -> tuple[InferencePass, list[Chunk]]:
+        """Those of the messages so far that `is_current` selects by their offsets, and inference from them alone."""
+        inference, chunks = InferencePass(self._projection), list[Chunk]()
+        for chunk in self._chunks:
+            offsets = chunk.offsets.to_numpy()
+            current = offsets[is_current(offsets)]
+            if len(current) == len(offsets):
+                chunks.append(chunk)
+            else:  # its columns may have been inferred from a message that is gone
+                chunks += chunks_at(stream, current, self._projection)
+        for chunk in chunks:
+            inference.add(chunk)
+        return inference, chunks
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"<pqlog.Live: {len(self.frame):,} messages, read up to offset {self._read_to}>"
+        return f"<pqlog.Live: {len(self.frame):,} messages, read up to offset {self._next}>"

@@ -1,4 +1,4 @@
-"""What is noted of a frame of pandas, in the metadata of the table that is kept: for each column, and for the whole."""
+"""Notes on pandas frames, kept in the metadata of the Arrow table and of its fields."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import msgspec
 import pyarrow as pa
 
 NOTE = b"pqlog.pandas"
-"""In the metadata of a field."""
+"""In the metadata of a field: a `Note`."""
 ARROW = "arrow"
-"""The dtype, in a note, of all Arrow dtypes: which one it is, the field says."""
+"""The dtype in the note of any Arrow dtype; which one, is the type of the field."""
 OBJECT = "object"
 CATEGORY = "category"
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What pandas had a column as.
+    """What a column was in pandas.
 
     Attributes
     ----------
     dtype : str
-        Its name; ``"arrow"`` for every Arrow dtype.
+        The name of its dtype; ``"arrow"`` for every Arrow dtype.
     storage : str, optional
-        Of pandas' own text dtypes.
+        The storage of a text dtype of pandas.
     missing : {"nan", "NA", "NaT"}, optional
         What stands for null among objects; None if it is None.
     array : str, optional
-        The NumPy dtype of objects that are arrays.
+        If objects are NumPy arrays, their dtype.
     unit : str, optional
-        That of objects that are pandas' Timestamps or Timedeltas.
+        If objects are Timestamps or Timedeltas of pandas, their unit.
     ordered : bool
-        Of a category.
+        Whether categories are ordered.
     categories : Note, optional
-        Of a category: what the index of its categories is.
+        The note on the index of categories.
     freq : str, optional
-        pandas' frequency of categories that are times.
+        The frequency of categories that are times.
     stored : str, optional
-        Categories for which Arrow's dictionary has only their text: an Arrow stream, in base64.
+        The categories, if Arrow's dictionary has only their text: an Arrow stream, in base64.
     """
 
     dtype: str
@@ -52,7 +52,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_opaque(self) -> bool:
-        """Whether Arrow gives other values than pandas for such a column."""
+        """Whether such a column has other values in Arrow than in pandas."""
         return self.stored is not None or self.unit is not None or self.dtype.startswith(("period[", "interval["))
 
 
@@ -61,7 +61,7 @@ FRAME = b"pqlog.frame"
 
 
 class Level(msgspec.Struct, omit_defaults=True):
-    """A level of an index: a column of the table, a range, or a range that is a column as well, since it has a name.
+    """A level of an index: a column of the table, a range, or both, which is a range with a name.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Level(msgspec.Struct, omit_defaults=True):
     start, step : int, optional
         The range.
     freq : str, optional
-        pandas' frequency of times.
+        The frequency of times.
     """
 
     field: str | None = None
@@ -80,26 +80,26 @@ class Level(msgspec.Struct, omit_defaults=True):
 
 
 class FrameNote(msgspec.Struct, omit_defaults=True):
-    """What a pandas frame has beside its columns.
+    """What a pandas frame has in addition to its columns.
 
     Attributes
     ----------
     columns : int
-        How many columns of the table are columns of the frame; the first ones.
+        How many of the table's first columns are columns of the frame.
     levels : list of Level
         Its index.
     names : list
-        Those of the levels, each None or what JSON holds.
+        The names of the levels, each None or a value that JSON has.
     is_multi : bool
         Whether the index is a MultiIndex.
     name : object
-        That of the labels.
+        The name of the labels.
     labels : str, optional
-        The labels, unless they are the names of the columns: an Arrow stream, in base64.
+        The labels, unless they are the names of the table's columns: an Arrow stream, in base64.
     freq : str, optional
-        pandas' frequency of labels that are times.
+        The frequency of labels that are times.
     attrs : dict
-        What the frame's owner noted.
+        The frame's ``attrs``.
     """
 
     columns: int
@@ -113,25 +113,25 @@ class FrameNote(msgspec.Struct, omit_defaults=True):
 
 
 def frame_note_of(schema: pa.Schema) -> FrameNote | None:
-    """What a schema says of the frame that it was; None if that was not of pandas."""
+    """The note on the pandas frame that a table was; None if it was not one."""
     text = (schema.metadata or {}).get(FRAME)
     return None if text is None else msgspec.json.decode(text, type=FrameNote)
 
 
 def note_of(field: pa.Field) -> Note | None:
-    """The note of a field; None if it was not put by pandas.
+    """The note on a field; None if it was not put by pandas.
 
     Raises
     ------
     msgspec.ValidationError
-        There is one, of another form than ours.
+        The note is not as we make it.
     """
     text = (field.metadata or {}).get(NOTE)
     return None if text is None else msgspec.json.decode(text, type=Note)
 
 
 def noted(field: pa.Field, note: Note | None) -> pa.Field:
-    """A field with this note."""
+    """A field with a note, or without one."""
     metadata = {key: text for key, text in (field.metadata or {}).items() if key != NOTE}
     if note is not None:
         metadata[NOTE] = msgspec.json.encode(note)

@@ -1,4 +1,4 @@
-"""A pandas frame as an Arrow table, and exactly the same frame again: columns, index, labels."""
+"""A pandas frame as an Arrow table, and back exactly as it was: columns, index, labels."""
 
 from __future__ import annotations
 
@@ -12,37 +12,31 @@ import pandas as pd
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, EncodeError
-from pqlog.frames import dtypes, objects, parse, stream
+from pqlog.frames import dtypes, ipc, objects
+from pqlog.frames.arrays import identical_columns
+from pqlog.frames.columns import Column, exact_json_column, unused_name
+from pqlog.frames.dtypes import OBJECT_DTYPE
 from pqlog.frames.notes import FRAME, FrameNote, Level, note_of
 
 
 def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
-    """The table of a frame; fields that the messages shall not have are marked with `hidden`.
+    """The table of a frame; fields that the messages do not have are marked with `hidden`.
 
     Raises
     ------
     ArgumentError
-        The labels are no names of fields.
+        The labels cannot be names of fields.
     EncodeError
-        A column, the index or the labels would not come back as they are.
+        A column, the index or the labels would not come back as they were.
     """
     names = _field_names(frame)
     _check_sparse(frame)
-    fields, arrays = [], []
-    for position, name in enumerate(names):
-        field, array = dtypes.pack(frame.iloc[:, position], name)
-        fields.append(field)
-        arrays.append(array)
-    levels = []
-    for number in range(frame.index.nlevels):
-        level, field, array = _level(frame.index, number, names, hidden)
-        levels.append(level)
-        if field is not None:
-            fields.append(field)
-            arrays.append(array)
+    columns = [dtypes.pack(frame.iloc[:, position], name) for position, name in enumerate(names)]
+    levels = [_level(frame.index, number, names, hidden) for number in range(frame.index.nlevels)]
+    columns += [column for _, column in levels if column is not None]
     note = FrameNote(
         len(names),
-        levels,
+        [level for level, _ in levels],
         [_name(name, "index") for name in frame.index.names],
         isinstance(frame.index, pd.MultiIndex),
         _name(frame.columns.name, "columns"),
@@ -50,11 +44,10 @@ def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
         getattr(frame.columns, "freqstr", None),
         _attrs(frame.attrs),
     )
-    if not fields:  # a table without columns would have no rows
-        fields.append(pa.field("rows", pa.null(), metadata={hidden: b"rows"}))
-        arrays.append(pa.nulls(len(frame)))
-    schema = pa.schema(fields, metadata={FRAME: msgspec.json.encode(note)})
-    return pa.Table.from_arrays(arrays, schema=schema)
+    if not columns:  # a table without columns would have no rows
+        columns.append((pa.field("rows", pa.null(), metadata={hidden: b"rows"}), pa.nulls(len(frame))))
+    schema = pa.schema([field for field, _ in columns], metadata={FRAME: msgspec.json.encode(note)})
+    return pa.Table.from_arrays([array for _, array in columns], schema=schema)
 
 
 def _field_names(frame: pd.DataFrame) -> list[str]:
@@ -62,10 +55,8 @@ def _field_names(frame: pd.DataFrame) -> list[str]:
         raise ArgumentError("the frame has columns of several levels: flatten their names first")
     names = [str(label) for label in frame.columns]
     if len(set(names)) < len(names):
-        twice = dict.fromkeys(label for label, name in zip(frame.columns, names, strict=True) if names.count(name) > 1)
-        raise ArgumentError(
-            f"the frame has several columns named {', '.join(map(repr, dict.fromkeys(map(str, twice))))}: rename them"
-        )
+        repeated = dict.fromkeys(name for name in names if names.count(name) > 1)
+        raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, repeated))}: rename them")
     return names
 
 
@@ -78,11 +69,10 @@ def _check_sparse(frame: pd.DataFrame) -> None:
         )
 
 
-def _level(
-    index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes
-) -> tuple[Level, pa.Field | None, pa.Array | None]:
+def _level(index: pd.Index[Any], number: int, taken: Sequence[str], hidden: bytes) -> tuple[Level, Column | None]:
+    """A level of an index, and its column if it has one."""
     if isinstance(index, pd.RangeIndex) and index.name is None:
-        return Level(start=index.start, step=index.step), None, None
+        return Level(start=index.start, step=index.step), None
     values = index.get_level_values(number)
     name = None if values.name is None else str(values.name)
     is_field = name is not None and name not in taken and list(map(str, index.names)).count(name) == 1
@@ -90,21 +80,21 @@ def _level(
     try:
         field, array = dtypes.pack(values, field_name)
     except EncodeError as error:
-        whole = "the index" if index.nlevels == 1 else f"level {number} of the index"
-        reason = error.reason.replace(f"column {field_name!r}", whole, 1)
+        place = "the index" if index.nlevels == 1 else f"level {number} of the index"
+        reason = error.reason.replace(f"column {field_name!r}", place, 1)
         raise EncodeError(reason, value_type="DataFrame", codec="arrow") from error
     if not is_field:
-        field = field.with_name(parse.free(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
+        field = field.with_name(unused_name(field.name, dict.fromkeys([*taken, *map(str, index.names)])))
         field = field.with_metadata({**(field.metadata or {}), hidden: b"index"})
     if isinstance(index, pd.RangeIndex):
-        return Level(field.name, index.start, index.step), field, array
-    return Level(field.name, freq=getattr(values, "freqstr", None)), field, array
+        return Level(field.name, index.start, index.step), (field, array)
+    return Level(field.name, freq=getattr(values, "freqstr", None)), (field, array)
 
 
 def _name(name: Any, whose: str) -> Any:
-    if name is not None and parse.json_texts([name]) is None:
+    if name is not None and exact_json_column([name]) is None:
         raise EncodeError(
-            f"the name of the {whose}, {name!r}, would not come back as it is: give it one of text",
+            f"the name of the {whose}, {name!r}, would not come back as it is: make it text",
             value_type="DataFrame",
             codec="arrow",
         )
@@ -116,7 +106,7 @@ def _labels(labels: pd.Index[Any], names: Sequence[str]) -> str | None:
     if type(labels) is pd.Index and labels.dtype == default.dtype and list(labels) == names:
         return None
     if isinstance(labels, pd.RangeIndex):
-        labels = pd.Index(labels.to_numpy())  # equal, and as pandas itself gives them for most frames
+        labels = pd.Index(labels.to_numpy())  # equal, and what pandas itself returns for most frames
     try:
         field, array = dtypes.pack(labels, "labels")
     except EncodeError as error:
@@ -127,24 +117,21 @@ def _labels(labels: pd.Index[Any], names: Sequence[str]) -> str | None:
             codec="arrow",
         ) from error
     table = pa.Table.from_arrays([array], schema=pa.schema([field]))
-    return base64.b64encode(stream.encode(table)).decode()
+    return base64.b64encode(ipc.encode(table)).decode()
 
 
 def _attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in attrs.items() if isinstance(key, str)}
-    return {key: value for key, value in kept.items() if value is None or parse.json_texts([value]) is not None}
-
-
-# and back
+    named = {key: value for key, value in attrs.items() if isinstance(key, str)}
+    return {key: value for key, value in named.items() if value is None or exact_json_column([value]) is not None}
 
 
 def from_table(table: pa.Table, note: FrameNote, start: int) -> pd.DataFrame:
-    """The rows of a frame from row `start` on, as they were.
+    """The frame that a table was, or its rows from row `start` on.
 
     Raises
     ------
     Exception
-        Of any kind: the note is of another table.
+        Any kind of exception: the note is not of this table.
     """
     rows = table.num_rows
     index = _index(table, note, start)
@@ -156,7 +143,7 @@ def from_table(table: pa.Table, note: FrameNote, start: int) -> pd.DataFrame:
     if note.labels is None:
         labels = pd.Index(table.schema.names[: note.columns])
     else:
-        stored = stream.decode(base64.b64decode(note.labels, validate=True), None)
+        stored = ipc.decode(base64.b64decode(note.labels, validate=True), None)
         values = _array(stored.column(0), stored.schema.field(0))
         labels = _with_freq(pd.Index(values, dtype=values.dtype, copy=False), note.freq)
     frame.columns = labels.rename(note.name)
@@ -191,11 +178,8 @@ def _with_freq(index: pd.Index[Any], freq: str | None) -> pd.Index[Any]:
     return index
 
 
-# compared
-
-
 def difference(frame: pd.DataFrame, back: pd.DataFrame) -> str | None:
-    """The part of a frame that another has not as it is: a column, the index, the labels; None if they are the same."""
+    """The first part in which two frames differ: a column, the index, or the labels; None if they do not."""
     if not _same_index(frame.columns, back.columns):
         return "the names of the columns"
     if not _same_index(frame.index, back.index):
@@ -225,7 +209,7 @@ def _same_values(one: Any, other: Any) -> bool:
     if isinstance(one, pd.arrays.NumpyExtensionArray):
         one, other = one.to_numpy(), other.to_numpy()
     dtype = one.dtype
-    if dtype == parse.OBJECTS:
+    if dtype == OBJECT_DTYPE:
         return objects.first_change([objects.plain_of(value) for value in one], list(other)) is None
     if isinstance(dtype, pd.CategoricalDtype):
         return (
@@ -245,11 +229,11 @@ def _same_values(one: Any, other: Any) -> bool:
 
 
 def _same_extension(one: Any, other: Any) -> bool:
-    if not type(one).__module__.startswith("pandas."):  # its way to Arrow may lose something, and twice the same
-        there = ~one.isna()
-        return bool((one.isna() == other.isna()).all() and (one[there] == other[there]).all())
+    if not type(one).__module__.startswith("pandas."):  # conversion to Arrow may lose the same for both
+        present = ~one.isna()
+        return bool((one.isna() == other.isna()).all() and (one[present] == other[present]).all())
     if hasattr(one, "__arrow_array__"):
-        return stream.same(_chunked(pa.array(one)), _chunked(pa.array(other)))
+        return identical_columns(_chunked(pa.array(one)), _chunked(pa.array(other)))
     return bool(one.equals(other))
 
 

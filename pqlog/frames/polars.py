@@ -1,4 +1,4 @@
-"""A stretch of a topic as a polars frame."""
+"""Arrow tables as polars frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pqlog import extras
 from pqlog.errors import ArgumentError
-from pqlog.frames import parse
+from pqlog.frames.columns import make_table
 
 
 def from_table(table: pa.Table) -> Any:
@@ -17,15 +17,15 @@ def from_table(table: pa.Table) -> Any:
     Raises
     ------
     ArgumentError
-        polars has no type for a column, which is named.
+        polars has no type for a column, which the error names.
     """
     polars = extras.package("polars")
-    table = parse.rows_table(list(map(_readable, table.schema)), table.columns, table.num_rows)
+    table = make_table(list(map(_without_binary_metadata, table.schema)), table.columns, table.num_rows)
     if any(_has_arrays(field.type) for field in table.schema):
         table = _without_offsets(table)
     try:
         return polars.from_arrow(table)
-    except BaseException as error:  # of Rust's panics polars makes one that is no Exception
+    except BaseException as error:  # polars' panics derive from BaseException
         if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
             raise
         for field in table.schema:
@@ -41,8 +41,8 @@ def from_table(table: pa.Table) -> Any:
         raise
 
 
-def _readable(field: pa.Field) -> pa.Field:
-    """A field without metadata that are no text, of which polars makes a panic."""
+def _without_binary_metadata(field: pa.Field) -> pa.Field:
+    """A field without metadata that is not UTF-8, for which polars panics."""
     metadata = field.metadata or {}
     try:
         b"".join([*metadata, *metadata.values()]).decode()
@@ -57,7 +57,7 @@ def _has_arrays(of: pa.DataType) -> bool:
 
 
 def _without_offsets(table: pa.Table) -> pa.Table:
-    """The same table in buffers of its own: polars misreads the nulls of a part of a column of arrays."""
+    """The same table in new buffers: polars misreads the nulls in a slice of a column of arrays."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -1,4 +1,4 @@
-"""Segments: a frame's messages as one piece of bytes, an Arrow IPC stream. Here they are read; writer.py makes them."""
+"""Reading segments: the messages of a frame in one Arrow IPC stream. Writing them is in writer.py."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ from typing import Any
 import pyarrow as pa
 
 from pqlog.errors import DecodeError, Error, StoreError
-from pqlog.frames import dtypes, keys, notes, stream
-from pqlog.frames.parse import without_pickles
+from pqlog.frames import dtypes, ipc, keys, notes
+from pqlog.frames.columns import without_pickle_marks
 from pqlog.keys import KEY
-from pqlog.store.api import Row
+from pqlog.store.values import Row
 
 CALL, START = b"pqlog.call", b"pqlog.row"
-"""In a segment's schema metadata: of which call's frame it is a part, and the number of its first row there."""
+"""In a segment's schema metadata: the call whose frame it is a part of, and the number of its first row there."""
 HIDDEN = b"pqlog.hidden"
-"""In a field's metadata: that the messages do not have this field. It is an index without a name."""
+"""In a field's metadata: messages do not have this field. It is an index without a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Of which call's frame a table is a part."""
+    """The part of a frame that a table is."""
 
     call: bytes
+    """Identifies the call that put the frame."""
     start: int
-    """The number of its first row there."""
+    """The number of its first row in the frame."""
 
 
 def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Table:
-    """The part of a segment that was asked for; of its columns those, if given."""
+    """The part of a segment that a row refers to; only some of its columns if given."""
     wanted = None if columns is None else columns | ({row.key} if row.key is not None else set())
-    with told(topic, row.offset):
-        return _part(stream.decode, row, wanted)
+    with as_decode_errors(topic, row.offset):
+        return _part(ipc.decode, row, wanted)
 
 
 def _part(decode: Callable[[bytes, frozenset[str] | None, int], pa.Table], row: Row, wanted: Any) -> pa.Table:
     table = decode(row.value, wanted, row.whole or 0)
     if row.key is not None and row.key not in table.schema.names:
-        raise ValueError(f"it has no field {row.key!r}, which is to be the key")
+        raise ValueError(f"it has no field {row.key!r}, which is its key")
     _check_metadata(table.schema)
-    return without_pickles(table.slice(row.skip, row.rows))
+    return without_pickle_marks(table.slice(row.skip, row.rows))
 
 
-_decode_kept = functools.lru_cache(maxsize=2)(stream.decode)
-"""For readers of single messages, who ask for the same segment again and again."""
+_decode_cached = functools.lru_cache(maxsize=2)(ipc.decode)
+"""For readers of single messages, who read the same segment many times."""
 
 
 @contextlib.contextmanager
-def told(topic: str, offset: int) -> Iterator[None]:
-    """Whatever is raised by what a segment holds, as an error of ours: it may come from anybody."""
+def as_decode_errors(topic: str, offset: int) -> Iterator[None]:
+    """Turn exceptions that a segment's content causes into errors of ours: the file may come from anybody."""
     try:
         yield
     except Error:
@@ -64,17 +65,17 @@ def told(topic: str, offset: int) -> Iterator[None]:
 
 
 def _check_metadata(schema: pa.Schema) -> None:
-    """Raise if the notes on a table are of another form than those of `segments_of`."""
+    """Raise if our metadata of a table is not as `segments_of` makes it."""
     metadata = schema.metadata or {}
     if CALL in metadata and not metadata[START].isdigit():
-        raise ValueError("its place in a frame is no number")
+        raise ValueError("its row number in a frame is not a number")
     notes.frame_note_of(schema)
     for field in schema:
         notes.note_of(field)
 
 
 def origin(table: pa.Table, row: Row) -> Origin | None:
-    """Where a table that was read from `row` comes from."""
+    """The part of a frame that a table read from `row` is; None if it is not from a frame."""
     metadata = table.schema.metadata or {}
     if CALL not in metadata:
         return None
@@ -87,26 +88,26 @@ def is_hidden(field: pa.Field) -> bool:
 
 def visible(table: pa.Table) -> pa.Table:
     """The columns that are fields of the messages."""
-    shown = [name for field, name in zip(table.schema, table.schema.names, strict=True) if not is_hidden(field)]
-    return table if len(shown) == table.num_columns else table.select(shown)
+    names = [name for field, name in zip(table.schema, table.schema.names, strict=True) if not is_hidden(field)]
+    return table if len(names) == table.num_columns else table.select(names)
 
 
 def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[Any]]:
-    """The keys (None if it has none) and the values, as dicts, of a segment's part."""
-    with told(topic, row.offset):
-        table = _part(_decode_kept, row, None)
+    """The keys (None if it has none) and the values, as dicts, of the part of a segment that a row refers to."""
+    with as_decode_errors(topic, row.offset):
+        table = _part(_decode_cached, row, None)
         texts = key_texts(table, row)
-        found = None if texts is None else texts.to_pylist()
-        shown = visible(table)
-        columns = [dtypes.python_values(*pair) for pair in zip(shown.columns, shown.schema, strict=True)]
+        message_keys = None if texts is None else texts.to_pylist()
+        fields = visible(table)
+        columns = [dtypes.python_values(*pair) for pair in zip(fields.columns, fields.schema, strict=True)]
         if not columns:
-            return found, [{} for _ in range(table.num_rows)]
-        names = shown.schema.names
-        return found, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+            return message_keys, [{} for _ in range(table.num_rows)]
+        names = fields.schema.names
+        return message_keys, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def key_texts(table: pa.Table, row: Row) -> pa.ChunkedArray | None:
-    """The keys of a table that was read from `row`; None if it has none."""
+    """The keys of a table read from `row`; None if it has none."""
     if row.key is None:
         return None
     index = table.schema.get_field_index(row.key)
@@ -114,8 +115,8 @@ def key_texts(table: pa.Table, row: Row) -> pa.ChunkedArray | None:
 
 
 def cut(row: Row, topic: str) -> bytes:
-    """The part of a segment that was asked for, as a segment of its own: with its dtypes, without its place."""
-    with told(topic, row.offset):
-        table = _part(_decode_kept, row, None)
+    """The part of a segment that a row refers to as a segment of its own; it is no longer a part of its frame."""
+    with as_decode_errors(topic, row.offset):
+        table = _part(_decode_cached, row, None)
         metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (CALL, START)}
-        return stream.encode(table.replace_schema_metadata(metadata))
+        return ipc.encode(table.replace_schema_metadata(metadata))

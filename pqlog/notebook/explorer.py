@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
-from pqlog import clients as positions
+from pqlog.client import offset_of
 from pqlog.errors import DecodeError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
 from pqlog.notebook import views
-from pqlog.store.api import Span
+from pqlog.store.values import Span
+from pqlog.stream import TopicStream
+from pqlog.topic import Topic
 
 if TYPE_CHECKING:
     import pandas
 
-    from pqlog.log import Topic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,7 +76,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def __init__(self, topic: Topic) -> None:
         self._lock = threading.RLock()
         self._topic = topic
-        self._engine = topic._engine
+        self._log = topic.store.log
         self._page = 0
         self._times: list[int] = []
         self._counts: list[int] = []
@@ -92,7 +93,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _make(self) -> None:
         wide, full = widgets.Layout(width="auto"), widgets.Layout(width="auto", min_width="0")
         self._topics = widgets.Dropdown(
-            options=[info.name for info in self._engine.topics()],
+            options=[info.name for info in self._log.topics()],
             value=self._topic.name,
             description="Topic",
             layout=widgets.Layout(width="260px"),
@@ -176,20 +177,20 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         ]
 
     def _topic_writes(self) -> bool:
-        return getattr(self._engine, "mode", "w") == "w"
+        return not self._log.readonly
 
     # what is selected
 
     @property
     def _span(self) -> Span:
         """The offsets in the chosen stretch of time."""
-        kept = self._engine.span(self._topic._info)
+        kept = self._topic.store.span()
         low, high = self._range.value
         first, stop = kept
         if low > 0 and self._times:
-            first = self._engine.offset_at(self._topic._info, self._times[low])
+            first = self._topic.store.offset_at(self._times[low])
         if high < BINS and self._times:
-            stop = self._engine.offset_at(self._topic._info, self._times[high])
+            stop = self._topic.store.offset_at(self._times[high])
         return Span(max(kept.first, first), min(kept.stop, stop))
 
     @property
@@ -220,7 +221,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @_guarded
     def _reload(self, *_: object) -> None:
-        names = [info.name for info in self._engine.topics()]
+        names = [info.name for info in self._log.topics()]
         if list(self._topics.options) != names:
             self._topics.options = names
             self._topics.value = self._topic.name
@@ -230,7 +231,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _choose_topic(self, change: Any) -> None:
         if change["new"] in (None, self._topic.name):
             return
-        self._topic = self._topic._other(change["new"])
+        self._topic = Topic(TopicStream.open(self._log, change["new"]))
         self._page, self._matches = 0, None
         self._range.value = (0, BINS)
         self._load()
@@ -291,20 +292,19 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if client is None:
             self._say("there is no client to move")
             return
-        target = positions.target(self._topic._source, int(to) if to.lstrip("-").isdigit() else to)
-        info = positions.info(self._topic._source, client)
-        again, skipped = max(0, info.position + 1 - target), max(0, target - info.position - 1)
+        reader = self._topic.client(client)
+        position, target = reader.position, offset_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
+        again, skipped = max(0, position - target), max(0, target - position)
         self._seek_to = target
         self._question.value = (
-            f"Move {client!r} from {info.position + 1:,} to {target:,}? {again:,} messages come again, "
-            f"{skipped:,} are skipped."
+            f"Move {client!r} from {position:,} to {target:,}? {again:,} messages come again, {skipped:,} are skipped."
         )
         self._ask.layout.display = ""
 
     @_guarded
     def _do_seek(self, *_: object) -> None:
         if self._seek_to is not None:
-            self._topic.seek(self._client.value, to=self._seek_to)
+            self._topic.client(self._client.value).seek(self._seek_to)
         self._do_cancel()
         self._show_clients()
 
@@ -325,13 +325,14 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._error.value = views.page(f'<span class="wrong">{views.esc(error)}</span>') if error else ""
 
     def _show_timeline(self, anew: bool = True) -> None:
-        source, kept = self._topic._source, self._engine.span(self._topic._info)
+        topic = self._topic.store
+        kept = topic.span()
         if anew:
-            self._times, self._counts = timeline(source, kept, BINS) if len(kept) else ([], [])
+            self._times, self._counts = timeline(topic, kept, BINS) if len(kept) else ([], [])
         low, high = self._range.value
-        size = views.size(self._engine.size_bytes())
-        path = views.esc(self._engine.path)
-        head = f'<span class="head" title="{path}">{views.esc(os.path.basename(self._engine.path))}</span>'
+        size = views.size_of(self._log)
+        path = views.esc(self._log.name)
+        head = f'<span class="head" title="{path}">{views.esc(os.path.basename(self._log.name))}</span>'
         self._summary.value = views.page(f'{head} <span class="dim">{size}, {len(kept):,} messages</span>')
         self._plot.value = views.page(views.histogram(self._counts, (low, high), width=860, height=64))
         if self._times:
@@ -350,7 +351,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             found = self._matches[start : start + ROWS]
         else:
             here = Span(span.first + start, min(span.stop, span.first + start + ROWS))
-            found = views.read_some(self._topic._source, here, ROWS)
+            found = views.read_some(self._topic.stream, here, ROWS)
         names = ["offset", "time", "key", *views.columns_of(found)]
         if list(self._sort.options) != names:
             chosen = self._sort.value
@@ -394,8 +395,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._searched_to = stop
 
     def _find(self, span: Span, wanted: _Query, most: int) -> Iterator[Message]:
-        source = self._topic._source
-        for message in source.messages(source.rows(span, wanted.key), wanted.key):
+        stream = self._topic.stream
+        for message in stream.messages(stream.rows(span, wanted.key), wanted.key):
             if wanted.fits(message):
                 yield message
 

@@ -18,7 +18,7 @@ def register(shell: Any) -> None:
             print("%pqlog PATH: opens a file for reading as `log`, and shows its explorer")
             return None
         try:
-            log = pqlog.open(path, mode="r")
+            log = pqlog.open(path, readonly=True)
         except Error as error:
             print(error)
             return None

@@ -9,24 +9,30 @@ import contextlib
 import html
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from pqlog import extras
+from pqlog.clients import client_info
 from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
-from pqlog.source import Source, Stretch
-from pqlog.store.api import Span
+from pqlog.readable import selection_of
+from pqlog.store.api import CachesSchema, IsAFile, Store
+from pqlog.store.values import Span
+from pqlog.stream import Selection, TopicStream
 
 if TYPE_CHECKING:
-    from pqlog.batches import Batch
-    from pqlog.clients import Client, Clients
+    from pqlog.batch import Batch
+    from pqlog.clients import ClientInfo, Clients
     from pqlog.history import History
-    from pqlog.log import Log, Topic
+    from pqlog.log import Log
+    from pqlog.topic import Topic
+
+Shown = TypeVar("Shown")
 
 LOOK = 20_000
 """How many offsets are looked through for messages to show."""
@@ -123,7 +129,7 @@ def value_cell(value: object, short: int = SHORT) -> str:
     return f"<details><summary>{esc(first)}</summary><pre>{esc(text[:LONG])}{rest}</pre></details>"
 
 
-def lag_bar(client: Client, messages: int) -> str:
+def lag_bar(client: ClientInfo, messages: int) -> str:
     """How much of a topic a client has acknowledged."""
     done = 100.0 if not messages else 100.0 * max(0, messages - client.lag) / messages
     return f'<span class="bar" title="{done:.1f} %"><i style="width:{done:.1f}%"></i></span>'
@@ -185,14 +191,14 @@ def _cells(message: Message | DecodeError, fields: Sequence[str], has_key: bool,
     return cells + [value_cell(field_of(message, name), short) for name in fields]
 
 
-def read_some(source: Source, span: Span, count: int, key: str | None = None) -> list[Message | DecodeError]:
+def read_some(stream: TopicStream, span: Span, count: int, key: str | None = None) -> list[Message | DecodeError]:
     """The first messages of a span; where one cannot be decoded, the error in its place, and on behind it."""
     found: list[Message | DecodeError] = []
     span = Span(span.first, min(span.stop, span.first + LOOK))
     while len(span) and len(found) < count:
-        rows = source.rows(Span(span.first, min(span.stop, span.first + 500)), key)
+        rows = stream.rows(Span(span.first, min(span.stop, span.first + 500)), key)
         try:
-            found += itertools.islice(source.messages(rows, key), count - len(found))
+            found += itertools.islice(stream.messages(rows, key), count - len(found))
             span = Span(span.first + 500, span.stop)
         except DecodeError as error:
             found.append(error)
@@ -200,10 +206,10 @@ def read_some(source: Source, span: Span, count: int, key: str | None = None) ->
     return found
 
 
-def _span_line(source: Source, span: Span) -> str:
+def _span_line(stream: TopicStream, span: Span) -> str:
     if not len(span):
         return '<span class="dim">no messages</span>'
-    times, counts = timeline(source, span, BINS)
+    times, counts = timeline(stream.store, span, BINS)
     first, last = from_micros(times[0]), from_micros(times[-1])
     return (
         f'{len(span):,} messages <span class="dim">offsets {span.first:,} to {span.stop - 1:,}, '
@@ -211,19 +217,25 @@ def _span_line(source: Source, span: Span) -> str:
     )
 
 
-def _schema(source: Source) -> str:
+def size_of(log: Store) -> str:
+    """What a log takes on the disk; empty if it is not in a file."""
+    return size(log.size_bytes()) if isinstance(log, IsAFile) else ""
+
+
+def _schema(stream: TopicStream) -> str:
     """The fields of a topic, as far as they are known: nothing is read for it."""
-    engine, topic = source.engine, source.topic
+    topic = stream.store
     known = None
-    if engine.learnt(topic) is not None or "pqlog.frames.learnt" in sys.modules:  # pyarrow takes a while to be loaded
+    is_kept = isinstance(topic, CachesSchema) and topic.cached_schema() is not None
+    if is_kept or "pqlog.frames.schema_cache" in sys.modules:  # pyarrow takes a while to be loaded
         with contextlib.suppress(MissingExtraError):
-            known = extras.load("frames.learnt").of_topic(source)
+            known = extras.schema_cache.lookup_topic(stream)
     if known is None:
         return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
-    fields = known.facts.schema()
+    fields = known.inference.schema()
     shown = "\n".join(f"{field.name}: {_type(field)}" for field in itertools.islice(fields, MOST_FIELDS))
     more = "" if len(fields) <= MOST_FIELDS else f"\n({len(fields) - MOST_FIELDS:,} more fields)"
-    behind = engine.count(topic, Span(known.span.stop, engine.span(topic).stop))
+    behind = topic.count(Span(known.span.stop, topic.span().stop))
     since = f' <span class="dim">{behind:,} message{"s" * (behind != 1)} put since</span>' if behind else ""
     return f"<details><summary>{len(fields):,} fields{since}</summary><pre>{esc(shown)}{more}</pre></details>"
 
@@ -235,30 +247,30 @@ def _type(field: Any) -> str:
 
 def log_view(log: Log) -> str:
     """A log: its file, topics, and the clients of each."""
-    engine = log._engine
+    store = log.store.log
+    infos = store.topics()
     parts = [
-        f'<span class="head">{esc(log.path)}</span> <span class="dim">{size(engine.size_bytes())}, '
-        f"{len(engine.topics())} topics</span>"
+        f'<span class="head">{esc(log.path)}</span> <span class="dim">{size_of(store)}, {len(infos)} topics</span>'
     ]
     rows, clients = [], []
-    for info in engine.topics()[:50]:
-        topic = Source(engine, info, None)
-        span = engine.span(info)
+    for info in infos[:50]:
+        topic = store.find_topic(info.name)
+        if topic is None:  # it was deleted just now
+            continue
+        span = topic.span()
         times, counts = timeline(topic, span, BINS) if len(span) else ([], [])
         until = moment(from_micros(times[-1])) if times else ""
         over_time = histogram(counts, width=160, height=18)
-        fields = _schema(topic) if len(span) else ""
+        fields = _schema(TopicStream(topic, None)) if len(span) else ""
         rows.append([esc(info.name), esc(info.codec), f"{len(span):,}", until, over_time, fields])
-        clients += [(info.name, len(span), client) for client in engine.clients(info)]
+        clients += [(info.name, len(span), client) for client in topic.clients()]
     parts.append(table(["topic", "codec", "messages", "last put (UTC)", "over time", "schema"], rows, frozenset({2})))
     if clients:
-        from pqlog.clients import of_info
-
         parts.append(
             table(
                 ["client", "topic", "position", "lag", "", "last seen (UTC)"],
                 [
-                    [esc(repr(c.client)), esc(name), f"{c.position:,}", f"{c.lag:,}", lag_bar(of_info(c), count),
+                    [esc(repr(c.client)), esc(name), f"{c.position:,}", f"{c.lag:,}", lag_bar(client_info(c), count),
                      moment(from_micros(c.seen))]
                     for name, count, c in clients[:50]
                 ],
@@ -270,14 +282,14 @@ def log_view(log: Log) -> str:
 
 def topic_view(topic: Topic) -> str:
     """A topic: its span, its latest messages, its clients."""
-    source = topic._source
-    span = source.engine.span(source.topic)
-    fields = _schema(source) if len(span) else ""
+    stream = topic.stream
+    span = topic.store.span()
+    fields = _schema(stream) if len(span) else ""
     recent = Span(max(span.first, span.stop - SHOWN), span.stop)
     return page(
         f'<span class="head">{esc(topic.name)}</span> <span class="dim">codec {esc(topic.codec)}</span><br>',
-        _span_line(source, span),
-        messages_table(read_some(source, recent, SHOWN)) if len(span) else "",
+        _span_line(stream, span),
+        messages_table(read_some(stream, recent, SHOWN)) if len(span) else "",
         fields,
         clients_table(topic.clients()) if len(topic.clients()) else "",
     )
@@ -311,21 +323,21 @@ def clients_view(clients: Clients) -> str:
 
 def history_view(history: History) -> str:
     """A history: its bounds, and its first messages."""
-    stretch = history._stretch()
-    return page(esc(repr(history)[1:-1]), "<br>", _stretch(stretch))
+    selection = selection_of(history)
+    return page(esc(repr(history)[1:-1]), "<br>", _messages_of(selection))
 
 
 def batch_view(batch: Batch) -> str:
     """A batch: its boundaries, and its first messages."""
-    return page(esc(repr(batch)[1:-1]), "<br>", _stretch(batch._stretch()))
+    return page(esc(repr(batch)[1:-1]), "<br>", _messages_of(selection_of(batch)))
 
 
-def _stretch(stretch: Stretch) -> str:
-    source, span, key, latest = stretch
+def _messages_of(selection: Selection) -> str:
+    stream, span, key, latest = selection
     if latest is not None:
         return '<span class="dim">not looked for yet: take it as a frame</span>'
-    found = read_some(source, span, 2 * SHOWN, key)
-    line = _span_line(source, span) if key is None else ""
+    found = read_some(stream, span, 2 * SHOWN, key)
+    line = _span_line(stream, span) if key is None else ""
     none = "" if found else f'<span class="dim">none among the first {min(len(span), LOOK):,} offsets</span>'
     return line + (messages_table(found) if found else none if len(span) else "")
 
@@ -343,9 +355,9 @@ def message_view(message: Message) -> str:
     return page(f"<table><tbody>{rows}</tbody></table><pre>{esc(text[:LONG])}{rest}</pre>")
 
 
-def or_reason(view: Any, of: Any) -> str:
+def or_reason(view: Callable[[Shown], str], of: Shown) -> str:
     """A view, or why there is none: of a log that was closed, say."""
     try:
-        return str(view(of))
+        return view(of)
     except Error as error:
         return page(f'<span class="wrong">{esc(error)}</span>')

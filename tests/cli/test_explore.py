@@ -4,13 +4,13 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import ENVIRONMENT
+from tests.processes import wait_until
 
 nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
 pytest.importorskip("jupyterlab")
@@ -29,11 +29,8 @@ def test_jupyterlab_opens_the_notebook_and_it_runs(folder, tmp_path_factory):
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        until = time.monotonic() + 120
-        while not (folder / "opened").exists():
-            assert process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < until, (folder / "server.log").read_text()
-            time.sleep(0.1)
+        wait_until(lambda: (folder / "opened").exists() or process.poll() is not None)
+        assert (folder / "opened").exists(), (folder / "server.log").read_text()
         page = Path((folder / "opened").read_text().strip().removeprefix("file://")).read_text()
         url = re.search(r'url=(http://[^"]+)"', page)[1]
         assert "/lab/tree/events-explore.ipynb" in url

@@ -19,15 +19,9 @@ import pytest
 import pqlog
 from pqlog.cli.output import harmless
 from tests.cli.conftest import ENVIRONMENT
+from tests.processes import Process, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def wait_for(condition, what):
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
 
 
 def on_a_terminal(line, folder, until="", width=100, **environment):
@@ -67,20 +61,20 @@ def test_a_reader_that_goes_away(sh, folder):
     assert sh("pqlog export many.db - --format csv | head -1", code=141).startswith('"offset"')
     assert sh("pqlog get many.db --client c | head -2", code=141) == "1\n2\n"
     with pqlog.open(folder / "many.db") as log:
-        assert log.position("c") >= 2
-        assert log.position("c") < 200_000
+        assert log.client("c").position >= 3
+        assert log.client("c").position < 200_000
     assert sh("pqlog get many.db --client batches --batch 1000 | head -2", code=141) == "1\n2\n"
     with pqlog.open(folder / "many.db") as log:
-        position = log.position("batches")
+        position = log.client("batches").position
         assert position < 200_000
-        assert next(iter(log.batches("batches"))).first == position + 1
+        assert next(iter(log.batches("batches"))).first == position
 
 
 def test_what_cannot_be_written_is_not_acknowledged(sh, folder):
     said = sh("pqlog get events.db --client billing > /dev/full", code=1)
     assert "No space left" in said
     with pqlog.open(folder / "events.db") as log:
-        assert log.position("billing") == 2
+        assert log.client("billing").position == 3
 
 
 @pytest.mark.parametrize("how", ["", "--batch 100"])
@@ -89,11 +83,9 @@ def test_killed_and_killed_again_a_client_loses_nothing(folder, sh, how):
     command = [sys.executable, "-m", "pqlog", "get", "many.db", "--client", "c", *how.split()]
     got = []
     for _ in range(4):
-        with (folder / "out").open("w") as out:
-            process = subprocess.Popen(command, cwd=folder, stdout=out)
-            wait_for(lambda: (folder / "out").stat().st_size > 2_000, "output")
+        with (folder / "out").open("w") as out, Process(command, cwd=folder, stdout=out) as process:
+            wait_until(lambda: (folder / "out").stat().st_size > 2_000)
             process.kill()
-            process.wait()
         text = (folder / "out").read_text()
         got += [int(line) for line in text[: text.rfind("\n") + 1].split()]
     got += [int(line) for line in sh(f"pqlog get many.db --client c {how}").split()]
@@ -117,12 +109,9 @@ def test_ctrl_c_while_lines_are_typed(folder):
 
 
 def test_sigterm_in_the_middle_of_a_put(folder):
-    with subprocess.Popen(
-        [sys.executable, "-m", "pqlog", "put", "new.db"], stdin=subprocess.PIPE, cwd=folder
-    ) as process:
-        process.stdin.write(b"1\n2\n")
-        process.stdin.flush()
-        wait_for((folder / "new.db").exists, "the log")
+    with Process([sys.executable, "-m", "pqlog", "put", "new.db"], stdout=None, cwd=folder) as process:
+        process.tell("1\n2")
+        wait_until((folder / "new.db").exists)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == -signal.SIGTERM
     with pqlog.open(folder / "new.db") as log:
@@ -138,7 +127,7 @@ def test_payloads_do_a_terminal_no_harm(sh, folder):
         log.topic(EVIL).put(EVIL)
         list(log.get(EVIL))
     lines = [
-        "get evil.db", "tail evil.db --meta", "topics evil.db", "clients evil.db", "clients evil.db --json",
+        "get evil.db", "tail evil.db --metadata", "topics evil.db", "clients evil.db", "clients evil.db --json",
         "stats evil.db", "export evil.db - --format csv", "export evil.db -", "get evil.db --topic $'\\x1b[2Jx'",
         "seek evil.db $'\\x1b[2Jx' 0",
     ]  # fmt: skip
@@ -148,7 +137,7 @@ def test_payloads_do_a_terminal_no_harm(sh, folder):
         assert text
         assert harmless(text) == text, line
     assert json.loads(sh("pqlog get evil.db")) == {"text": EVIL, EVIL: 1}
-    message = json.loads(sh("pqlog tail evil.db --meta"))
+    message = json.loads(sh("pqlog tail evil.db --metadata"))
     assert (message["key"], message["headers"]) == (EVIL, {EVIL: EVIL})
 
 
@@ -201,13 +190,13 @@ def test_in_tmux(folder):
     try:
         path = shlex.quote(ENVIRONMENT["PATH"])
         tmux("send-keys", f"export PATH={path}; PS1='$ '; clear; pqlog tail -f events.db -n 1", "Enter")
-        wait_for(lambda: '{"city":"Graz","amount":4}' in tmux("capture-pane", "-p"), "the last message")
+        wait_until(lambda: '{"city":"Graz","amount":4}' in tmux("capture-pane", "-p"))
         with pqlog.open(folder / "events.db") as log:
             log.put({"city": "Linz"})
-        wait_for(lambda: '{"city":"Linz"}' in tmux("capture-pane", "-p"), "the new message")
+        wait_until(lambda: '{"city":"Linz"}' in tmux("capture-pane", "-p"))
         tmux("send-keys", "C-c")
         tmux("send-keys", "echo it ended with $?", "Enter")
-        wait_for(lambda: "it ended with 130" in tmux("capture-pane", "-p"), "the end")
+        wait_until(lambda: "it ended with 130" in tmux("capture-pane", "-p"))
         assert "Traceback" not in tmux("capture-pane", "-p")
     finally:
         tmux("kill-server")

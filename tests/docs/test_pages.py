@@ -17,7 +17,7 @@ NOT_RUN = re.compile(r"git clone|cd |pip install|pqlog demo|make ")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.M | re.S)
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is not run but written to that file
 
-# Sessions (>>>) are run by pytest as doctests as well; here so that the shell finds the files that they leave.
+# Sessions (>>>) run here so that the shell finds the files that they leave; pytest runs them where this test does not.
 SESSION = f"""
 import doctest, sys
 done = doctest.testfile(sys.argv[1], module_relative=False,
@@ -69,7 +69,7 @@ def test_what_a_page_shows_runs(page, tmp_path):
         return done.stdout
 
     if ">>>" in page.read_text():
-        run(sys.executable, "-c", SESSION, str(page))
+        run(sys.executable, "-W", "error", "-c", SESSION, str(page))
     before = BEFORE.get(page.name, "")
     for kind, run_of in itertools.groupby(blocks(page), key=lambda block: block[0]):
         texts = [text for _, text in run_of]

@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 import pqlog
-from pqlog.frames import parse
+from pqlog.frames.columns import is_json
 from tests.frames.compare import difference, missing, table_difference
 from tests.frames.strategies import objects
 
@@ -127,17 +127,17 @@ def outcome(frame: Any) -> tuple[str, str, str]:
         except pqlog.Error as error:
             assert "'c'" in str(error)
             return "", "", "**refused**"
-        field = log.to_arrow(meta=False).schema.field("c")
+        field = log.to_arrow(metadata=False).schema.field("c")
         kinds = {type(value) for message in log if not missing(value := message.value["c"])}
         names = sorted("Timestamp" if kind is pd.Timestamp else kind.__name__ for kind in kinds)
         if isinstance(frame, pd.DataFrame):
-            changed = difference(frame, log.to_pandas(meta=False))
+            changed = difference(frame, log.to_pandas(metadata=False))
         elif isinstance(frame, pl.DataFrame):
-            back = log.to_polars(meta=False)
+            back = log.to_polars(metadata=False)
             changed = None if back.schema == frame.schema and back.equals(frame) else "changed"
         else:
-            changed = table_difference(frame, log.to_arrow(meta=False))
-        kind = "JSON text" if parse.is_json(field) else f"`{_short(field.type)}`"
+            changed = table_difference(frame, log.to_arrow(metadata=False))
+        kind = "JSON text" if is_json(field) else f"`{_short(field.type)}`"
         again = "the same" if changed is None else changed
         framed = log.to_pandas()
         if isinstance(frame, pd.DataFrame) and list(map(type, frame["c"])) != list(map(type, framed["c"])):

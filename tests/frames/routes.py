@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 import pqlog
-from pqlog.frames import parse
+from pqlog.frames.columns import is_json
 from tests.frames.compare import (
     arrow_difference,
     difference,
@@ -170,14 +170,16 @@ def pandas_problems(
         part = slice(start, stop)
         few = frame.iloc[part]
         history = log[1 + start : 1 + start + len(few)]
-        checked("to_pandas(meta=False)", lambda: difference(frame, log.to_pandas(meta=False)))
+        checked("to_pandas(metadata=False)", lambda: difference(frame, log.to_pandas(metadata=False)))
         if len(few):
-            checked("a slice", lambda: difference(few, history.to_pandas(meta=False)))
+            checked("a slice", lambda: difference(few, history.to_pandas(metadata=False)))
             checked("a slice, rows", lambda: _rows_problem(few, list(history.values())))
             checked("a slice, Arrow", lambda: _slice_problem(log, history, start, len(few)))
         checked("to_pandas()", lambda: _columns_problem(frame, log.to_pandas(), 1))
-        checked("chunks", lambda: _chunks_problem(frame, list(log.chunks(rows=2)), 1))
-        checked("chunks(meta=False)", lambda: _chunks_problem(frame, list(log.chunks(rows=2, meta=False)), 0))
+        checked("chunks", lambda: _chunks_problem(frame, list(log.chunks(chunksize=2)), 1))
+        checked(
+            "chunks(metadata=False)", lambda: _chunks_problem(frame, list(log.chunks(chunksize=2, metadata=False)), 0)
+        )
         checked("head", lambda: _columns_problem(frame.head(2), log.head(2), 1))
         checked("tail", lambda: _columns_problem(frame.tail(2), log.tail(2), 1))
         checked("rows", lambda: _rows_problem(frame, rows_of(log)))
@@ -195,15 +197,15 @@ def as_put_problems(log: Any, frame: pd.DataFrame, start: int = 0, stop: int | N
         few = frame.iloc[start:stop]
         whole = log[first : first + len(frame)]
         part = log[first + start : first + start + len(few)]
-        checked("to_pandas(meta=False)", lambda: difference(frame, whole.to_pandas(meta=False)))
+        checked("to_pandas(metadata=False)", lambda: difference(frame, whole.to_pandas(metadata=False)))
         checked("rows", lambda: _rows_problem(frame, list(whole.values())))
         if 0 < len(few) < len(frame):
-            checked("a slice", lambda: difference(few, part.to_pandas(meta=False)))
+            checked("a slice", lambda: difference(few, part.to_pandas(metadata=False)))
     return checked.problems
 
 
 def _slice_problem(log: Any, history: Any, start: int, rows: int) -> str | None:
-    return table_difference(log.to_arrow(meta=False).slice(start, rows), history.to_arrow(meta=False))
+    return table_difference(log.to_arrow(metadata=False).slice(start, rows), history.to_arrow(metadata=False))
 
 
 def _arrow_routes(log: Any, checked: Checked) -> None:
@@ -213,10 +215,10 @@ def _arrow_routes(log: Any, checked: Checked) -> None:
         return
     table = found[0]
     checked("to_arrow, valid", lambda: table.validate(full=True))
-    checked("to_batches", lambda: table_difference(table, log.to_batches(rows=2).read_all()))
+    checked("to_batches", lambda: table_difference(table, log.to_batches(batch_size=2).read_all()))
     checked("pyarrow.table", lambda: table_difference(table, pa.table(log.history())))
     checked("schema", lambda: schema_difference(table.schema, pa.schema(log.history())))
-    checked("Arrow and rows", lambda: arrow_rows_problem(log.to_arrow(meta=False), list(log.history().values())))
+    checked("Arrow and rows", lambda: arrow_rows_problem(log.to_arrow(metadata=False), list(log.history().values())))
     checked("to_polars", lambda: _length_problem(log.to_polars(), len(log)), refusable=True)
     checked("to_pandas(dtype_backend)", lambda: _length_problem(log.to_pandas(dtype_backend="pyarrow"), len(log)))
 
@@ -276,7 +278,7 @@ def plain_json(value: Any) -> Any:
 
 def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
     """Whether a cell of Arrow's is another than the value of the row."""
-    if parse.is_json(field):
+    if is_json(field):
         if cell is None or missing(value):
             return cell is not None or not missing(value)
         expected = plain_json(value)
@@ -341,7 +343,7 @@ def neighbour_problem(log: Any, frame: Any, neighbour: Any) -> str | None:
     except pqlog.Error:
         return None
     values = list(log.history().values())
-    found = log.to_pandas(meta=False)
+    found = log.to_pandas(metadata=False)
     if len(found) != len(log):
         return f"pandas: {len(log)} messages are {len(found)} rows"
     for position, name in enumerate(names):
@@ -356,17 +358,17 @@ def neighbour_problem(log: Any, frame: Any, neighbour: Any) -> str | None:
                 return f"pandas, column {name!r}, row {number}: {type(cell).__name__} {cell!r} is {one!r} ({got.dtype})"
     found = log.to_pandas()
     if len(found) != len(log):
-        return f"pandas with meta: {len(log)} messages are {len(found)} rows"
+        return f"pandas with metadata: {len(log)} messages are {len(found)} rows"
     dtypes = list(found.dtypes)
-    for chunk in log.chunks(rows=2):
+    for chunk in log.chunks(chunksize=2):
         if list(map(str, chunk.dtypes)) != list(map(str, dtypes)):
             return f"chunks: dtypes {dtypes} became {list(chunk.dtypes)}"
-    table = log.to_arrow(meta=False)
+    table = log.to_arrow(metadata=False)
     table.validate(full=True)
     problem = arrow_rows_problem(table, values)
     if problem is not None:
         return f"Arrow: {problem}"
-    problem = table_difference(log.to_arrow(), log.to_batches(rows=2).read_all())
+    problem = table_difference(log.to_arrow(), log.to_batches(batch_size=2).read_all())
     if problem is not None:
         return f"to_batches: {problem}"
     with contextlib.suppress(pqlog.Error):
@@ -391,15 +393,15 @@ def arrow_problems(
             return checked.problems
         few = table.slice(start, None if stop is None else stop - start)
         history = log[1 + start : 1 + start + few.num_rows]
-        checked("to_arrow(meta=False)", lambda: table_difference(table, log.to_arrow(meta=False)))
+        checked("to_arrow(metadata=False)", lambda: table_difference(table, log.to_arrow(metadata=False)))
         if few.num_rows:
-            checked("a slice", lambda: table_difference(few, history.to_arrow(meta=False)))
+            checked("a slice", lambda: table_difference(few, history.to_arrow(metadata=False)))
             checked("a slice, rows", lambda: _length_problem(list(history.values()), few.num_rows))
         checked("rows", lambda: _length_problem(rows_of(log), len(log)))
         _arrow_routes(log, checked)
         checked("to_pandas()", lambda: _length_problem(log.to_pandas(), len(log)))
-        checked("to_pandas(meta=False)", lambda: _length_problem(log.to_pandas(meta=False), len(log)))
-        checked("chunks", lambda: _same_dtypes(list(log.chunks(rows=2))))
+        checked("to_pandas(metadata=False)", lambda: _length_problem(log.to_pandas(metadata=False), len(log)))
+        checked("chunks", lambda: _same_dtypes(list(log.chunks(chunksize=2))))
         checked("head", lambda: _length_problem(log.head(1), 1))
         if neighbour is not None:
             checked("a neighbour", lambda: neighbour_problem(log, table, neighbour))
@@ -421,14 +423,14 @@ def polars_problems(frame: pl.DataFrame, start: int = 0, stop: int | None = None
             return checked.problems
         few = frame[start:stop]
         history = log[1 + start : 1 + start + len(few)]
-        checked("to_polars(meta=False)", lambda: polars_difference(frame, log.to_polars(meta=False)))
+        checked("to_polars(metadata=False)", lambda: polars_difference(frame, log.to_polars(metadata=False)))
         if len(few):
-            checked("a slice", lambda: polars_difference(few, history.to_polars(meta=False)))
+            checked("a slice", lambda: polars_difference(few, history.to_polars(metadata=False)))
         checked("rows", lambda: _polars_rows_problem(frame, rows_of(log)))
         _arrow_routes(log, checked)
         checked("to_pandas()", lambda: _length_problem(log.to_pandas(), len(log)))
-        checked("to_pandas(meta=False)", lambda: _length_problem(log.to_pandas(meta=False), len(log)))
-        checked("chunks", lambda: _same_dtypes(list(log.chunks(rows=2))))
+        checked("to_pandas(metadata=False)", lambda: _length_problem(log.to_pandas(metadata=False), len(log)))
+        checked("chunks", lambda: _same_dtypes(list(log.chunks(chunksize=2))))
     return checked.problems
 
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.rings import by_ring
+
 
 def shares(count: int) -> Any:
     """Gives a test a `share`, which is the seed of its search: the first in both rings, the others in the long one."""
@@ -20,11 +22,10 @@ def search(
     check: Callable[..., None], *strategies: st.SearchStrategy[Any], fast: int, long: int, share: int = 0
 ) -> None:
     """Look for an example of these strategies that `check` does not pass."""
-    in_long_ring = settings.default.max_examples == settings.get_profile("all").max_examples
 
     @seed(share)
     @settings(
-        max_examples=long if in_long_ring else fast,
+        max_examples=by_ring(fast, long),
         derandomize=False,
         database=None,
         # How long an example takes to draw is not to fail a test on a slow machine.

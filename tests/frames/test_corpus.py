@@ -112,7 +112,7 @@ def test_frames_of_real_data_are_the_same_by_every_route(log, package, file, for
     assert kept == [True] or form == "transposed" or (form == "described" and has_dates)
     if kept:
         log.put_many(frame)
-        assert difference(frame, log.to_pandas(meta=False)) is None
+        assert difference(frame, log.to_pandas(metadata=False)) is None
 
 
 @pytest.mark.parametrize(("package", "file"), ALL)
@@ -122,7 +122,7 @@ def test_tables_of_real_data_are_the_same_by_every_route(log, package, file):
     assert routes.parquet_problems(table) == []
     assert routes.polars_problems(pl.DataFrame(table)[:MANY]) == []
     log.put_many(table)
-    assert table_difference(table, log.to_arrow(meta=False)) is None
+    assert table_difference(table, log.to_arrow(metadata=False)) is None
 
 
 @pytest.mark.parametrize(("package", "file"), ALL)
@@ -134,7 +134,7 @@ def test_messages_of_real_data_are_read_as_what_they_are(log, package, file):
         log.put(record)
     log.put_many(records[3:])
     assert list(log.history().values()) == records
-    found = log.to_pandas(meta=False)
+    found = log.to_pandas(metadata=False)
     for name in found.columns:
         for record, got in zip(records, found[name].astype(object), strict=True):
             assert same_row_value(got, record[name]) or got == record[name]
@@ -147,15 +147,15 @@ def test_336_776_flights_are_the_same_by_every_route(log):
         frame = pd.read_csv(path, **how)
         put = log.put_many(frame)
         history = log[put.start : put.stop]
-        pd.testing.assert_frame_equal(history.to_pandas(meta=False), frame, check_exact=True)
+        pd.testing.assert_frame_equal(history.to_pandas(metadata=False), frame, check_exact=True)
         whole = history.to_pandas()
         assert list(whole.dtypes[1:]) == list(frame.dtypes)
         pd.testing.assert_frame_equal(
-            pd.concat(history.chunks(100_000, meta=False)).reset_index(drop=True), frame, check_exact=True
+            pd.concat(history.chunks(100_000, metadata=False)).reset_index(drop=True), frame, check_exact=True
         )
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        assert history.to_arrow(meta=False).equals(table)
-        assert history.to_polars(meta=False).equals(pl.DataFrame(table))
+        assert history.to_arrow(metadata=False).equals(table)
+        assert history.to_polars(metadata=False).equals(pl.DataFrame(table))
         rows = log[put.start : put.start + 20_000].values()
         for row, expected in zip(rows, table.slice(0, 20_000).to_pylist(), strict=True):
             assert all(same_row_value(value, row[name]) for name, value in expected.items())

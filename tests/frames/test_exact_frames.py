@@ -142,13 +142,13 @@ def test_subclasses_of_frames_are_frames(log):
     Mine.__module__ = "elsewhere"
     frame = Mine({"a": [1, 2]}, index=["x", "y"])
     log.put_many(frame)
-    assert routes.difference(pd.DataFrame(frame), log.to_pandas(meta=False)) is None
+    assert routes.difference(pd.DataFrame(frame), log.to_pandas(metadata=False)) is None
 
 
 def test_a_stream_is_the_same_as_its_table(log):
     table = pa.table({"n": [1, 2, 3], "s": pa.array(["a", None, "c"]).dictionary_encode()})
     log.put_many(table.to_reader(max_chunksize=1))
-    assert routes.table_difference(table.unify_dictionaries(), log.to_arrow(meta=False)) is None
+    assert routes.table_difference(table.unify_dictionaries(), log.to_arrow(metadata=False)) is None
 
 
 def test_what_is_refused_leaves_nothing_behind(log):

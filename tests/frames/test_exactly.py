@@ -83,7 +83,7 @@ def as_value(cell):
 def test_a_column_comes_back_as_it_was(log, name):
     frame = KEPT[name]
     log.put_many(frame)
-    back = log.to_pandas(meta=False)
+    back = log.to_pandas(metadata=False)
     if name != "lists of NaN":  # which pandas itself takes for different
         pd.testing.assert_frame_equal(back, frame, check_exact=True)
     cells = [as_value(cell) for cell in frame["c"]]
@@ -94,7 +94,7 @@ def test_a_column_comes_back_as_it_was(log, name):
     for message, cell in zip(log, cells, strict=True):
         assert message.value["c"] == cell or repr(message.value["c"]) == repr(cell)
     log.put({"d": 1})
-    beside = log.to_pandas(["c"], meta=False)["c"]
+    beside = log.to_pandas(["c"], metadata=False)["c"]
     assert len(beside) == len(frame) + 1
     assert pd.isna(beside[len(frame)])
 
@@ -108,8 +108,8 @@ REFUSED = {
         r"Decimal\('1.5'\), would",
     ),
     "a decimal that is no number": (objects(decimal.Decimal("NaN")), "Decimal"),
-    "None and NaN": (objects("a", None, math.nan), "None and nan for what is missing"),
-    "floats, None and NaN": (objects(0.5, None, math.nan), "None and nan for what is missing"),
+    "None and NaN": (objects("a", None, math.nan), "None and nan for missing values"),
+    "floats, None and NaN": (objects(0.5, None, math.nan), "None and nan for missing values"),
     "sets": (objects({1}), "would come back as"),
     "tuples": (objects((1, 2)), r"row 0, \(1, 2\), would come back as \[1, 2\]"),
     "tuples within": (objects({"a": (1,)}), "would come back as"),
@@ -140,7 +140,7 @@ def test_what_would_change_is_refused_with_its_column(log, name):
     log.put({"before": 1})
     with pytest.raises(pqlog.EncodeError, match=f"column 'c'.*{says}"):
         log.put_many(frame)
-    assert log.to_pandas(meta=False)["before"].tolist() == [1]
+    assert log.to_pandas(metadata=False)["before"].tolist() == [1]
     assert log.put({"after": 1}) == 2
 
 
@@ -163,11 +163,11 @@ LABELS = [
 def test_labels_and_indexes_come_back_as_they_were(log, labels):
     frame = pd.DataFrame([[1, 2]], columns=labels)
     log.put_many(frame)
-    pd.testing.assert_frame_equal(log.to_pandas(meta=False), frame)
+    pd.testing.assert_frame_equal(log.to_pandas(metadata=False), frame)
     assert log[1].value == {str(label): at for at, label in enumerate(labels, 1)}
     indexed = pd.DataFrame({"n": [1, 2]}, index=labels)
     put = log.put_many(indexed)
-    pd.testing.assert_frame_equal(log[put.start :].to_pandas(meta=False), indexed)
+    pd.testing.assert_frame_equal(log[put.start :].to_pandas(metadata=False), indexed)
     names = {"n"} if labels.name is None else {"n", labels.name}
     assert set(log[put.start].value) == names
 
@@ -176,14 +176,28 @@ def test_labels_and_indexes_come_back_as_they_were(log, labels):
 def test_a_frame_without_columns_keeps_its_rows_and_the_type_of_its_labels(log, dtype):
     frame = pd.DataFrame(index=[5, 6], columns=pd.Index([], dtype=dtype, name="measure"))
     log.put_many(frame)
-    pd.testing.assert_frame_equal(log.to_pandas(meta=False), frame)
+    pd.testing.assert_frame_equal(log.to_pandas(metadata=False), frame)
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("put", [lambda log: log.put({"n": 1}), lambda log: log.put_many(pd.DataFrame({"n": [1]}))])
+def test_a_frame_without_columns_keeps_its_rows_beside_others(log, put, flatten):
+    put(log)
+    log.put_many(pd.DataFrame(index=["x", "y", "z"]))
+    put(log)
+    read = {"metadata": False, "flatten": flatten}
+    frame = log.to_pandas(**read)
+    assert (len(frame), frame["n"].notna().tolist()) == (5, [True, False, False, False, True])
+    assert len(log.to_pandas(flatten=flatten)) == log.to_arrow(**read).num_rows == log.to_polars(**read).height == 5
+    assert [len(chunk) for chunk in log.chunks(2, **read)] == [2, 2, 1]
+    assert sum(batch.num_rows for batch in log.to_batches(2, **read)) == 5
 
 
 def test_several_levels_of_an_index_come_back(log):
     index = pd.MultiIndex.from_product([pd.Categorical(["a", "b"]), [1, 2]], names=["n", None])
     frame = pd.DataFrame({"n": range(4)}, index=index)  # one is named as a column: it is kept, and is no field
     log.put_many(frame)
-    pd.testing.assert_frame_equal(log.to_pandas(meta=False), frame)
+    pd.testing.assert_frame_equal(log.to_pandas(metadata=False), frame)
     assert log[2].value == {"n": 1}
 
 
@@ -194,7 +208,7 @@ def test_frames_without_columns_are_messages_without_fields(log):
     log.put_many(pa.table({"a": [1, 2]}).select([]))
     assert list(log.get("c")) == [{}] * len(log)
     assert len(log) >= 5
-    pd.testing.assert_frame_equal(log[:3].to_pandas(meta=False), frame, check_column_type=False)
+    pd.testing.assert_frame_equal(log[:3].to_pandas(metadata=False), frame, check_column_type=False)
 
 
 def test_what_a_frame_of_an_owner_has_beside_its_columns_comes_back(log):
@@ -206,7 +220,7 @@ def test_what_a_frame_of_an_owner_has_beside_its_columns_comes_back(log):
     frame = Own({"a": [1]})
     frame.attrs = {"source": "till-3", "ranks": [1, 2]}
     log.put_many(frame)
-    assert log.to_pandas(meta=False).attrs == frame.attrs
+    assert log.to_pandas(metadata=False).attrs == frame.attrs
     assert log[1].value == {"a": 1}
 
 
@@ -218,14 +232,14 @@ def test_what_parquet_gives_can_be_put(log):
         read = pd.read_parquet(file, **how)
         put = log.put_many(read)
         history = log[put.start :]
-        pd.testing.assert_frame_equal(history.to_pandas(meta=False), read)
+        pd.testing.assert_frame_equal(history.to_pandas(metadata=False), read)
         assert [message.value for message in history] == frame.to_dict("records")
 
 
 def test_integers_beside_messages_without_them_stay_integers(log):
     log.put_many(pd.DataFrame({"n": [2**53 + 1, 5], "u": np.array([2**64 - 1, 0], "uint64"), "b": [True, False]}))
     log.put({"other": 1})
-    frame = log.to_pandas(meta=False)
+    frame = log.to_pandas(metadata=False)
     assert [str(frame[name].dtype) for name in ("n", "u", "b")] == ["Int64", "UInt64", "boolean"]
     assert frame["n"].tolist() == [2**53 + 1, 5, pd.NA]
     assert frame["u"][0] == 2**64 - 1
@@ -234,8 +248,8 @@ def test_integers_beside_messages_without_them_stay_integers(log):
 def test_infinities_beside_text_are_told_in_json_text(log):
     log.put_many(pd.DataFrame({"a": [math.inf, -math.inf, math.nan, 1.0]}))
     log.put({"a": "x"})
-    assert log.to_arrow(meta=False)["a"].to_pylist() == ['"Infinity"', '"-Infinity"', None, "1.0", '"x"']
-    assert log.to_pandas(meta=False)["a"].tolist() == [math.inf, -math.inf, None, 1.0, "x"]
+    assert log.to_arrow(metadata=False)["a"].to_pylist() == ['"Infinity"', '"-Infinity"', None, "1.0", '"x"']
+    assert log.to_pandas(metadata=False)["a"].tolist() == [math.inf, -math.inf, None, 1.0, "x"]
 
 
 def column(values, of):
@@ -267,10 +281,10 @@ def test_what_has_no_common_type_is_kept_each_as_it_was(log, name):
     for part in MIXTURES[name]:
         log.put_many(part)
     values = [message.value["a"] for message in log]
-    frame = log.to_pandas(meta=False)
+    frame = log.to_pandas(metadata=False)
     assert frame["a"].tolist() == values
     assert [type(value) for value in frame["a"]] == [type(value) for value in values]
-    assert log.to_arrow(meta=False).schema.field("a").metadata == {b"pqlog": b"json"}
+    assert log.to_arrow(metadata=False).schema.field("a").metadata == {b"pqlog": b"json"}
     assert [chunk["a"].tolist() for chunk in log.chunks(1)] == [[value] for value in values]
     log.to_polars()
 
@@ -281,8 +295,8 @@ def test_a_number_beside_text_is_what_it_was_however_it_was_read(log):
     for rows in (1, 2, 3, 100):
         with chunks_of(rows):
             for values in (
-                log.to_pandas(meta=False)["a"].tolist(),
-                [value for chunk in log.chunks(3, meta=False) for value in chunk["a"]],
+                log.to_pandas(metadata=False)["a"].tolist(),
+                [value for chunk in log.chunks(3, metadata=False) for value in chunk["a"]],
                 log.live().frame["a"].tolist(),
             ):
                 assert repr(values) == repr(expected)
@@ -296,20 +310,18 @@ def test_chunks_have_the_same_dtypes(log):
     )
     log.put_many(pd.DataFrame({"q": [1], "d": pd.Categorical(["x"]), "a": [0.5]}))
     log.put_many(pd.DataFrame({"d": pd.Categorical(["y"])}, index=["row"]))
-    for meta in (False, True):
-        whole = log.to_pandas(meta=meta)
+    for metadata in (False, True):
+        whole = log.to_pandas(metadata=metadata)
         assert [str(whole[name].dtype) for name in "ciad"] == ["category", "Int64", "float64", "str"]
         assert whole["c"].dtype.categories.tolist() == ["x", "y", "z"]
-        for chunk in log.chunks(1, meta=meta):
+        for chunk in log.chunks(1, metadata=metadata):
             assert chunk.dtypes.tolist() == whole.dtypes.tolist()
 
 
 def test_a_segment_that_would_not_come_back_is_not_put(log, monkeypatch):
     """What is put is what was read again: whatever goes wrong in between, the put tells."""
-    decode = writer.stream.decode
-    monkeypatch.setattr(
-        writer.stream, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0]))
-    )
+    decode = writer.ipc.decode
+    monkeypatch.setattr(writer.ipc, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0])))
     with pytest.raises(pqlog.EncodeError, match=r"column 'n' .*would not come back as it is"):
         log.put_many(pa.table({"n": [1, 2, 3]}))
     assert len(log) == 0
@@ -325,4 +337,4 @@ def test_a_category_of_periods_stays_one_beside_a_category_without_values(log):
 def test_a_column_of_nothing_keeps_what_its_owner_noted(log):
     table = pa.table([pa.nulls(2)], schema=pa.schema([pa.field("c", pa.null(), metadata={"unit": "CZK"})]))
     log.put_many(table)
-    assert log.to_arrow(meta=False).schema.equals(table.schema, check_metadata=True)
+    assert log.to_arrow(metadata=False).schema.equals(table.schema, check_metadata=True)

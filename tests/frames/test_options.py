@@ -1,4 +1,4 @@
-"""What a reading is asked for is what it gives: columns, meta, times, flatten, and the latest, however pieces fall."""
+"""The options of a reading do what they say: columns, metadata, parse_dates, flatten, latest, however chunks fall."""
 
 import contextlib
 import datetime
@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import parse, runs
+from pqlog.frames import parse, prefetch
 
 ROUTES = {
     "to_pandas": lambda source, folder, **how: source.to_pandas(**how),
@@ -32,11 +32,11 @@ ROUTES = {
 
 @contextlib.contextmanager
 def chunks_of(rows):
-    """Stretches are read and learnt from in pieces of so few messages."""
+    """Ranges are read, and types inferred, in chunks of this few messages."""
     with (
-        mock.patch.object(runs, "CHUNK_ROWS", rows),
-        mock.patch.object(parse, "LEARN_ROWS", max(1, rows // 2)),
-        mock.patch.object(parse, "SLICE_ROWS", rows),
+        mock.patch.object(prefetch, "READ_ROWS", rows),
+        mock.patch.object(parse, "SAMPLE_ROWS", max(1, rows // 2)),
+        mock.patch.object(parse, "DECODED_ROWS", rows),
     ):
         yield
 
@@ -60,7 +60,7 @@ def cities(log, request):
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_name_that_no_message_has_is_an_error_that_says_which_was_meant(cities, tmp_path, route):
     read = ROUTES[route]
-    for how in ({"columns": ["amount", "citty"]}, {"times": ["citty"]}, {"columns": ["citty"], "flatten": True}):
+    for how in ({"columns": ["amount", "citty"]}, {"parse_dates": ["citty"]}, {"columns": ["citty"], "flatten": True}):
         with pytest.raises(pqlog.ArgumentError, match=r"no message here has a field 'citty': did you mean 'city'\?"):
             read(cities, tmp_path, **how)
     with pytest.raises(pqlog.ArgumentError, match="'x': there are 'city', 'amount', 'note', 'late'"):
@@ -73,16 +73,16 @@ def test_a_field_that_some_message_has_is_no_error(cities, tmp_path, route):
     ROUTES[route](cities, tmp_path, columns=["late", "note", "city"])
     with pytest.raises(pqlog.ArgumentError, match="has a field 'late'"):
         ROUTES[route](cities[:3], tmp_path, columns=["late"])
-    with pytest.raises(pqlog.ArgumentError, match="times names the field 'city', which columns leaves out"):
-        ROUTES[route](cities, tmp_path, columns=["note"], times=["city"])
+    with pytest.raises(pqlog.ArgumentError, match="parse_dates names the field 'city', which columns leaves out"):
+        ROUTES[route](cities, tmp_path, columns=["note"], parse_dates=["city"])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 100])
 def test_what_is_unknown_does_not_depend_on_pieces(rows):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         log.put_many([{"a": n} for n in range(9)] + [{"a": 1, "always null": None}])
-        assert log.to_arrow(["always null"], meta=False).column(0).null_count == 10
-        for _ in range(2):  # the second time, the stream's layout is known
+        assert log.to_arrow(["always null"], metadata=False).column(0).null_count == 10
+        for _ in range(2):  # the second time, the stream's schema is known
             with pytest.raises(pqlog.ArgumentError, match="no message here has a field 'b'"):
                 log.to_batches(columns=["b"])
             assert log.to_batches(columns=["always null"]).read_all().num_rows == 10
@@ -92,9 +92,9 @@ def test_what_is_unknown_does_not_depend_on_pieces(rows):
 
 def test_without_any_message_no_name_is_unknown(log):
     assert log.to_pandas(["n", "m"]).shape == (0, 3)
-    assert log.to_arrow(["n"], meta=False).schema.names == ["n"]
-    assert log.history(key="nobody").to_pandas(["n"], meta=False).columns.tolist() == ["n"]
-    assert log.to_arrow(["at"], times=["at"], meta=False).schema.field("at").type == pa.timestamp("us", "UTC")
+    assert log.to_arrow(["n"], metadata=False).schema.names == ["n"]
+    assert log.history(key="nobody").to_pandas(["n"], metadata=False).columns.tolist() == ["n"]
+    assert log.to_arrow(["at"], parse_dates=["at"], metadata=False).schema.field("at").type == pa.timestamp("us", "UTC")
     log.put({"n": 1}, key="a")
     assert len(log[5:].to_polars(["m"])) == 0
     assert len(log.history(key="nobody").to_polars(["m"])) == 0
@@ -102,7 +102,7 @@ def test_without_any_message_no_name_is_unknown(log):
 
 def test_unknown_among_more_fields_than_make_a_table(log):
     log.put_many([{f"n{n}": 0} for n in range(6000)])
-    assert log.to_arrow(["n5999"], meta=False).column(0).null_count == 5999
+    assert log.to_arrow(["n5999"], metadata=False).column(0).null_count == 5999
     with pytest.raises(pqlog.ArgumentError, match=r"no message here has a field 'm': there are 'n0', .*4,992 more"):
         log.to_arrow(["m"])
 
@@ -115,7 +115,7 @@ class Sale(msgspec.Struct):
 def test_fields_of_a_topic_with_a_type_are_those_of_its_json(log):
     topic = log.topic("sales", type=Sale)
     topic.put(Sale("Brno"))
-    assert topic.to_arrow(["note"], meta=False).to_pylist() == [{"note": None}]
+    assert topic.to_arrow(["note"], metadata=False).to_pylist() == [{"note": None}]
     with pytest.raises(pqlog.ArgumentError, match="did you mean 'note'"):
         topic.to_arrow(["notes"])
 
@@ -126,16 +126,16 @@ def test_a_batch_without_an_optional_field_has_nulls(log):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for batch in log.batches("etl", size=1):
-            found += batch.to_pandas(["a", "maybe"], times=[], meta=False)["maybe"].tolist()
-            assert batch.to_batches(columns=["maybe"], meta=False).read_all().num_rows == 1
+            found += batch.to_pandas(["a", "maybe"], parse_dates=[], metadata=False)["maybe"].tolist()
+            assert batch.to_batches(columns=["maybe"], metadata=False).read_all().num_rows == 1
     assert found == [None, "x", None]
 
 
 def test_a_batch_warns_of_a_name_that_looks_wrong(log):
     log.put({"amount": 1})
-    batch = log.next_batch("etl")
+    batch = log.client("etl").next_batch()
     with pytest.warns(UserWarning, match="no message here has a field 'amuont': did you mean 'amount'"):
-        assert batch.to_arrow(["amuont"], meta=False).to_pylist() == [{"amuont": None}]
+        assert batch.to_arrow(["amuont"], metadata=False).to_pylist() == [{"amuont": None}]
 
 
 def test_a_live_frame_waits_for_a_field(log):
@@ -153,11 +153,11 @@ def test_head_of_a_key_reads_no_further(log):
     log.put_many({"n": n} for n in range(30_000))
     log.put({"n": -1}, key="a")
     log.put_many({"n": n} for n in range(30_000))
-    with mock.patch.object(log._source.engine.__class__, "read_lines", side_effect=AssertionError):
+    with mock.patch.object(log.store.__class__, "read_lines", side_effect=AssertionError):
         assert log.history(key="a").head(1)["n"].tolist() == [-1]
 
 
-# meta
+# metadata
 
 
 def test_meta_names_what_comes_beside_the_fields(log):
@@ -165,19 +165,22 @@ def test_meta_names_what_comes_beside_the_fields(log):
     log.put_many(pd.DataFrame({"n": [2, 3]}), headers={"source": "file"})
     log.put({"n": 4})
     headers = [{"source": "till-3", "ř": ""}, {"source": "file"}, {"source": "file"}, None]
-    frame = log.to_pandas(meta=["offset", "time", "key", "headers"])
+    frame = log.to_pandas(metadata=["offset", "time", "key", "headers"])
     assert frame.index.name == "offset"
     assert frame.columns.tolist() == ["_time", "_key", "_headers", "n"]
     assert frame["_headers"].tolist() == headers
     assert [dict(message.headers) or None for message in log] == headers
-    assert log.to_pandas().columns.tolist() == log.to_pandas(meta=True).columns.tolist() == ["_time", "_key", "n"]
-    assert log.to_pandas(meta=["headers"], columns=["n"]).to_dict("list") == {"_headers": headers, "n": [1, 2, 3, 4]}
-    assert log.to_pandas(meta=["key", "offset"]).columns.tolist() == ["_key", "n"]
-    assert log.to_pandas(meta=[]).equals(log.to_pandas(meta=False))
-    assert log[2:].to_pandas(meta=["key"])["_key"].isna().all()  # asked for by name, so there
+    assert log.to_pandas().columns.tolist() == log.to_pandas(metadata=True).columns.tolist() == ["_time", "_key", "n"]
+    assert log.to_pandas(metadata=["headers"], columns=["n"]).to_dict("list") == {
+        "_headers": headers,
+        "n": [1, 2, 3, 4],
+    }
+    assert log.to_pandas(metadata=["key", "offset"]).columns.tolist() == ["_key", "n"]
+    assert log.to_pandas(metadata=[]).equals(log.to_pandas(metadata=False))
+    assert log[2:].to_pandas(metadata=["key"])["_key"].isna().all()  # asked for by name, so there
     for backend in ("pyarrow", "numpy_nullable"):
-        assert log.to_pandas(meta=["headers"], dtype_backend=backend)["_headers"].tolist() == headers
-    parts = log.chunks(rows=3, meta=["headers"])
+        assert log.to_pandas(metadata=["headers"], dtype_backend=backend)["_headers"].tolist() == headers
+    parts = log.chunks(chunksize=3, metadata=["headers"])
     assert [part["_headers"].tolist() for part in parts] == [headers[:3], headers[3:]]
 
 
@@ -185,17 +188,17 @@ def test_headers_in_arrow_polars_duckdb_and_of_a_key(log):
     for n in range(5):
         log.put({"n": n}, key="even" if n % 2 == 0 else "odd", headers={"n": str(n)} if n else None)
     log.put_many(pd.DataFrame({"n": [5, 6], "k": ["odd", "even"]}), key="k", headers={"n": "frame"})
-    table = log.to_arrow(meta=["headers", "offset"])
+    table = log.to_arrow(metadata=["headers", "offset"])
     assert table.schema.names == ["_headers", "offset", "n", "k"]
     assert table.schema.field("_headers").type == pa.map_(pa.string(), pa.string())
     assert table.column("_headers").to_pylist()[:2] == [None, [("n", "1")]]
-    assert log.to_batches(rows=2, meta=["headers", "offset"]).read_all().equals(table)
-    assert log.to_polars(meta=["headers"])["_headers"].is_null().to_list() == [True] + [False] * 6
+    assert log.to_batches(batch_size=2, metadata=["headers", "offset"]).read_all().equals(table)
+    assert log.to_polars(metadata=["headers"])["_headers"].is_null().to_list() == [True] + [False] * 6
     found = table  # noqa: F841 - DuckDB finds it by its name
     assert duckdb.sql("SELECT _headers['n'] FROM found").fetchall()[1] == ("1",)
-    odd = log.history(key="odd").to_pandas(meta=["headers"])
+    odd = log.history(key="odd").to_pandas(metadata=["headers"])
     assert odd["_headers"].tolist() == [{"n": "1"}, {"n": "3"}, {"n": "frame"}]
-    newest = log.history().latest().to_pandas(meta=["headers", "key"])
+    newest = log.history().latest().to_pandas(metadata=["headers", "key"])
     assert newest["_headers"].tolist() == [{"n": "frame"}] * 2
 
 
@@ -204,7 +207,9 @@ def test_headers_stay_with_their_messages_in_small_pieces(rows):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         for n in range(9):
             log.put({"n": n if n % 3 else "text"}, headers={"n": str(n)})
-        assert [row["_headers"]["n"] for row in log.to_pandas(meta=["headers"]).to_dict("records")] == list("012345678")
+        assert [row["_headers"]["n"] for row in log.to_pandas(metadata=["headers"]).to_dict("records")] == list(
+            "012345678"
+        )
 
 
 def test_the_key_is_a_column_if_a_message_has_one(log):
@@ -216,35 +221,35 @@ def test_the_key_is_a_column_if_a_message_has_one(log):
 
 def test_a_field_has_its_own_name_where_the_other_is_not_asked_for(log):
     log.put({"offset": 5, "_headers": 6})
-    assert log.to_arrow(meta=["time"]).schema.names == ["_time", "offset", "_headers"]
-    assert log.to_arrow(meta=["headers"]).schema.names == ["_headers", "offset", "_headers_"]
+    assert log.to_arrow(metadata=["time"]).schema.names == ["_time", "offset", "_headers"]
+    assert log.to_arrow(metadata=["headers"]).schema.names == ["_headers", "offset", "_headers_"]
     assert log.to_arrow().schema.names == ["offset", "_time", "offset_", "_headers"]
 
 
 def test_meta_has_no_other_names(log):
-    with pytest.raises(pqlog.ArgumentError, match="meta has no 'header': did you mean 'headers'"):
-        log.to_pandas(meta=["header"])
+    with pytest.raises(pqlog.ArgumentError, match="metadata has no 'header': did you mean 'headers'"):
+        log.to_pandas(metadata=["header"])
     with pytest.raises(pqlog.ArgumentError, match="did you mean 'key'"):
-        log.to_arrow(meta=["_key"])
+        log.to_arrow(metadata=["_key"])
     with pytest.raises(pqlog.ArgumentError, match="there are"):
-        log.to_polars(meta=["whatever"])
+        log.to_polars(metadata=["whatever"])
     with pytest.raises(pqlog.ArgumentError, match="twice"):
-        log.to_polars(meta=["key", "key"])
+        log.to_polars(metadata=["key", "key"])
     with pytest.raises(pqlog.ArgumentError, match="a list of names"):
-        log.to_batches(meta="key")
+        log.to_batches(metadata="key")
 
 
-# times
+# parse_dates
 
 FINE = ["2026-01-01T00:00:00.123456789+00:00", "2026-01-01T00:00:00.1234567Z", "2026-01-01 01:00:00.000000001"]
 
 
 def test_times_keep_their_nanoseconds(log):
     log.put_many({"t": t} for t in FINE)
-    assert log.to_arrow(times=["t"]).schema.field("t").type == pa.timestamp("ns", "UTC")
-    found = log.to_pandas(times=["t"], meta=False)["t"]
+    assert log.to_arrow(parse_dates=["t"]).schema.field("t").type == pa.timestamp("ns", "UTC")
+    found = log.to_pandas(parse_dates=["t"], metadata=False)["t"]
     assert found.tolist() == [pd.Timestamp(t) for t in (*FINE[:2], FINE[2] + "Z")]
-    assert log.to_polars(times=["t"])["t"].dtype == pl.Datetime("ns", "UTC")
+    assert log.to_polars(parse_dates=["t"])["t"].dtype == pl.Datetime("ns", "UTC")
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
@@ -258,58 +263,66 @@ def test_the_unit_of_times_does_not_depend_on_pieces(rows, as_frame):
                     log.put_many(pd.DataFrame({"t": pd.Series(values[start : start + rows], dtype="str")}))
             else:
                 log.put_many({"t": value} for value in values)
-            for found in log.to_pandas(times=["t"]), *log.chunks(2, times=["t"]), log.live(times=["t"]).frame:
+            for found in (
+                log.to_pandas(parse_dates=["t"]),
+                *log.chunks(2, parse_dates=["t"]),
+                log.live(parse_dates=["t"]).frame,
+            ):
                 assert str(found["t"].dtype) == f"datetime64[{unit}, UTC]"
-            assert log.to_pandas(times=["t"])["t"].isna().tolist() == [value is None for value in values]
+            assert log.to_pandas(parse_dates=["t"])["t"].isna().tolist() == [value is None for value in values]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_times_that_no_column_holds_are_refused(rows):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         log.put_many({"t": t} for t in ("2026-01-01T00:00:00Z", "3026-01-01T00:00:00Z", FINE[0]))
-        for how in ({}, {"meta": False}):
+        for how in ({}, {"metadata": False}):
             with pytest.raises(
                 pqlog.ArgumentError, match="'t' of message 3 has nanoseconds, and that of message 2 lies"
             ):
-                log.to_pandas(times=["t"], **how)
+                log.to_pandas(parse_dates=["t"], **how)
         log.put({"at": "2026-01-01T00:00:00.1234567891Z"})
-        with pytest.raises(pqlog.ArgumentError, match="digits behind the nanoseconds"):
-            log.to_pandas(["at"], times=["at"])
+        with pytest.raises(pqlog.ArgumentError, match="digits beyond the nanoseconds"):
+            log.to_pandas(["at"], parse_dates=["at"])
 
 
 def test_times_of_a_frame_that_was_put(log):
     texts = ["2013-01-01T10:00:00Z", "2013-01-02T10:00:00Z"]
     log.put_many(pd.DataFrame({"at": texts, "n": pd.array([1, None], "Int64")}))
-    frames = [log.to_pandas(times=["at"], meta=meta) for meta in (True, False, ["time"])]
-    frames += [log.live(times=["at"]).frame, *log.chunks(2, times=["at"]), *log.chunks(2, times=["at"], meta=False)]
-    frames.append(pd.concat(log.chunks(1, times=["at"])))
+    frames = [log.to_pandas(parse_dates=["at"], metadata=wanted) for wanted in (True, False, ["time"])]
+    frames += [
+        log.live(parse_dates=["at"]).frame,
+        *log.chunks(2, parse_dates=["at"]),
+        *log.chunks(2, parse_dates=["at"], metadata=False),
+    ]
+    frames.append(pd.concat(log.chunks(1, parse_dates=["at"])))
     for found in frames:
         assert str(found["at"].dtype) == "datetime64[us, UTC]"
         assert found["at"].tolist() == [pd.Timestamp(text) for text in texts]
         assert str(found["n"].dtype) == "Int64"
-    assert log.to_pandas(meta=False)["at"].tolist() == texts
+    assert log.to_pandas(metadata=False)["at"].tolist() == texts
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_times_of_columns_of_times(log, unit):
     log.put_many(pa.table({"a": pa.array([None, 1_234_000], pa.timestamp(unit))}))
-    of = log.to_arrow(times=["a"]).schema.field("a").type
+    of = log.to_arrow(parse_dates=["a"]).schema.field("a").type
     assert of == pa.timestamp("us", "UTC")
-    assert log.to_pandas(times=["a"])["a"].tolist() == [pd.NaT, pd.Timestamp(1_234_000, unit=unit, tz="UTC")]
+    assert log.to_pandas(parse_dates=["a"])["a"].tolist() == [pd.NaT, pd.Timestamp(1_234_000, unit=unit, tz="UTC")]
     if unit == "ns":
         log.put_many(pa.table({"a": pa.array([123_456_789], pa.timestamp("ns", "Europe/Prague"))}))
-        assert log.to_arrow(times=["a"])["a"].cast(pa.int64()).to_pylist() == [None, 1_234_000, 123_456_789]
+        assert log.to_arrow(parse_dates=["a"])["a"].cast(pa.int64()).to_pylist() == [None, 1_234_000, 123_456_789]
 
 
 def test_times_with_nothing_but_null(log):
     log.put_many([{"at": None}, {"at": None}])
-    assert str(log.to_pandas(times=["at"])["at"].dtype) == "datetime64[us, UTC]"
-    assert log.to_arrow(["at"], times=["at"]).schema.field("at").type == pa.timestamp("us", "UTC")
+    assert str(log.to_pandas(parse_dates=["at"])["at"].dtype) == "datetime64[us, UTC]"
+    assert log.to_arrow(["at"], parse_dates=["at"]).schema.field("at").type == pa.timestamp("us", "UTC")
 
 
 def test_times_of_nested_fields(log):
     log.put_many([{"a": {"at": FINE[0]}}, {"a": {"at": "2026-01-01"}}])
-    found = log.to_pandas(["a.at"], flatten=True, times=["a.at"], meta=False)
+    found = log.to_pandas(["a.at"], flatten=True, parse_dates=["a.at"], metadata=False)
     assert found["a.at"].tolist() == [pd.Timestamp(FINE[0]), pd.Timestamp("2026-01-01", tz="UTC")]
 
 
@@ -457,7 +470,7 @@ def test_values_that_are_nested_as_deep_as_python_goes_are_told_or_read(log):
         list(log.history().latest(by="a"))
     with pytest.raises(pqlog.ArgumentError, match=r"no message here has a field 'b': there are 'a[.a]{59}\.\.\.'$"):
         log.to_arrow(["b"], flatten=True)
-    assert log.to_arrow(flatten=True, meta=False).to_pylist() == [{".".join("a" * 900): 1}]
+    assert log.to_arrow(flatten=True, metadata=False).to_pylist() == [{".".join("a" * 900): 1}]
 
 
 def test_the_latest_of_a_topic_of_objects(log):
@@ -501,14 +514,14 @@ def flat(log, **how):
 def test_flat_columns_do_not_depend_on_pieces(values, rows, data):
     with pqlog.open(":memory:") as log:
         log.put_many(values)
-        whole, schema = flat(log, meta=False)
+        whole, schema = flat(log, metadata=False)
         with chunks_of(rows):
-            again, again_schema = flat(log, meta=False)
+            again, again_schema = flat(log, metadata=False)
             assert again == whole
             assert again_schema.equals(schema, check_metadata=True)
             if data is not None and schema.names:
                 columns = data.draw(st.lists(st.sampled_from(schema.names), unique=True))
-                some, some_schema = flat(log, columns=columns, meta=False)
+                some, some_schema = flat(log, columns=columns, metadata=False)
                 assert some == [{name: row[name] for name in columns} for row in whole]
                 assert some_schema.equals(pa.schema([schema.field(name) for name in columns]), check_metadata=True)
 
@@ -517,11 +530,11 @@ def test_flat_columns_of_messages_and_frames(log):
     log.put_many([{"a": {"b": 1}, "c": 0}])
     log.put_many(pa.table({"a": [{"b": 2, "d": {"e": "x"}}, None]}))
     log.put_many(pd.DataFrame({"a": [{"b": 3}, [1]], "z": pd.Categorical(["u", "u"])}))
-    found = log.to_pandas(flatten=True, meta=False)
+    found = log.to_pandas(flatten=True, metadata=False)
     assert found.columns.tolist() == ["a", "a.b", "a.d.e", "c", "z"]
     assert found["a.b"].tolist() == [1, 2, pd.NA, 3, pd.NA]
     assert found["a"].tolist() == [None, None, None, None, [1]]
-    assert log[4:].to_pandas(flatten=True, meta=False)["z"].dtype == "category"
+    assert log[4:].to_pandas(flatten=True, metadata=False)["z"].dtype == "category"
 
 
 def test_flat_columns_of_objects_that_json_does_not_hold(log):
@@ -529,7 +542,7 @@ def test_flat_columns_of_objects_that_json_does_not_hold(log):
     topic.put_many([{"a": {"b": 1}}, {"a": {"b": b"x", "c": {1: 2}}}])
     for rows in (1, 2):
         with chunks_of(rows):
-            found = topic.to_pandas(flatten=True, meta=False)
+            found = topic.to_pandas(flatten=True, metadata=False)
             assert found.columns.tolist() == ["a.b", "a.c"]
             assert found["a.b"].tolist() == [1, b"x"]
             assert found["a.c"].tolist() == [None, {1: 2}]
@@ -543,15 +556,15 @@ def test_messages_without_columns_are_rows(rows, tmp_path):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         log.put_many([{}, {}, {}])
         for how in ({}, {"columns": []}, {"flatten": True}):
-            assert log.to_arrow(meta=False, **how).num_rows == 3
-            assert log.to_batches(meta=False, **how).read_all().num_rows == 3
-            assert [batch.num_rows for batch in log.to_batches(2, meta=False, **how)] == [2, 1]
-            assert log.to_pandas(meta=False, **how).shape == (3, 0)
-            assert [len(frame) for frame in log.chunks(2, meta=False, **how)] == [2, 1]
-            assert log.to_polars(meta=False, **how).shape == (3, 0)
-        assert pa.table(log.to_batches(meta=False)).num_rows == 3
+            assert log.to_arrow(metadata=False, **how).num_rows == 3
+            assert log.to_batches(metadata=False, **how).read_all().num_rows == 3
+            assert [batch.num_rows for batch in log.to_batches(2, metadata=False, **how)] == [2, 1]
+            assert log.to_pandas(metadata=False, **how).shape == (3, 0)
+            assert [len(frame) for frame in log.chunks(2, metadata=False, **how)] == [2, 1]
+            assert log.to_polars(metadata=False, **how).shape == (3, 0)
+        assert pa.table(log.to_batches(metadata=False)).num_rows == 3
         log.put_many(pd.DataFrame({"a": [1]}))
-        assert log.to_arrow(columns=[], meta=False).num_rows == 4
-        assert log.to_pandas(columns=[], meta=False).shape == (4, 0)
+        assert log.to_arrow(columns=[], metadata=False).num_rows == 4
+        assert log.to_pandas(columns=[], metadata=False).shape == (4, 0)
         log.to_parquet(tmp_path / "none", columns=[])
         assert pq.read_table(tmp_path / "none").num_rows == 4

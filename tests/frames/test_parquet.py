@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from decimal import Decimal
 
@@ -18,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pqlog
+from tests.processes import start, wait_until
 
 
 @pytest.fixture
@@ -100,7 +98,7 @@ def test_what_would_mix_or_lose_messages_is_refused(numbers, tmp_path):
     with pytest.raises(pqlog.ArgumentError, match="begins at offset 1, this export at 3"):
         numbers.to_parquet(folder, rows_per_file=4)
     assert read(folder) == list(range(10))
-    with pytest.raises(pqlog.ArgumentError, match="which are the latest"):
+    with pytest.raises(pqlog.ArgumentError, match="the latest messages change"):
         numbers.history().latest().to_parquet(tmp_path / "latest")
 
 
@@ -281,7 +279,7 @@ def test_an_export_that_fails_says_by_what(log, tmp_path):
 
 EXPORT = """
 import sys, pqlog
-with pqlog.open(sys.argv[1], mode="r") as log:
+with pqlog.open(sys.argv[1], readonly=True) as log:
     print("ready", flush=True)
     log.to_parquet(sys.argv[2], rows_per_file=20_000)
 """
@@ -293,13 +291,11 @@ def test_a_killed_export_is_completed_by_the_next(path, tmp_path):
         log.put_many({"n": n, "text": f"text {n}" * 5} for n in range(200_000))
         killed = 0
         for enough in (1, 4, 8):
-            process = subprocess.Popen([sys.executable, "-c", EXPORT, path, folder], stdout=subprocess.PIPE, text=True)
-            with process:
-                assert process.stdout.readline() == "ready\n"
-                while process.poll() is None and len(list(folder.glob("*.parquet"))) < enough:
-                    pass
-                process.kill()
-            killed += process.returncode == -signal.SIGKILL
+            process = start(EXPORT, path, folder)
+            assert process.line() == "ready"
+            wait_until(lambda p=process, n=enough: p.poll() is not None or len(list(folder.glob("*.parquet"))) >= n)
+            process.kill_and_read()
+            killed += process.was_killed
             for file in folder.glob("*.parquet"):
                 assert pq.read_table(file).num_rows == 20_000  # whole
         assert killed

@@ -4,48 +4,44 @@ import operator
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
-import time
 
 import pandas as pd
 import pytest
 
 import pqlog
-
-
-def values(topic):
-    return [message.value for message in topic]
+from tests.messages import values
+from tests.processes import Process, wait_until
 
 
 def test_a_pipe_moves_what_the_function_returns(log):
     log.put_many(pd.DataFrame({"n": range(10), "s": list("abcdefghij")}))
-    done = log.pipe("even", lambda frame: frame[frame["n"] % 2 == 0], into="even", size=4, key="s")
+    done = log.client("even").pipe(lambda frame: frame[frame["n"] % 2 == 0], into="even", size=4, key="s")
     assert (done.batches, done.messages_in, done.messages_out, done.rejected) == (3, 10, 5, 0)
     assert "3 batches, 10 messages in, 5 out, 0 rejected" in str(done)
     assert log.topic("even").to_pandas()["n"].tolist() == [0, 2, 4, 6, 8]
     assert log.topic("even")[2].key == "c"
-    again = log.pipe("even", lambda frame: frame, into="even")
+    again = log.client("even").pipe(lambda frame: frame, into="even")
     assert (again.batches, again.messages_out) == (0, 0)
 
 
 def test_it_may_return_values_or_nothing(log):
     log.put_many({"n": n} for n in range(4))
     seen = []
-    assert log.pipe("look", lambda frame: seen.extend(frame["n"]), size=3).messages_out == 0
+    assert log.client("look").pipe(lambda frame: seen.extend(frame["n"]), size=3).messages_out == 0
     assert seen == [0, 1, 2, 3]
-    log.pipe("sum", lambda frame: [{"sum": int(frame["n"].sum())}], into="sums", size=2)
+    log.client("sum").pipe(lambda frame: [{"sum": int(frame["n"].sum())}], into="sums", size=2)
     assert values(log.topic("sums")) == [{"sum": 1}, {"sum": 5}]
 
 
 def test_a_failure_ends_it_and_the_batch_comes_again(log):
     log.put_many({"n": n} for n in range(6))
     with pytest.raises(KeyError):
-        log.pipe("bad", lambda frame: frame["nothing"], into="out", size=2)
-    assert (log.lag("bad"), len(log.topic("out"))) == (6, 0)
-    assert log.claims("bad")[0].error == "KeyError: 'nothing'"
-    assert log.pipe("bad", lambda frame: frame, into="out", size=9).batches == 2
+        log.client("bad").pipe(lambda frame: frame["nothing"], into="out", size=2)
+    assert (log.client("bad").lag, len(log.topic("out"))) == (6, 0)
+    assert log.client("bad").claims()[0].error == "KeyError: 'nothing'"
+    assert log.client("bad").pipe(lambda frame: frame, into="out", size=9).batches == 2
     assert len(log.topic("out")) == 6
 
 
@@ -59,7 +55,7 @@ def test_with_attempts_a_bad_batch_is_put_aside(log):
             raise ValueError("two")
         return frame
 
-    done = log.pipe("work", work, into="out", size=2, attempts=3)
+    done = log.client("work").pipe(work, into="out", size=2, attempts=3)
     assert tries == [[0, 1], [2, 3], [2, 3], [2, 3], [4, 5]]
     assert (done.batches, done.messages_in, done.messages_out, done.rejected) == (3, 6, 4, 2)
     assert [message.headers["pqlog-reason"] for message in log.topic("main.dead")] == ["ValueError: two"] * 2
@@ -68,23 +64,23 @@ def test_with_attempts_a_bad_batch_is_put_aside(log):
 def test_what_cannot_be_is_said_at_once(log):
     log.put({"n": 1})
     with pytest.raises(pqlog.ArgumentError, match="into itself would never end"):
-        log.pipe("x", lambda frame: frame, into="main")
+        log.client("x").pipe(lambda frame: frame, into="main")
     with pytest.raises(pqlog.ArgumentError, match=r"say into which topic with into="):
-        log.pipe("x", lambda frame: frame)
+        log.client("x").pipe(lambda frame: frame)
     with pytest.raises(pqlog.ArgumentError, match="cannot be called"):
-        log.pipe("x", None, into="y")
+        log.client("x").pipe(None, into="y")
     with pytest.raises(pqlog.ArgumentError, match="workers is a number"):
-        log.pipe("x", len, workers=0)
+        log.client("x").pipe(len, workers=0)
     with pytest.raises(pqlog.ArgumentError, match="define it at the top of a module"):
-        log.pipe("x", lambda frame: frame, into="y", workers=2)
+        log.client("x").pipe(lambda frame: frame, into="y", workers=2)
     with pqlog.open(":memory:") as memory, pytest.raises(pqlog.ArgumentError, match="in memory"):
-        memory.pipe("x", len, workers=2)
+        memory.client("x").pipe(len, workers=2)
 
 
 def test_processes_share_the_work(log, capsys):
     log.put_many(pd.DataFrame({"n": range(1000)}))
     double = operator.methodcaller("mul", 2)
-    done = log.pipe("double", double, into="out", size=50, workers=2, progress=True)
+    done = log.client("double").pipe(double, into="out", size=50, workers=2, progress=True)
     assert (done.batches, done.messages_in, done.messages_out) == (20, 1000, 1000)
     assert sorted(log.topic("out").to_pandas()["n"]) == list(range(0, 2000, 2))
     shown = capsys.readouterr().err
@@ -96,11 +92,11 @@ def test_stages_in_a_chain_run_at_once(log):
     """Three stages in one file at the same time, the second of two inputs, the third into two outputs."""
     more, joined, ended = log.topic("more"), log.topic("joined"), threading.Event()
     for topic, client in ((log, "one"), (more, "one"), (joined, "split")):
-        topic.seek(client, to="start")  # known before their threads ask
+        topic.client(client).seek(to="start")  # known before their threads ask
 
     def split():
         for batch in joined.batches("split", size=9):
-            frame = batch.to_pandas(meta=False)
+            frame = batch.to_pandas(metadata=False)
             batch.put_many(frame[frame["n"] % 2 == 0], topic="even")
             batch.put_many(frame[frame["n"] % 2 == 1], topic="odd")
 
@@ -112,8 +108,8 @@ def test_stages_in_a_chain_run_at_once(log):
                 return
 
     stages = [
-        lambda: log.pipe("one", lambda frame: frame.assign(of=1), into="joined", size=7),
-        lambda: more.pipe("one", lambda frame: frame.assign(of=2), into="joined", size=11),
+        lambda: log.client("one").pipe(lambda frame: frame.assign(of=1), into="joined", size=7),
+        lambda: more.client("one").pipe(lambda frame: frame.assign(of=2), into="joined", size=11),
     ]
     first = [threading.Thread(target=again_and_again, args=(stage,)) for stage in stages]
     third = threading.Thread(target=again_and_again, args=(split,))
@@ -122,8 +118,7 @@ def test_stages_in_a_chain_run_at_once(log):
     for n in range(0, 400, 2):
         log.put({"n": n // 2})
         more.put_many([{"n": 200 + n // 2}])
-    while log.lag("one") or more.lag("one") or joined.lag("split"):
-        time.sleep(0.001)
+    wait_until(lambda: not (log.client("one").lag or more.client("one").lag or joined.client("split").lag))
     ended.set()
     for thread in (*first, third):
         thread.join(60)
@@ -136,7 +131,7 @@ import operator, sys, pqlog
 if __name__ == "__main__":
     with pqlog.open(sys.argv[1]) as log:
         print("ready", flush=True)
-        log.pipe("double", operator.methodcaller("mul", 2), into="out", size=20, workers=int(sys.argv[2]))
+        log.client("double").pipe(operator.methodcaller("mul", 2), into="out", size=20, workers=int(sys.argv[2]))
 """
 
 
@@ -149,15 +144,13 @@ def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
     chance = random.Random(workers)
     with pqlog.open(path) as log:
         log.put_many(pd.DataFrame({"n": range(10_000)}))
-        while not any(client.client == "double" for client in log.clients()) or log.lag("double"):
+        while not any(client.client == "double" for client in log.clients()) or log.client("double").lag:
             command = [sys.executable, str(script), str(path), str(workers)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
-            with process:
-                process.stdout.readline()
+            with Process(command, start_new_session=True) as process:
+                process.line()
                 out = log.topic("out")
                 enough = len(out) + chance.randrange(500, 4000)
-                while process.poll() is None and len(out) < enough:
-                    pass
+                wait_until(lambda p=process, out=out, enough=enough: p.poll() is not None or len(out) >= enough)
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         assert sorted(out.to_pandas()["n"]) == list(range(0, 20_000, 2))
@@ -194,7 +187,7 @@ def test_a_killed_worker_is_an_error_that_says_what_was_done(path, tmp_path, mon
         with pytest.raises(
             pqlog.WorkerDiedError, match=r"1 of 2 workers of the pipe died \(killed by signal 9\)"
         ) as caught:
-            log.pipe("p", die_in_the_first_batch, into="out", size=100, workers=2)
+            log.client("p").pipe(die_in_the_first_batch, into="out", size=100, workers=2)
         done, left = caught.value.summary, caught.value.left
         assert (done.messages_in, done.messages_out, left) == (2000, 2000, 0)  # the other did its work
         assert sorted(value["n"] for value in values(log.topic("out"))) == list(range(2000))
@@ -204,10 +197,10 @@ def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monk
     with pqlog.open(path) as log:
         log.put_many({"n": n} for n in range(300))
         with pytest.raises(pqlog.WorkerDiedError, match="300 messages remain: call it again to continue") as caught:
-            log.pipe("p", die, into="out", size=100, workers=2)
+            log.client("p").pipe(die, into="out", size=100, workers=2)
         assert caught.value.summary.messages_in == 0
         monkeypatch.setenv("PQLOG_TEST_FLAG", str(tmp_path))  # is there: nobody dies any more
-        again = log.pipe("p", die_in_the_first_batch, into="out", size=100, workers=2)
+        again = log.client("p").pipe(die_in_the_first_batch, into="out", size=100, workers=2)
         assert (again.messages_in, again.messages_out) == (300, 300)
 
 
@@ -215,11 +208,11 @@ def test_what_a_worker_raised_is_raised_with_its_traceback(path):
     with pqlog.open(path) as log:
         log.put({"n": 1})
         with pytest.raises(pqlog.ArgumentError, match="say into which topic") as caught:
-            log.pipe("p", operator.itemgetter, workers=2)
+            log.client("p").pipe(operator.itemgetter, workers=2)
         assert "in the worker" in str(caught.value.__cause__)
         with pytest.raises(RuntimeError, match="Unpicklable: this and that"):
-            log.pipe("p", fail_unpicklably, workers=2)
-        assert log.lag("p") == 1
+            log.client("p").pipe(fail_unpicklably, workers=2)
+        assert log.client("p").lag == 1
 
 
 def kept(frame):
@@ -242,10 +235,10 @@ def test_which_rows_a_stage_keeps_does_not_decide_what_fields_there_are(log, ind
     """Pandas' index goes along where it has a name: then it is a field, else it numbers the rows of that batch."""
     frame = pd.DataFrame({"a": range(4), "keep": pd.Series(keep, dtype=bool).tolist()}, index=index)
     log.put_many(frame)
-    log.pipe("c", kept, into="clean")
+    log.client("c").pipe(kept, into="clean")
     names = {str(name) for name in frame.index.names if name is not None}
     assert [set(value) for value in values(log.topic("clean"))] == [{"a", "keep"} | names] * sum(keep)
-    found = log.topic("clean").to_pandas(meta=False)
+    found = log.topic("clean").to_pandas(metadata=False)
     named = [level for level, name in enumerate(frame.index.names) if name is not None]
     unnamed = [level for level, name in enumerate(frame.index.names) if name is None]
     expected = kept(frame).reset_index(level=unnamed, drop=True) if unnamed else kept(frame)
@@ -255,11 +248,11 @@ def test_which_rows_a_stage_keeps_does_not_decide_what_fields_there_are(log, ind
 def test_the_index_of_a_stage_goes_along_where_it_is_asked_for(log):
     frame = pd.DataFrame({"a": range(4), "keep": [False, True, False, True]}, index=list("wxyz"))
     log.put_many(frame)
-    log.pipe("c", kept, into="clean", index=True)
-    pd.testing.assert_frame_equal(log.topic("clean").to_pandas(meta=False), kept(frame))
+    log.client("c").pipe(kept, into="clean", index=True)
+    pd.testing.assert_frame_equal(log.topic("clean").to_pandas(metadata=False), kept(frame))
     for batch in log.batches("d"):
-        batch.put_many(kept(batch.to_pandas(meta=False)), topic="by hand", index=True)
-    pd.testing.assert_frame_equal(log.topic("by hand").to_pandas(meta=False), kept(frame))
+        batch.put_many(kept(batch.to_pandas(metadata=False)), topic="by hand", index=True)
+    pd.testing.assert_frame_equal(log.topic("by hand").to_pandas(metadata=False), kept(frame))
 
 
 def test_the_offsets_of_a_batch_are_no_field_of_what_it_puts(log):

@@ -16,6 +16,7 @@ from polars.testing.parametric import dataframes as polars_frames
 
 import pqlog
 from pqlog.frames import writer
+from tests import seams
 from tests.frames.test_values import OBJECT, cell, expected_names, same
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -102,14 +103,14 @@ def equal(one, other):
 @given(frames(), st.data(), st.integers(1, 4))
 def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data, segment_rows):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "ROWS", segment_rows)
+        patch.setattr(writer, "SEGMENT_ROWS", segment_rows)
         log.put("before")
         put = log.put_many(frame)
         assert put == range(2, 2 + len(frame))
-        equal(log[2:].to_pandas(meta=False), frame)
+        equal(log[2:].to_pandas(metadata=False), frame)
         first = data.draw(st.integers(0, len(frame) - 1))
         stop = data.draw(st.integers(first + 1, len(frame)))
-        equal(log[2 + first : 2 + stop].to_pandas(meta=False), frame.iloc[first:stop])
+        equal(log[2 + first : 2 + stop].to_pandas(metadata=False), frame.iloc[first:stop])
         columns = log[2:].to_pandas()[list(frame.columns)].reset_index(drop=True)
         columns.columns.name = frame.columns.name
         equal(columns, frame.reset_index(drop=True))
@@ -129,7 +130,7 @@ def test_a_pandas_frame_comes_back_equal_and_so_does_each_part_of_it(frame, data
 def test_frames_of_hypothesis_come_back_equal(frame):
     with pqlog.open(":memory:") as log:
         log.put_many(frame)
-        equal(log.to_pandas(meta=False), frame)
+        equal(log.to_pandas(metadata=False), frame)
 
 
 @settings(max_examples=75)
@@ -139,7 +140,7 @@ def test_frames_of_hypothesis_come_back_equal(frame):
 def test_a_polars_frame_comes_back_equal(frame):
     with pqlog.open(":memory:") as log:
         log.put_many(frame)
-        assert_polars_equal(log.to_polars(meta=False), frame, categorical_as_str=False)
+        assert_polars_equal(log.to_polars(metadata=False), frame, categorical_as_str=False)
 
 
 def test_what_cannot_be_put_names_its_column(log):
@@ -149,7 +150,7 @@ def test_what_cannot_be_put_names_its_column(log):
         log.put_many(pd.DataFrame([[1, 2]], columns=["a", "a"]))
     with pytest.raises(pqlog.EncodeError, match=r"cannot put a DataFrame with the codec 'arrow'.*: column 'bad'"):
         log.put_many(pd.DataFrame({"good": [1, 2], "bad": [object(), 1]}))
-    with pytest.raises(pqlog.ArgumentError, match="key='x' is no field of the frame: it has 'a'"):
+    with pytest.raises(pqlog.ArgumentError, match="key='x' is not a field of the frame: it has 'a'"):
         log.put_many(pd.DataFrame({"a": [1]}), key="x")
     assert len(log) == 0
 
@@ -166,7 +167,7 @@ def test_anything_with_an_arrow_stream_can_be_put(log):
         log.put_many(frame, key="s")
     assert len(log) == 15
     assert [message.value for message in log.history(key="c")] == [{"n": 3, "s": "c"}] * 5
-    assert log.to_arrow(["n", "s"], meta=False).to_pylist() == table.to_pylist() * 5
+    assert log.to_arrow(["n", "s"], metadata=False).to_pylist() == table.to_pylist() * 5
 
 
 def test_a_stream_is_put_in_bounded_pieces_in_one_transaction(log):
@@ -184,13 +185,13 @@ def test_a_stream_is_put_in_bounded_pieces_in_one_transaction(log):
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     log.put_many(pa.RecordBatchReader.from_batches(schema, batches()), id="x")
     assert log.to_arrow().column("n").to_pylist() == list(range(200_000))
-    assert max(row.rows for row in log._source.rows(log._engine.span(log._info))) <= writer.ROWS
+    assert max(row.rows for row in seams.rows(log)) <= writer.SEGMENT_ROWS
 
 
 def test_long_values_make_short_segments(log, monkeypatch):
-    monkeypatch.setattr(writer, "BYTES", 1 << 20)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1 << 20)
     log.put_many(pd.DataFrame({"text": ["x" * 300_000] * 10}))
-    rows = list(log._source.rows(log._engine.span(log._info)))
+    rows = seams.rows(log)
     assert max(row.rows for row in rows) <= 3
     assert log.to_pandas()["text"].str.len().tolist() == [300_000] * 10
 
@@ -232,7 +233,7 @@ def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
     """Segments, messages one by one and many at once, of many schemas, sliced anywhere."""
     values = []
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "ROWS", segment_rows)
+        patch.setattr(writer, "SEGMENT_ROWS", segment_rows)
         for kind, rows in puts:
             if kind == "frame":
                 frame = pd.DataFrame(
@@ -254,7 +255,7 @@ def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
         assert list(history.values()) == expected
         frame = history.to_pandas()
         assert list(frame.index) == offsets
-        batches = history.to_batches(rows=2)
+        batches = history.to_batches(batch_size=2)
         assert batches.read_all().equals(history.to_arrow())
         for name, column in expected_names(expected, ("offset", "_time", "_key")).items():
             doubles = frame.dtypes[column] == "float64"

@@ -55,12 +55,12 @@ def test_batches_of_a_client_are_readable_too(sales):
 
 
 def test_streams_have_batches_of_the_size_asked_for(sales):
-    reader = sales.to_batches(rows=5, columns=["n"], meta=False)
+    reader = sales.to_batches(batch_size=5, columns=["n"], metadata=False)
     assert reader.schema.names == ["n"]
     assert [batch.num_rows for batch in reader] == [5, 5, 2]
-    assert [len(frame) for frame in sales.chunks(rows=7)] == [7, 5]
-    with pytest.raises(pqlog.ArgumentError, match="rows is a number"):
-        sales.to_batches(rows=0)
+    assert [len(frame) for frame in sales.chunks(chunksize=7)] == [7, 5]
+    with pytest.raises(pqlog.ArgumentError, match="batch_size is a number"):
+        sales.to_batches(batch_size=0)
 
 
 def test_dictionaries_that_cannot_be_one_stay_several_in_a_stream(log):
@@ -68,17 +68,17 @@ def test_dictionaries_that_cannot_be_one_stay_several_in_a_stream(log):
         texts = [f"text {number}" for number in range(start, start + 100)]
         dictionary = pa.DictionaryArray.from_arrays(pa.array(range(100), pa.int8()), texts)
         log.put_many(pa.table({"c": pa.ListArray.from_arrays(range(101), dictionary)}))
-    found = log.to_batches(rows=200, meta=False).read_all()
+    found = log.to_batches(batch_size=200, metadata=False).read_all()
     assert found["c"].to_pylist() == [[f"text {number}"] for number in range(200)]
     assert log.to_pandas()["c"].tolist() == found["c"].to_pylist()
 
 
 def test_a_long_stream_reads_the_log_twice_but_keeps_none_of_it(log, monkeypatch):
-    monkeypatch.setattr("pqlog.frames.tables.KEEP_BYTES", 1000)
+    monkeypatch.setattr("pqlog.frames.inference_pass.BUFFER_BYTES", 1000)
     log.put_many({"n": n} for n in range(5_000))
     log.put({"n": 0.5})
     assert pa.types.is_floating(log.to_batches().schema.field("n").type)
-    frames = list(log.chunks(rows=1000))
+    frames = list(log.chunks(chunksize=1000))
     assert [len(frame) for frame in frames] == [1000] * 5 + [1]
     assert {str(frame["n"].dtype) for frame in frames} == {"float64"}
 
@@ -141,7 +141,7 @@ KEYS = st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.booleans())
 @given(KEYS, st.integers(1, 16), st.integers(1, 3))
 def test_latest_is_the_last_message_of_each_key(puts, stop, near):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pqlog.frames.latest.NEAR", near)
+        patch.setattr("pqlog.frames.latest.MAX_GAP", near)
         newest = {}
         for offset, (key, as_frame) in enumerate(puts, start=1):
             if as_frame:
@@ -165,8 +165,8 @@ def test_live_reads_only_what_is_new(sales, monkeypatch):
     asked = []
     from pqlog.frames import live as module
 
-    whole = module.pieces
-    monkeypatch.setattr(module, "pieces", lambda stretch, view: asked.append(stretch.span) or whole(stretch, view))
+    read = module.read_chunks
+    monkeypatch.setattr(module, "read_chunks", lambda stretch, how: asked.append(stretch.span) or read(stretch, how))
     assert live.refresh() is live.frame
     sales.put({"n": 0.5})
     assert live.refresh()["n"].tolist() == [*range(12), 0.5]
@@ -221,7 +221,7 @@ def test_dask_reads_ranges_of_offsets(sales, path):
 
 
 def test_read_log_takes_one_call(path, sales):
-    frame = pqlog.read_log(path, columns=["n"], since="1h", key="Brno", meta=False)
+    frame = pqlog.read_log(path, columns=["n"], since="1h", key="Brno", metadata=False)
     assert frame["n"].tolist() == [0, 2, 4, 6, 8, 10]
     with pytest.raises(pqlog.UnknownTopicError, match="no topic 'sales'"):
         pqlog.read_log(path, "sales")

@@ -11,9 +11,10 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import python, writer
+from pqlog.frames import writer
 from pqlog.frames.conform import conform
-from pqlog.frames.schema import Facts
+from pqlog.frames.inference import SchemaInference
+from pqlog.frames.representable import check_representable
 from tests.frames.compare import difference, schema_difference, table_difference
 from tests.frames.compare import same as identical
 from tests.frames.search import search, shares
@@ -96,7 +97,7 @@ SPLITS = st.builds(Split, st.lists(st.booleans(), min_size=1, max_size=6), st.in
 
 @contextlib.contextmanager
 def reading(split: Split):
-    with chunks_of(split.chunk_rows), mock.patch.object(writer, "ROWS", split.segment_rows):
+    with chunks_of(split.chunk_rows), mock.patch.object(writer, "SEGMENT_ROWS", split.segment_rows):
         yield
 
 
@@ -139,9 +140,9 @@ def read(log: Any, rows: int) -> tuple[Any, Any, Any, Any, Any]:
     """By all routes that have types; the times of the puts are left out."""
     table = log.to_arrow().drop_columns("_time")
     frame = log.to_pandas().drop(columns="_time").reset_index()
-    stream = log.to_batches(rows=rows)
+    stream = log.to_batches(batch_size=rows)
     assert schema_difference(log.to_arrow().schema, stream.schema) is None
-    chunks = [chunk.drop(columns="_time").reset_index() for chunk in log.chunks(rows=rows)]
+    chunks = [chunk.drop(columns="_time").reset_index() for chunk in log.chunks(chunksize=rows)]
     return table, frame, stream.read_all().drop_columns("_time"), chunks, list(log.history().values())
 
 
@@ -192,7 +193,7 @@ def check_messages(messages: list[Any], split: Split) -> None:
     with pqlog.open(":memory:") as log, reading(split):
         assert put(log, messages, split)
         plain = [json.loads(msgspec.json.encode(message)) for message in messages]
-        found = log.to_pandas(meta=False)
+        found = log.to_pandas(metadata=False)
         rows = [message if isinstance(message, dict) else {"value": message} for message in plain]
         assert list(found.columns) == list(dict.fromkeys(name for row in rows for name in row))
         for name in found.columns:
@@ -216,7 +217,7 @@ def test_the_types_of_messages_do_not_depend_on_how_they_are_read(share):
         history = log[first:]
         table = history.to_arrow().drop_columns("_time")
         with reading(split):
-            again = log[first:].to_batches(rows=split.segment_rows).read_all().drop_columns("_time")
+            again = log[first:].to_batches(batch_size=split.segment_rows).read_all().drop_columns("_time")
         assert table_difference(table, again) is None
         assert identical(list(history.values()), [json.loads(msgspec.json.encode(message)) for message in messages])
 
@@ -239,7 +240,7 @@ def check_tables(tables: list[Any], split: Split) -> None:
             one, other = (one.to_arrow().drop_columns("_time") for one in (whole, log))
             assert table_difference(one, other) is None
             assert identical(list(whole.history().values()), list(log.history().values()))
-            assert table_difference(other, log.to_batches(rows=2).read_all().drop_columns("_time")) is None
+            assert table_difference(other, log.to_batches(batch_size=2).read_all().drop_columns("_time")) is None
             frames = [one.to_pandas().drop(columns="_time") for one in (whole, log)]
             assert list(frames[0].dtypes) == list(frames[1].dtypes)
 
@@ -250,28 +251,28 @@ def test_how_tables_are_split_changes_nothing(share):
     search(check_tables, tables, SPLITS, fast=30, long=700, share=share)
 
 
-# The pieces of a column: nested ones are left to the searches above.
+# The chunks of a column: nested ones are left to the searches above.
 COLUMNS = st.lists(st.sampled_from(LEAVES).flatmap(lambda type_: arrow_columns(type_, 2)), min_size=2, max_size=3)
 
 
 def check_pieces(columns: list[Any]) -> None:
-    """Of pieces whole, cut into rows, and in another order: one type, and the same values in it."""
+    """However a column is divided into chunks, and in whatever order: one type, and the same values in it."""
     whole = [pa.table({"c": column}) for column in columns]
     try:
         for table in whole:
-            python.check(table.column(0), table.schema.field(0))
+            check_representable(table.column(0), table.schema.field(0))
     except Exception:  # no put takes it
         return
     rows = [table.slice(number, 1) for table in whole for number in range(len(table))]
     found = []
-    for pieces in (whole, rows, whole[::-1]):
-        facts = Facts()
-        for piece in pieces:
-            facts.add(piece)
-        found.append(facts.schema())
+    for chunks in (whole, rows, whole[::-1]):
+        inference = SchemaInference()
+        for chunk in chunks:
+            inference.add(chunk)
+        found.append(inference.schema())
     assert schema_difference(found[0], found[1]) is None
     assert found[0].types == found[2].types
-    one, other = (pa.concat_tables(conform(piece, found[0]) for piece in pieces) for pieces in (whole, rows))
+    one, other = (pa.concat_tables(conform(chunk, found[0]) for chunk in chunks) for chunks in (whole, rows))
     assert table_difference(one, other) is None
 
 

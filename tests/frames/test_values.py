@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import parse, runs
-from pqlog.store.api import Singles
+from pqlog.frames import parse, prefetch
+from pqlog.frames.columns import json_field, pickle_field
+from tests import seams
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SCALAR = (
@@ -43,11 +44,11 @@ VALUES = st.lists(OBJECT | JSON, max_size=12) | st.lists(
 
 @contextlib.contextmanager
 def chunks_of(rows):
-    """Stretches are read and learnt from in pieces of so few messages."""
+    """Ranges are read, and types inferred, in chunks of this few messages."""
     with (
-        mock.patch.object(runs, "CHUNK_ROWS", rows),
-        mock.patch.object(parse, "LEARN_ROWS", max(1, rows // 2)),
-        mock.patch.object(parse, "SLICE_ROWS", rows),
+        mock.patch.object(prefetch, "READ_ROWS", rows),
+        mock.patch.object(parse, "SAMPLE_ROWS", max(1, rows // 2)),
+        mock.patch.object(parse, "DECODED_ROWS", rows),
     ):
         yield
 
@@ -94,14 +95,14 @@ def expected_names(rows, taken):
 @example([{"a": 1e300}, {"a": 5}], 1, True)
 @example([{"a": {"x": 1}}, {"a": 2}, {"b": 3}], 1, True)
 @example([{"a": -0.0}, {"a": 0}], 1, False)
-def test_cells_are_what_json_loads_gives(values, rows, meta):
+def test_cells_are_what_json_loads_gives(values, rows, metadata):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         log.put_many(values)
         plain = [json.loads(msgspec.json.encode(value)) for value in values]
-        frame = log.to_pandas(meta=meta)
+        frame = log.to_pandas(metadata=metadata)
         fields = [value if isinstance(value, dict) else {"value": value} for value in plain]
-        names = expected_names(fields, ("offset", "_time", "_key") if meta else ())
-        assert [name for name in frame.columns if not (meta and name == "_time")] == list(names.values())
+        names = expected_names(fields, ("offset", "_time", "_key") if metadata else ())
+        assert [name for name in frame.columns if not (metadata and name == "_time")] == list(names.values())
         for name, column in names.items():
             doubles = frame.dtypes[column] == "float64"
             for row, got in zip(fields, frame[column], strict=True):
@@ -116,7 +117,7 @@ def test_dtypes_do_not_depend_on_how_chunks_fall(values, one, other):
         found = []
         for rows in (one, other, 100_000):
             with chunks_of(rows):
-                found.append((log.to_arrow(), log.to_pandas(), log.to_batches(rows=rows).read_all()))
+                found.append((log.to_arrow(), log.to_pandas(), log.to_batches(batch_size=rows).read_all()))
         for table, frame, stream in found[1:]:
             assert table.schema.equals(found[0][0].schema, check_metadata=True)
             assert table.equals(found[0][0])
@@ -170,7 +171,7 @@ def test_values_that_are_no_objects():
 
 
 def test_columns_in_the_order_asked_for():
-    found = frame({"a": 1, "b": 2, "c": [3]}, {"c": 4}, columns=["c", "a"], meta=False)
+    found = frame({"a": 1, "b": 2, "c": [3]}, {"c": 4}, columns=["c", "a"], metadata=False)
     assert list(found.columns) == ["c", "a"]
     assert found["c"].tolist() == [[3], 4]
     with pytest.raises(pqlog.ArgumentError, match="a list of the names"):
@@ -184,12 +185,12 @@ def test_columns_in_the_order_asked_for():
 def test_chosen_columns_are_those_of_the_whole(values, columns, rows):
     with pqlog.open(":memory:") as log, chunks_of(rows):
         log.put_many(values)
-        whole = log.to_arrow(meta=False)
+        whole = log.to_arrow(metadata=False)
         if values and not set(columns) <= set(whole.column_names):
             with pytest.raises(pqlog.ArgumentError, match="no message here has a field"):
-                log.to_arrow(columns, meta=False)
+                log.to_arrow(columns, metadata=False)
             return
-        part = log.to_arrow(columns, meta=False)
+        part = log.to_arrow(columns, metadata=False)
         assert part.column_names == columns
         assert part.num_rows == len(values)
         for name in columns if values else ():
@@ -204,7 +205,7 @@ def test_times_are_parsed_on_request():
         {"at": "2026-11-24"},
         {"at": None},
     ]
-    at = frame(*rows, times=["at"])["at"]
+    at = frame(*rows, parse_dates=["at"])["at"]
     assert str(at.dtype) == "datetime64[us, UTC]"
     assert [t.isoformat() for t in at[:3]] == [
         "2026-11-24T10:00:00+00:00",
@@ -212,10 +213,10 @@ def test_times_are_parsed_on_request():
         "2026-11-24T00:00:00+00:00",
     ]
     assert str(frame(*rows)["at"].dtype) == "str"
-    with pytest.raises(pqlog.ArgumentError, match="field 'at' of message 2 is 'soon', which is no ISO 8601 time"):
-        frame(rows[0], {"at": "soon"}, times=["at"])
-    with pytest.raises(pqlog.ArgumentError, match="is 5, which is no ISO"):
-        frame({"at": 5}, times=["at"])
+    with pytest.raises(pqlog.ArgumentError, match="field 'at' of message 2 is 'soon', which is not an ISO 8601 time"):
+        frame(rows[0], {"at": "soon"}, parse_dates=["at"])
+    with pytest.raises(pqlog.ArgumentError, match="is 5, which is not an ISO"):
+        frame({"at": 5}, parse_dates=["at"])
 
 
 @pytest.mark.parametrize("backend", ["pyarrow", "numpy_nullable"])
@@ -277,7 +278,7 @@ def test_pickle_topics_keep_their_objects(path):
 
 def test_a_message_that_cannot_be_decoded_says_which_it_is(path):
     with pqlog.open(path) as log:
-        log._engine.append(log._info, [Singles([b'{"a": 1}', b'{"a":', b'{"a": 3}'])])
+        seams.put_encoded(log, b'{"a": 1}', b'{"a":', b'{"a": 3}')
     with pqlog.open(path) as log, pytest.raises(pqlog.DecodeError, match="message 2 of topic 'main'") as caught:
         log.to_pandas()
     assert caught.value.offset == 2
@@ -312,10 +313,10 @@ def test_a_file_cannot_make_its_reader_unpickle(path):
 
     column = pa.array([pickle.dumps(Evil())], pa.binary())
     with pqlog.open(path) as log:
-        log.put_many(pa.table([column], schema=pa.schema([parse.pickle_field("x")])))
+        log.put_many(pa.table([column], schema=pa.schema([pickle_field("x")])))
     with pqlog.open(path) as log:
         assert isinstance(log.to_pandas()["x"][1], bytes)
-        assert isinstance(log.to_pandas(meta=False)["x"][0], bytes)
+        assert isinstance(log.to_pandas(metadata=False)["x"][0], bytes)
         assert isinstance(log[1].value["x"], bytes)
         assert isinstance(next(log.get("c"))["x"], bytes)
         log.put({"x": 1})
@@ -323,5 +324,5 @@ def test_a_file_cannot_make_its_reader_unpickle(path):
     assert not (path.parent / "was-here").exists()
     with pqlog.open(path.parent / "b.db") as log:
         with pytest.raises(pqlog.EncodeError, match=r"column 'x'.*marked as JSON text"):
-            log.put_many(pa.table([pa.array(["no json"])], schema=pa.schema([parse.json_field("x")])))
+            log.put_many(pa.table([pa.array(["no json"])], schema=pa.schema([json_field("x")])))
         assert len(log) == 0

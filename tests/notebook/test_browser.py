@@ -107,12 +107,12 @@ def test_page_search_narrow_seek_tail_and_reload(lab, context, tmp_path):
     ex.get_by_role("button", name="Seek").click()
     ex.get_by_text("391 messages come again").wait_for()
     ex.screenshot(path=PICTURES / f"seek-{lab.name}.png")
-    with pqlog.open(path, mode="r") as log:
-        assert log.position("billing") == 400  # nothing moved yet
+    with pqlog.open(path, readonly=True) as log:
+        assert log.client("billing").position == 401  # nothing moved yet
     ex.get_by_role("button", name="Move it").click()
     ex.get_by_text("391 messages come again").wait_for(state="hidden")
-    with pqlog.open(path, mode="r") as log:
-        assert log.position("billing") == 9
+    with pqlog.open(path, readonly=True) as log:
+        assert log.client("billing").position == 10
 
     ex.get_by_placeholder("offset, time").fill("nonsense")
     ex.get_by_role("button", name="Seek").click()
@@ -138,7 +138,7 @@ def test_narrow_page_has_no_overflow(lab, browser, tmp_path):
     path = tmp_path / "events.db"
     with pqlog.open(path) as log:
         log.put_many({"n": n, "city": "Brno", "text": "word " * 30} for n in range(100))
-        log.seek("a client with a rather long name", to=50)
+        log.client("a client with a rather long name").seek(to=50)
     with browser.new_context(viewport={"width": 900, "height": 1400}) as context:
         page = Page(context, lab, notebook(lab, "narrow.ipynb", NOTEBOOK.format(path=str(path))))
         page.run_all()

@@ -139,10 +139,10 @@ def test_seek_asks_first(log):
     assert explorer._ask.layout.display != "none"
     explorer._cancel.click()
     assert explorer._ask.layout.display == "none"
-    assert log.position("reader") == 99
+    assert log.client("reader").position == 100
     explorer._seek.click()
     explorer._confirm.click()
-    assert log.position("reader") == 9
+    assert log.client("reader").position == 10
     explorer._to.value = "rubbish"
     explorer._seek.click()
     assert "ArgumentError" in explorer._error.value

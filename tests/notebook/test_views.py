@@ -57,7 +57,7 @@ def test_damage_is_shown_where_it_is(path):
     data = bytearray(path.read_bytes())
     data[data.index(b'{"n":4,') + 5] ^= 1
     path.write_bytes(data)
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         text = log[:]._repr_html_()
         assert "its checksum does not match" in text
         assert text.count("<td>y</td>") == 9
@@ -89,7 +89,7 @@ def test_views_read_a_bounded_amount(path, monkeypatch):
 
 def test_times_are_counted_right(path, monkeypatch):
     from pqlog.history import timeline
-    from pqlog.store.api import Span
+    from pqlog.store.values import Span
 
     with pqlog.open(path) as log:
         for n in range(50):
@@ -98,7 +98,7 @@ def test_times_are_counted_right(path, monkeypatch):
                 time.sleep(0.002)
         times = [message.time.timestamp() * 1e6 for message in log]
         for span in (Span(1, 51), Span(7, 8), Span(10, 40)):
-            edges, counts = timeline(log._source, span, 12)
+            edges, counts = timeline(log.stream, span, 12)
             assert sum(counts) == len(span)
             inside = times[span.first - 1 : span.stop - 1]
             for start, stop, count in zip(edges[:-1], edges[1:], counts, strict=True):
@@ -122,14 +122,14 @@ def test_the_schema_is_shown_as_far_as_it_is_known_and_nothing_is_read_for_it(pa
         log.put_many({"n": n, "<b>": [n]} for n in range(30_000))
     with pqlog.open(path) as log:
         reads = []
-        monkeypatch.setattr("pqlog.frames.pieces.pieces", lambda *given: reads.append(given))
+        monkeypatch.setattr("pqlog.frames.reading.read_chunks", lambda *given: reads.append(given))
         assert all(".schema" in view and "2 fields" not in view for view in (log._repr_html_(), topic_html(log)))
         assert reads == []
         monkeypatch.undo()
         log.to_arrow()
         log.put({"n": 1})
-    with pqlog.open(path, mode="r") as log:
-        monkeypatch.setattr("pqlog.frames.pieces.pieces", lambda *given: reads.append(given))
+    with pqlog.open(path, readonly=True) as log:
+        monkeypatch.setattr("pqlog.frames.reading.read_chunks", lambda *given: reads.append(given))
         for view in (log._repr_html_(), topic_html(log)):
             assert "2 fields" in view
             assert "1 message put since" in view

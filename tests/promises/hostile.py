@@ -26,12 +26,12 @@ STEPS = {
     "len": lambda log, path: len(log),
     "repr": lambda log, path: repr(log),
     "clients": lambda log, path: [repr(client) for client in log.clients()],
-    "claims": lambda log, path: log.claims("b"),
+    "claims": lambda log, path: log.client("b").claims(),
     "iterate": lambda log, path: sum(1 for _ in log.history()),
     "one": lambda log, path: log[-1],
     "values": lambda log, path: sum(1 for _ in log.history().values()),
     "pandas": lambda log, path: log.to_pandas(),
-    "no meta": lambda log, path: log.history().to_pandas(meta=False),
+    "no metadata": lambda log, path: log.history().to_pandas(metadata=False),
     "backends": lambda log, path: log.history().to_pandas(dtype_backend="pyarrow"),
     "columns": lambda log, path: log.history().to_pandas(["a"]),
     "flat": lambda log, path: log.history().to_pandas(flatten=True),
@@ -46,7 +46,7 @@ STEPS = {
     "get": lambda log, path: next(log.get("g"), None),
     "batch": lambda log, path: [list(batch) for batch in log.batches("b", max_bytes=10)],
     "dead letters": lambda log, path: dead_letters(log),
-    "seek": lambda log, path: log.seek("g", to="end"),
+    "seek": lambda log, path: log.client("g").seek(to="end"),
     "cursor": lambda log, path: log.cursor("c"),
     "put": lambda log, path: log.put({"a": 1}),
     "put with an id": lambda log, path: log.put({"a": 1}, id="i", headers={"h": "x"}),
@@ -63,15 +63,16 @@ def main(paths):
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     warnings.simplefilter("ignore")
     for path in paths:
-        for mode in "rw":
-            with told(path, f"open {mode}") as open_:
-                open_.log = pqlog.open(path, mode=mode)
+        for readonly in (True, False):
+            how = "r" if readonly else "w"
+            with told(path, f"open {how}") as open_:
+                open_.log = pqlog.open(path, readonly=readonly)
             if open_.log is None:
                 continue
             for step, do in STEPS.items():
-                with told(path, f"{step} {mode}"):
+                with told(path, f"{step} {how}"):
                     do(open_.log, path)
-            with told(path, f"close {mode}"):
+            with told(path, f"close {how}"):
                 open_.log.close()
         with told(path, "salvage"):
             pqlog.salvage(path, f"{path}.salvaged")

@@ -2,17 +2,15 @@
 
 import contextlib
 import os
-import signal
 import stat
-import subprocess
-import sys
 import threading
 
 import pytest
 
 import pqlog
 from pqlog import atomic
-from pqlog.store.sqlite import rescue
+from pqlog.store.sqlite import repair
+from tests.processes import run_until_killed, start
 
 
 def names(folder):
@@ -113,8 +111,7 @@ atomic.sync_file = lambda made: os.kill(os.getpid(), signal.SIGKILL)
 old, new = sys.argv[1:]
 {make}
 """
-    killed = subprocess.run([sys.executable, "-c", script, str(path), str(path.with_name("copy.db"))])
-    assert killed.returncode == -signal.SIGKILL
+    run_until_killed(script, path, path.with_name("copy.db"))
     (left,) = names(path.parent)
     assert left.startswith(".copy.db.partial-")
     log.backup(path.with_name("copy.db"))
@@ -127,7 +124,7 @@ def test_what_is_salvaged_is_for_the_same_eyes_and_whole_or_not_there(path, monk
     path.chmod(0o600)
     new = path.with_name("new.db")
     with monkeypatch.context() as patch:
-        patch.setattr(rescue, "_rest", lambda *_: 1 / 0)
+        patch.setattr(repair, "_rest", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pqlog.salvage(path, new)
     assert names(path.parent) == []
@@ -142,16 +139,12 @@ def test_it_ends_though_others_put_all_the_time(path, log):
     """One read transaction: SQLite does not begin again when the log changes."""
     log.put_many(["x" * 10_000] * 2000)
     script = "import sys, pqlog\nlog = pqlog.open(sys.argv[1])\nwhile True: print(log.put('x' * 5000), flush=True)"
-    other = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
-    try:
-        other.stdout.readline()
+    with start(script, path) as other:
+        other.line()
         before = len(log)
         log.backup(path.with_name("copy.db"))
         after = len(log)
-    finally:
         other.kill()
-        other.wait()
-        other.stdout.close()
     with pqlog.open(path.with_name("copy.db")) as copy:
         assert before <= len(copy) <= after
         assert copy.verify() == []

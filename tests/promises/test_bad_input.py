@@ -40,7 +40,7 @@ def staged(call):
         (lambda log: log.topic(LONE), "the topic's name"),
         (lambda log: log.get(LONE), "the client's name"),
         (lambda log: log.get_one(LONE), "the client's name"),
-        (lambda log: log.seek(LONE, to=1), "the client's name"),
+        (lambda log: log.client(LONE).seek(to=1), "the client's name"),
         (lambda log: log.batches(LONE), "the client's name"),
         (lambda log: log.batches("c", owner=LONE), "owner"),
         (lambda log: log.history(key=LONE), "key"),
@@ -93,7 +93,7 @@ def test_why_a_batch_was_released_is_kept_whatever_it_says(log):
     log.put(1)
     batches = log.batches("c")
     next(batches).release(ValueError(LONE))
-    assert log.claims("c")[0].error == "ValueError: a\\ud800b"
+    assert log.client("c").claims()[0].error == "ValueError: a\\ud800b"
 
 
 @pytest.mark.parametrize("offset", [2**62, 2**63 - 1, 2**63, 2**70, 10**400])
@@ -108,8 +108,8 @@ def test_numbers_beyond_64_bits_are_just_beyond_the_end(log, offset):
     assert len(list(log[-offset:offset].values())) == 3
     assert len(list(log.history(-offset, offset, key="k"))) == 0
     assert len(log.history(stop=offset).to_pandas()) == 3
-    assert log.seek("c", to=offset).position == 3
-    assert log.seek("c", to=-offset).position == 0
+    assert log.client("c").seek(to=offset).position == 4
+    assert log.client("c").seek(to=-offset).position == 1
     assert len(next(log.batches("d", size=offset, max_bytes=offset))) == 3
     assert len(log.head(offset)) == len(log.tail(offset)) == 3
     assert log.trim(before=-offset) == 0

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import weakref
 from pathlib import Path
 
@@ -17,20 +16,20 @@ import pytest
 import pqlog
 from pqlog.store.sqlite import claims, owners
 from pqlog.store.sqlite.owners import Fate
-from tests import rows
+from tests import rows, seams
+from tests.processes import run, start, wait_until
 
 
 def elsewhere(path, script):
     """What another process prints, which has the log open and `take`, which takes a batch of client "c"."""
     head = """
-import os, sys, pqlog, pqlog.delivery, pqlog.store.sqlite.engine, encodings.ascii
+import os, sys, pqlog, pqlog.delivery, pqlog.store.sqlite.store, encodings.ascii
 from pqlog.store.sqlite import claims
 def take(timeout=0):
-    batch = log.next_batch("c", size=2, timeout=timeout)
+    batch = log.client("c").next_batch(size=2, timeout=timeout)
     return None if batch is None else (batch.number, batch.attempt)
 """
-    command = [sys.executable, "-c", head + script, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    return run(head + script, path)
 
 
 OPEN = "log = pqlog.open(sys.argv[1])\n"
@@ -43,30 +42,30 @@ def test_a_batch_is_with_whoever_has_it(log):
     log.put_many(range(4))
     batch = next(log.batches("c", size=2))
     gc.collect()
-    single = log.next_batch("c", size=1)
+    single = log.client("c").next_batch(size=1)
     assert (batch.number, single.number) == (1, 2)
     with single:
         assert list(single) == [2]
     batch.ack()
-    assert log.position("c") == 3
+    assert log.client("c").position == 4
 
 
 def test_a_batch_of_a_thread_that_has_ended_is_still_with_whoever_has_it(log):
     log.put_many(range(10))
     taken = []
-    fetching = threading.Thread(target=lambda: taken.append(log.next_batch("c", size=5)))
+    fetching = threading.Thread(target=lambda: taken.append(log.client("c").next_batch(size=5)))
     fetching.start()
     fetching.join()
-    assert log.next_batch("c", size=5).number == 2
+    assert log.client("c").next_batch(size=5).number == 2
     taken[0].ack()
-    assert log.position("c") == 5
+    assert log.client("c").position == 6
 
 
 def test_two_readers_of_one_thread_take_nothing_from_each_other(log):
     log.put_many(range(10))
     one, two = log.batches("c", size=2), log.batches("c", size=2)
     assert [next(one).number, next(two).number, next(one).number, next(two).number] == [1, 2, 3, 4]
-    assert log.position("c") == 4
+    assert log.client("c").position == 5
 
 
 @pytest.mark.parametrize("leave", ["break", "raise", "close"])
@@ -88,13 +87,13 @@ def test_a_loop_that_is_left_gives_its_batch_back_though_somebody_has_it(log, le
         work()
     with pytest.raises(pqlog.ClaimLostError, match="its loop was left" if leave != "close" else "it was released"):
         kept[0].ack()
-    again = log.next_batch("c")
+    again = log.client("c").next_batch()
     assert (again.number, again.attempt) == (1, 2)
 
 
 def test_what_has_ended_says_how(log):
     log.put_many(range(4))
-    first, second = log.next_batch("c", size=2), log.next_batch("c", size=2)
+    first, second = log.client("c").next_batch(size=2), log.client("c").next_batch(size=2)
     first.ack()
     second.release()
     for batch, how in ((first, "it was acknowledged"), (second, "it was released")):
@@ -104,7 +103,7 @@ def test_what_has_ended_says_how(log):
 
 def test_a_batch_that_is_collected_in_the_midst_of_a_commit_comes_again(log):
     log.put_many(range(2))
-    cycle = [log.next_batch("c")]
+    cycle = [log.client("c").next_batch()]
     cycle.append(cycle)
     collected = []
 
@@ -114,35 +113,35 @@ def test_a_batch_that_is_collected_in_the_midst_of_a_commit_comes_again(log):
 
     del cycle
     gc.disable()
-    log._engine._file._db.set_commit_hook(commit)
+    seams.connection(log).set_commit_hook(commit)
     try:
         log.put(2)
     finally:
-        log._engine._file._db.set_commit_hook(None)
+        seams.connection(log).set_commit_hook(None)
         gc.enable()
     assert collected[0]
-    assert log.next_batch("c").attempt == 2
+    assert log.client("c").next_batch().attempt == 2
 
 
 @pytest.mark.parametrize("after", range(0, 60, 3))
 def test_batches_that_are_collected_at_any_moment_of_a_call_come_again(log, after):
     log.put_many(range(100))
-    held = [log.next_batch("c", size=1) for _ in range(50)]
+    held = [log.client("c").next_batch(size=1) for _ in range(50)]
     before = gc.get_threshold()
     gc.disable()
-    cycle = [log.next_batch("c", size=1) for _ in range(50)]
+    cycle = [log.client("c").next_batch(size=1) for _ in range(50)]
     cycle.append(cycle)
     del cycle
     pairs = [(i, i) for i in range(5000)]  # CPython has none to reuse now: each that a call makes counts
     gc.set_threshold(gc.get_count()[0] + after)  # so many containers later, and wherever that is, all is collected
     gc.enable()
     try:
-        assert len(log._engine._held.all()) >= len(held)
+        assert len(log.store.log.held.all()) >= len(held)
     finally:
         gc.set_threshold(*before)
     assert len(pairs) == 5000
     gc.collect()
-    again = [log.next_batch("c", size=1) for _ in range(2)]
+    again = [log.client("c").next_batch(size=1) for _ in range(2)]
     assert [batch.number for batch in again] == [51, 52]
 
 
@@ -162,7 +161,7 @@ def test_a_thread_that_dies_in_a_loop_gives_its_batch_back(log):
     finally:
         threading.excepthook = hook
     assert errors[0].exc_type is KeyError
-    assert log.next_batch("c").attempt == 2
+    assert log.client("c").next_batch().attempt == 2
 
 
 def test_a_loop_that_fails_between_two_batches_gives_its_batch_back_though_the_error_is_kept(path):
@@ -174,14 +173,14 @@ def test_a_loop_that_fails_between_two_batches_gives_its_batch_back_though_the_e
                 other.execute("BEGIN IMMEDIATE")  # so that nothing can be acknowledged
         other.execute("ROLLBACK")
         other.close()
-        again = log.next_batch("c")
+        again = log.client("c").next_batch()
         assert (again.number, again.attempt, kept.tb is None) == (1, 2, False)
 
 
 def test_what_a_closed_log_held_is_free_though_the_process_lives(path):
     with pqlog.open(path) as log:
         log.put_many(range(4))
-        held = log.next_batch("c", size=2)
+        held = log.client("c").next_batch(size=2)
     assert elsewhere(path, OPEN + "print(take())") == "(1, 2)\n"
     with pytest.raises(pqlog.ClosedError):
         held.ack()
@@ -191,18 +190,18 @@ def test_what_this_process_is_said_to_hold_and_does_not_is_free(path):
     """A log that was closed while the disk was full, say."""
     log = pqlog.open(path)
     log.put_many(range(4))
-    held = log.next_batch("c", size=2)
-    log._engine._held.drop(log._engine._held.all()[0])
+    held = log.client("c").next_batch(size=2)
+    log.store.log.held.drop(log.store.log.held.all()[0])
     log.close()
     with pqlog.open(path) as log:
-        assert log.claims("c")[0].owner
-        assert log.next_batch("c").attempt == 2
+        assert log.client("c").claims()[0].owner
+        assert log.client("c").next_batch().attempt == 2
         assert held.number == 1
 
 
 def test_a_batch_from_before_a_fork_is_the_parents(log):
     log.put_many(range(4))
-    held = log.next_batch("c", size=2)
+    held = log.client("c").next_batch(size=2)
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -216,7 +215,7 @@ def test_a_batch_from_before_a_fork_is_the_parents(log):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     held.ack()
-    assert log.position("c") == 2
+    assert log.client("c").position == 3
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -245,7 +244,7 @@ def test_a_batch_that_was_left_is_soon_free_for_others(path, log):
         break
     assert elsewhere(path, OPEN + "print(take(60))") == "(1, 2)\n"
     del _
-    taken = log.next_batch("c", size=2)
+    taken = log.client("c").next_batch(size=2)
     assert (taken.number, taken.attempt) == (1, 3)  # that process is gone
     del taken
     assert elsewhere(path, OPEN + "print(take(60))") == "(1, 4)\n"
@@ -253,7 +252,7 @@ def test_a_batch_that_was_left_is_soon_free_for_others(path, log):
 
 def test_no_clock_takes_a_batch_from_whoever_is_known_to_live(path, log):
     log.put_many(range(4))
-    held = log.next_batch("c", size=2)
+    held = log.client("c").next_batch(size=2)
     for shift in ("+ 3600_000_000", "- 3600_000_000", "+ 10**15"):
         later = f"real = claims.now_micros\nclaims.now_micros = lambda: real() {shift}\n"
         assert elsewhere(path, OPEN + later + "assert take() != (1, 2)\nlog.close()") == ""
@@ -273,15 +272,15 @@ def test_where_other_users_processes_are_hidden_they_are_not_taken_for_gone():
 import os, sys
 os.setgid(65534), os.setuid(int(sys.argv[2]))
 log = pqlog.open(sys.argv[1])
-batch = log.next_batch("c", size=2)
+batch = log.client("c").next_batch(size=2)
 print(sys.argv[2], batch.number, flush=True)
 sys.stdin.readline()
 """
     script = f"""
-import subprocess, sys, encodings.ascii, pqlog, pqlog.delivery, pqlog.store.sqlite.engine
+import subprocess, sys, encodings.ascii, pqlog, pqlog.delivery, pqlog.store.sqlite.store
 subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], check=True)
 def worker(user):  # it imports before it is another user, who may not read where that lies
-    head = "import encodings.ascii, pqlog, pqlog.delivery, pqlog.store.sqlite.engine\\n"
+    head = "import encodings.ascii, pqlog, pqlog.delivery, pqlog.store.sqlite.store\\n"
     command = [sys.executable, "-c", head + {worker!r}, sys.argv[1], user]
     process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, umask=0)
     print(process.stdout.readline(), end="", flush=True)
@@ -300,7 +299,7 @@ second.communicate("\\n"), third.communicate("\\n")
 
 
 def test_what_is_known_of_a_process():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    with start("input()") as other:
         process = owners._process(other.pid)
         host, _, rest = process.rpartition("@")
         assert owners.fate(process) is Fate.LIVES
@@ -317,12 +316,12 @@ def test_what_is_known_of_a_process():
 
 def test_a_lease_from_a_clock_that_was_a_year_ahead_ends_after_a_lease(path, log, monkeypatch):
     log.put_many(range(4))
-    held = log.next_batch("c", size=2)
+    held = log.client("c").next_batch(size=2)
     db = apsw.Connection(str(path))
     rows.change(db, "claims", process="'elsewhere@1:1:x'", expires="expires + 365 * 86400 * 1000000")
     db.close()
     monkeypatch.setattr(claims, "LEASE_S", 1)
-    other = log.next_batch("c", size=2)  # whoever asks shortens it
+    other = log.client("c").next_batch(size=2)  # whoever asks shortens it
     assert other.number == 2
     again = next(log.batches("c", size=2, follow=True))
     assert (again.number, again.attempt) == (1, 2)
@@ -351,8 +350,7 @@ def test_get_one_hands_each_message_to_one_thread_and_waits(log):
         worker.start()
     for n in range(count):
         log.put(n)
-    while log.lag("c") > len(workers):
-        time.sleep(0.001)
+    wait_until(lambda: log.client("c").lag <= len(workers))
     for _ in workers:
         log.put("end")
     for worker in workers:
@@ -369,7 +367,7 @@ def test_what_a_thread_had_that_has_ended_comes_again(log):
         worker.join()
     assert got == ["a", "a"]
     assert [log.get_one("c") for _ in range(3)] == ["a", "b", "c"]
-    assert log.position("c") == 2
+    assert log.client("c").position == 3
 
 
 def test_get_one_of_a_message_that_cannot_be_decoded_loses_nothing(path):
@@ -383,8 +381,8 @@ def test_get_one_of_a_message_that_cannot_be_decoded_loses_nothing(path):
         for _ in range(2):
             with pytest.raises(pqlog.DecodeError):
                 log.get_one("c")
-        assert log.position("c") == 1
-        log.seek("c", to=3)
+        assert log.client("c").position == 2
+        log.client("c").seek(to=3)
         assert log.get_one("c") == 3
 
 
@@ -398,7 +396,7 @@ SECONDS = [float("nan"), -1, True, "1", 1j, -float("inf"), [1]]
     "call",
     [
         lambda log, value: log.get_one("c", timeout=value),
-        lambda log, value: log.next_batch("c", timeout=value),
+        lambda log, value: log.client("c").next_batch(timeout=value),
         lambda log, value: log.batches("c", linger=value),
         lambda log, value: log.get_blocking("c", tick=value),
         lambda log, value: pqlog.open(":memory:", timeout=value),
@@ -419,13 +417,13 @@ def test_what_is_no_number_of_things_is_refused(log, name, value):
 def test_a_batch_whose_collection_was_interrupted_comes_again(log):
     """Ctrl-C may strike before the first line of what a weak reference calls."""
     log.put_many(range(2))
-    batch = log.next_batch("c", size=1)
-    holdings = log._engine._held
+    batch = log.client("c").next_batch(size=1)
+    holdings = log.store.log.held
     (held,) = holdings.all()
     holdings._refs[held] = weakref.ref(batch._claim)  # one that tells nobody
     del batch
     gc.collect()
-    assert (log.next_batch("c", size=1).attempt, log.next_batch("c", size=1).number) == (2, 1)
+    assert (log.client("c").next_batch(size=1).attempt, log.client("c").next_batch(size=1).number) == (2, 1)
 
 
 def test_a_token_stays_the_same_when_its_topic_is_renamed(path):
@@ -433,7 +431,7 @@ def test_a_token_stays_the_same_when_its_topic_is_renamed(path):
         topic = log.topic("a")
         topic.put_many(range(2))
         log.rename_topic("a", "b")
-        batch = topic.next_batch("c")
+        batch = topic.client("c").next_batch()
         token = batch.token
         batch.release()
-        assert log.topic("b").next_batch("c").token == token
+        assert log.topic("b").client("c").next_batch().token == token

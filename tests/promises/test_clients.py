@@ -6,6 +6,8 @@ import time
 import pytest
 
 import pqlog
+from tests import seams
+from tests.processes import wait_until
 
 
 def test_clients_are_independent(log):
@@ -21,7 +23,7 @@ def test_break_and_exceptions_acknowledge_nothing(log):
     for value in log.get("c"):
         if value == "b":
             break
-    assert log.position("c") == 1
+    assert log.client("c").position == 2
 
     def work():
         for _ in log.get("c"):
@@ -51,7 +53,7 @@ def test_an_unfinished_generator_can_be_dropped_or_closed(log):
     reading = log.get("c")
     next(reading)
     reading.close()
-    assert log.lag("c") == 3
+    assert log.client("c").lag == 3
 
 
 def test_messages_carry_key_headers_and_time(log):
@@ -96,8 +98,7 @@ def test_closing_wakes_who_waits(log):
     ]
     for thread in waiting:
         thread.start()
-    while len(log._engine._watch._bells) < 2:
-        time.sleep(0.001)
+    wait_until(lambda: seams.waiting(log) == 2)
     log.close()
     for thread in waiting:
         thread.join(30)
@@ -110,14 +111,14 @@ def test_closing_wakes_who_waits(log):
 def test_get_one(log):
     log.put_many(list("ab"))
     assert log.get_one("c") == "a"
-    assert log.position("c") == 0
+    assert log.client("c").position == 1
     assert log.get_one("c") == "b"
-    assert log.position("c") == 1
+    assert log.client("c").position == 2
     start = time.monotonic()
     with pytest.raises(pqlog.Empty, match=r"no message for client 'c' of topic 'main' within 0\.05 s"):
         log.get_one("c", timeout=0.05)
     assert time.monotonic() - start >= 0.05
-    assert log.position("c") == 2
+    assert log.client("c").position == 3
 
 
 def test_get_one_goes_on_though_the_topic_is_asked_for_anew(log):
@@ -129,9 +130,9 @@ def test_no_token_is_used_twice(log):
     """A sink that keys its output by the token would take new messages for old ones."""
     log.put_many(range(4))
     tokens = [batch.token for batch in log.batches("c", size=2)]
-    log.seek("c", to="start")
+    log.client("c").seek(to="start")
     tokens += [batch.token for batch in log.batches("c", size=2)]
-    log.delete_client("c")
+    log.client("c").delete()
     tokens += [batch.token for batch in log.batches("c", size=2)]
     tokens += [batch.token for batch in log.batches("d", size=2)]
     assert len(set(tokens)) == len(tokens) == 8
@@ -141,14 +142,14 @@ def test_seek_says_what_it_did_and_a_reader_follows(log):
     log.put_many(range(10))
     reading = log.get("c")
     assert [next(reading) for _ in range(4)] == [0, 1, 2, 3]
-    assert log.seek("c", to=9) == pqlog.Moved(position=8, again=0, skipped=5)
+    assert log.client("c").seek(to=9) == pqlog.Moved(position=9, again=0, skipped=5)
     assert list(reading) == [8, 9]  # the reader that began before neither moves the client back nor repeats
-    assert log.seek("c", to="start") == pqlog.Moved(position=0, again=10, skipped=0)
-    assert log.seek("c", to="end") == pqlog.Moved(position=10, again=0, skipped=10)
-    assert log.seek("c", to=-2) == pqlog.Moved(position=8, again=2, skipped=0)
-    assert log.seek("c", to=10**6).position == 10
-    assert log.seek("c", to="1h") == pqlog.Moved(position=0, again=10, skipped=0)
-    assert log.seek("new", to=5) == pqlog.Moved(position=4, again=0, skipped=4)
+    assert log.client("c").seek(to="start") == pqlog.Moved(position=1, again=10, skipped=0)
+    assert log.client("c").seek(to="end") == pqlog.Moved(position=11, again=0, skipped=10)
+    assert log.client("c").seek(to=-2) == pqlog.Moved(position=9, again=2, skipped=0)
+    assert log.client("c").seek(to=10**6).position == 11
+    assert log.client("c").seek(to="1h") == pqlog.Moved(position=1, again=10, skipped=0)
+    assert log.client("new").seek(to=5) == pqlog.Moved(position=5, again=0, skipped=4)
 
 
 def test_an_open_batch_bars_getting_one_by_one(log):
@@ -157,7 +158,7 @@ def test_an_open_batch_bars_getting_one_by_one(log):
         break
     with pytest.raises(pqlog.ClaimedError, match=r"batch 1 open \(offsets 1 to 2\)"):
         next(log.get("c"))
-    log.seek("c", to=1)
+    log.client("c").seek(to=1)
     assert next(log.get("c")) == 0
 
 
@@ -168,19 +169,19 @@ def test_a_batch_of_an_older_reader_is_not_acknowledged(log):
     assert (first.number, first.first, first.last, again.attempt) == (1, 1, 2, 2)
     with pytest.raises(pqlog.ClaimLostError):
         next(old)
-    assert log.position("c") == 0
+    assert log.client("c").position == 1
     assert [batch.number for batch in new] == [2]
 
 
 def test_unknown_names_get_a_suggestion(log):
     list(log.get("billing"))
     with pytest.raises(pqlog.UnknownClientError, match=r"no client 'biling' has read topic 'main': did you mean 'bil"):
-        log.position("biling")
+        log.client("biling").position
     with pytest.warns(UserWarning, match="'bilings' is new and begins at the start; was 'billing' meant"):
         list(log.get("bilings"))
-    log.delete_client("bilings")
+    log.client("bilings").delete()
     with pytest.raises(pqlog.UnknownClientError):
-        log.delete_client("nobody")
+        log.client("nobody").delete()
 
 
 def test_a_name_is_not_like_itself():
@@ -199,8 +200,8 @@ def test_names_may_be_any_text(log):
 def test_unread_never_acknowledges(log):
     log.put_many(list("abc"))
     next(log.get("c"))
-    unread = log.unread("c")
+    unread = log.client("c").unread()
     assert [message.value for message in unread] == ["a", "b", "c"]
     log.put("d")
     assert len(unread) == 4
-    assert log.lag("c") == 4
+    assert log.client("c").lag == 4

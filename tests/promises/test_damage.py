@@ -1,8 +1,6 @@
 """What is not what was put is not handed out: an error says so, and the rest stays readable."""
 
 import random
-import subprocess
-import sys
 from unittest import mock
 
 import apsw
@@ -10,7 +8,9 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.frames import learnt
+from pqlog.frames import schema_cache
+from tests import seams
+from tests.processes import crashed
 
 
 def edit(path, statement, *bindings):
@@ -49,7 +49,7 @@ def test_an_edited_message_is_found_by_every_way_of_reading(path, statement):
         assert [message.value["n"] for message in log[:257]] == list(range(1, 257))
         after = caught.value.last + 1
         assert [message.value["n"] for message in log[after:]] == list(range(after, 1001))
-        log.seek("c", to=after)
+        log.client("c").seek(to=after)
         assert len(list(log.get("c"))) == 1001 - after
 
 
@@ -129,7 +129,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path):
         data[at] ^= 1 << chance.randrange(8)
         copy.write_bytes(data)
         try:
-            with pqlog.open(copy, mode="r") as log:
+            with pqlog.open(copy, readonly=True) as log:
                 assert [message.value["n"] for message in log] == list(range(500)), at
         except (pqlog.StoreError, pqlog.CodecMismatchError, pqlog.UnknownTopicError, pqlog.DecodeError):
             said += 1
@@ -158,7 +158,7 @@ def test_verify_says_what_is_wrong_and_salvage_copies_the_rest(path):
         before = list(log)
         assert log.verify() == []
     damage(path, 700, 1500)
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         problems = log.verify(progress=True)
         assert len(problems) >= 2
         assert any("malformed" in said for said in problems)
@@ -193,14 +193,7 @@ def test_salvage_of_a_trimmed_log_loses_nothing(path):
     assert (found.messages, found.lost) == (1501, {})
     with pqlog.open(path.parent / "new.db") as log:
         assert log.to_pandas()["n"].tolist() == list(range(499, 2000))
-        assert log.lag("c") == 0
-
-
-def crashed(path, puts):
-    """A log whose process died: its last puts are in the -wal only."""
-    script = "import os, sys, pqlog\nlog = pqlog.open(sys.argv[1])\n" + puts + "\nos._exit(0)"
-    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
-    return path.with_name(path.name + "-wal")
+        assert log.client("c").lag == 0
 
 
 PUTS = "for n in range(1, 101): log.put({'n': n})"
@@ -214,9 +207,9 @@ def test_damage_in_the_write_ahead_log_is_no_end_of_it(path, where):
     data[where] ^= 4
     wal.write_bytes(data)
     before = path.read_bytes(), wal.read_bytes()
-    for mode in "wr":
+    for readonly in (False, True):
         with pytest.raises(pqlog.CorruptLogError, match="-wal is damaged"):
-            pqlog.open(path, mode=mode)
+            pqlog.open(path, readonly=readonly)
         assert (path.read_bytes(), wal.read_bytes()) == before
     found = pqlog.salvage(path, path.parent / "new.db")
     with pqlog.open(path.parent / "new.db") as log:
@@ -246,7 +239,7 @@ def test_a_write_ahead_log_of_another_file(path):
 
 def test_a_missing_write_ahead_log_leaves_what_was_merged(path):
     """Another program's SQLite may have merged it, so it need not be there; what is left is whole, though older."""
-    wal = crashed(path, PUTS + "\nlog._engine._checkpoint()\nlog.put({'n': 101})")
+    wal = crashed(path, PUTS + "\nlog.store.log.checkpoint()\nlog.put({'n': 101})")
     wal.unlink()
     with pqlog.open(path) as log:
         assert [message.value["n"] for message in log] == list(range(1, 101))
@@ -269,7 +262,7 @@ def test_a_truncated_file(path, left):
         list(log)
 
 
-SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "learnt")
+SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "schema_cache")
 
 
 def with_small_rows(path):
@@ -282,9 +275,9 @@ def with_small_rows(path):
         log.put_many([{"n": 320}], cursor=("api", {"page": 12345}, None))
         log.trim(before=40, force=True)
         list(log.get("billing"))
-        log.seek("back", to=200)
+        log.client("back").seek(to=200)
         log.topic("raw", codec="bytes").put(b"abc")
-        with mock.patch.object(learnt, "WORTH_WRITING", 1):
+        with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
             log.schema
         for client in ("etl", "other"):
             for batch in log.batches(client, size=50):
@@ -294,8 +287,8 @@ def with_small_rows(path):
 
 def state(log):
     clients = [(c.client, c.position, c.lag, c.batches) for c in log.clients()]
-    claims = [(k.number, k.first, k.last, k.attempt) for c in log.clients() for k in log.claims(c.client)]
-    ids = [log._engine.find_id(log._info, f"order-{n}") for n in range(300, 320)]
+    claims = [(k.number, k.first, k.last, k.attempt) for c in log.clients() for k in log.client(c.client).claims()]
+    ids = [seams.find_id(log, f"order-{n}") for n in range(300, 320)]
     return len(log), log.first, clients, claims, log.cursor("api"), ids, log.uuid, log.topics()
 
 
@@ -315,7 +308,7 @@ def rot(path, table, chance):
 def test_rot_in_a_small_table_is_told(path, table):
     """Where its rows are used, or at least by verify: never is the state another without a word."""
     with_small_rows(path)
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         right = state(log)
         assert log.verify() == []
     whole, chance = path.read_bytes(), random.Random(SMALL.index(table))
@@ -324,7 +317,7 @@ def test_rot_in_a_small_table_is_told(path, table):
         path.write_bytes(whole)
         rot(path, table, chance)
         try:
-            with pqlog.open(path, mode="r") as log:
+            with pqlog.open(path, readonly=True) as log:
                 found = log.verify()
                 assert found or state(log) == right
                 told += bool(found)
@@ -349,10 +342,14 @@ def test_rot_in_a_small_table_is_told(path, table):
             "'1/back' of the table clients",
         ),
         ("clients SET name = 'bakc' WHERE name = 'back'", lambda log: next(log.get("back")), "'1/bakc'"),
-        ("clients SET epoch = 1 WHERE name = 'back'", lambda log: log.seek("back", to=50), "'1/back'"),
+        ("clients SET epoch = 1 WHERE name = 'back'", lambda log: log.client("back").seek(to=50), "'1/back'"),
         ("clients SET next = 300 WHERE name = 'back'", lambda log: log.trim(before=250), "'1/back'"),
         ("claims SET stop = 91 WHERE client = 'etl'", lambda log: next(log.batches("etl")), "'1/etl/2' of the table"),
-        ("claims SET attempt = 9 WHERE client = 'etl'", lambda log: log.claims("etl"), "'1/etl/2' of the table claims"),
+        (
+            "claims SET attempt = 9 WHERE client = 'etl'",
+            lambda log: log.client("etl").claims(),
+            "'1/etl/2' of the table claims",
+        ),
         (
             "id_runs SET first = 9 WHERE number = 1",
             lambda log: log.put(1, id="order-300"),
@@ -387,6 +384,6 @@ def test_salvage_leaves_damaged_rows_out_and_says_which(path):
         assert log.verify() == []
         assert [message.value["n"] for message in log][-282:] == list(range(39, 321))
         assert [client.client for client in log.clients()] == ["billing", "etl", "other"]
-        assert log.lag("billing") == 0
+        assert log.client("billing").lag == 0
         assert log.put({"n": 1}, id="order-301") == log.last - 19
         assert log.cursor("api") is None

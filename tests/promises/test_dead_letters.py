@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import pqlog
+from tests import seams
 
 WHEN = dt.datetime(2026, 11, 25, 12, 0, 0, 1, tzinfo=dt.UTC)
 
@@ -100,8 +101,7 @@ def test_what_is_chosen_of_many_is_put_aside_with_its_key_and_headers(log, key):
 
 def stored(topic):
     """The bytes of a topic's messages."""
-    source = topic._source
-    return [row.value for row in source.rows(source.engine.span(source.topic))]
+    return [row.value for row in seams.rows(topic)]
 
 
 class Points:
@@ -166,7 +166,7 @@ def test_a_topic_of_another_codec_does_not_take_what_it_would_change(log):
 
 def test_a_message_that_was_trimmed_meanwhile_cannot_be_put_aside(log):
     log.put_many(range(4))
-    batch = log.next_batch("c")
+    batch = log.client("c").next_batch()
     message = next(batch.messages())
     log.trim(before=3, force=True)
     with pytest.raises(pqlog.TrimmedError, match="1"):

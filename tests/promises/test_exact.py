@@ -301,7 +301,7 @@ def test_a_typed_topic_can_always_be_read(path, codec, kind):
         assert list(log.get("c")) == [good] * 4
         with pytest.raises(pqlog.ArgumentError, match="a frame comes back as dicts"):
             log.put_many(pd.DataFrame({"city": ["Brno"], "amount": [1.0]}))
-        assert log.pipe("p", lambda frame: None, attempts=1).rejected == 0
+        assert log.client("p").pipe(lambda frame: None, attempts=1).rejected == 0
 
 
 def test_a_typed_topic_takes_what_can_be_read_as_its_type(log):

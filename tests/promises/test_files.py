@@ -4,12 +4,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 
 import apsw
 import pytest
 
 import pqlog
+from tests.processes import run_until_killed, start
 
 
 def untouched(path, says, error=pqlog.NotALogError, **how):
@@ -102,22 +102,22 @@ def test_mode_r_reads_and_writes_nothing(path):
     with pqlog.open(path) as log:
         log.put_many(list("abc"))
         list(log.get("c"))
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert [message.value for message in log] == ["a", "b", "c"]
-        assert log.position("c") == 3
+        assert log.client("c").position == 4
         for write in (
             lambda: log.put(1),
-            lambda: log.seek("c", to=1),
+            lambda: log.client("c").seek(to=1),
             lambda: log.trim(2),
             log.compact,
             lambda: list(log.get("d")),
         ):
-            with pytest.raises(pqlog.ReadOnlyError, match='mode="r"'):
+            with pytest.raises(pqlog.ReadOnlyError, match="readonly=True"):
                 write()
         with pytest.raises(pqlog.UnknownTopicError, match="no topic 'other'"):
             log.topic("other")
     with pytest.raises(pqlog.StoreError, match="does not exist"):
-        pqlog.open(path.parent / "other.db", mode="r")
+        pqlog.open(path.parent / "other.db", readonly=True)
 
 
 @pytest.mark.parametrize("left", ["closed", "killed"])
@@ -126,10 +126,10 @@ def test_mode_r_leaves_the_folder_as_it_was(path, left):
         log.put_many(range(1000))
     if left == "killed":
         script = "import os, pqlog, sys; pqlog.open(sys.argv[1]).put(1); os.kill(os.getpid(), 9)"
-        subprocess.run([sys.executable, "-c", script, str(path)])
+        run_until_killed(script, path)
     before = {each.name: each.read_bytes() for each in path.parent.iterdir() if not each.name.endswith("-shm")}
     assert len(before) == (1 if left == "closed" else 2)
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert len(log) == 1000 + (left == "killed")
         assert log.to_pandas()["value"].sum() == 499_500 + (left == "killed")
         assert log.verify() == []
@@ -139,7 +139,7 @@ def test_mode_r_leaves_the_folder_as_it_was(path, left):
 
 def test_mode_r_sees_what_a_writer_puts(path, log):
     log.put(1)
-    with pqlog.open(path, mode="r") as reading:
+    with pqlog.open(path, readonly=True) as reading:
         assert len(reading) == 1
         log.put(2)
         assert len(reading) == 2
@@ -154,9 +154,9 @@ def test_a_read_only_disk(tmp_path):
     subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(disk)], check=True)
-        with pqlog.open(disk / "a.db", mode="r") as log:
+        with pqlog.open(disk / "a.db", readonly=True) as log:
             assert [message.value for message in log] == ["a", "b", "c"]
-        with pytest.raises(pqlog.ReadOnlyError, match='mode="r"'):
+        with pytest.raises(pqlog.ReadOnlyError, match="readonly=True"):
             pqlog.open(disk / "a.db")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -170,7 +170,7 @@ def test_backup_is_a_log_of_its_own(path, log):
     log.put("d")
     with pqlog.open(copy) as other:
         assert [message.value for message in other] == ["a", "b", "c"]
-        assert other.position("c") == 3
+        assert other.client("c").position == 4
         assert other.uuid != log.uuid
     with pytest.raises(pqlog.ArgumentError, match="exists"):
         log.backup(copy)
@@ -196,7 +196,7 @@ def test_a_closed_log_is_one_file(path):
 def test_trim_gives_the_space_back(path, log):
     log.put_many({"n": n, "text": "x" * 200} for n in range(50_000))
     log.put("last")
-    before = log._engine.size_bytes()
+    before = log.size_bytes()
     assert log.trim(before=log.last) == 50_000
     log.close()
     assert path.stat().st_size < before / 20
@@ -274,13 +274,11 @@ def test_compact_beside_a_reader_ends_and_gives_the_room_back_later(path):
     with pqlog.open(path, timeout=3600) as log:  # which is not how long it waits for readers, and all puts with it
         for _ in range(10):
             log.put_many({"n": n, "text": "x" * 100} for n in range(5000))
-        with subprocess.Popen(
-            [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as reader:
-            assert reader.stdout.readline() == "reading\n"
+        with start(READER, path) as reader:
+            assert reader.line() == "reading"
             log.compact()
             assert log.put(1) == 50_001
-            reader.communicate("go\n", timeout=60)
+            reader.finish("go\n")
         log.put_many(range(1000))
         log.compact()
         assert log.size_bytes() == path.stat().st_size

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import pqlog
+from tests import processes
 
 HEAD = """
 import os, signal, sys, threading, time, warnings
@@ -37,11 +38,7 @@ def ended(pid):
 
 
 def run(script, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + script, *map(str, arguments)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return processes.run(HEAD + script, *arguments, timeout=240)
 
 
 def test_parent_and_child_put_through_the_same_log(path):
@@ -228,11 +225,11 @@ def work():
     del batch_of_child[:]
 batch_of_child = [batch]
 ended(child(work))
-assert (log.position("one"), log.position("etl")) == (0, 0)
-assert [(claim.number, claim.attempt, bool(claim.owner)) for claim in log.claims("etl")] == [(1, 1, True)]
+assert (log.client("one").position, log.client("etl").position) == (1, 1)
+assert [(claim.number, claim.attempt, bool(claim.owner)) for claim in log.client("etl").claims()] == [(1, 1, True)]
 batch.ack()
 assert next(values) == 1
-assert log.position("etl") == 2
+assert log.client("etl").position == 3
 log.close()
 """,
         path,

@@ -5,15 +5,15 @@ import pytest
 
 from benchmarks import growth
 from benchmarks.growth import batches, clients, cursors, filled, ids, messages, topics
-from pqlog.store.sqlite import schema, statements
-from tests import rows
+from pqlog.store.sqlite import owners, schema, statements
+from tests import rows, seams
 
 
 def batches_of_dead_processes(log, count):
     """Half of another host, half of a process that is gone."""
     batches(log, count)
-    for half, process in ((0, "elsewhere@1:1:x"), (1, log._engine.owner("").strip("|") + "x")):
-        rows.change(log._engine._file._db, "claims", f"number % 2 = {half}", process=f"'{process}'")
+    for half, process in ((0, "elsewhere@1:1:x"), (1, owners.this_process() + "x")):
+        rows.change(seams.connection(log), "claims", f"number % 2 = {half}", process=f"'{process}'")
 
 
 GROWTH = {

@@ -2,21 +2,14 @@
 
 import os
 import subprocess
-import sys
 import threading
-import time
 from unittest import mock
 
 import pytest
 
 import pqlog
 from pqlog.store.sqlite import claims, hazards, wal
-
-
-def python(script, *arguments):
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
+from tests.processes import crashed, run, start, wait_until
 
 
 def test_a_symbolic_link_is_the_file_that_it_names(path):
@@ -39,7 +32,7 @@ def test_a_relative_path_stays_where_it_was(path, monkeypatch):
     with pqlog.open("events.db") as log:
         monkeypatch.chdir("/")
         assert log.put(1) == 1
-        assert log._engine._file.read(lambda _: len(log)) == 1  # the second needs a new connection
+        assert log.store.log._file.read(lambda _: len(log)) == 1  # the second needs a new connection
         assert len(list(log)) == 1
         assert log.size_bytes() > 4_000_000
 
@@ -49,7 +42,7 @@ def test_a_file_with_two_names_is_only_read(path):
     os.link(path, path.parent / "second.db")
     with pytest.raises(pqlog.UnsafeStorageError, match="2 names"):
         pqlog.open(path)
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert len(log) == 0
 
 
@@ -62,9 +55,9 @@ def test_a_network_disk_is_refused_unless_one_knows_better(tmp_path):
     try:
         pqlog.open(disk / "a.db").close()
         with mock.patch.object(hazards, "_NETWORK", {"tmpfs"}):
-            for mode in "wr":
+            for readonly in (False, True):
                 with pytest.raises(pqlog.UnsafeStorageError, match=r"network file system \(tmpfs\).*network=True"):
-                    pqlog.open(disk / "a.db", mode=mode)
+                    pqlog.open(disk / "a.db", readonly=readonly)
             with pqlog.open(disk / "a.db", network=True) as log:
                 assert log.put(1) == 1
             pqlog.open(tmp_path / "b.db").close()
@@ -114,8 +107,7 @@ except UserWarning as warning:
     assert "sqlite3" in str(warning)
     print("warned")
 """
-    done = python(script, path)
-    assert (done.stdout, done.returncode) == ("warned\n", 0), done.stderr
+    assert run(script, path) == "warned\n"
 
 
 def test_another_program_may_read_and_merge(path):
@@ -129,11 +121,10 @@ db.close()
     with pqlog.open(path) as log:
         for n in range(10):
             log.put({"n": n})
-        assert python(script, path).stdout == "(10, 45)\n"
+        assert run(script, path) == "(10, 45)\n"
         log.put({"n": 10})
-    crash = "import os, sys, pqlog\nlog = pqlog.open(sys.argv[1])\nlog.put({'n': 11})\nos._exit(0)"
-    assert python(crash, path).returncode == 0
-    assert python(script, path).stdout == "(12, 66)\n"
+    crashed(path, "log.put({'n': 11})")
+    assert run(script, path) == "(12, 66)\n"
     assert os.listdir(path.parent) == [path.name]  # it merged the write-ahead log
     with pqlog.open(path) as log:
         assert [message.value["n"] for message in log] == list(range(12))
@@ -204,13 +195,8 @@ with pqlog.open(sys.argv[1], timeout=120) as log:
     for thread in threads: thread.join()
 sys.exit(len(failed))
 """
-    workers = [
-        subprocess.Popen([sys.executable, "-c", script, str(path), str(n)], stderr=subprocess.PIPE, text=True)
-        for n in range(8)
-    ]
-    for worker in workers:
-        _, said = worker.communicate(timeout=240)
-        assert worker.returncode == 0, said
+    for worker in [start(script, path, n) for n in range(8)]:
+        worker.finish()
     with pqlog.open(path) as log:
         for batch in log.batches("shared", size=1000):
             batch.put_many(list(batch), topic="out")
@@ -245,8 +231,7 @@ def test_threads_that_wait_are_not_left_behind_by_a_close(path):
     threads = [threading.Thread(target=wait) for _ in range(4)]
     for thread in threads:
         thread.start()
-    while log.topics() and not log.clients():
-        time.sleep(0.001)
+    wait_until(log.clients)
     log.close()
     for thread in threads:
         thread.join(60)
@@ -295,13 +280,12 @@ for number in range(20):
     log = pqlog.open(sys.argv[1])
     log.put(number)
     len(log)
-    batch = log.next_batch("c")
+    batch = log.client("c").next_batch()
     del log, batch
     gc.collect()
 assert len(os.listdir("/proc/self/fd")) <= before + 1, (before, os.listdir("/proc/self/fd"))
 """
-    done = python(script, path)
-    assert done.returncode == 0, done.stderr
+    run(script, path)
 
 
 def test_a_log_opens_while_another_thread_works_with_sqlite3_imported(path):
@@ -323,8 +307,7 @@ stop.set()
 for thread in threads:
     thread.join(60)
 """
-    done = python(script, path)
-    assert done.returncode == 0, done.stderr
+    run(script, path)
 
 
 def test_an_interpreter_ends_while_threads_put_and_wait(path):
@@ -332,7 +315,7 @@ def test_an_interpreter_ends_while_threads_put_and_wait(path):
 import sys, threading, pqlog
 log = pqlog.open(sys.argv[1])
 log.put_many(range(50))
-batch = log.next_batch("held", size=5)
+batch = log.client("held").next_batch(size=5)
 begun = threading.Barrier(5)
 def put():
     begun.wait()
@@ -349,8 +332,7 @@ log.put("returned")
 print(log.last)
 """
     for _ in range(5):
-        done = python(script, path)
-        assert (done.returncode, done.stderr) == (0, "")
+        last = run(script, path, stderr=subprocess.STDOUT)  # which says nothing
         with pqlog.open(path) as log:
-            assert "returned" in [message.value for message in log[: int(done.stdout) + 1]]
+            assert "returned" in [message.value for message in log[: int(last) + 1]]
             assert log.verify() == []

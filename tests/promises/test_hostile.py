@@ -30,7 +30,7 @@ def edited(path, *edits):
     """A small log, changed by statements of SQL or functions of a connection."""
     with pqlog.open(path) as log:
         log.put_many([{"a": n} for n in range(3)], id="i", cursor=("c", 1, None))
-        log.seek("g", to=2)
+        log.client("g").seek(to=2)
         for _ in log.batches("b", size=2):
             break
     db = apsw.Connection(str(path))
@@ -326,9 +326,11 @@ def harmless_others():
         "large number": [put(b'{"a":' + b"9" * 4000 + b"}")],
         "two fields of one name": [put(b'{"a":1,"a":{"b":2}}')],
         "line feed": [put(b'{"a":\n1}')],
-        "learnt: a stump": ["INSERT INTO learnt VALUES (1, 1, 4, '{', 0)"],
-        "learnt: deep": ["INSERT INTO learnt VALUES (1, 1, 4, replace(hex(zeroblob(100000)), '0', '['), 0)"],
-        "learnt: beyond all": [f"INSERT INTO learnt VALUES (1, -5, {2**63 - 1}, 'null', 0)"],
+        "schema_cache: a stump": ["INSERT INTO schema_cache VALUES (1, 1, 4, '{', 0)"],
+        "schema_cache: deep": [
+            "INSERT INTO schema_cache VALUES (1, 1, 4, replace(hex(zeroblob(100000)), '0', '['), 0)"
+        ],
+        "schema_cache: beyond all": [f"INSERT INTO schema_cache VALUES (1, -5, {2**63 - 1}, 'null', 0)"],
     }
 
 

@@ -1,8 +1,6 @@
 """put_many(ids=): each message is put once, however often it is given, by whom, in which form, and whatever dies."""
 
 import random
-import subprocess
-import sys
 
 import apsw
 import pandas as pd
@@ -15,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import pqlog
 from pqlog.store.sqlite import ids as runs
+from tests import seams
+from tests.processes import start
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_message_without_an_id_is_refused_with_all_the_others(log, given, said
 def test_what_does_not_go_together_is_refused(log):
     with pytest.raises(pqlog.ArgumentError, match="id is one for all of a call, ids the field"):
         log.put_many([{"id": "a"}], id="a", ids="id")
-    with pytest.raises(pqlog.ArgumentError, match="ids='x' is no field of the frame: it has 'id'"):
+    with pytest.raises(pqlog.ArgumentError, match="ids='x' is not a field of the frame: it has 'id'"):
         log.put_many(pd.DataFrame({"id": ["a"]}), ids="x")
     with pytest.raises(pqlog.ArgumentError, match="ids is a str that is not empty, not 5"):
         log.put_many([{"id": "a"}], ids=5)
@@ -112,7 +112,7 @@ INDICES = {
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, index, rows):
-    monkeypatch.setattr("pqlog.frames.writer.ROWS", rows)
+    monkeypatch.setattr("pqlog.frames.writer.SEGMENT_ROWS", rows)
     frame = pd.DataFrame(
         {"id": range(100), "c": pd.Categorical(["x", "y"] * 50), "t": pd.date_range("2026", periods=100)}, index=index
     )
@@ -121,15 +121,15 @@ def test_a_frame_comes_back_as_if_it_had_been_filtered_before(log, monkeypatch, 
     put = log.put_many(frame, ids="id")
     expected = frame[~frame["id"].isin(known)]
     assert put == range(41, 101)
-    pd.testing.assert_frame_equal(log[put.start : put.stop].to_pandas(meta=False), expected, check_freq=False)
+    pd.testing.assert_frame_equal(log[put.start : put.stop].to_pandas(metadata=False), expected, check_freq=False)
     assert log.put_many(frame, ids="id") == range(101, 101)
-    pd.testing.assert_frame_equal(log[60:80].to_pandas(meta=False), expected.iloc[19:39], check_freq=False)
+    pd.testing.assert_frame_equal(log[60:80].to_pandas(metadata=False), expected.iloc[19:39], check_freq=False)
 
 
 def test_a_frame_of_which_all_is_new_comes_back_with_its_range(log):
     frame = pd.DataFrame({"id": range(100)}, index=pd.RangeIndex(10, 310, 3))
     log.put_many(frame, ids="id")
-    found = log.to_pandas(meta=False)
+    found = log.to_pandas(metadata=False)
     pd.testing.assert_frame_equal(found, frame)
     assert isinstance(found.index, pd.RangeIndex)
 
@@ -180,7 +180,7 @@ def test_ids_are_forgotten_with_their_messages(log):
     assert log.put_many([{"id": n} for n in range(100, 400)], ids="id") == range(1102, 1350)
     assert log.verify() == []
     log.trim(before=log.last + 1)
-    db = log._engine._file._db
+    db = seams.connection(log)
     assert [db.execute(f"SELECT count(*) FROM {table}").get for table in ("ids", "id_runs")] == [0, 0]
 
 
@@ -198,7 +198,7 @@ def test_ids_that_are_trimmed_but_still_there_are_forgotten(path, monkeypatch):
         log.trim(before=602)
         assert log.verify() == []
         assert log.put_many([{"id": n} for n in (6, 7, 700)], ids="id") == range(605, 606)
-        assert log._engine._file._db.execute("SELECT count(*) FROM ids").get == 4
+        assert seams.connection(log).execute("SELECT count(*) FROM ids").get == 4
 
 
 def test_a_batch_puts_with_ids_too(log):
@@ -256,7 +256,7 @@ def test_verify_tells_of_ids_that_are_missing(path, change):
     db = apsw.Connection(str(path))
     db.execute(change)
     db.close()
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert any("the id '7' is not found" in said for said in log.verify())
 
 
@@ -269,7 +269,7 @@ class Ids(RuleBasedStateMachine):
         for name, value in (("RUN", 3), ("BLOCK", 5), ("DROP", 2)):
             self.patch.setattr(runs, name, value)
         self.patch.setattr("pqlog.producer.CHUNK", 4)
-        self.patch.setattr("pqlog.frames.writer.ROWS", 3)
+        self.patch.setattr("pqlog.frames.writer.SEGMENT_ROWS", 3)
         self.log = pqlog.open(":memory:")
         self.known, self.values, self.first, self.n = {}, [], 1, 0
 
@@ -314,7 +314,7 @@ class Ids(RuleBasedStateMachine):
             (offset, str(value["n"]), value)
             for offset, value in enumerate(self.values[self.first - 1 :], start=self.first)
         ]
-        frame = self.log.to_pandas(meta=False)
+        frame = self.log.to_pandas(metadata=False)
         if len(frame):
             assert frame[["id", "n"]].to_dict("records") == self.values[self.first - 1 :]
 
@@ -344,27 +344,22 @@ def test_two_processes_that_are_killed_put_each_id_once(path):
     """Each puts any of the same ids until it is killed. What a call returned is there, and no id is there twice."""
     count, returned, chance = 1200, [], random.Random(7)
     for seed in (0, 2):
-        pair = [
-            subprocess.Popen([sys.executable, "-c", PUTTER, path, str(seed + n), str(count)], stdout=subprocess.PIPE)
-            for n in range(2)
-        ]
+        pair = [start(PUTTER, path, seed + n, count) for n in range(2)]
         for process in pair:
-            assert process.stdout.readline() == b"ready\n"
+            assert process.line() == "ready"
         for process in pair:
             for _ in range(chance.randrange(1, 6)):
                 returned.append(process.stdout.readline())
             process.kill()
         for process in pair:
-            returned += process.stdout.readlines()
-            process.wait()
-            process.stdout.close()
+            returned += process.kill_and_read()
     with pqlog.open(path) as log:
         log.put_many([{"id": f"id-{n}", "by": "all"} for n in range(count)], ids="id", key="id")
         found = [message.value["id"] for message in log]
         assert sorted(found) == sorted(f"id-{n}" for n in range(count))
         assert [message.key for message in log] == found
         assert log.verify() == []
-        spans = [tuple(map(int, line.split())) for line in returned if line.endswith(b"\n")]
+        spans = [tuple(map(int, line.split())) for line in returned if line.endswith("\n")]
         by = {offset: message.value["by"] for offset, message in enumerate(log, start=1)}
         assert all(len({by[offset] for offset in range(first, stop)}) == 1 for first, stop in spans)
         assert "all" not in {by[offset] for first, stop in spans for offset in range(first, stop)}

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.store.api import Learnt, Span
 from pqlog.store.sqlite import writer
+from pqlog.store.values import CachedSchema, Span
 from tests.interrupts import everywhere, moments, within
 
 ERRORS = {
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 def get(log, folder):
-    log.seek("reader", to=-2)
+    log.client("reader").seek(to=-2)
     for number, _ in enumerate(log.get("reader")):
         if number:
             break
@@ -38,14 +38,14 @@ def batches(log, folder):
 
 
 def get_one(log, folder):
-    log.seek("one", to=-2)
+    log.client("one").seek(to=-2)
     with contextlib.suppress(pqlog.ClaimLostError):  # what an interrupted call before had been handed
         log.get_one("one")
     log.get_one("one")
 
 
 def next_batch(log, folder):
-    batch = log.next_batch("single", size=2)
+    batch = log.client("single").next_batch(size=2)
     batch.put(list(batch), topic="out")
     batch.ack()
 
@@ -95,13 +95,18 @@ CALLS = {
     "wait": wait,
     "batches": batches,
     "with batch": with_batch,
-    "pipe": lambda log, folder: log.pipe("piper", lambda frame: frame, into="piped", size=100),
-    "clients": lambda log, folder: (log.clients(), log.lag("reader"), log.position("reader"), log.claims("stage")),
-    "seek": lambda log, folder: log.seek("reader", to=-5),
-    "delete client": lambda log, folder: (log.seek("gone", to="end"), log.delete_client("gone")),
+    "pipe": lambda log, folder: log.client("piper").pipe(lambda frame: frame, into="piped", size=100),
+    "clients": lambda log, folder: (
+        log.clients(),
+        log.client("reader").lag,
+        log.client("reader").position,
+        log.client("stage").claims(),
+    ),
+    "seek": lambda log, folder: log.client("reader").seek(to=-5),
+    "delete client": lambda log, folder: (log.client("gone").seek(to="end"), log.client("gone").delete()),
     "history": lambda log, folder: (list(log[-5:]), list(log[-5:].values()), len(log.history(since="1h")), log[-1]),
     "frame": lambda log, folder: log[-9:].to_pandas(),
-    "schema": lambda log, folder: (log.schema, log._engine.keep_learnt(log._info, Learnt(Span(1, log.last), "all"))),
+    "schema": lambda log, folder: (log.schema, log.store.cache_schema(CachedSchema(Span(1, log.last), "all"))),
     "trim": lambda log, folder: log.trim(before=-40, force=True),
     "compact": lambda log, folder: log.compact(),
     "backup": backup,
@@ -114,7 +119,7 @@ def filled(path):
     log.put_many([{"n": n} for n in range(50)])
     log.topic("empty")
     for client in ("reader", "stage", "held", "one", "single", "piper"):
-        log.seek(client, to="start")
+        log.client(client).seek(to="start")
     return log
 
 
@@ -163,6 +168,7 @@ def sweep(folder, name, error, places):
     return struck
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", list(CALLS))
 def test_the_log_goes_on_after_ctrl_c_anywhere(tmp_path, name):
     assert sweep(tmp_path, name, "ctrl-c", places=50) > 10
@@ -186,7 +192,7 @@ def test_no_put_returns_uncommitted_beside_a_statement_that_something_keeps_open
     with pqlog.open(path) as log, pqlog.open(path) as other:
         log.put("before")
         with pytest.raises(KeyboardInterrupt):
-            log._engine.write(writer.Task(interrupted))
+            log.store.log.write(writer.Task(interrupted))
         assert log.put("after") == 2
         assert log.put_many(["many"]) == range(3, 4)
         assert [message.value for message in other] == ["before", "after", "many"]

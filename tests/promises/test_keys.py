@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import pqlog
 from pqlog import keys
 from pqlog.frames import keys as of_frames
-from pqlog.frames import parse
+from pqlog.frames.columns import decoded_values
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_methods_of_values_are_no_keys(log):
 def by_value(column, field, what=keys.KEY):
     """What the rule for values says of a column."""
     try:
-        return keys.texts(parse.python_values(column, field), field.name, what)
+        return keys.texts(decoded_values(column, field), field.name, what)
     except keys.RefusedError as error:
         return error.index
 

@@ -5,9 +5,6 @@ import json
 import os
 import pickle
 import random
-import signal
-import subprocess
-import sys
 
 import apsw
 import pytest
@@ -16,8 +13,9 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog import migration
-from pqlog.store.sqlite.engine import SqliteEngine
 from pqlog.store.sqlite.foreign import open_foreign
+from pqlog.store.sqlite.store import SqliteStore
+from tests.processes import run, run_until_killed, start
 from tests.simulation.disk import Disk, write
 
 TABLES = """
@@ -53,7 +51,7 @@ def state_of(folder):
 
 
 def values_of(path, codec=None, topic="main"):
-    with pqlog.open(path, topic, codec, mode="r") as log:
+    with pqlog.open(path, topic, codec, readonly=True) as log:
         assert log.verify() == []
         return [message.value for message in log]
 
@@ -68,7 +66,7 @@ def test_ids_become_offsets_and_clients_keep_their_positions(old, path, wal):
     assert state_of(old.parent) == before
     with pqlog.open(path) as log:
         assert [(message.offset, message.value["n"]) for message in log] == [(n + 1, n) for n in range(10)]
-        assert {client.client: client.position for client in log.clients()} == {"": 10, "billing": 3, "new": 0}
+        assert {client.client: client.position for client in log.clients()} == {"": 11, "billing": 4, "new": 1}
         assert [value["n"] for value in log.get("billing")] == list(range(3, 10))
         assert log.put("next") == 11
         assert log.verify() == []
@@ -79,7 +77,7 @@ def test_ids_that_begin_later_are_offsets_too(old, path):
     pqlog.migrate(old, path, trust_pickle=True)
     with pqlog.open(path) as log:
         assert (log.first, log.last, len(log)) == (101, 105, 5)
-        assert (log.position("billing"), log.lag("billing"), log.lag("slow")) == (102, 3, 5)
+        assert (log.client("billing").position, log.client("billing").lag, log.client("slow").lag) == (103, 3, 5)
         assert [value["n"] for value in log.get("slow")] == list(range(5))
         assert log.to_pandas()["n"].tolist() == list(range(5))
         assert (log.put(1), log.trim(before=104, force=True), log.verify()) == (106, 3, [])
@@ -189,7 +187,7 @@ def test_an_empty_queue(old, path):
     old_queue(old, [], {"billing": -1})
     assert pqlog.migrate(old, path, trust_pickle=True).messages == 0
     with pqlog.open(path) as log:
-        assert (len(log), log.lag("billing"), log.put("first")) == (0, 0, 1)
+        assert (len(log), log.client("billing").lag, log.put("first")) == (0, 0, 1)
 
 
 WRITER = """
@@ -212,7 +210,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_an_old_file_that_a_crash_left(old, path, mode):
     """Its journal must be rolled back, or its write-ahead log read; neither is done to the old file."""
     old_queue(old, [])
-    subprocess.run([sys.executable, "-c", WRITER, str(old), mode])
+    run_until_killed(WRITER, old, mode)
     assert (old.parent / f"queue.db-{mode}").stat().st_size
     (old.parent / "queue.db-shm").unlink(missing_ok=True)
     before = state_of(old.parent)
@@ -247,7 +245,7 @@ def test_a_second_run_does_nothing_and_one_of_another_file_is_refused(old, path,
     again = pqlog.migrate(old, path, trust_pickle=True)
     assert (again.messages, again.notes) == (0, ["It was migrated before: nothing was done."])
     with pqlog.open(path) as log:
-        assert log.position("billing") == 3
+        assert log.client("billing").position == 4
     other = old_queue(tmp_path / "other.db", ["other"])
     with pytest.raises(pqlog.ArgumentError, match="was made of another file"):
         pqlog.migrate(other, path, trust_pickle=True)
@@ -257,10 +255,10 @@ def test_a_second_run_does_nothing_and_one_of_another_file_is_refused(old, path,
 
 
 def check(path):
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert [message.value["n"] for message in log] == list(range(25))
         assert [message.offset for message in log] == list(range(11, 36))
-        assert (log.position("billing"), log.lag("new")) == (15, 25)
+        assert (log.client("billing").position, log.client("new").lag) == (16, 25)
         assert log.verify() == []
 
 
@@ -270,9 +268,9 @@ def test_a_power_cut_at_any_event_of_it(old, tmp_path, monkeypatch):
     write(tmp_path / "new", {})
     disk = Disk(tmp_path / "new")
     with disk.listening(), open_foreign(str(old)) as file:
-        engine = SqliteEngine(str(tmp_path / "new" / "a.db"), mode="w", vfs=disk.vfs_name)
-        migration._Migrating(file, engine).run(lambda messages: None)
-        engine.close()
+        log = SqliteStore(str(tmp_path / "new" / "a.db"), vfs=disk.vfs_name)
+        migration._Migrating(file, log).run(lambda messages: None)
+        log.close()
     check(tmp_path / "new" / "a.db")
     chance = random.Random(1)
     resumed = 0
@@ -311,20 +309,19 @@ def test_killed_again_and_again_it_comes_to_its_end(old, path):
     """At whatever speed: it tells its steps to a small pipe, and stops where that is full and nobody reads."""
     old_queue(old, [{"n": n} for n in range(20_000)], {"billing": 15_000})
     chance = random.Random(5)
-    command = [sys.executable, "-c", KILLED, str(old), str(path)]
     kills = 0
     for _ in range(12):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, pipesize=4096) as process:
+        with start(KILLED, old, path, text=False, bufsize=0, pipesize=4096) as process:
             told = [process.stdout.readline() for _ in range(chance.randrange(100, 1500))]
             process.kill()
-        assert process.returncode in (0, -signal.SIGKILL)
-        kills += process.returncode == -signal.SIGKILL
+        assert process.was_killed or process.returncode == 0
+        kills += process.was_killed
         if not told[-1]:
             break
     pqlog.migrate(old, path, trust_pickle=True)
     with pqlog.open(path) as log:
         assert [value["n"] for value in log.history().values()] == list(range(20_000))
-        assert (log.position("billing"), log.verify()) == (15_000, [])
+        assert (log.client("billing").position, log.verify()) == (15_001, [])
     assert kills > 2
 
 
@@ -333,7 +330,7 @@ def persist(script, folder):
     head = (
         "import sys, persistqueue, persistqueue.serializers.json; s = persistqueue.serializers; folder = sys.argv[1]\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", head + script, str(folder)], check=True)
+    run("import warnings; warnings.simplefilter('ignore')\n" + head + script, folder)
 
 
 def test_a_queue_of_persist_queue(tmp_path, path):

@@ -3,8 +3,6 @@
 import collections
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 
@@ -12,21 +10,12 @@ import pytest
 
 import pqlog
 from pqlog.store.sqlite import wal
-
-
-def start(script, *arguments, **how):
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], text=True, **how)
-
-
-def killed(process):
-    """Kill it; what it had printed, and nobody read."""
-    with process:
-        process.kill()
-        return process.stdout.readlines()
-
+from tests import seams
+from tests.messages import values
+from tests.processes import run, start
 
 # What a process does that is just committing: it holds the write lock, and the two copies of the header of the -shm
-# differ (https://sqlite.org/walformat.html#the_wal_index_file_format). Here for a second in place of a microsecond.
+# differ (https://sqlite.org/walformat.html#the_wal_index_file_format). Here for 0.3 s in place of a microsecond.
 COMMITTING = """
 import fcntl, os, sys, time
 fd = os.open(sys.argv[1] + "-shm", os.O_RDWR)
@@ -34,16 +23,16 @@ fcntl.lockf(fd, fcntl.LOCK_EX, 1, 120)
 whole = os.pread(fd, 48, 48)
 os.pwrite(fd, bytes(48), 48)
 print("committing", flush=True)
-time.sleep(1)
+time.sleep(0.3)
 os.pwrite(fd, whole, 48)
 """
 
 
 def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     log.put(1)
-    with start(COMMITTING, path, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == "committing\n"
-        wal.check(log._engine._file._db, str(path), None, timeout_s=60)
+    with start(COMMITTING, path) as other:
+        assert other.line() == "committing"
+        wal.check(seams.connection(log), str(path), None, timeout_s=60)
     assert log.put(2) == 2
 
 
@@ -59,11 +48,11 @@ sys.stdin.read()
 
 def test_trim_leaves_the_merging_to_whoever_is_at_it(path, log):
     log.put_many(range(10))
-    with start(MERGING, path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == "merging\n"
+    with start(MERGING, path) as other:
+        assert other.line() == "merging"
         assert log.trim(before=5) == 4
-        other.stdin.close()
-    assert [message.value for message in log] == list(range(4, 10))
+        other.finish()
+    assert values(log) == list(range(4, 10))
 
 
 def test_threads_put_in_order_and_nothing_is_lost(path):
@@ -78,10 +67,10 @@ def test_threads_put_in_order_and_nothing_is_lost(path):
             thread.start()
         for thread in threads:
             thread.join(120)
-        values = [message.value for message in log]
+        found = values(log)
         assert [message.offset for message in log] == list(range(1, 3201))
         for name in range(16):
-            assert [n for who, n in values if who == name] == list(range(200))
+            assert [n for who, n in found if who == name] == list(range(200))
 
 
 def test_a_main_thread_that_puts_in_a_loop_keeps_no_other_waiting(path):
@@ -135,7 +124,7 @@ def test_threads_do_everything_at_once(path):
         assert sum(len(log.topic(f"t{n}")) for n in range(3)) == 6 * 85
         for name in range(6):
             list(log.get(f"c{name}"))
-            assert log.lag(f"c{name}") == 0
+            assert log.client(f"c{name}").lag == 0
 
 
 def test_memory_works_from_several_threads():
@@ -159,14 +148,15 @@ with pqlog.open(sys.argv[1]) as log:
 def test_several_processes_put_and_open_at_once(path):
     """None of the files exists: all create it at the same time."""
     processes = [start(PUT, path, name, 100) for name in range(6)]
-    assert [process.wait(120) for process in processes] == [0] * 6
+    for process in processes:
+        process.finish()
     with pqlog.open(path) as log:
-        values = [message.value for message in log]
+        found = values(log)
         assert [message.offset for message in log] == list(range(1, 601))
         times = [message.time for message in log]
         assert times == sorted(times)
         for name in range(6):
-            assert [n for who, n in values if who == str(name)] == list(range(100))
+            assert [n for who, n in found if who == str(name)] == list(range(100))
 
 
 def test_no_offset_is_used_twice_though_another_process_put_and_trimmed(path, log):
@@ -178,7 +168,7 @@ with pqlog.open(sys.argv[1]) as log:
     log.put_many(range(5))
     log.trim(log.last)
 """
-    assert start(other, path).wait(60) == 0
+    run(other, path)
     assert log.put("here") == 7
     assert [(message.offset, message.value) for message in log] == [(6, 4), (7, "here")]
 
@@ -192,15 +182,15 @@ with pqlog.open(sys.argv[1]) as log:
         print(value, flush=True)
 """
     with pqlog.open(path) as log:
-        reader = start(script, path, stdout=subprocess.PIPE)
-        assert reader.stdout.readline() == "ready\n"
+        reader = start(script, path)
+        assert reader.line() == "ready"
         waits = []
         for n in range(20):
             began = time.monotonic()
             log.put(n)
-            assert reader.stdout.readline() == f"{n}\n"
+            assert reader.line() == str(n)
             waits.append(time.monotonic() - began)
-        killed(reader)
+        reader.kill_and_read()
     assert sorted(waits)[10] < 1  # "a few milliseconds" is measured by the benchmarks, not here
 
 
@@ -221,10 +211,10 @@ def test_a_killed_producer_loses_nothing_that_returned(path):
     chance = random.Random(1)
     returned = []
     for _ in range(8):
-        process = start(PRODUCE, path, stdout=subprocess.PIPE)
+        process = start(PRODUCE, path)
         for _ in range(chance.randrange(1, 60)):
             returned.append(process.stdout.readline())
-        returned += killed(process)
+        returned += process.kill_and_read()
     puts = [tuple(map(int, line.split())) for line in returned if line.endswith("\n")]
     with pqlog.open(path) as log:
         found = list(log)
@@ -255,7 +245,7 @@ def test_a_killed_consumer_gets_its_message_again_and_skips_none(path):
     seen = []
     chance = random.Random(2)
     while True:
-        process = start(CONSUME, path, stdout=subprocess.PIPE)
+        process = start(CONSUME, path)
         lines = []
         for _ in range(chance.randrange(1, 60)):
             line = process.stdout.readline()
@@ -263,7 +253,7 @@ def test_a_killed_consumer_gets_its_message_again_and_skips_none(path):
                 break
             lines.append(line)
         finished = not lines or process.poll() == 0
-        lines += killed(process)
+        lines += process.kill_and_read()
         got = [int(line) for line in lines if line.endswith("\n")]
         if got and seen:
             assert got[0] in (seen[-1], seen[-1] + 1)  # the one that was being worked on comes again, or the next
@@ -279,22 +269,21 @@ def test_closing_while_threads_put_ends_each_of_them(path):
     """Each put has either returned, and is there, or raised ClosedError, and is not."""
     for _ in range(10):
         log = pqlog.open(path)
-        returned, refused, started = [], [], threading.Barrier(9)
+        returned, refused, twenty = [], [], threading.Event()
 
-        def put(log=log, returned=returned, refused=refused, started=started):
-            started.wait(60)
+        def put(log=log, returned=returned, refused=refused, twenty=twenty):
             try:
                 while True:
                     returned.append(log.put("x"))
+                    if len(returned) >= 20:
+                        twenty.set()
             except pqlog.ClosedError as error:
                 refused.append(error)
 
         threads = [threading.Thread(target=put) for _ in range(8)]
         for thread in threads:
             thread.start()
-        started.wait(60)
-        while len(returned) < 20:
-            time.sleep(0.001)
+        assert twenty.wait(60)
         log.close()
         for thread in threads:
             thread.join(60)
@@ -325,8 +314,7 @@ values = [message.value for message in log]
 assert values.count("mine") == mine and values.count("handler") == put, (mine, put, len(values))
 log.close()
 """
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run(script, path)
 
 
 def test_another_program_that_holds_the_file_is_waited_for_and_then_named(path):
@@ -375,6 +363,4 @@ print(interrupts)
 log.close()
 """
     script = "import signal; signal.signal(signal.SIGALRM, signal.default_int_handler)\n" + script
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100
+    assert int(run(script, path)) > 100

@@ -24,15 +24,15 @@ class Reads:
 
     def __init__(self, log, monkeypatch):
         self.rows = 0
-        read = log._engine.read
+        read = log.store.read
 
         def counted(*arguments, **keywords):
             found = read(*arguments, **keywords)
             self.rows += len(found)
             return found
 
-        monkeypatch.setattr(log._engine, "read", counted)
-        monkeypatch.setattr(log._engine, "read_lines", lambda *_: None)
+        monkeypatch.setattr(log.store, "read", counted)
+        monkeypatch.setattr(log.store, "read_lines", lambda *_: None)
 
 
 def test_reversed_is_the_same_the_other_way_round(sales):
@@ -51,7 +51,7 @@ def test_reversed_is_the_same_the_other_way_round(sales):
 
 
 def test_reversed_holds_few_large_messages_at_a_time(path, monkeypatch):
-    monkeypatch.setattr("pqlog.source.CHUNK_BYTES", 100_000)
+    monkeypatch.setattr("pqlog.stream.CHUNK_BYTES", 100_000)
     with pqlog.open(path, codec="bytes") as log:
         log.put_many([bytes([n]) * 30_000 for n in range(50)])
         reads = Reads(log, monkeypatch)
@@ -122,7 +122,7 @@ def test_a_repr_never_raises(path):
         topic = log.topic("other")
         history, latest = log[1:], log.history(key="k").latest()
         batch = next(log.batches("c"))
-        shown = [log, topic, history, latest, batch, log[1], log.clients(), log.unread("c")]
+        shown = [log, topic, history, latest, batch, log[1], log.clients(), log.client("c").unread()]
         assert all(map(repr, shown))
     for one in shown:
         assert repr(one)
@@ -164,7 +164,7 @@ def test_a_warning_points_to_the_line_that_may_be_wrong(log):
 def test_a_client_may_be_named_by_a_number(log):
     log.put_many(list("abc"))
     assert list(log.get(7)) == list("abc")
-    assert log.position(7) == log.position("7") == 3
+    assert log.client(7).position == log.client("7").position == 4
     assert next(log.batches(8)).client == "8"
     with pytest.raises(pqlog.ArgumentError, match="a client is named by a str or an int, not True"):
         log.get(True)

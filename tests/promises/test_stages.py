@@ -2,27 +2,21 @@
 
 import collections
 import datetime
+import queue
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 
+import apsw
 import pandas as pd
 import pytest
 
 import pqlog
-from pqlog.store.api import Singles
-
-
-def values(topic):
-    return [message.value for message in topic]
-
-
-def start(script, *arguments):
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+from tests import rows, seams
+from tests.messages import values
+from tests.processes import start, wait_until
 
 
 def test_outputs_are_there_with_the_acknowledgement_and_not_before(log):
@@ -44,7 +38,7 @@ def test_outputs_are_there_with_the_acknowledgement_and_not_before(log):
 def test_frames_are_staged_as_frames(log):
     log.put_many(pd.DataFrame({"n": range(10)}))
     for batch in log.batches("stage", size=6):
-        batch.put_many(batch.to_pandas(meta=False).assign(twice=lambda f: f["n"] * 2), topic="out")
+        batch.put_many(batch.to_pandas(metadata=False).assign(twice=lambda f: f["n"] * 2), topic="out")
     assert log.topic("out").to_pandas()["twice"].tolist() == list(range(0, 20, 2))
     assert log.topic("out").to_pandas()["twice"].dtype == "int64"
 
@@ -62,7 +56,7 @@ def test_an_exception_releases_the_batch_and_drops_its_outputs(log):
 
         with pytest.raises(ZeroDivisionError):
             work()
-        (claim,) = log.claims("stage")
+        (claim,) = log.client("stage").claims()
         assert (claim.owner, claim.error, claim.attempt) == ("", "ZeroDivisionError: division by zero", attempt)
         assert log.clients()[0].attempt == attempt
     assert len(log.topic("out")) == 0
@@ -92,7 +86,7 @@ def test_acknowledged_early_or_by_with(log):
     reading = log.batches("stage", size=2)
     with next(reading) as batch:
         batch.put("one", topic="out")
-    assert log.position("stage") == 2
+    assert log.client("stage").position == 3
     second = next(reading)
     second.put("two", topic="out")
     second.ack()
@@ -119,7 +113,7 @@ def test_a_batch_that_fails_again_and_again_goes_to_the_dead_letters(log):
         except RuntimeError:
             continue
     assert done == [5, 6]
-    assert log.lag("stage") == 0
+    assert log.client("stage").lag == 0
     dead = list(log.topic("dead"))
     assert [message.value for message in dead] == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
     assert dead[0].key == "1"
@@ -135,14 +129,14 @@ def test_dead_letters_keep_their_codec(log):
     next(log.batches("stage"))
     with pytest.raises(pqlog.CodecMismatchError):
         next(log.batches("stage", attempts=1, dead_letter="bytes"))
-    assert log.lag("stage") == 1
+    assert log.client("stage").lag == 1
     assert list(log.batches("stage", attempts=1)) == []
     assert values(log.topic("main.dead")) == [1]
 
 
 def test_a_message_that_cannot_be_decoded_goes_to_the_dead_letters_as_it_is(path):
     with pqlog.open(path) as log:
-        log._engine.append(log._info, [Singles([b"1", b"{", b"3"])])
+        seams.put_encoded(log, b"1", b"{", b"3")
     with pqlog.open(path) as log:
 
         def work():
@@ -193,21 +187,20 @@ def test_batches_are_cut_by_bytes_and_by_time(log):
 
 
 def test_follow_waits_for_more_until_the_log_is_closed(log):
-    got, ended = [], threading.Event()
+    got, ended = queue.Queue(), threading.Event()
 
     def work():
         for batch in log.batches("stage", follow=True):
-            got.extend(batch)
+            for value in batch:
+                got.put(value)
         ended.set()
 
     worker = threading.Thread(target=work)
     worker.start()
     for n in range(5):
         log.put(n)
-        while n not in got:
-            time.sleep(0.001)
-    while log.lag("stage"):
-        time.sleep(0.001)
+        assert got.get(timeout=60) == n
+    wait_until(lambda: not log.client("stage").lag)
     log.close()
     assert ended.wait(30)
     worker.join()
@@ -226,19 +219,15 @@ with pqlog.open(sys.argv[1]) as log:
 
 @pytest.mark.parametrize("where", ["waiting", "working"])
 def test_ctrl_c_ends_who_follows_and_loses_nothing(path, log, where):
-    command = [sys.executable, "-c", FOLLOW, str(path), *["hold"] * (where == "working")]
-    process = subprocess.Popen(
-        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == "ready\n"
+    process = start(FOLLOW, path, *["hold"] * (where == "working"), stderr=subprocess.PIPE)
+    assert process.line() == "ready"
     log.put(1)
-    assert process.stdout.readline() == "[1]\n"
+    assert process.line() == "[1]"
     if where == "waiting":
-        while log.lag("stage"):
-            time.sleep(0.001)
+        wait_until(lambda: not log.client("stage").lag)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
-    assert all(not claim.owner for claim in log.claims("stage"))
+    assert all(not claim.owner for claim in log.client("stage").claims())
     assert [list(batch) for batch in log.batches("stage")] == [[1]] * (where == "working")
 
 
@@ -261,7 +250,7 @@ def test_threads_share_a_client(log):
     assert set(seen.values()) == {1}
     assert len(seen) == 2000
     assert sorted(values(log.topic("out"))) == list(range(2000))
-    assert (log.position("stage"), log.claims("stage")) == (2000, [])
+    assert (log.client("stage").position, log.client("stage").claims()) == (2001, [])
 
 
 def test_a_cursor_is_where_the_messages_are(path):
@@ -271,7 +260,7 @@ def test_a_cursor_is_where_the_messages_are(path):
         log.put_many([], cursor=("api", {"page": 2}, {"page": 1}))
         with pytest.raises(RuntimeError):
             log.put_many(broken(), cursor=("api", {"page": 9}, {"page": 2}))
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         assert log.cursor("api") == {"page": 2}
 
 
@@ -292,22 +281,15 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def test_two_runs_of_one_loader_put_nothing_twice(path, log):
-    loaders = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOADER, str(path)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    said = [[loader.stdout.readline() for loader in loaders]]
+    loaders = [start(LOADER, path) for _ in range(2)]
+    said = [[loader.line() for loader in loaders]]
     for _ in range(2):
         for loader in loaders:
-            loader.stdin.write("\n")
-            loader.stdin.flush()
-            said.append(loader.stdout.readline())
+            loader.tell()
+            said.append(loader.line())
     for loader in loaders:
-        with loader:
-            loader.stdin.close()
-    assert said == [["ready\n"] * 2, "put\n", "10\n", "put\n", "20\n"]
+        loader.finish()
+    assert said == [["ready"] * 2, "put", "10", "put", "20"]
     assert values(log) == list(range(20))
 
 
@@ -332,18 +314,17 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
     count = 10_000
     with pqlog.open(path) as log:
         log.put_many(range(count))
-        log.seek("stage", to="start")
+        log.client("stage").seek(to="start")
         kills = 0
         while True:
             running = [start(STAGE, path, chance.randrange(5, 20)) for _ in range(workers)]
             for process in running:
                 for _ in range(chance.randrange(1, 25)):
-                    process.stdout.readline()
+                    process.line()
             for process in running:
-                with process:
-                    process.kill()
-                kills += process.returncode == -signal.SIGKILL
-            if not log.lag("stage"):
+                process.kill_and_read()
+                kills += process.was_killed
+            if not log.client("stage").lag:
                 break
         assert kills
         found = values(log.topic("out"))
@@ -378,9 +359,8 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def holder(path, lease_s, host=""):
-    command = [sys.executable, "-c", HOLD, str(path), str(lease_s), host]
-    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == "holds\n"
+    process = start(HOLD, path, lease_s, host)
+    assert process.line() == "holds"
     return process
 
 
@@ -388,8 +368,7 @@ def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
     log.put_many(range(6))
     process = holder(path, 60)
     assert [batch.number for batch in log.batches("stage", size=3)] == [2]  # it lives: its batch is its own
-    with process:
-        process.kill()
+    process.kill_and_read()
     (batch,) = log.batches("stage", size=3)
     assert (batch.number, batch.attempt, list(batch)) == (1, 2, [0, 1, 2])
 
@@ -399,11 +378,10 @@ def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
     log.put_many(range(3))
     process = holder(path, 1)
     process.send_signal(signal.SIGSTOP)
-    while log.claims("stage")[0].expires > datetime.datetime.now(datetime.UTC):
-        time.sleep(0.01)
-    assert log.next_batch("stage") is None
+    wait_until(lambda: log.client("stage").claims()[0].expires <= datetime.datetime.now(datetime.UTC))
+    assert log.client("stage").next_batch() is None
     process.send_signal(signal.SIGCONT)
-    assert process.communicate("\n", timeout=60)[0] == "acknowledged\n"
+    assert process.finish("\n") == "acknowledged\n"
     assert values(log.topic("out")) == ["late"]
 
 
@@ -420,16 +398,17 @@ def test_a_living_worker_elsewhere_puts_its_expiry_off_and_a_paused_one_loses_it
     taken.put("mine", topic="out")
     taken.ack()
     process.send_signal(signal.SIGCONT)
-    assert process.communicate("\n", timeout=60)[0] == "lost\n"
+    assert process.finish("\n") == "lost\n"
     assert values(log.topic("out")) == ["mine"]
 
 
 def test_of_another_host_only_the_expiry_counts(path, log):
     log.put_many(range(3))
-    process = holder(path, 4, "elsewhere")
-    with process:
-        process.kill()
+    holder(path, 3600, "elsewhere").kill_and_read()
     assert list(log.batches("stage")) == []
+    db = apsw.Connection(str(path))
+    rows.change(db, "claims", expires=str(time.time_ns() // 1000 + 200_000))
+    db.close()
     batch = next(log.batches("stage", follow=True))
     assert (batch.number, batch.attempt) == (1, 2)
 
@@ -461,8 +440,6 @@ with pqlog.open(sys.argv[1]) as log:
 
 def test_a_batch_takes_one_sync(path):
     """Its acknowledgement, its outputs and the claim of the next batch are one commit."""
-    import apsw
-
     syncs = collections.Counter()
 
     class File(apsw.VFSFile):
@@ -494,36 +471,30 @@ def test_a_batch_takes_one_sync(path):
 @pytest.mark.slow
 def test_two_processes_fight_over_a_client_for_half_a_minute(path, log):
     """While this process puts; they have no order between them, but each message is done once, by one of them."""
-    log.seek("stage", to="start")  # known before the first of them asks
+    log.client("stage").seek(to="start")  # known before the first of them asks
     fighters = [start(FIGHT, path, name) for name in "ab"]
     for fighter in fighters:
-        assert fighter.stdout.readline() == "ready\n"
+        assert fighter.line() == "ready"
     count, until = 0, time.monotonic() + 30
     while time.monotonic() < until:
         log.put_many(range(count, count + 50))
         count += 50
-        while log.lag("stage") > 500:
-            time.sleep(0.001)
-    while log.lag("stage"):
-        time.sleep(0.001)
+        wait_until(lambda: log.client("stage").lag <= 500)
+    wait_until(lambda: not log.client("stage").lag)
     for _ in fighters:  # one end for each, since who got it is gone
         log.put("end")
-        while log.lag("stage"):
-            time.sleep(0.001)
+        wait_until(lambda: not log.client("stage").lag)
     for fighter in fighters:
-        with fighter:
-            assert fighter.wait(60) == 0
+        fighter.finish()
     found = values(log.topic("out"))
     assert sorted(value for _, value in found if value != "end") == list(range(count))
     assert {name for name, _ in found} == {"a", "b"}
-    assert log.claims("stage") == []
+    assert log.client("stage").claims() == []
 
 
 @pytest.mark.parametrize("size", [100, 30])
 def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
     """In whole, or, where a batch ends within it, with a header that says which part of it was meant."""
-    import apsw
-
     with pqlog.open(path) as log:
         log.put_many(pd.DataFrame({"n": range(60)}), headers={"own": "h"})
     db = apsw.Connection(str(path))
@@ -547,7 +518,7 @@ def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
         assert done == ["after"]
         dead = log.topic("main.dead")
         dead.put("one more")
-        parts = [row for row in log._engine.read(dead._info, log._engine.span(dead._info), 10, 1 << 20) if row.rows]
+        parts = [row for row in seams.rows(dead) if row.rows]
         assert {row.rows for row in parts} == {60}
         assert all('"own":"h"' in row.headers for row in parts)
         if size == 30:

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import pqlog
 from pqlog.store.sqlite import claims, owners
+from tests.rings import by_ring
 
 CLIENTS = st.sampled_from(["a", "b"])
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
@@ -102,7 +103,7 @@ class Stages(RuleBasedStateMachine):
     @rule(client=CLIENTS, worker=WORKERS, size=st.integers(1, 4))
     def take(self, client, worker, size):
         model = self.clients[client]
-        batch = self.log.next_batch(client, size=size, owner=worker)
+        batch = self.log.client(client).next_batch(size=size, owner=worker)
         now = self.now()
         for claim in model.claims.values():
             if claim.worker and self.is_gone(claim, now):
@@ -180,7 +181,7 @@ class Stages(RuleBasedStateMachine):
     @rule(client=CLIENTS, to=st.integers(1, 20))
     def seek(self, client, to):
         model = self.clients[client]
-        self.log.seek(client, to=to)
+        self.log.client(client).seek(to=to)
         model.claims.clear()
         model.next = model.claimed = min(to, len(self.values["main"]) + 1)
 
@@ -191,7 +192,7 @@ class Stages(RuleBasedStateMachine):
     @rule()
     def crash(self):
         """All workers are gone in the midst of what they do; the file is opened again."""
-        self.log._engine._held.forget()
+        self.log.store.log.held.forget()
         self.log.close()
         self.held = []
         self.process = self.begin_process()
@@ -211,8 +212,8 @@ class Stages(RuleBasedStateMachine):
             if name not in known:
                 assert not model.claims
                 continue
-            assert self.log.position(name) == model.next - 1
-            found = {c.number: (c.first, c.last + 1, c.attempt, c.error) for c in self.log.claims(name)}
+            assert self.log.client(name).position == model.next
+            found = {c.number: (c.first, c.last + 1, c.attempt, c.error) for c in self.log.client(name).claims()}
             assert found == {n: (c.first, c.stop, c.attempt, c.error) for n, c in model.claims.items()}
 
 
@@ -238,6 +239,6 @@ class StagesElsewhere(Stages):
         self.elsewhere.stop()
 
 
-SETTINGS = settings(stateful_step_count=40)
+SETTINGS = settings(stateful_step_count=40, max_examples=by_ring(10, 100))
 TestStages, TestStagesElsewhere = Stages.TestCase, pytest.mark.slow(StagesElsewhere.TestCase)
 TestStages.settings = TestStagesElsewhere.settings = SETTINGS

@@ -1,13 +1,12 @@
 """Topics are made, renamed and deleted, and nobody ever writes into another one than was meant."""
 
-import subprocess
-import sys
 import threading
 
 import pandas as pd
 import pytest
 
 import pqlog
+from tests.processes import start
 
 
 @pytest.fixture
@@ -65,8 +64,8 @@ def test_who_has_a_deleted_topic_open_is_told_and_writes_nowhere(log, old):
         lambda: batch.ack(),
         lambda: next(batches),
         lambda: old.clients(),
-        lambda: old.position("reader"),
-        lambda: old.seek("reader", to="start"),
+        lambda: old.client("reader").position,
+        lambda: old.client("reader").seek(to="start"),
         lambda: old.trim(before=1),
     ):
         with pytest.raises(pqlog.UnknownTopicError, match="no topic 'old' in this file"):
@@ -94,13 +93,11 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def test_another_process_is_told_too(path, log):
-    with subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
+    with start(PROCESS, path) as process:
+        assert process.line() == "ready"
         log.delete_topic("old")
         log.topic("old").put("of the new one")
-        said, _ = process.communicate("go\n", timeout=60)
+        said = process.finish("go\n")
     assert said.splitlines() == ["no topic 'old' in this file"] * 3 + ["1"]
     assert [message.value for message in log.topic("old")] == ["of the new one"]
 
@@ -138,8 +135,8 @@ def test_no_id_of_a_topic_is_used_twice(path, log):
     for n in range(20):
         topic = log.topic(f"t{n}")
         list(topic.get("c"))
-        assert topic._info.id not in seen
-        seen.add(topic._info.id)
+        assert topic.store.info.id not in seen
+        seen.add(topic.store.info.id)
         if n % 3:
             log.delete_topic(f"t{n}")
 
@@ -162,7 +159,7 @@ def test_a_renamed_topic_is_the_same_under_another_name(path, log, old):
     assert log.topics() == ["main", "new"]
     new = log.topic("new")
     assert old.put({"n": 20}) == 21  # an open one goes on
-    assert (len(new), new.position("reader"), new.put(0, id="ten")) == (21, 20, 1)
+    assert (len(new), new.client("reader").position, new.put(0, id="ten")) == (21, 21, 1)
     log.topic("old").put("another one")
     old.put({"n": 21})
     assert (len(new), len(log.topic("old"))) == (22, 1)
@@ -194,7 +191,7 @@ def test_renaming_refuses_what_would_be_lost(log, old):
 
 
 def test_reading_only_changes_no_topic(path, log, old):
-    with pqlog.open(path, mode="r") as reading:
+    with pqlog.open(path, readonly=True) as reading:
         for call in (lambda: reading.delete_topic("old"), lambda: reading.rename_topic("old", "new")):
             with pytest.raises(pqlog.ReadOnlyError):
                 call()

@@ -1,14 +1,13 @@
 """The write-ahead log: what lies in it is told from what was lost, and who reads it keeps nobody from opening."""
 
-import signal
 import struct
-import subprocess
-import sys
 
 import apsw
 import pytest
 
 import pqlog
+from tests import seams
+from tests.processes import crashed, start
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 FRAME = 24 + 4096
@@ -37,49 +36,30 @@ for line in sys.stdin:
 """
 
 
-class Worker:
-    def __init__(self, path, rows, end):
-        command = [sys.executable, "-c", WORKER, str(path), str(rows), end]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def put(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline()
-
-    def close(self):
-        self.process.kill()
-        self.process.communicate()
-        return self.process.returncode
-
-
 @pytest.mark.parametrize("lives", [True, False])
 def test_writers_killed_in_their_commits_leave_a_healthy_log(path, lives):
     """The frames that they leave behind its end belong to nothing that was ever committed."""
     pqlog.open(path).close()
-    workers = [Worker(path, rows, end) for rows, end in [(1, "lives"), (40, "dies"), (20, "dies"), (9, "dies")]]
-    try:
-        small = workers[0]
-        assert small.put() == "put\n"
-        for worker in workers[1:]:
-            assert worker.put() == ""
-            assert worker.close() == -signal.SIGKILL
-        assert small.put() == "put\n"
+
+    def put(worker):
+        worker.tell()
+        return worker.line()
+
+    small, *others = (start(WORKER, path, *how) for how in [(1, "lives"), (40, "dies"), (20, "dies"), (9, "dies")])
+    with small:
+        assert put(small) == "put"
+        for worker in others:
+            with worker:
+                assert put(worker) == ""
+            assert worker.was_killed
+        assert put(small) == "put"
         if not lives:
-            small.close()
-        for mode in "rw":
-            with pqlog.open(path, mode=mode) as log:
+            small.kill_and_read()
+        for readonly in (True, False):
+            with pqlog.open(path, readonly=readonly) as log:
                 assert len(log) == 2
                 assert log.verify() == []
-    finally:
-        for worker in workers:
-            worker.close()
-
-
-def crashed(path, puts):
-    script = "import os, sys, pqlog\nlog = pqlog.open(sys.argv[1])\n" + puts + "\nos._exit(0)"
-    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
-    return path.with_name(path.name + "-wal")
+        small.kill()
 
 
 def commits(wal):
@@ -109,13 +89,13 @@ def test_a_log_that_is_about_to_begin_again_at_its_front_is_whole(tmp_path):
     with disk.listening(), errors_are_quiet(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:
         for n in range(5):
             log.put(n)
-        log._engine._checkpoint()
+        seams.checkpoint(log)
         disk.fault = Fault(("write",), 0, lasting=True)
         with pytest.raises(pqlog.DiskError):
             log.put("not this")
         disk.fault = None
-        for mode in "rw":
-            with pqlog.open(disk.folder / "a.db", mode=mode, vfs=disk.vfs_name) as other:
+        for readonly in (True, False):
+            with pqlog.open(disk.folder / "a.db", readonly=readonly, vfs=disk.vfs_name) as other:
                 assert [message.value for message in other] == list(range(5))
         assert log.put(5) == 6
 
@@ -138,14 +118,12 @@ def test_an_open_read_transaction_keeps_nobody_from_opening_and_putting(path, cr
     with pqlog.open(path) as log:
         if not crash:
             log.put_many(range(50))
-        reader = subprocess.Popen(
-            [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert reader.stdout.readline() == "50\n"
+        reader = start(READER, path)
+        assert reader.line() == "50"
         log.put("beside it")
         with pqlog.open(path, timeout=0) as other:
             assert other.put("more") == 52
-        assert reader.communicate()[0] == "50\n"
+        assert reader.finish() == "50\n"
 
 
 def test_an_open_read_transaction_keeps_no_log_from_working_again_after_an_error(tmp_path):

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 import pqlog
+from tests.processes import Process, run, wait_until
 
 deltalake = pytest.importorskip("deltalake")
 pytest.importorskip("dagster")
@@ -32,16 +32,15 @@ def until_done(name, path, *arguments, is_done, seed=1):
     """Run a recipe again and again, and kill it in the midst, until there is nothing left to do."""
     chance, kills = random.Random(seed), 0
     command = [sys.executable, str(RECIPES / name), str(path), *map(str, arguments)]
-    with pqlog.open(path, mode="r") as log:
+    with pqlog.open(path, readonly=True) as log:
         while not is_done(log):
             before = progress(log)
             enough = before + chance.randrange(1, COUNT // 4)
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-                while process.poll() is None and progress(log) < enough:
-                    pass
+            with Process(command, stdout=subprocess.DEVNULL) as process:
+                wait_until(lambda p=process, enough=enough: p.poll() is not None or progress(log) >= enough)
                 process.kill()
-            assert process.returncode in (0, -signal.SIGKILL)
-            kills += process.returncode == -signal.SIGKILL
+            assert process.was_killed or process.returncode == 0
+            kills += process.was_killed
     return kills
 
 
@@ -179,7 +178,7 @@ def test_what_a_typed_table_cannot_hold_stops_it_before_the_batch(log, tmp_path,
         with pytest.raises(TypeError, match=r"the column .a. is .* and cannot hold the new values exactly"):
             there.load(log)
     assert there.values() == first
-    assert len(log.unread("to-duckdb" if target is DuckDB else "to-delta")) == len(second)
+    assert len(log.client("to-duckdb" if target is DuckDB else "to-delta").unread()) == len(second)
 
 
 def test_a_duckdb_table_gets_a_type_that_holds_all_numbers_or_the_one_that_the_error_names(log, tmp_path):
@@ -285,11 +284,10 @@ def test_a_paged_api_is_pulled_without_gap_or_duplicate(path):
         with pqlog.open(path) as log:
             while log.cursor("orders-api") != 40:
                 enough = len(log) + 10 * chance.randrange(1, 12)
-                with subprocess.Popen(command) as process:
-                    while process.poll() is None and len(log) < enough:
-                        pass
+                with Process(command, stdout=None) as process:
+                    wait_until(lambda p=process, enough=enough: p.poll() is not None or len(log) >= enough)
                     process.kill()
-                kills += process.returncode == -signal.SIGKILL
+                kills += process.was_killed
             assert kills
             assert [message.key for message in log] == [f"o{n}" for n in range(400)]
     finally:
@@ -299,13 +297,13 @@ def test_a_paged_api_is_pulled_without_gap_or_duplicate(path):
 
 def test_a_cron_job_runs_to_the_end_and_two_at_once_share_the_work(filled):
     command = [sys.executable, str(RECIPES / "drain.py"), str(filled)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=100)[0] for process in both]
+    both = [Process(command) for _ in range(2)]
+    said = [process.finish() for process in both]
     assert all("0 rejected" in line for line in said)
     with pqlog.open(filled) as log:
         assert log.topic("clean").to_pandas()["n"].tolist() == [n for n in range(COUNT) if n % 3]
         log.put({"n": -1, "amount": 1.5})
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    Process(command).finish()
     with pqlog.open(filled) as log:
         assert log.topic("clean").tail(1)["n"].tolist() == [-1]
 
@@ -321,11 +319,7 @@ with DagsterInstance.ephemeral() as instance:
     print(done.asset_materializations_for_node("clean_orders")[0].metadata["out"].value)
 """
     environment = {**os.environ, "PQLOG_FILE": str(filled), "DAGSTER_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(RECIPES)], env=environment, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 2 * COUNT // 3
+    assert int(run(script, RECIPES, env=environment, cwd=tmp_path)) == 2 * COUNT // 3
     with pqlog.open(filled) as log:
         assert len(log.topic("clean")) == 2 * COUNT // 3
 

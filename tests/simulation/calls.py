@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, short_logs, write
 
 CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
-    "checkpoint": lambda log, folder: log._engine._checkpoint(),
+    "checkpoint": lambda log, folder: seams.checkpoint(log),
     "compact": lambda log, folder: log.compact(),
     "compact, then another opens": lambda log, folder: (log.compact(), pqlog.open(folder / "a.db").close()),
     "trim": lambda log, folder: log.trim(before=400, force=True),
@@ -41,7 +42,7 @@ def cut_a_call(folder: Path, name: str, chance: random.Random, cuts: int, every:
     with disk.listening(), pqlog.open(disk.folder / "a.db") as log:
         log.put_many({"n": n} for n in range(500))
         log.put_many(pd.DataFrame({"n": range(500, 550)}))
-        log._engine._checkpoint()
+        seams.checkpoint(log)
         for n in range(550, 556):
             log.put({"n": n})
         before = disk.now

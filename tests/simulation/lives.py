@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, write
 
 
@@ -38,7 +39,7 @@ def cut_again_and_again(folder: Path, chance: random.Random, lives: int) -> int:
                         values = [*values, number + 1, number + 2, "x" * 9000]
                         number += 2
                     case "checkpoint":
-                        log._engine._checkpoint()
+                        seams.checkpoint(log)
                     case "compact":
                         log.compact()
                 steps.append((disk.now, values))

@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import pqlog
 from pqlog.store.sqlite import merger
+from tests import seams
 from tests.simulation.disk import Disk, write
 
 CUTS = int(os.environ.get("PQLOG_CUTS", "2"))
@@ -41,9 +42,9 @@ class State:
     first: int = 1
     ids: dict[str, int] = field(default_factory=dict)
     cursor: object = None
-    reader: int = 0
+    reader: int = 1
     """The position of a client that gets messages one by one."""
-    stage: int = 0
+    stage: int = 1
     """The position of a client that gets batches."""
     numbers: int = 0
     claims: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -57,8 +58,8 @@ def seen(log: pqlog.Log) -> State:
     for name in state.values:
         if name in log.topics():
             state.values[name] = [message.value for message in log.topic(name)]
-    state.first = log._engine.span(log._info).first
-    found = {id: log._engine.find_id(log._info, id) for id in "abc"}
+    state.first = seams.first(log)
+    found = {id: seams.find_id(log, id) for id in "abc"}
     state.ids = {id: span.first for id, span in found.items() if span is not None}
     state.cursor = log.cursor("source")
     clients = {client.client: client for client in log.clients()}
@@ -66,8 +67,8 @@ def seen(log: pqlog.Log) -> State:
         state.reader = clients["reader"].position
     if "stage" in clients:
         state.stage, state.numbers = clients["stage"].position, clients["stage"].batches
-        state.claims = {c.number: (c.first, c.last + 1, c.attempt) for c in log.claims("stage")}
-        state.claimed = log._engine.client(log._info, "stage").unclaimed.first
+        state.claims = {c.number: (c.first, c.last + 1, c.attempt) for c in log.client("stage").claims()}
+        state.claimed = seams.first_unclaimed(log, "stage")
     return state
 
 
@@ -174,11 +175,11 @@ class Story(RuleBasedStateMachine):
 
     def join(self, client):
         """A client that is new begins at the first message that is kept: a commit of its own."""
-        self.log._engine.join(self.log._info, client)
+        seams.join(self.log, client)
         if client == "reader":
-            self.state.reader = max(self.state.reader, self.state.first - 1)
+            self.state.reader = max(self.state.reader, self.state.first)
         else:
-            self.state.stage = max(self.state.stage, self.state.first - 1)
+            self.state.stage = max(self.state.stage, self.state.first)
             self.state.claimed = max(self.state.claimed, self.state.first)
         self.step()
 
@@ -192,12 +193,12 @@ class Story(RuleBasedStateMachine):
             if number:  # asked past the one before
                 self.state.reader += 1
                 self.step()
-            at = max(self.state.reader + 1, self.state.first)
+            at = max(self.state.reader, self.state.first)
             main = self.state.values["main"]
             assert value == (main[at - 1] if at <= len(main) else None)
             if value is None:
                 break
-            self.state.reader = at - 1
+            self.state.reader = at
         self.lost.append(reader)
 
     # stages
@@ -241,9 +242,8 @@ class Story(RuleBasedStateMachine):
     def finished(self):
         batch, _, outputs = self.held
         del self.state.claims[batch.number]
-        self.state.stage = max(
-            self.state.stage, min([c[0] for c in self.state.claims.values()] + [self.state.claimed]) - 1
-        )
+        reached = min([claim[0] for claim in self.state.claims.values()] + [self.state.claimed])
+        self.state.stage = max(self.state.stage, reached)
         self.state.values["out"] += outputs
 
     @precondition(lambda self: self.held)
@@ -280,12 +280,12 @@ class Story(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from(["reader", "stage"]), to=st.integers(1, 30))
     def seek(self, client, to):
-        self.log.seek(client, to=to)
+        self.log.client(client).seek(to=to)
         at = min(max(to, self.state.first), len(self.state.values["main"]) + 1)
         if client == "reader":
-            self.state.reader = at - 1
+            self.state.reader = at
         else:
-            self.state.stage, self.state.claimed, self.state.claims = at - 1, at, {}
+            self.state.stage, self.state.claimed, self.state.claims = at, at, {}
             self.lost.append(self.held)
             self.held = None
         self.step()
@@ -294,7 +294,7 @@ class Story(RuleBasedStateMachine):
     def trim(self, before):
         known = {client.client for client in self.log.clients()}
         positions = {"reader": self.state.reader, "stage": self.state.stage}
-        least = min([positions[name] + 1 for name in known] or [before])
+        least = min([positions[name] for name in known] or [before])
         self.log.trim(before=min(before, max(1, least)))
         first = max(self.state.first, min(before, least, len(self.state.values["main"]) + 1))
         self.state.first = first
@@ -303,7 +303,7 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self):
-        self.log._engine._checkpoint()
+        seams.checkpoint(self.log)
 
     @rule()
     def compact(self):

@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 
@@ -31,7 +32,7 @@ def fail_a_sync(folder: Path, number: int, killed: bool, reader: bool, chance: r
         for n in range(12):
             try:
                 if n % 7 == 6:
-                    log._engine._checkpoint()
+                    seams.checkpoint(log)
                 log.put(n)
                 returned.append(n)
             except pqlog.DiskError:

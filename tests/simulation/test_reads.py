@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests import seams
 from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 VALUES = [{"n": n, "text": "x" * (n % 50)} for n in range(400)]
@@ -17,13 +18,13 @@ READS = {
     "one": lambda log: log[150].value == VALUES[149],
     "the last": lambda log: [message.value for message in log[-5:]] == VALUES[-5:],
     "a key": lambda log: [message.value for message in log.history(key="7")] == [VALUES[7]],
-    "frame": lambda log: log.to_pandas(meta=False)["n"].tolist() == list(range(400)),
+    "frame": lambda log: log.to_pandas(metadata=False)["n"].tolist() == list(range(400)),
     "chunks": lambda log: [n for chunk in log.chunks(90) for n in chunk["n"]] == list(range(400)),
-    "columns": lambda log: log[310:390].to_pandas(meta=False)["n"].tolist() == list(range(309, 389)),
+    "columns": lambda log: log[310:390].to_pandas(metadata=False)["n"].tolist() == list(range(309, 389)),
 }
 CLIENTS = {
     "topics": lambda log: log.topics() == ["main"],
-    "lag": lambda log: log.lag("c") == 397,
+    "lag": lambda log: log.client("c").lag == 397,
     "cursor": lambda log: log.cursor("source") == 7,
     "verify": lambda log: log.verify() == [],
 }
@@ -36,7 +37,7 @@ def disk(tmp_path):
     first = Disk(tmp_path / "first")
     with first.listening(), pqlog.open(first.folder / "a.db") as log:
         log.put_many(({**value} for value in VALUES[:300]), id="again", cursor=("source", 7, None), key="n")
-        log._engine._checkpoint()
+        seams.checkpoint(log)
         log.put_many(pd.DataFrame(VALUES[300:350]))
         for value in VALUES[350:]:
             log.put(value, key=str(value["n"]))
@@ -58,7 +59,7 @@ def flips(chance):
     return flip
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(7, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("spoils", "lasting"),
     [(None, False), (None, True), (ends_early, False), (flips, False)],
@@ -75,11 +76,11 @@ def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(dis
             with contextlib.ExitStack() as stack:
                 disk.fault = fault
                 try:
-                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", mode="r"))
+                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", readonly=True))
                 except pqlog.Error:
                     said += 1
                     disk.fault = None
-                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", mode="r"))
+                    log = stack.enter_context(pqlog.open(disk.folder / "a.db", readonly=True))
                 for name, read in reads.items():
                     try:
                         assert read(log), f"{name}, where read {number} is wrong"
@@ -95,7 +96,7 @@ def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(dis
     assert said > 5
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(11, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
 def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
     number, failed = 0, 0
     while True:
@@ -113,7 +114,7 @@ def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
                     log.put(value)
                     put.append(value)
                     if value == 3:
-                        log._engine._checkpoint()
+                        seams.checkpoint(log)
                 except pqlog.Error:
                     failed += 1
             other.fault = None
@@ -122,7 +123,7 @@ def test_writing_where_reads_fail_loses_nothing(disk, tmp_path, step):
             assert values[:400] == VALUES
             assert [value for value in values[400:] if value in put] == put
             assert values[-1] == "last"
-            assert (log.verify(), log.cursor("source"), log.position("c")) == ([], 7, 3)
+            assert (log.verify(), log.cursor("source"), log.client("c").position) == ([], 7, 4)
         if not fault.struck:
             break
         number += step

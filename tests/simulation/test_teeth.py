@@ -9,14 +9,15 @@ import threading
 from types import SimpleNamespace
 from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
-from pqlog import atomic, clients
-from pqlog.store.sqlite import append, connections, copies, engine, file, place, wal, writer
+from pqlog import atomic
+from pqlog.store.sqlite import append, client, connections, copies, file, place, topic, wal, writer
 from pqlog.store.sqlite import ids as message_ids
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
@@ -105,49 +106,49 @@ def rollback_journal():
 
 @contextlib.contextmanager
 def acknowledged_before_processing():
-    def get(source, name, messages):
-        client = clients.join(source, name)
-        for message in source.messages(source.engine.read(source.topic, client.unread, 100, 1 << 20)):
-            source.engine.acknowledge(source.topic, name, message.offset, client.epoch)
+    def get(self, *, messages=False):
+        state = self.store.join()
+        for message in self.stream.messages(self.stream.store.read(state.unread, 100, 1 << 20)):
+            self.store.acknowledge(message.offset, state.epoch)
             yield message if messages else message.value
 
-    with mock.patch.object(clients, "_get", get):
+    with mock.patch.object(pqlog.Client, "get", get):
         yield
 
 
 @contextlib.contextmanager
 def claims_not_synced():
-    real = engine.SqliteEngine.advance
+    real = client.SqliteClient.advance
 
     def advance(self, *arguments):
-        self._file._db.pragma("synchronous", 1)
+        self._log._file._db.pragma("synchronous", 1)
         try:
             return real(self, *arguments)
         finally:
-            self._file._db.pragma("synchronous", 2)
+            self._log._file._db.pragma("synchronous", 2)
 
-    with mock.patch.object(engine.SqliteEngine, "advance", advance):
+    with mock.patch.object(client.SqliteClient, "advance", advance):
         yield
 
 
 def _apart(first):
     """Outputs and acknowledgement in two transactions."""
-    real_finish, real_advance = engine.SqliteEngine.finish, engine.SqliteEngine.advance
+    real_finish, real_advance = client.SqliteClient.finish, client.SqliteClient.advance
 
-    def put(self, outputs):
-        return [self.append(output.topic, list(output.chunks)) for output in outputs]
+    def put(outputs):
+        return [output.topic.append(list(output.chunks)) for output in outputs]
 
-    def finish(self, topic, done, outputs=()):
-        went = put(self, outputs) if first == "outputs" else None
-        real_finish(self, topic, done)
-        return put(self, outputs) if went is None else went
+    def finish(self, done, outputs=()):
+        went = put(outputs) if first == "outputs" else None
+        real_finish(self, done)
+        return put(outputs) if went is None else went
 
-    def advance(self, topic, client, size, owner, done, outputs=()):
-        went = put(self, outputs) if first == "outputs" else None
-        claim, _ = real_advance(self, topic, client, size, owner, done)
-        return claim, put(self, outputs) if went is None else went
+    def advance(self, size, worker, done, outputs=()):
+        went = put(outputs) if first == "outputs" else None
+        claim, _ = real_advance(self, size, worker, done)
+        return claim, put(outputs) if went is None else went
 
-    return mock.patch.multiple(engine.SqliteEngine, finish=finish, advance=advance)
+    return mock.patch.multiple(client.SqliteClient, finish=finish, advance=advance)
 
 
 def outputs_before_the_acknowledgement():
@@ -272,35 +273,38 @@ def released_by_an_older_sync():
 
 @contextlib.contextmanager
 def id_in_a_commit_of_its_own():
-    real = engine.SqliteEngine.append
+    real = topic.SqliteTopic.append
 
-    def put(self, topic, chunks, id=None, cursor=None, ids=None):
-        where = (self.find_id(topic, id) if id else None) or real(self, topic, chunks, None, cursor, ids)
-        if id and not self.find_id(topic, id):
-            self.write(writer.Task(lambda t: message_ids.add(t.db, self.table(topic), [id], where)))
+    def put(self, chunks, id=None, cursor=None, ids=None):
+        where = (self.find_id(id) if id else None) or real(self, chunks, None, cursor, ids)
+        if id and not self.find_id(id):
+            self.log.write(writer.Task(lambda t: message_ids.add(t.db, self.table, [id], where)))
         return where
 
-    with mock.patch.object(engine.SqliteEngine, "append", put):
+    with mock.patch.object(topic.SqliteTopic, "append", put):
         yield
 
 
 @contextlib.contextmanager
 def chunks_in_commits_of_their_own():
-    real = engine.SqliteEngine.append
+    real = topic.SqliteTopic.append
 
-    def put(self, topic, chunks, id=None, cursor=None, ids=None):
+    def put(self, chunks, id=None, cursor=None, ids=None):
         values = [
-            chunk._replace(values=[value]) for chunk in chunks if hasattr(chunk, "values") for value in chunk.values
+            msgspec.structs.replace(chunk, values=[value])
+            for chunk in chunks
+            if hasattr(chunk, "values")
+            for value in chunk.values
         ]
         if not values or id or cursor or ids:
-            return real(self, topic, chunks, id, cursor, ids)
+            return real(self, chunks, id, cursor, ids)
         return (
             type(where)(first.first, where.stop)
-            if (first := real(self, topic, values[:1])) and (where := real(self, topic, values[1:]))
+            if (first := real(self, values[:1])) and (where := real(self, values[1:]))
             else None
         )
 
-    with mock.patch.object(engine.SqliteEngine, "append", put):
+    with mock.patch.object(topic.SqliteTopic, "append", put):
         yield
 
 

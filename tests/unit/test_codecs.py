@@ -132,7 +132,7 @@ def test_a_pickle_topic_must_be_asked_for(path):
 def test_a_topic_keeps_its_codec(path):
     with pqlog.open(path, codec="msgpack") as log:
         log.put(b"a")
-    with pytest.raises(pqlog.CodecMismatchError, match="made with the codec 'msgpack', not 'json'"):
+    with pytest.raises(pqlog.CodecMismatchError, match="created with the codec 'msgpack', not 'json'"):
         pqlog.open(path, codec="json")
     with pqlog.open(path) as log:
         assert log.codec == "msgpack"
@@ -158,7 +158,7 @@ def test_a_codec_of_ones_own(path):
         with pytest.raises(pqlog.DecodeError, match="LookupError: no such thing") as caught:
             list(log.get("c"))
         assert caught.value.offset == 2
-        log.seek("c", to=3)
+        log.client("c").seek(to=3)
         assert list(log.get("c")) == ["c"]
     with pqlog.open(path) as log, pytest.raises(pqlog.DecodeError, match="pass it as codec="):
         next(iter(log))

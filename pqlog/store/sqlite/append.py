@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apsw
 
-from pqlog.store.api import Chunk, Segment, Singles, Span
 from pqlog.store.sqlite import checksums, claims, statements
 from pqlog.store.sqlite.checksums import extend
 from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.writer import Job, Transaction
+from pqlog.store.values import Chunk, Segment, Singles, Span
 
 ROWS_A_STATEMENT = 50
 
@@ -25,46 +25,45 @@ class Put(Job[int]):
         self.kin = table
         self.value, self.key, self.headers = value, key, headers
 
-    def _kept(self, now: int, crc: int) -> int:
-        return checksums.mask(crc, checksums.beside(now, self.headers, (self.key,)), self.kin.seed)
+    def _row(self, offset: int, now: int, crc: int) -> tuple[object, ...]:
+        kept = checksums.of_one(crc, now, self.headers, self.key, self.kin.seed)
+        return offset, now, self.key, self.headers, self.value, kept
 
     def run(self, transaction: Transaction) -> int:
-        table = self.kin
-        offset, earliest, crc = transaction.tail(table)
-        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
-        transaction.db.execute(table.put, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
-        transaction.set_tail(table, Tail(offset + 1, now, crc))
-        return offset
+        tail = transaction.tail(self.kin)
+        now, crc = max(tail.time, claims.now_micros()), extend(tail.crc, self.value)
+        transaction.db.execute(self.kin.put, self._row(tail.stop, now, crc))
+        transaction.set_tail(self.kin, Tail(tail.stop + 1, now, crc))
+        return tail.stop
 
     def alone(self, db: apsw.Connection) -> int | None:
         table = self.kin
-        offset, earliest, crc = table.tail or table.read_tail(db)
-        now, crc = max(earliest, claims.now_micros()), extend(crc, self.value)
+        tail: Tail = table.tail or table.read_tail(db)
+        now, crc = max(tail.time, claims.now_micros()), extend(tail.crc, self.value)
         try:
-            db.execute(table.put_next, (offset, now, self.key, self.headers, self.value, self._kept(now, crc)))
+            db.execute(table.put_next, self._row(tail.stop, now, crc))
         except _NOT_THERE:
             table.tail = None
             return None
-        table.tail = Tail(offset + 1, now, crc)
-        return offset  # type: ignore[no-any-return]
+        table.tail = Tail(tail.stop + 1, now, crc)
+        return tail.stop
 
     def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
         table = self.kin
-        first, earliest, crc = table.tail or table.read_tail(db)
-        now = max(earliest, claims.now_micros())
-        stop = first
+        tail: Tail = table.tail or table.read_tail(db)
+        now, crc = max(tail.time, claims.now_micros()), tail.crc
         bindings: list[object] = []
-        for job in jobs:
+        for offset, job in enumerate(jobs, tail.stop):
             crc = extend(crc, job.value)
-            bindings += (stop, now, job.key, job.headers, job.value, job._kept(now, crc))
-            stop += 1
+            bindings += job._row(offset, now, crc)
+        stop = tail.stop + len(jobs)
         try:
-            db.execute(table.put_remembered(stop - first), bindings)
+            db.execute(table.put_remembered(len(jobs)), bindings)
         except _NOT_THERE:
             table.tail = None
             return None
         table.tail = Tail(stop, now, crc)
-        return list(range(first, stop))
+        return list(range(tail.stop, stop))
 
 
 def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
@@ -94,7 +93,7 @@ def begin_at(transaction: Transaction, table: Table, first: int) -> None:
 
 def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk) -> Tail:
     """Insert a chunk at the end; the new end. Takes the fastest way that fits the chunk."""
-    stop, _, crc = tail
+    stop, crc = tail.stop, tail.crc
     if isinstance(chunk, Segment):
         crc = extend(crc, chunk.value)
         kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,), chunk.rows), table.seed)

@@ -66,6 +66,13 @@ def mask(crc: int, besides: int, seed: int) -> int:
     return ((besides << 32 | crc) ^ seed) - _SIGN
 
 
+def of_one(crc: int, time: int, headers: str | None, key: str | None, seed: int) -> int:
+    """Both sums of a message that is put by itself, as they are kept."""
+    if headers is None and key is None:  # as of most: a put is kept short
+        return ((crc32(b"%d\n\n" % time) << 32 | crc) ^ seed) - _SIGN
+    return mask(crc, beside(time, headers, (key,)), seed)
+
+
 def unmask(kept: int | None, seed: int) -> tuple[int, int]:
     """Both sums again; any integer is taken, since the column may be damaged too."""
     both = ((kept or 0) + _SIGN) ^ seed

@@ -50,7 +50,7 @@ def translate(error: Exception, path: str) -> errors.Error:
                 f"or copy what can be read with pqlog.salvage(path, to)"
             )
         case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.AuthError():
-            return errors.ReadOnlyError(f'{said}. Open it with mode="r", or make the file and its folder writable')
+            return errors.ReadOnlyError(f"{said}. Open it with readonly=True, or make the file and its folder writable")
         case apsw.BusyError() | apsw.LockedError():
             return errors.LockTimeoutError(f"{said}. Another process held the file for longer than the time-out")
         case apsw.CantOpenError():

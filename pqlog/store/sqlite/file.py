@@ -224,7 +224,7 @@ class SqliteFile:
             raise errors.StoreError(f"{self.path}: the folder {folder} does not exist: make it first")
         if not _writable(folder):
             raise errors.ReadOnlyError(
-                f'{folder} cannot be written, and a log needs its -wal beside it: open it with mode="r" to read it'
+                f"{folder} cannot be written, and a log needs its -wal beside it: open it with readonly=True to read it"
             )
         hazards.check_names(self.path)
         self._crashed = connections.size(self.path + "-wal") > 0
@@ -235,7 +235,7 @@ class SqliteFile:
             wal.check(db, self.path, self.vfs, self._timeout_s)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if db.readonly("main"):
-                raise errors.ReadOnlyError(f'{self.path} cannot be written: open it with mode="r" to read it')
+                raise errors.ReadOnlyError(f"{self.path} cannot be written: open it with readonly=True to read it")
             if not ours:
                 db.pragma("auto_vacuum", "incremental")
             connections.set_wal(db, self.path, self._timeout_s)
@@ -267,7 +267,7 @@ class SqliteFile:
 
     def _open_readonly(self) -> apsw.Connection:
         if not os.path.exists(self.path):
-            raise errors.StoreError(f"{self.path} does not exist; without mode='r' it would be made")
+            raise errors.StoreError(f"{self.path} does not exist; without readonly=True it would be made")
         folder = os.path.dirname(os.path.abspath(self.path))
         if not _writable(folder):
             if connections.size(self.path + "-wal"):

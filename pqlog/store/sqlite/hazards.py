@@ -82,7 +82,7 @@ def check_names(path: str) -> None:
     if names > 1:
         raise UnsafeStorageError(
             f"{path} has {names} names (hard links): opened by two of them, it would be ruined. Copy it, and open the "
-            f'copy; or read it with mode="r"'
+            f"copy; or read it with readonly=True"
         )
 
 

@@ -1,4 +1,4 @@
-"""What this process holds: the claims of an engine that somebody still has.
+"""What this process holds: the claims of a log that somebody still has.
 
 A claim belongs to whoever has the object, in any thread. When nobody has it any more, after ``del``, say, or because
 the thread that had it ended, the claim is free. That is only noted at first, and told to the file by the next
@@ -10,20 +10,23 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 
-from pqlog.store.api import Claim, TopicInfo
+import apsw
+
+from pqlog.store.sqlite import claims, owners
 from pqlog.store.sqlite.claims import Held
+from pqlog.store.values import Claim
 
 _held: set[tuple[str, int]] = set()
 """The tokens of all claims that this process holds, with the file that each is of."""
 
 
 class Holdings:
-    """The claims that one engine has handed out.
+    """The claims that one open log has handed out.
 
     Parameters
     ----------
     file : str
-        The uuid of the engine's file.
+        The UUID of its file.
     wake : callable
         Called when a claim was left, from anywhere: it must not wait for anything.
     """
@@ -32,10 +35,10 @@ class Holdings:
         self._file, self._wake = file, wake
         self._refs: dict[Held, weakref.ref[Claim]] = {}
         self._left: dict[Held, None] = {}
+        self._knows_its_own = False
 
-    def add(self, topic: int, claim: Claim) -> None:
+    def add(self, held: Held, claim: Claim) -> None:
         """A claim that is handed out, as long as somebody has this object."""
-        held = Held(topic, claim.client, claim.number, claim.token)
         _held.add((self._file, held.token))
         self._refs[held] = weakref.ref(claim, lambda _: self.leave(held))
 
@@ -64,8 +67,31 @@ class Holdings:
         self._sweep()
         return list(self._left)
 
+    def has_news(self) -> bool:
+        """Whether the file is to be told something."""
+        return bool(self.left()) or not self._knows_its_own
+
+    def release_left(self, db: apsw.Connection) -> list[Held]:
+        """Release what nobody holds any more; the first time also what this process is said to hold and does not.
+
+        That is what an earlier log of the process could not release when it was closed, or an earlier program that this
+        one has replaced (`os.exec`). To be followed by `told` after the commit.
+        """
+        left = self.left()
+        if not self._knows_its_own:
+            left += [one for one in claims.held_by(db, owners.this_process()) if not self.is_held(one)]
+        claims.release(db, left)
+        return left
+
+    def renew(self, db: apsw.Connection, is_due: bool) -> tuple[list[Held], list[Held]]:
+        """Release what was left, and renew the rest if that is due; what was left, and what was lost to others."""
+        left = self.release_left(db)
+        kept = self.all() if is_due else []
+        return left, [one for one in kept if not claims.renew(db, one)]
+
     def told(self, left: Iterable[Held]) -> None:
         """The file knows of these."""
+        self._knows_its_own = True
         for held in left:
             self._left.pop(held, None)
 
@@ -75,14 +101,9 @@ class Holdings:
         return list(self._refs)
 
     def is_held(self, held: Held) -> bool:
-        """Whether this process holds a claim, by whatever engine."""
+        """Whether this process holds a claim, by whatever log."""
         return (self._file, held.token) in _held
 
     def forget(self) -> None:
         """In a forked child: they are the parent's."""
         self._refs, self._left = {}, {}
-
-
-def of(topic: TopicInfo, claim: Claim) -> Held:
-    """A claim, as the file knows it."""
-    return Held(topic.id, claim.client, claim.number, claim.token)

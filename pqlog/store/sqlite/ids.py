@@ -20,10 +20,10 @@ import apsw
 import msgspec
 
 from pqlog.errors import CorruptLogError
-from pqlog.store.api import Chunk, Ids, Segment, Singles, Span
 from pqlog.store.sqlite import statements
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.table import LAST_OFFSET, Table
+from pqlog.store.values import Chunk, Ids, Segment, Singles, Span
 
 RUN = 256
 """Ids in a run at most: what is read to use one of them."""

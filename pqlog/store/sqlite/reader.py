@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import apsw
 
 from pqlog.errors import DamagedError
-from pqlog.store.api import Lines, Row, Span
 from pqlog.store.sqlite import checksums
 from pqlog.store.sqlite.connections import row
 from pqlog.store.sqlite.connections import rows as rows_of
 from pqlog.store.sqlite.table import Table
+from pqlog.store.values import Lines, Row, Span
 
 
 def span(db: apsw.Connection, table: Table) -> Span:
@@ -49,7 +49,7 @@ def read(
             if first < stop and left > 0 and len(found) < rows:
                 left -= len(value)
                 part = None if count is None else stop - first
-                found.append(Row(first, time, key, headers, value, part, first - offset, offset, count))
+                found.append(Row(first, time, key, headers, value, part, first - offset, count))
             if kept is None:
                 continue
             kept_crc, besides = checksums.unmask(kept, table.seed)

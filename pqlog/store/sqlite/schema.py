@@ -104,13 +104,13 @@ CREATE TABLE cursors (             -- how far sources outside have been read, co
 ) STRICT, WITHOUT ROWID
 """
 
-LEARNT = """
-CREATE TABLE learnt (              -- what readers learnt of the columns of a topic: without it they are slower, no more
-    topic INTEGER PRIMARY KEY,
-    first INTEGER NOT NULL,        -- of the messages from this offset
-    stop  INTEGER NOT NULL,        -- up to, not including, this one
-    facts TEXT NOT NULL,           -- JSON
-    crc   INTEGER NOT NULL
+SCHEMA_CACHE = """
+CREATE TABLE schema_cache (        -- what readers inferred about a topic's columns; without it they are slower, no more
+    topic     INTEGER PRIMARY KEY,
+    first     INTEGER NOT NULL,    -- inferred from the messages from this offset
+    stop      INTEGER NOT NULL,    -- up to, not including, this one
+    inference TEXT NOT NULL,       -- JSON
+    crc       INTEGER NOT NULL
 ) STRICT
 """
 
@@ -131,7 +131,7 @@ CREATE TABLE messages_{id} (
 # Finds the next segment without reading the messages before it; single messages do not enter it.
 SEGMENTS = "CREATE INDEX segments_{id} ON messages_{id} (offset) WHERE rows IS NOT NULL"
 
-NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, CLAIMS_BY_PROCESS, CLAIMS_BY_WORKER, IDS, ID_RUNS, CURSORS, LEARNT)
+NEW_FILE = (FILE, TOPICS, CLIENTS, CLAIMS, CLAIMS_BY_PROCESS, CLAIMS_BY_WORKER, IDS, ID_RUNS, CURSORS, SCHEMA_CACHE)
 NEW_TOPIC = (MESSAGES, SEGMENTS)
 
 _OF_TOPIC = re.compile(r"(?:messages|segments)_(\d+)")

@@ -1,4 +1,4 @@
-"""Checksums of the rows of the small tables: facts, topics, clients, claims, runs of ids, cursors, what was learnt.
+"""Checksums of the rows of the small tables: facts, topics, clients, claims, runs of ids, cursors, cached schemas.
 
 Each statement that reads such a row asks `fits`, which raises if it is not what was written, and each that writes one
 sets `sum_of`; both are functions of our connections. So a row is verified wherever it is used, in the same statement.
@@ -24,7 +24,7 @@ COLUMNS = {
     ),
     "id_runs": ("topic", "number", "first", "stop", "ids"),
     "cursors": ("name", "value"),
-    "learnt": ("topic", "first", "stop", "facts"),
+    "schema_cache": ("topic", "first", "stop", "inference"),
 }
 """Those that a checksum covers: the CRC-32 of the table's name and their values, joined by line feeds (NULL, which is
 only ever the last, is left out), masked as those of messages are."""
@@ -35,10 +35,10 @@ _TEXTS = {
     "claims": ("client", "worker", "process", "error"),
     "id_runs": ("ids",),
     "cursors": ("name", "value"),
-    "learnt": ("facts",),
+    "schema_cache": ("inference",),
 }
 """What must be text: one flipped bit makes bytes of it, with the same sum."""
-_KEYS = {"file": 1, "topics": 1, "clients": 2, "claims": 3, "id_runs": 2, "cursors": 1, "learnt": 1}
+_KEYS = {"file": 1, "topics": 1, "clients": 2, "claims": 3, "id_runs": 2, "cursors": 1, "schema_cache": 1}
 
 
 def sum_of(table: str, **new: str) -> str:

@@ -231,13 +231,13 @@ ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc
 """
 
 # A row that does not fit is as good as none, and no reader is told; a huge one is not even looked at.
-LEARNT = f"""
-SELECT first, stop, facts FROM learnt
-WHERE topic = ?1 AND iif(octet_length(facts) <= ?2, crc = {sum_of("learnt")}, 0)
+CACHED_SCHEMA = f"""
+SELECT first, stop, inference FROM schema_cache
+WHERE topic = ?1 AND iif(octet_length(inference) <= ?2, crc = {sum_of("schema_cache")}, 0)
 """
-KEEP_LEARNT = f"""
-INSERT OR REPLACE INTO learnt
-SELECT ?1, ?2, ?3, ?4, {sum_of("learnt", topic="?1", first="?2", stop="?3", facts="?4")}
+CACHE_SCHEMA = f"""
+INSERT OR REPLACE INTO schema_cache
+SELECT ?1, ?2, ?3, ?4, {sum_of("schema_cache", topic="?1", first="?2", stop="?3", inference="?4")}
 FROM topics WHERE id = ?1 AND first = ?2
 """
 
@@ -264,7 +264,7 @@ DELETE_TOPIC = (
     "DELETE FROM clients WHERE topic = ?",
     "DELETE FROM claims WHERE topic = ?",
     "DELETE FROM ids WHERE topic = ?",
-    "DELETE FROM learnt WHERE topic = ?",
+    "DELETE FROM schema_cache WHERE topic = ?",
     "DELETE FROM id_runs WHERE topic = ?",
 )
 DROP_MESSAGES = "DROP TABLE {m}"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import apsw
+import msgspec
 
 from pqlog.errors import CorruptLogError, UnknownTopicError
-from pqlog.store.api import LATEST, TopicInfo
 from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import row
+from pqlog.store.values import LATEST, TopicInfo
 
 LAST_OFFSET = 2**62
 """No topic comes that far; beyond it SQLite's sums would become fractions."""
 
 
-class Tail(NamedTuple):
+class Tail(msgspec.Struct, frozen=True):
     """The end of a topic."""
 
     stop: int

@@ -1,12 +1,11 @@
-"""Imports go downwards only, and the core starts fast."""
+"""The rules of CONTRIBUTING.md that can be read from the source: imports, private parts, who names an engine."""
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pqlog
+from tests.processes import run
 
 ROOT = Path(pqlog.__file__).parent
 
@@ -16,19 +15,23 @@ LAYERS = [
     ["demo"],
     ["export", "notebook", "pipe"],
     ["__init__"],
-    ["log", "migration"],
+    ["files", "migration"],
+    ["log"],
+    ["topic"],
+    ["client"],
     ["delivery"],
-    ["batches"],
-    ["clients"],
+    ["batch", "clients"],
+    ["lease"],
     ["frames"],
     ["history", "producer"],
     ["readable"],
-    ["source"],
+    ["stream"],
     ["extras", "codecs", "message"],
     ["keys"],
     ["check", "exact", "fields"],
     ["store.sqlite"],
     ["store.api"],
+    ["store.values"],
     ["errors", "atomic"],
 ]
 
@@ -49,8 +52,13 @@ def modules():
             yield ".".join(parts), path
 
 
-def imports(path):
-    tree = ast.parse(path.read_text())
+def trees():
+    for module, path in modules():
+        yield module, ast.parse(path.read_text())
+
+
+def imports(tree, types=False):
+    """The modules of pqlog that a module imports; with `types` also those that it imports for its annotations alone."""
     only_types = {
         inner
         for node in ast.walk(tree)
@@ -58,7 +66,7 @@ def imports(path):
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if node in only_types:
+        if node in only_types and not types:
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pqlog"):
             base = node.module.removeprefix("pqlog").lstrip(".")
@@ -74,8 +82,8 @@ def imports(path):
 
 def test_imports_go_downwards_only():
     upwards = []
-    for module, path in modules():
-        for imported in imports(path):
+    for module, tree in trees():
+        for imported in imports(tree):
             if imported != "store" and layer_of(imported) < layer_of(module):
                 upwards.append(f"{module} imports {imported}")
     assert not upwards
@@ -85,6 +93,51 @@ def test_only_the_engine_imports_apsw():
     users = [module for module, path in modules() if re.search(r"^import apsw", path.read_text(), re.M)]
     assert users
     assert all(module.startswith("store.sqlite") for module in users)
+
+
+def test_only_what_opens_files_names_an_engine():
+    users = {module for module, tree in trees() if any("store.sqlite" in name for name in imports(tree, types=True))}
+    assert {module for module in users if not module.startswith("store.sqlite")} == {"files", "migration"}
+
+
+def names_defined(tree):
+    """The private names of a module: its functions, classes and variables, and the members of its classes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                yield name
+
+
+def members_defined(tree):
+    """The private members of a module's classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from names_defined(node)
+
+
+def names_used(tree):
+    """The private names that a module takes from others: ``other._name``, and what it imports; not ``self._name``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name):
+                yield name
+            case ast.ImportFrom(names=names):
+                yield from (alias.name for alias in names)
+
+
+def private(names):
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def test_no_module_reaches_into_the_private_parts_of_another():
+    """A name that a class of the same module has is taken for that one; names of other packages do not count."""
+    ours = set().union(*(private(names_defined(tree)) for _, tree in trees()))
+    used = {module: private(names_used(tree)) & ours - private(members_defined(tree)) for module, tree in trees()}
+    assert {module: names for module, names in used.items() if names} == {}
 
 
 def test_only_one_module_renames_files_and_makes_them_durable():
@@ -101,5 +154,9 @@ def test_import_loads_nothing_heavy():
         "heavy = {'pandas', 'numpy', 'pyarrow', 'ipywidgets', 'IPython', 'sqlite3', 'polars'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run(script)
+
+
+def test_a_command_loads_nothing_heavy_before_it_is_run():
+    script = "import sys, pqlog.cli.commands; print({'pandas', 'pyarrow', 'rich', 'tqdm'} & set(sys.modules))"
+    assert run(script) == "set()\n"

@@ -1,4 +1,4 @@
-"""Work that another thread does meanwhile."""
+"""Work for another thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def submit(executor: Executor, call: Callable[..., T], *args: Any) -> Future[T]:
-    """Let another thread do something; at the interpreter's exit, when none begins any more, do it at once."""
+    """Call a function in another thread; at the interpreter's exit, when no thread can be started, call it here."""
     try:
         return executor.submit(call, *args)
     except RuntimeError:

@@ -1,16 +1,18 @@
-"""Which type holds the values of several types exactly: by their values, never by the order of the types."""
+"""Type promotion: the type that holds the values of several types exactly.
+
+It depends on the values, and never on the order of the types.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from pqlog.frames.parse import EXACT
+from pqlog.frames.arrow_types import MAX_EXACT_INTEGER, NANOSECONDS, distinct, is_binary, is_number, is_text, normalized
 
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 _UNITS = ("s", "ms", "us", "ns")
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def common_type(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
@@ -21,7 +23,7 @@ def common_type(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) ->
     types : sequence of pyarrow.DataType
         All different, none of them null.
     bounds : tuple of int, optional
-        The least and the greatest of the integers; of times, in nanoseconds.
+        The smallest and the largest of the integers, or of the times in nanoseconds.
     """
     if len(types) == 1:
         return types[0]
@@ -30,24 +32,8 @@ def common_type(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) ->
     for family, common in _FAMILIES:
         if all(map(family, types)):
             return common(types, bounds)
-    nested = distinct(map(_nullable, types))
+    nested = distinct(map(normalized, types))
     return nested[0] if len(nested) == 1 else None
-
-
-def distinct(types: Iterable[pa.DataType]) -> list[pa.DataType]:
-    return list(dict.fromkeys(types))
-
-
-def _nullable(of: pa.DataType) -> pa.DataType:
-    """A nested type without what says nothing of the values: names of items, and what cannot be null."""
-    is_ = pa.types
-    if is_.is_struct(of):
-        return pa.struct([pa.field(child.name, _nullable(child.type)) for child in of])
-    if is_.is_large_list(of):
-        return pa.large_list(_nullable(of.value_type))
-    if is_.is_list(of):
-        return pa.list_(_nullable(of.value_type))
-    return of
 
 
 def _integers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
@@ -59,7 +45,7 @@ def _integers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> p
 
 def _numbers(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
     low, high = bounds or (0, 0)
-    return pa.float64() if low >= -EXACT and high <= EXACT else None
+    return pa.float64() if low >= -MAX_EXACT_INTEGER and high <= MAX_EXACT_INTEGER else None
 
 
 def _texts(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
@@ -73,7 +59,7 @@ def _binaries(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> p
 def _instants(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
     zones = {t.tz for t in types}
     if len(zones) > 1:
-        return None  # each keeps its own
+        return None  # each value keeps its own zone
     unit = _finest(types, bounds)
     return None if unit is None else pa.timestamp(unit, tz=zones.pop())
 
@@ -84,10 +70,9 @@ def _durations(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> 
 
 
 def _finest(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> str | None:
-    """The finest unit of some times, if all of them have room in 64 bits of it."""
+    """The finest of several units, if all values fit into 64 bits of it."""
     unit = max((t.unit for t in types), key=_UNITS.index)
-    per = 10**9 // PER_SECOND[unit]
-    return unit if all(bound // per in _INT64 for bound in bounds or ()) else None
+    return unit if all(bound // NANOSECONDS[unit] in _INT64 for bound in bounds or ()) else None
 
 
 def _decimals(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
@@ -102,37 +87,18 @@ def _dates(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.D
 
 
 def _times_of_day(types: Sequence[pa.DataType], bounds: tuple[int, int] | None) -> pa.DataType | None:
-    return pa.time64("us")  # what is finer, Python does not have
-
-
-def _is_text(t: pa.DataType) -> bool:
-    return bool(pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t))
-
-
-def _is_bytes(t: pa.DataType) -> bool:
-    is_ = pa.types
-    return bool(is_.is_binary(t) or is_.is_large_binary(t) or is_.is_fixed_size_binary(t) or is_.is_binary_view(t))
-
-
-def is_number(t: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(t) or pa.types.is_floating(t))
+    return pa.time64("us")  # Python's times of day have no more digits
 
 
 _Common = Callable[[Sequence[pa.DataType], "tuple[int, int] | None"], "pa.DataType | None"]
 _FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], _Common], ...] = (
     (pa.types.is_integer, _integers),
     (is_number, _numbers),
-    (_is_text, _texts),
-    (_is_bytes, _binaries),
+    (is_text, _texts),
+    (is_binary, _binaries),
     (pa.types.is_timestamp, _instants),
     (pa.types.is_duration, _durations),
     (pa.types.is_decimal, _decimals),
     (pa.types.is_date, _dates),
     (pa.types.is_time, _times_of_day),
 )
-
-
-def unit_of(of: pa.DataType) -> str | None:
-    if pa.types.is_timestamp(of) or pa.types.is_duration(of):
-        return str(of.unit)
-    return None

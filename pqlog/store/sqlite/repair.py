@@ -1,4 +1,4 @@
-"""What can still be read of a damaged file, and a new file made of it."""
+"""What is wrong with a file; what can still be read of a damaged one, and a new file made of it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,58 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
-from pqlog.store.api import Chunk, ClientInfo, Row, Salvage, Segment, Singles, Span, TopicInfo
-from pqlog.store.sqlite import append, claims, ids, statements
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite import client, connections, ids, smallrows, statements
+from pqlog.store.sqlite.topic import topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
+from pqlog.store.values import Chunk, ClientState, Row, Salvage, Segment, Singles, Span
 
 if TYPE_CHECKING:
-    from pqlog.store.sqlite.engine import SqliteEngine
+    import apsw
+
+    from pqlog.store.sqlite.store import SqliteStore
+    from pqlog.store.sqlite.topic import SqliteTopic
 
 RUN_ROWS, RUN_BYTES = 10_000, 16 << 20
 
 _UNREADABLE = (CorruptLogError, DiskError)
 
 
-def runs(engine: SqliteEngine, topic: TopicInfo) -> Iterator[tuple[Sequence[Row], StoreError | None]]:
+def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
+    """Read everything, and say what is wrong: a sentence each."""
+    found: list[str] = []
+    try:
+        unfit = log.read(smallrows.unfit, snapshot=True)
+        found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
+    except CorruptLogError as error:
+        found.append(str(error))
+    for look in (connections.integrity, client.check, ids.check):
+
+        def query(db: apsw.Connection, look: Any = look) -> list[str]:
+            topics = [log.handle(info) for info in topic_infos(db)]
+            return look(db, [topic.table for topic in topics])  # type: ignore[no-any-return]
+
+        try:
+            found += log.read(query, snapshot=True)
+        except CorruptLogError as error:
+            found.append(str(error))
+    for topic in log.all_topics():
+        for run, damage in runs(topic):
+            report(sum(row.rows or 1 for row in run))
+            found += [] if damage is None else [str(damage)]
+    return found
+
+
+def runs(topic: SqliteTopic) -> Iterator[tuple[Sequence[Row], StoreError | None]]:
     """The rows of a topic, run by run; where some cannot be read, the error, and on behind them."""
     try:
-        span = engine.span(topic)
+        span = topic.span()
     except _UNREADABLE as error:
         yield [], error
         return
     while len(span):
         rows: Sequence[Row] = []
         try:
-            rows = engine.read(topic, span, RUN_ROWS, RUN_BYTES)
+            rows = topic.read(span, RUN_ROWS, RUN_BYTES)
             behind = rows[-1].offset + (rows[-1].rows or 1) if rows else span.stop
             yield rows, None
         except DamagedError as error:
@@ -37,16 +65,16 @@ def runs(engine: SqliteEngine, topic: TopicInfo) -> Iterator[tuple[Sequence[Row]
             behind = error.last + 1
         except _UNREADABLE as error:
             yield rows, error
-            behind = _next_readable(engine, topic, span)
+            behind = _next_readable(topic, span)
         span = Span(max(behind, span.first + 1), span.stop)
 
 
-def _next_readable(engine: SqliteEngine, topic: TopicInfo, span: Span) -> int:
+def _next_readable(topic: SqliteTopic, span: Span) -> int:
     """The first offset behind an unreadable one that can be read: by longer and longer steps, then by halves."""
 
     def readable(offset: int) -> bool:
         try:
-            engine.read(topic, Span(offset, offset + 1), 1, RUN_BYTES)
+            topic.read(Span(offset, offset + 1), 1, RUN_BYTES)
         except DamagedError:
             return True  # this error says itself how far it goes
         except _UNREADABLE:
@@ -64,7 +92,7 @@ def _next_readable(engine: SqliteEngine, topic: TopicInfo, span: Span) -> int:
 
 
 def salvage(
-    old: SqliteEngine, new: SqliteEngine, cut: Callable[[Row, str], bytes], report: Callable[[int], object]
+    old: SqliteStore, new: SqliteStore, cut: Callable[[Row, str], bytes], report: Callable[[int], object]
 ) -> Salvage:
     """Copy what can be read of one log into another, new one.
 
@@ -77,17 +105,18 @@ def salvage(
         Makes a segment of the part of one that is kept.
     """
     done = Salvage()
-    for topic in old.topics():
-        into = new.topic(topic.name, topic.codec)
+    for topic in map(old.handle, old.topics()):
+        name = topic.info.name
+        into = new.topic(name, topic.info.codec)
         kept: list[tuple[Span, int]] = []
         lost: list[range] = []
         at = 1
-        for rows, _ in runs(old, topic):
+        for rows, _ in runs(topic):
             if rows:
                 span = Span(rows[0].offset, rows[-1].offset + (rows[-1].rows or 1))
                 if kept and span.first > at:
                     lost.append(range(at, span.first))
-                first = new.write(Task(_copy(new.table(into), _chunks(rows, topic.name, cut))))
+                first = into.adopt(1, _chunks(rows, name, cut)).first
                 if kept and span.first == kept[-1][0].stop:
                     kept[-1] = (Span(kept[-1][0].first, span.stop), kept[-1][1])
                 else:
@@ -95,23 +124,23 @@ def salvage(
                 at = span.stop
                 done.messages += len(span)
                 report(len(span))
-        _ends(old, topic, kept, lost)
+        _ends(topic, kept, lost)
         if lost:
-            done.lost[topic.name] = lost
+            done.lost[name] = lost
         # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
-        found = _readable(lambda: old.clients(topic), f"the clients of topic {topic.name!r}", done)  # noqa: B023
-        noted = _readable(lambda: old.id_runs(topic), f"the ids of topic {topic.name!r}", done)  # noqa: B023
-        new.write(Task(_rest(new.table(into), kept, found, noted)))
+        found = _readable(topic.clients, f"the clients of topic {name!r}", done)
+        noted = _readable(topic.id_runs, f"the ids of topic {name!r}", done)
+        new.write(Task(_rest(into, kept, found, noted)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
     return done
 
 
-def _ends(old: SqliteEngine, topic: TopicInfo, kept: Sequence[tuple[Span, int]], lost: list[range]) -> None:
+def _ends(topic: SqliteTopic, kept: Sequence[tuple[Span, int]], lost: list[range]) -> None:
     """What is lost at a topic's begin and end."""
     try:
-        span = old.span(topic)
+        span = topic.span()
     except _UNREADABLE:
         return
     first, stop = (kept[0][0].first, kept[-1][0].stop) if kept else (span.stop, span.stop)
@@ -140,12 +169,8 @@ def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -
     return chunks
 
 
-def _copy(table: Table, chunks: Sequence[tuple[int, Chunk]]) -> Callable[[Transaction], int]:
-    return lambda transaction: append.append_at(transaction, table, chunks).first
-
-
 def _rest(
-    table: Table, kept: Sequence[tuple[Span, int]], found: Sequence[ClientInfo], noted: Sequence[ids.Run]
+    topic: SqliteTopic, kept: Sequence[tuple[Span, int]], found: Sequence[ClientState], noted: Sequence[ids.Run]
 ) -> Callable[[Transaction], None]:
     """The clients and ids of a topic, at the new offsets."""
 
@@ -157,8 +182,8 @@ def _rest(
 
     def work(transaction: Transaction) -> None:
         db = transaction.db
-        for client in found:
-            claims.seek(db, table, client.client, moved(client.unread.first))
+        for one in found:
+            topic.client(one.client).seek_in(db, moved(one.unread.first))
         for run in noted:
             for span, into in kept:
                 first, stop = max(run.first, span.first), min(run.stop, span.stop)
@@ -166,7 +191,7 @@ def _rest(
                 if whole or (len(run.ids) > 1 and first < stop):
                     some = run.ids if whole else run.ids[first - run.first : stop - run.first]
                     at = into + first - span.first
-                    ids.add(db, table, some, Span(at, at + stop - first))
+                    ids.add(db, topic.table, some, Span(at, at + stop - first))
 
     return work
 

@@ -1,9 +1,7 @@
-"""What is learnt of a topic's columns is kept: it spares a pass; missing, it is only slower; wrong, it is told."""
+"""The schema of a topic is cached: it saves a pass; if missing, reading is only slower; if wrong, an error says so."""
 
 import contextlib
 import random
-import subprocess
-import sys
 import threading
 from unittest import mock
 
@@ -16,26 +14,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pqlog
-from pqlog.frames import learnt, parse, stream, tables
-from pqlog.frames.pieces import View
-from pqlog.frames.schema import Facts
-from pqlog.store.api import Singles
+from pqlog.frames import inference_pass, ipc, schema_cache
+from pqlog.frames.inference import SchemaInference
+from pqlog.frames.parse import SAMPLE_ROWS
+from pqlog.frames.projection import Projection
+from pqlog.readable import selection_of
 from pqlog.store.sqlite import smallrows
+from pqlog.store.values import Singles
 from tests.frames.test_values import VALUES
+from tests.processes import run
 
 
 @pytest.fixture
 def eager():
-    """All that is learnt is written."""
-    with mock.patch.object(learnt, "WORTH_WRITING", 1):
+    """Every schema is cached in the file."""
+    with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
         yield
 
 
 @contextlib.contextmanager
 def counted(log):
     """How many messages are read meanwhile."""
-    engine, count = log._engine, [0]
-    read, read_lines = engine.read, engine.read_lines
+    topic, count = log.store, [0]
+    read, read_lines = topic.read, topic.read_lines
 
     def counting(*args, **named):
         found = read(*args, **named)
@@ -47,14 +48,17 @@ def counted(log):
         count[0] += lines.rows if lines else 0
         return lines
 
-    with mock.patch.object(engine, "read", counting), mock.patch.object(engine, "read_lines", counting_lines):
+    with mock.patch.object(topic, "read", counting), mock.patch.object(topic, "read_lines", counting_lines):
         yield count
 
 
-def agree(readable, columns=None, meta=True):
-    """Whether the layout of a stream is the one that follows from the messages, all of them."""
-    stretch, view = readable._stretch(), View(columns, lenient=True)
-    ours, (_, right) = tables.layout_of(stretch, view, meta), tables.read(stretch, view, meta, False)
+def agree(readable, columns=None, metadata=True):
+    """The schema of a stream is the one that is inferred from all of its messages."""
+    selection, projection = selection_of(readable), Projection(columns, metadata=metadata, lenient=True)
+    ours, (_, right) = (
+        inference_pass.infer_output(selection, projection),
+        inference_pass.read_all(selection, projection, False),
+    )
     assert ours == right
     assert ours.schema.equals(right.schema, check_metadata=True)
 
@@ -62,7 +66,7 @@ def agree(readable, columns=None, meta=True):
 def kept_in(path):
     """What the file has: first, stop and text, by topic."""
     db = apsw.Connection(str(path))
-    found = {topic: rest for topic, *rest in db.execute("SELECT topic, first, stop, facts FROM learnt")}
+    found = {topic: rest for topic, *rest in db.execute("SELECT topic, first, stop, inference FROM schema_cache")}
     db.close()
     return found
 
@@ -83,7 +87,7 @@ STEPS = st.lists(PUTS | st.sampled_from(["key", "learn", "read", "reopen", "trim
 @given(STEPS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_schema_from_what_was_kept_is_the_one_that_follows_from_the_messages(tmp_path_factory, eager, steps):
-    path = tmp_path_factory.mktemp("learnt") / "a.db"
+    path = tmp_path_factory.mktemp("schema_cache") / "a.db"
     log, name = pqlog.open(path), "main"
     for number, (step, what) in enumerate(steps):
         if step == "values":
@@ -105,10 +109,10 @@ def test_a_schema_from_what_was_kept_is_the_one_that_follows_from_the_messages(t
         elif step == "rename":
             log.rename_topic(name, name := f"t{number}")
     agree(log)
-    agree(log, meta=False)
+    agree(log, metadata=False)
     agree(log, ("a", "b"))
     agree(log.history(stop=(log.last or 1)))
-    found = [log.to_arrow(), log.to_batches().read_all(), log.to_batches(rows=3).read_all()]
+    found = [log.to_arrow(), log.to_batches().read_all(), log.to_batches(batch_size=3).read_all()]
     assert len({repr((table.schema, table.to_pylist())) for table in found}) == 1
     frames = list(log.chunks(3))
     assert sum(map(len, frames)) == len(log)
@@ -116,11 +120,11 @@ def test_a_schema_from_what_was_kept_is_the_one_that_follows_from_the_messages(t
     log.close()
 
 
-def test_a_schema_that_was_learnt_costs_no_pass_in_this_process_or_another(path):
+def test_a_cached_schema_costs_no_pass_in_this_process_or_another(path):
     with pqlog.open(path) as log:
         log.put_many({"n": n, "s": str(n)} for n in range(25_000))
         log.to_batches().read_all()
-    with pqlog.open(path, mode="r") as log, counted(log) as count:
+    with pqlog.open(path, readonly=True) as log, counted(log) as count:
         assert log.schema == pa.schema({"n": pa.int64(), "s": pa.string()})
         assert count == [0]
         assert next(iter(log.to_batches())).num_rows < 25_000
@@ -143,9 +147,9 @@ def test_the_first_messages_are_read_alone(log):
         assert count[0] <= 5_005  # what was read ahead, and those of the frame once more
 
 
-def test_what_was_learnt_is_written_only_where_it_is_worth_it(path):
+def test_a_schema_is_cached_in_the_file_only_if_that_is_worth_it(path):
     with pqlog.open(path) as log:
-        log.put_many({"n": n} for n in range(learnt.WORTH_WRITING - 1))
+        log.put_many({"n": n} for n in range(schema_cache.MIN_NEW_MESSAGES - 1))
         log.to_arrow()
         assert kept_in(path) == {}
         with counted(log) as count:
@@ -153,12 +157,12 @@ def test_what_was_learnt_is_written_only_where_it_is_worth_it(path):
             assert count == [0]  # this open log has it all the same
         log.put({"n": 1})
         log.to_pandas()
-        assert kept_in(path)[1][:2] == [1, learnt.WORTH_WRITING + 1]
+        assert kept_in(path)[1][:2] == [1, schema_cache.MIN_NEW_MESSAGES + 1]
         log[5:].to_arrow()
         log.to_arrow(columns=["n"])
         log.put_many({"n": "x"} for n in range(100))
         log.schema
-        assert kept_in(path)[1][:2] == [1, learnt.WORTH_WRITING + 1]
+        assert kept_in(path)[1][:2] == [1, schema_cache.MIN_NEW_MESSAGES + 1]
 
 
 def test_what_only_python_can_tell_is_not_kept(path, eager):
@@ -170,22 +174,22 @@ def test_what_only_python_can_tell_is_not_kept(path, eager):
 
 
 def test_a_field_that_no_message_has_yet_is_no_contradiction(log):
-    rows = 3 * parse.LEARN_ROWS
+    rows = 3 * SAMPLE_ROWS
     log.put_many({"a": n} for n in range(rows))
     log.to_pandas()
-    batch = log.next_batch("etl", size=rows)
-    assert learnt.of_topic(log._source) is not None
+    batch = log.client("etl").next_batch(size=rows)
+    assert schema_cache.lookup_topic(log.stream) is not None
     found = batch.to_batches(columns=["a", "zz"]).read_all()
     assert found.column("a").to_pylist() == list(range(rows))
     assert found.column("zz").null_count == rows
     assert [len(frame) for frame in batch.chunks(rows, columns=["zz"])] == [rows]
-    assert learnt.of_topic(log._source) is not None
+    assert schema_cache.lookup_topic(log.stream) is not None
 
 
 def test_of_a_read_only_log_nothing_is_written(path, eager):
     with pqlog.open(path) as log:
         log.put_many([{"a": 1}] * 10)
-    with pqlog.open(path, mode="r") as log, counted(log) as count:
+    with pqlog.open(path, readonly=True) as log, counted(log) as count:
         log.schema
         log.schema
         assert count == [10]
@@ -217,7 +221,7 @@ def test_two_files_with_one_uuid_do_not_mix_up_what_they_know(tmp_path, eager):
         for columns in (None, ("x",)):
             one.to_batches(columns=columns).read_all()
             agree(two, columns)
-        assert two.to_batches(meta=False).read_all().to_pylist() == [{"x": 0, "y": None}, {"x": None, "y": "text"}]
+        assert two.to_batches(metadata=False).read_all().to_pylist() == [{"x": 0, "y": None}, {"x": None, "y": "text"}]
 
 
 def test_reading_does_not_wait_for_those_who_put(path, eager):
@@ -232,7 +236,7 @@ def test_reading_does_not_wait_for_those_who_put(path, eager):
                 begun.set()
                 assert done.wait(60)
 
-            putting = threading.Thread(target=writing._engine.append, args=[log._info, slowly()])
+            putting = threading.Thread(target=writing.store.append, args=[slowly()])
             putting.start()
             assert begun.wait(60)
             assert log.schema.names == ["a"]
@@ -258,22 +262,22 @@ def change(path, edit):
     db = apsw.Connection(str(path))
     ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
     smallrows.register(db, seed)
-    for topic, text in db.execute("SELECT topic, facts FROM learnt").fetchall():
+    for topic, text in db.execute("SELECT topic, inference FROM schema_cache").fetchall():
         new = edit(text)
-        db.execute("UPDATE learnt SET facts = ? WHERE topic = ?", (new, topic))
-    db.execute(f"UPDATE learnt SET crc = {smallrows.sum_of('learnt')}")
+        db.execute("UPDATE schema_cache SET inference = ? WHERE topic = ?", (new, topic))
+    db.execute(f"UPDATE schema_cache SET crc = {smallrows.sum_of('schema_cache')}")
     db.close()
 
 
 def of(*values):
     """What is known of other messages, as text, but of as many."""
-    facts = Facts()
-    facts.add(pa.Table.from_pylist(values) if not isinstance(values[0], pa.Table) else values[0])
-    return lambda text: facts.to_text()
+    inference = SchemaInference()
+    inference.add(pa.Table.from_pylist(values) if not isinstance(values[0], pa.Table) else values[0])
+    return lambda text: inference.to_text()
 
 
 def with_fields(**changed):
-    """The same facts with other types, or notes of a dtype."""
+    """The same columns with other types, or notes of a dtype."""
 
     def other(field):
         change = changed.get(field.name)
@@ -304,7 +308,7 @@ def with_column(name, **changes):
 
 
 def of_dictionary(values):
-    stored = stream.encode(pa.table({"dictionary": values}))
+    stored = ipc.encode(pa.table({"dictionary": values}))
     return with_column("c", dictionary=msgspec.json.decode(msgspec.json.encode(stored)))
 
 
@@ -356,7 +360,7 @@ def test_what_is_kept_and_wrong_is_told_or_ignored_and_changes_nothing(path, eag
         pandas = log.to_pandas()
     change(path, WRONG[how])
     for _ in range(2):
-        with pqlog.open(path, mode="r") as log:
+        with pqlog.open(path, readonly=True) as log:
             for read in (lambda: log.to_batches().read_all(), lambda: pd.concat(log.chunks())):
                 try:
                     found = read()
@@ -385,10 +389,10 @@ def test_bytes_changed_anywhere_do_no_harm(path, eager):
         log.put_many(FRAMES[4])
         log.put_many(FRAMES[1])
         log.schema
-        text = Facts.to_text(learnt.of_topic(log._source).facts)
+        text = SchemaInference.to_text(schema_cache.lookup_topic(log.stream).inference)
     script = """
 import base64, json, random, sys
-from pqlog.frames.schema import Facts
+from pqlog.frames.inference import SchemaInference
 text, chance = sys.stdin.read(), random.Random(7)
 found = json.loads(text)
 raw = base64.b64decode(found["schema"])
@@ -398,16 +402,14 @@ for _ in range(3000):
     for _ in range(chance.randrange(1, 4)):
         data[chance.randrange(len(data))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
     try:
-        facts = Facts.from_text(json.dumps({**found, "schema": base64.b64encode(data).decode()}))
-        facts.schema()
+        inference = SchemaInference.from_text(json.dumps({**found, "schema": base64.b64encode(data).decode()}))
+        inference.schema()
         read += 1
     except Exception:
         pass
 print(read)
 """
-    done = subprocess.run([sys.executable, "-c", script], input=text, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-500:]
-    assert int(done.stdout) > 0
+    assert int(run(script, input=text)) > 0
 
 
 def test_a_text_that_is_none_and_a_page_that_is_none_are_as_good_as_none(path, eager):
@@ -416,17 +418,17 @@ def test_a_text_that_is_none_and_a_page_that_is_none_are_as_good_as_none(path, e
         log.schema
     whole = path.read_bytes()
     db = apsw.Connection(str(path))
-    ((root,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'learnt'").fetchall()
-    db.execute("UPDATE learnt SET facts = CAST(x'7bff7d' AS TEXT)")
+    ((root,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'schema_cache'").fetchall()
+    db.execute("UPDATE schema_cache SET inference = CAST(x'7bff7d' AS TEXT)")
     ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
     smallrows.register(db, seed)
-    db.execute(f"UPDATE learnt SET crc = {smallrows.sum_of('learnt')}")
+    db.execute(f"UPDATE schema_cache SET crc = {smallrows.sum_of('schema_cache')}")
     db.close()
     no_text = path.read_bytes()
     at = (root - 1) * 4096
     for data in (no_text, whole[:at] + bytes(100) + whole[at + 100 :]):
         path.write_bytes(data)
-        with pqlog.open(path, mode="r") as log:
+        with pqlog.open(path, readonly=True) as log:
             agree(log)
             assert "fields" in log._repr_html_()
         with pqlog.open(path) as log:
@@ -446,7 +448,7 @@ def test_a_damaged_row_is_as_good_as_none_and_told_by_verify(path, eager):
         data = bytearray(whole)
         data[at + chance.randrange(100)] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
-        with pqlog.open(path, mode="r") as log:
-            assert any("'1' of the table learnt" in said for said in log.verify())
+        with pqlog.open(path, readonly=True) as log:
+            assert any("'1' of the table schema_cache" in said for said in log.verify())
             agree(log)
             assert log._repr_html_()

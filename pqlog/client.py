@@ -1,0 +1,626 @@
+"""Client: a named reader of a topic. Everything about one is a method of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pqlog import check, delivery, extras
+from pqlog.batch import Batch
+from pqlog.clients import ClaimInfo, claim_info
+from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
+from pqlog.history import History, Time, micros_of
+from pqlog.message import Message
+from pqlog.store.api import TopicStore
+from pqlog.store.values import ClientState, Moved, Size
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pqlog.pipe import Summary
+
+
+class Client:
+    """A named reader of a topic, as Kafka's consumer group: it gets every message until it has acknowledged it.
+
+    Made by ``log.client(name)``. It becomes known to the log when it first reads, and begins at the start then.
+
+    Attributes
+    ----------
+    name : str
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put_many(list("abc"))
+    range(1, 4)
+    >>> billing = log.client("billing")
+    >>> list(billing.get())
+    ['a', 'b', 'c']
+    >>> billing.position, billing.lag
+    (4, 0)
+    """
+
+    def __init__(self, stream: TopicStream, name: str) -> None:
+        self.name = name
+        self.stream, self.store = stream, stream.store.client(name)
+        self._one_by_one = threading.local()
+        """For each thread: the batches of one message that `get_one` takes."""
+
+    def __repr__(self) -> str:
+        return f"<pqlog.Client {self.name!r} of topic {self.stream.name!r}>"
+
+    # where it stands
+
+    def _state(self) -> ClientState:
+        state = self.store.state()
+        if state is None:
+            topic = self.stream.store
+            raise UnknownClientError(self.name, topic.info.name, check.near(self.name, topic.clients_near(self.name)))
+        return state
+
+    @property
+    def position(self) -> int:
+        """The offset of the next message that it gets.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abc"))
+        range(1, 4)
+        >>> billing = log.client("billing")
+        >>> next(billing.get())
+        'a'
+        >>> billing.position          # "a" was handed out; asking for "b" would acknowledge it
+        1
+        """
+        return self._state().position
+
+    @property
+    def lag(self) -> int:
+        """How many messages it has not acknowledged.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abc"))
+        range(1, 4)
+        >>> etl = log.client("etl")
+        >>> next(etl.get())
+        'a'
+        >>> etl.lag
+        3
+        """
+        return self._state().lag
+
+    def unread(self) -> History:
+        """What it has not acknowledged, as a history: looking never acknowledges.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abc"))
+        range(1, 4)
+        >>> etl = log.client("etl")
+        >>> next(etl.get())
+        'a'
+        >>> len(etl.unread())
+        3
+        """
+        self._state()
+        return History(self.stream, client=self.store)
+
+    def claims(self) -> list[ClaimInfo]:
+        """Its batches that are handed out and not acknowledged.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(5))
+        range(1, 6)
+        >>> etl = log.client("etl")
+        >>> batch = etl.next_batch(size=2)
+        >>> [(claim.number, claim.first, claim.last, claim.attempt) for claim in etl.claims()]
+        [(1, 1, 2, 1)]
+        """
+        self._state()
+        return [claim_info(claim) for claim in self.store.claims()]
+
+    # moving it
+
+    def seek(self, to: int | Time) -> Moved:
+        """Move it; it begins a new epoch, and its open batches are given up.
+
+        Parameters
+        ----------
+        to : int, datetime, date, timedelta or str
+            The offset of the next message that it gets (negative: counted from the end), a time (see `Topic.history`),
+            ``"start"`` or ``"end"``. What lies outside of what is kept counts as the nearest end.
+
+        Returns
+        -------
+        Moved
+            Its new position, how many messages will come `again`, and how many are `skipped`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abcd"))
+        range(1, 5)
+        >>> billing = log.client("billing")
+        >>> list(billing.get())
+        ['a', 'b', 'c', 'd']
+        >>> billing.seek(3)
+        Moved(position=3, again=2, skipped=0)
+        >>> list(billing.get())
+        ['c', 'd']
+        """
+        return self.store.seek(offset_of(self.stream.store, to))
+
+    def delete(self) -> None:
+        """Forget it and its position: should it read again, it begins at the start.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> list(log.get("old"))
+        []
+        >>> log.client("old").delete()
+        >>> len(log.clients())
+        0
+        """
+        self._state()
+        self.store.delete()
+
+    # message by message
+
+    def get(self, *, messages: bool = False) -> Iterator[Any]:
+        """What it has not acknowledged, one by one, until there is nothing more.
+
+        A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
+        an exception or a ``break`` it comes again. Messages that are put meanwhile are delivered too.
+
+        Parameters
+        ----------
+        messages : bool
+            Give `Message` objects in place of their values.
+
+        Yields
+        ------
+        object
+            The value, or the `Message`.
+
+        Raises
+        ------
+        ClaimedError
+            It has an open batch.
+        DecodeError
+            A message cannot be decoded; it carries the offset.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("ab"))
+        range(1, 3)
+        >>> billing = log.client("billing")
+        >>> for value in billing.get():
+        ...     print(value)
+        ...     break
+        a
+        >>> list(billing.get())
+        ['a', 'b']
+        """
+        pid = os.getpid()
+        while True:
+            state = delivery.join(self.stream, self.store)
+            if state.open:
+                self._refuse_claimed()
+            rows = self.stream.store.read(state.unread, CHUNK_ROWS, CHUNK_BYTES)
+            if not rows:
+                return
+            for message in self.stream.messages(rows):
+                yield message if messages else message.value
+                check.process(pid, "this loop over messages")
+                if not self.store.acknowledge(message.offset, state.epoch):
+                    break  # moved by seek meanwhile: go on from where it stands now
+
+    def _refuse_claimed(self) -> None:
+        for claim in self.store.claims():
+            raise ClaimedError(self.name, claim.number, claim.span.first, claim.span.stop - 1, self.stream.name)
+
+    def get_blocking(self, *, tick: float | None = None, messages: bool = False) -> Iterator[Any]:
+        """Like `get`, but never ends: waits for more.
+
+        Parameters
+        ----------
+        tick : float, optional
+            How often to look for messages of other processes while there are none, in seconds; 0.005 unless given.
+            Messages of this process wake it at once.
+        messages : bool
+            As for `get`.
+
+        Yields
+        ------
+        object
+            As for `get`.
+
+        Raises
+        ------
+        ClosedError
+            The log was closed, also while waiting.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> next(log.client("billing").get_blocking(tick=0.5))
+        'a'
+        """
+        return self._get_blocking(delivery.check_tick(tick), messages)
+
+    def _get_blocking(self, tick_s: float, messages: bool) -> Iterator[Any]:
+        while True:
+            yield from self.get(messages=messages)
+            self.stream.store.log.wait(self._has_unread, None, tick_s)
+
+    def _has_unread(self) -> bool:
+        state = self.store.state()
+        return state is None or state.lag > 0
+
+    def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
+        """The next message; the next call of the same thread acknowledges it, and so does `ack`.
+
+        Several threads and processes may share a client so: each message is with one of them at a time. What a thread
+        had when it ended comes again. A message is a batch of one, so `get` waits for no such client: it raises
+        `ClaimedError` while one is out.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait for one, in seconds; None waits until there is one.
+        messages : bool
+            As for `get`.
+
+        Returns
+        -------
+        object
+            The value, or the `Message`.
+
+        Raises
+        ------
+        Empty
+            None came in time.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("ab"))
+        range(1, 3)
+        >>> billing = log.client("billing")
+        >>> billing.get_one(), billing.get_one()
+        ('a', 'b')
+        >>> billing.get_one(timeout=0.1)
+        Traceback (most recent call last):
+        pqlog.errors.Empty: no message for client 'billing' of topic 'main' within 0.1 s
+        """
+        wait_s = delivery.timeout_s(timeout)
+        batch = self._batches_of_one().take(wait_s)
+        if batch is None:
+            within = "" if timeout is None else f" within {timeout} s"
+            raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
+        try:
+            (message,) = batch.messages()
+        except BaseException as error:
+            batch.release(error)
+            raise
+        return message if messages else message.value
+
+    def _batches_of_one(self) -> delivery.Batches:
+        """Those of this thread, in this process: what was handed out before a fork is the parent's."""
+        mine = self._one_by_one.__dict__
+        pid = os.getpid()
+        if mine.get("pid") != pid:
+            mine["batches"], mine["pid"] = (
+                delivery.Batches(self.stream, self.store, delivery.BatchOptions(Size(1))),
+                pid,
+            )
+        batches: delivery.Batches = mine["batches"]
+        return batches
+
+    def _handed_out(self) -> Batch | None:
+        """The message that `get_one` handed to this thread, as the batch of one that it is."""
+        mine = self._one_by_one.__dict__
+        return mine["batches"].open_batch() if mine.get("pid") == os.getpid() else None
+
+    def ack(self, message: Message | None = None) -> None:
+        """Acknowledge what `get_one` handed to this thread; or everything up to and including a message.
+
+        Parameters
+        ----------
+        message : Message, optional
+            From any reading of the topic. The position moves behind it, and never back.
+
+        Raises
+        ------
+        ArgumentError
+            There is nothing to be acknowledged: `get_one` has handed out nothing.
+        ClaimedError
+            The client has an open batch, and the message is not the one that `get_one` handed out.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abc"))
+        range(1, 4)
+        >>> billing = log.client("billing")
+        >>> billing.get_one()
+        'a'
+        >>> billing.ack()
+        >>> billing.ack(log[2])
+        >>> billing.position
+        3
+        """
+        batch = self._handed_out()
+        if message is not None and not isinstance(message, Message):
+            raise ArgumentError(f"ack takes a message of the topic, from get(messages=True) say, not {message!r}")
+        if batch is not None and (message is None or message.offset == batch.first):
+            batch.ack()
+        elif message is None:
+            raise ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
+        else:
+            state = delivery.join(self.stream, self.store)
+            while not self.store.acknowledge(message.offset, state.epoch):
+                state = delivery.join(self.stream, self.store)  # it was moved by seek meanwhile
+
+    def nack(self, error: BaseException | None = None) -> None:
+        """Give back what `get_one` handed to this thread: whoever asks next gets it at once.
+
+        Parameters
+        ----------
+        error : BaseException, optional
+            Why.
+
+        Raises
+        ------
+        ArgumentError
+            `get_one` has handed out nothing.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> billing = log.client("billing")
+        >>> billing.get_one()
+        'a'
+        >>> billing.nack()
+        >>> billing.get_one()
+        'a'
+        """
+        batch = self._handed_out()
+        if batch is None:
+            raise ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
+        batch.release(error)
+
+    # batch by batch
+
+    def batches(
+        self,
+        size: int = 1000,
+        *,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        follow: bool = False,
+        messages: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        owner: str | None = None,
+    ) -> Iterator[Batch]:
+        """What it has not acknowledged, in checkpointed batches, until there is nothing more.
+
+        A batch's boundaries are durable before it is handed out; asking for the next acknowledges it, in one commit
+        with what was put through it (`Batch.put_many`). After ``break``, an exception or a crash the same batch comes
+        again, with ``attempt`` one higher. Several workers, threads or processes, may share a client: each batch is
+        with one of them at a time, and a worker that dies on this host is replaced at once.
+
+        Parameters
+        ----------
+        size : int
+            How many messages a new batch holds at most.
+        max_bytes : int, optional
+            How many bytes these take in the file at most; one message may be larger.
+        linger : float
+            How long to wait for a batch to fill, in seconds.
+        follow : bool
+            Wait for more messages for ever; ends when the log is closed while it waits.
+        messages : bool
+            Iterating over a batch gives `Message` objects in place of their values.
+        attempts : int, optional
+            After so many failures a batch goes whole to `dead_letter`, and the client moves on. Otherwise it is handed
+            out until it succeeds; ``log.clients()`` shows the attempts.
+        dead_letter : str, optional
+            A topic of the same codec; the topic's name with ``.dead`` behind it unless given. Headers say where the
+            messages came from and why (see `Batch.reject`); of a frame's, where the first of them did.
+        owner : str, optional
+            A name for this worker: one that is restarted under the same name gets its batches back at once, on any
+            host. Two that run at the same time need two names.
+
+        Yields
+        ------
+        Batch
+            Open for the body of the loop, which gives it back when it is left; `next_batch` takes a single one.
+
+        Raises
+        ------
+        ClaimLostError
+            The batch was handed to another reader of the same client meanwhile; it was not acknowledged here.
+        ClosedError
+            The log was closed before, or while a batch was being worked on; it was not acknowledged.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(5))
+        range(1, 6)
+        >>> [list(batch) for batch in log.client("etl").batches(size=2)]
+        [[0, 1], [2, 3], [4]]
+        """
+        options = delivery.options(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner)
+        return delivery.Batches(self.stream, self.store, options)
+
+    def next_batch(
+        self,
+        size: int = 1000,
+        *,
+        timeout: float | None = 0,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        messages: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        owner: str | None = None,
+    ) -> Batch | None:
+        """One batch, to be acknowledged by ``with batch:`` or ``batch.ack()``; None if there is none.
+
+        The batch is with whoever has it, in any thread; one that nobody has any more comes again.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait for one, in seconds; None waits until there is one.
+        size, max_bytes, linger, messages, attempts, dead_letter, owner
+            As for `batches`.
+
+        Returns
+        -------
+        Batch or None
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(3))
+        range(1, 4)
+        >>> etl = log.client("etl")
+        >>> with etl.next_batch(size=2) as batch:
+        ...     list(batch)
+        [0, 1]
+        >>> etl.position, list(etl.next_batch())
+        (3, [2])
+        """
+        options = delivery.options(size, max_bytes, linger, False, messages, attempts, dead_letter, owner)
+        wait_s = delivery.timeout_s(timeout)
+        return delivery.Batches(self.stream, self.store, options).take(wait_s)
+
+    def pipe(
+        self,
+        function: Callable[[pandas.DataFrame], Any],
+        into: str | None = None,
+        *,
+        size: int = 50_000,
+        key: str | None = None,
+        index: bool = False,
+        workers: int = 1,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        follow: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        progress: bool = False,
+    ) -> Summary:
+        """Run a function over its batches, as frames; what it returns goes into another topic, exactly once.
+
+        Parameters
+        ----------
+        function : callable
+            Is given a DataFrame, the messages' fields as by ``batch.to_pandas(metadata=False)``; returns a frame, or an
+            iterable of values, or None for nothing.
+        into : str, optional
+            A topic of the same log; needed unless the function returns None.
+        key : str, optional
+            The name of the field that is the key of each message that is put.
+        index : bool
+            Whether also an index without a name goes along, as for `Batch.put_many`.
+        workers : int
+            How many processes share the work; the function must be defined at the top of a module then.
+        size, max_bytes, linger, follow, attempts, dead_letter
+            As for `batches`. With `attempts`, a batch that fails is tried again at once.
+        progress : bool
+            Show a progress bar: messages to come, messages per second, the time left.
+
+        Returns
+        -------
+        Summary
+            Batches, messages in and out, rejected messages, and seconds.
+
+        Raises
+        ------
+        Exception
+            What the function raised, unless `attempts` is given; its batch comes again at the next call.
+        WorkerDiedError
+            A process of several was killed; its ``summary`` says what was done. Call it again to go on.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"n": 1}, {"n": None}, {"n": 3}])
+        range(1, 4)
+        >>> done = log.client("cleaner").pipe(lambda frame: frame.dropna(), into="clean")
+        >>> done.messages_in, done.messages_out, [message.value for message in log.topic("clean")]
+        (3, 2, [{'n': 1}, {'n': 3}])
+        """
+        options = delivery.options(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
+        job = extras.pipe.Job(function, into, key, index, options)
+        return extras.pipe.run(self, job, workers, progress)
+
+
+def offset_of(topic: TopicStore, to: int | Time) -> int:
+    """The offset that an offset, a time, or an end of a topic stands for; it need not be kept."""
+    kept = topic.span()
+    if to == "start":
+        return kept.first
+    if to == "end":
+        return kept.stop
+    if isinstance(to, int) and not isinstance(to, bool):
+        return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
+    if isinstance(to, (float, bool)):
+        raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
+    return topic.offset_at(micros_of(to))

@@ -1,0 +1,186 @@
+"""The parser that makes chunks of the blocks of rows that were read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from pqlog.codecs import UNDECODABLE, is_text
+from pqlog.errors import DecodeError
+from pqlog.frames import segments
+from pqlog.frames.arrow_types import HEADERS, TIME
+from pqlog.frames.chunks import Chunk, Reread
+from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
+from pqlog.frames.latest import contains
+from pqlog.frames.parse import JsonParser
+from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
+from pqlog.store.values import Lines, Row
+from pqlog.stream import TopicStream, headers_of
+
+_NO_FIELDS = pa.table({})
+
+
+class BlockParser:
+    """Parses the blocks of a topic, in order.
+
+    Parameters
+    ----------
+    stream : TopicStream
+    fields : frozenset of str, optional
+        The only fields to read.
+    mixed : frozenset of str
+        Fields whose values must each stay as they are.
+    key : str, optional
+        Of segments, take only messages with this key; of single messages, only such are in the blocks.
+    offsets : numpy.ndarray, optional
+        Take only these messages; ascending.
+    headers : bool
+        Whether chunks have the messages' headers.
+    reread : callable, optional
+        What chunks have as ``reread``.
+    """
+
+    def __init__(
+        self,
+        stream: TopicStream,
+        fields: frozenset[str] | None,
+        mixed: frozenset[str],
+        *,
+        key: str | None = None,
+        offsets: Any = None,
+        headers: bool = False,
+        reread: Reread | None = None,
+    ) -> None:
+        self._stream, self._topic = stream, stream.name
+        self._fields, self._mixed = fields, mixed
+        self._key, self._offsets, self._has_headers, self._reread = key, offsets, headers, reread
+        self._json = JsonParser(fields, mixed)
+
+    def parse(self, block: Block) -> Iterator[Chunk]:
+        """The messages of a block as columns."""
+        if isinstance(block, Lines):
+            yield from self._parse_lines(block)
+            return
+        for part in split_segments(block):
+            yield from self._parse_segment(part) if isinstance(part, Row) else self._parse_singles(part)
+
+    def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
+        offsets = pa.array(np.arange(lines.offset, lines.offset + lines.rows))
+        chunk = Chunk(offsets, _times_of(lines), _keys_of(lines), _NO_FIELDS, self._topic, reread=self._reread)
+        if self._offsets is not None:
+            mask = contains(self._offsets, offsets.to_numpy())
+            texts = lines.values.split(b"\n")
+            if len(texts) != lines.rows:
+                raise_undecodable(None, self._stream, offsets.to_pylist())
+            selected = [texts[index] for index in np.flatnonzero(mask)]
+            if not selected:
+                return
+            lines = Lines(lines.offset, len(selected), b"\n".join(selected), b"", None)
+            chunk = chunk._replace(
+                offsets=offsets.filter(mask),
+                times=chunk.times.filter(mask),
+                keys=None if chunk.keys is None else chunk.keys.filter(mask),
+            )
+        yield from self._with_fields(chunk, lines)
+
+    def _parse_singles(self, rows: Sequence[Row]) -> Iterator[Chunk]:
+        if self._offsets is not None:
+            mask = contains(self._offsets, np.array([row.offset for row in rows]))
+            rows = [row for row, is_selected in zip(rows, mask, strict=True) if is_selected]
+        if not rows:
+            return
+        offsets = pa.array([row.offset for row in rows], pa.int64())
+        times = pa.array([row.time for row in rows], pa.int64()).cast(TIME)
+        keys = None
+        if any(row.key is not None for row in rows):
+            keys = pa.array([row.key for row in rows], pa.string())
+        headers = self._headers_of(rows)
+        chunk = Chunk(offsets, times, keys, _NO_FIELDS, self._topic, headers=headers, reread=self._reread)
+        if is_text(self._stream.codec_name):
+            yield from self._with_fields(chunk, Lines(rows[0].offset, len(rows), json_lines(rows), b"", None))
+        else:
+            values = [message.value for message in self._stream.messages(rows)]
+            yield chunk._replace(fields=table_of(values, self._fields, self._mixed, PYTHON_COLUMNS))
+
+    def _with_fields(self, chunk: Chunk, lines: Lines) -> Iterator[Chunk]:
+        """A chunk with the fields of its lines, as several chunks if the parser returns several tables."""
+        if self._fields is not None and not self._fields:
+            yield chunk._replace(fields=make_table([], [], lines.rows))
+            return
+        start = 0
+        try:
+            for table in self._json.parse(lines):
+                yield chunk.slice(start, table.num_rows)._replace(fields=table)
+                start += table.num_rows
+        except UNDECODABLE as error:
+            raise_undecodable(error, self._stream, chunk.offsets.to_pylist()[start:])
+
+    def _headers_of(self, rows: Sequence[Row]) -> pa.Array | None:
+        """The headers of rows; None if they were not asked for."""
+        if not self._has_headers:
+            return None
+        positions: dict[str | None, int] = {None: 0}  # most rows have the same headers, and each is decoded once
+        maps: list[list[tuple[str, str]] | None] = [None]
+        for row in rows:
+            if row.headers not in positions:
+                positions[row.headers] = len(maps)
+                try:
+                    maps.append(list(headers_of(row).items()))
+                except UNDECODABLE as error:
+                    raise DecodeError(self._topic, row.offset, f"its headers are damaged: {error}") from error
+        return pa.array(maps, HEADERS).take(pa.array([positions[row.headers] for row in rows]))
+
+    def _parse_segment(self, row: Row) -> Iterator[Chunk]:
+        with segments.as_decode_errors(self._topic, row.offset):
+            chunk = self._chunk_of(row)
+        if self._key is not None:
+            if chunk.keys is None:
+                return
+            chunk = chunk.filter(pc.equal(chunk.keys, self._key).fill_null(False))
+        if self._offsets is not None:
+            chunk = chunk.filter(pa.array(contains(self._offsets, chunk.offsets.to_numpy())))
+        if len(chunk.offsets):
+            yield chunk
+
+    def _chunk_of(self, row: Row) -> Chunk:
+        """A segment as a chunk."""
+        table = segments.read(row, self._topic, self._fields)
+        texts = segments.key_texts(table, row)
+        fields = segments.visible(table)
+        if fields.num_columns:  # pyarrow would forget how many rows a table without columns has
+            fields = fields.replace_schema_metadata(None)
+        if self._fields is not None:
+            fields = fields.select([name for name in fields.schema.names if name in self._fields])
+        headers = self._headers_of([row])
+        if headers is not None:
+            headers = headers.take(pa.nulls(table.num_rows, pa.int64()).fill_null(0))
+        return Chunk(
+            pa.array(np.arange(row.offset, row.offset + table.num_rows)),
+            pa.repeat(pa.scalar(row.time, TIME), table.num_rows),
+            None if texts is None else texts.combine_chunks(),
+            fields,
+            self._topic,
+            table,
+            segments.origin(table, row),
+            headers,
+        )
+
+
+def _keys_of(lines: Lines) -> pa.Array | None:
+    if lines.keys is None:
+        return None
+    return pa.array(msgspec.json.Decoder(str | None).decode_lines(lines.keys), pa.string())
+
+
+def _times_of(lines: Lines) -> pa.Array:
+    if b"\n" not in lines.times:
+        return pa.repeat(pa.scalar(int(lines.times), TIME), lines.rows)
+    read = pa.csv.ReadOptions(column_names=["t"], use_threads=False)
+    return pa.csv.read_csv(io.BytesIO(lines.times), read_options=read).column("t").combine_chunks().cast(TIME)

@@ -1,0 +1,115 @@
+"""Prefetching: one thread reads a topic's rows, in blocks, while another makes something of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+from pqlog.codecs import is_text
+from pqlog.errors import DecodeError, Error
+from pqlog.frames import parse, segments
+from pqlog.frames.background import submit
+from pqlog.frames.parse import decode_lines
+from pqlog.store.values import Lines, Row, Span
+from pqlog.stream import Selection, TopicStream, stop_of
+
+READ_ROWS = 100_000
+READ_BYTES = 32 << 20
+"""How much is read at a time."""
+FIRST_READ_ROWS = parse.SAMPLE_ROWS
+FIRST_READ_BYTES = 1 << 20
+"""How much is read at first, so that the first messages arrive at once; each further read is four times as large."""
+MIN_THREADED_ROWS = 20_000
+"""For a shorter span, starting a thread takes longer than it saves."""
+
+Block = Lines | Sequence[Row]
+"""What one read returns; lines only if the topic's codec is JSON."""
+
+
+def blocks(stream: TopicStream, span: Span, key: str | None = None, *, headers: bool = False) -> Iterator[Block]:
+    """The rows of a span, in order; with `headers` always as rows, since lines have no headers."""
+    sizes = zip(growing(FIRST_READ_ROWS, READ_ROWS), growing(FIRST_READ_BYTES, READ_BYTES), strict=True)
+    fetch = functools.partial(_fetch, stream, key, headers, sizes)
+    if len(span) <= MIN_THREADED_ROWS:
+        fetched = fetch(span)
+        while fetched is not None:
+            yield fetched[0]
+            fetched = fetch(fetched[1])
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="pqlog-read") as executor:
+        future = submit(executor, fetch, span)
+        while (fetched := future.result()) is not None:
+            future = submit(executor, fetch, fetched[1])
+            yield fetched[0]
+
+
+def _fetch(
+    stream: TopicStream, key: str | None, headers: bool, sizes: Iterator[tuple[int, int]], span: Span
+) -> tuple[Block, Span] | None:
+    """The first block of a span, and the rest of the span; None at its end."""
+    if not len(span):
+        return None
+    max_rows, max_bytes = next(sizes)
+    if key is None and not headers:
+        lines = stream.lines(span, max_rows, max_bytes)
+        if lines is not None:
+            return lines, Span(lines.offset + lines.rows, span.stop)
+    rows = stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key)
+    return (rows, Span(stop_of(rows[-1]), span.stop)) if rows else None
+
+
+def growing(first: int, most: int) -> Iterator[int]:
+    """Sizes that begin with `first` and quadruple up to `most`."""
+    size = min(first, most)
+    while True:
+        yield size
+        size = min(4 * size, most)
+
+
+def split_segments(rows: Sequence[Row]) -> Iterator[Row | Sequence[Row]]:
+    """Rows in order: each segment by itself, single messages between them together."""
+    start = 0
+    for index, row in enumerate(rows):
+        if row.rows is not None:
+            if start < index:
+                yield rows[start:index]
+            yield row
+            start = index + 1
+    if start < len(rows):
+        yield rows[start:]
+
+
+def json_lines(rows: Sequence[Row]) -> bytes:
+    """The values of single messages of a JSON topic as lines."""
+    return b"\n".join([row.value for row in rows])
+
+
+def read_values(selection: Selection) -> Iterator[Any]:
+    """The values of a range as plain Python objects; if it is of the latest messages, those of all its versions."""
+    stream, key = selection.topic, selection.key
+    for block in blocks(stream, selection.span, key):
+        if isinstance(block, Lines):
+            yield from decode_lines(block.values)
+            continue
+        for part in split_segments(block):
+            if isinstance(part, Row):
+                keys, values = segments.unpack(part, stream.name)
+                if key is None:
+                    yield from values
+                elif keys is not None:
+                    yield from (value for of, value in zip(keys, values, strict=True) if of == key)
+            elif is_text(stream.codec_name):
+                yield from decode_lines(json_lines(part))
+            else:
+                yield from (message.value for message in stream.messages(part))
+
+
+def raise_undecodable(error: Exception | None, stream: TopicStream, offsets: Sequence[int]) -> NoReturn:
+    """Raise for the first of some messages that cannot be decoded."""
+    if isinstance(error, Error):
+        raise error
+    for offset in offsets:
+        list(stream.messages(stream.rows(Span(offset, offset + 1))))
+    raise DecodeError(stream.name, offsets[0], "its JSON is damaged") from None

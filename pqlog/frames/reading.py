@@ -1,0 +1,111 @@
+"""Reading a range as chunks: read, parsed, and in the form that a projection asks for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pqlog import extras
+from pqlog.errors import TrimmedError
+from pqlog.frames import dates, flatten
+from pqlog.frames.block_parser import BlockParser
+from pqlog.frames.chunks import Chunk
+from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
+from pqlog.frames.conform import conform
+from pqlog.frames.inference import SchemaInference
+from pqlog.frames.latest import latest_of, nearby
+from pqlog.frames.prefetch import blocks
+from pqlog.frames.projection import Projection
+from pqlog.store.values import Span
+from pqlog.stream import Selection, TopicStream
+
+_MAKERS = {b"json": JSON_COLUMNS, b"pickle": PYTHON_COLUMNS}
+
+
+def read_chunks(
+    selection: Selection, projection: Projection, progress: bool = False, mixed: frozenset[str] = frozenset()
+) -> Iterator[Chunk]:
+    """The messages of a range in order, in chunks of bounded size.
+
+    The values of `mixed` fields each stay as they are. (If it is found out only later that a field is mixed, see
+    `Chunk.with_exact_values`.)
+    """
+    with extras.progress_bar(len(selection.span), "reading", progress) as done:
+        for chunk in _read_chunks(selection, projection, mixed):
+            done(len(chunk.offsets))
+            yield chunk
+
+
+def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[str]) -> Iterator[Chunk]:
+    stream, span, key, by = selection
+    if by is not None:
+        yield from chunks_at(stream, latest_of(selection), projection, mixed)
+        return
+    parser = _parser(stream, projection, mixed, key=key)
+    for block in blocks(stream, span, key, headers=projection.has_headers):
+        for chunk in parser.parse(block):
+            yield _projected(chunk, projection, mixed)
+
+
+def chunks_at(
+    stream: TopicStream, offsets: Any, projection: Projection, mixed: frozenset[str] = frozenset()
+) -> Iterator[Chunk]:
+    """The messages at some ascending offsets; messages between them do not influence the columns."""
+    parser = _parser(stream, projection, mixed, offsets=offsets)
+    for chunk in _parse_at(parser, stream, offsets, projection.has_headers):
+        yield _projected(chunk, projection, mixed)
+
+
+def _parser(stream: TopicStream, projection: Projection, mixed: frozenset[str], **options: Any) -> BlockParser:
+    return BlockParser(
+        stream,
+        projection.source_fields,
+        projection.top_level(mixed),
+        headers=projection.has_headers,
+        reread=functools.partial(_reread, stream, projection.flatten),
+        **options,
+    )
+
+
+def _parse_at(parser: BlockParser, stream: TopicStream, offsets: Any, headers: bool = False) -> Iterator[Chunk]:
+    for group in nearby(offsets):
+        for block in blocks(stream, Span(group[0], group[-1] + 1), headers=headers):
+            yield from parser.parse(block)
+
+
+def _projected(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> Chunk:
+    """A chunk in the form that a projection asks for."""
+    with chunk.as_decode_errors():
+        if projection.flatten:
+            chunk = chunk._replace(fields=flatten.flatten(chunk.fields, _MAKERS, mixed))
+        if projection.parse_dates:
+            names = projection.date_columns(chunk.fields.schema.names)
+            chunk = chunk._replace(fields=dates.parse_dates(chunk.fields, names, chunk.offsets))
+    if projection.columns is not None:
+        names = chunk.fields.schema.names
+        if projection.flatten:
+            selected = flatten.matching(names, projection.columns)
+        else:
+            selected = [name for name in projection.columns if name in names]
+        chunk = chunk._replace(fields=chunk.fields.select(selected))
+    return chunk
+
+
+def _reread(stream: TopicStream, is_flat: bool, offsets: pa.Array, mixed: frozenset[str]) -> pa.Table:
+    """Mixed fields of the messages at some offsets, each value as it is."""
+    projection = Projection(flatten=is_flat)
+    fields = frozenset(flatten.path_of(name)[0] if is_flat else name for name in mixed)
+    parser = BlockParser(stream, fields, projection.top_level(mixed), offsets=offsets.to_numpy())
+    inference, tables = SchemaInference(), list[pa.Table]()
+    for chunk in _parse_at(parser, stream, offsets.to_numpy()):
+        table = _projected(chunk, projection, mixed).fields
+        table = table.select([name for name in table.schema.names if name in mixed])
+        inference.add(table)
+        tables.append(table)
+    schema = inference.schema()
+    if sum(map(len, tables)) != len(offsets) or set(schema.names) != mixed:
+        raise TrimmedError(offsets[0].as_py(), stream.store.span().first)
+    return pa.concat_tables([conform(table, schema) for table in tables])

@@ -1,0 +1,179 @@
+"""Lease: a batch in somebody's hands, and what was put through it: both commit together, or neither does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pqlog import check, extras, producer
+from pqlog.codecs import UNDECODABLE
+from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError
+from pqlog.message import from_micros
+from pqlog.store.api import ClientStore
+from pqlog.store.values import LATEST, Chunk, Claim, Output, Row, Segment, Singles, Span
+from pqlog.stream import TopicStream, headers_of
+
+
+class Staged:
+    """What a stage has put through its batch: there for others once the batch is acknowledged.
+
+    Attributes
+    ----------
+    topic : str
+        Where it goes.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put("a")
+    1
+    >>> for batch in log.batches("etl"):
+    ...     staged = batch.put("b", topic="out")
+    >>> staged.offsets
+    range(1, 2)
+    """
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._offsets: range | None = None
+
+    @property
+    def offsets(self) -> range:
+        """Where the messages went; `ArgumentError` before the acknowledgement."""
+        if self._offsets is None:
+            raise ArgumentError("the batch is not acknowledged yet, so what it put has no offsets")
+        return self._offsets
+
+    def __repr__(self) -> str:
+        where = "not acknowledged yet" if self._offsets is None else f"offsets {self._offsets}"
+        return f"<pqlog.Staged for topic {self.topic!r}: {where}>"
+
+
+class Lease:
+    """A claim in somebody's hands: open until it is acknowledged or given back.
+
+    Attributes
+    ----------
+    topic : TopicStream
+        What it is a batch of.
+    claim : Claim
+    """
+
+    def __init__(self, topic: TopicStream, client: ClientStore, claim: Claim) -> None:
+        self.topic, self.claim = topic, claim
+        self._client = client
+        self._ended: str | None = None
+        """How it ended; None while it is open."""
+        self._staged: list[tuple[TopicStream, Sequence[Chunk] | producer.Put, Staged]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is neither acknowledged nor given back."""
+        return self._ended is None
+
+    def check_open(self) -> None:
+        """Raise `ClaimLostError` unless it is open."""
+        if self._ended is not None:
+            raise ClaimLostError(self.claim.client, self.claim.number, self._ended)
+
+    # what is put through it
+
+    def output(self, topic: str) -> TopicStream:
+        """A topic of the same log to put into; made, for JSON, if there is none."""
+        self.check_open()
+        if not isinstance(topic, str):
+            raise ArgumentError(f"topic is the name of a topic of the same log, not {topic!r}")
+        return self.topic.sibling(topic, "json")
+
+    def stage(self, topic: TopicStream, chunks: Sequence[Chunk] | producer.Put) -> Staged:
+        """Note what is to be put into a topic with the acknowledgement."""
+        staged = Staged(topic.name)
+        self._staged.append((topic, chunks, staged))
+        return staged
+
+    def put_aside(self, row: Row, topic: str, reason: str) -> Staged:
+        """Stage a row for a dead-letter topic, as it is: nothing is encoded again."""
+        self.check_open()
+        return self.stage(self._dead_letters(topic), [self._letter(row, reason)])
+
+    def put_all_aside(self, topic: str | None, reason: str) -> None:
+        """The same with all of its rows: they may be what cannot be decoded."""
+        name = topic or f"{self.topic.name}.dead"
+        for row in self.topic.rows(self.claim.span, damaged=True):
+            self.put_aside(row, name, reason)
+
+    def _dead_letters(self, name: str) -> TopicStream:
+        """A topic for messages as they are, so of the same codec."""
+        codec = self.topic.codec_name
+        topic = self.topic.sibling(name, codec)
+        if topic.codec_name != codec:
+            raise CodecMismatchError(name, codec, topic.codec_name)
+        return topic
+
+    def _letter(self, row: Row, reason: str) -> Chunk:
+        """A row for a dead-letter topic: as it is where all of it goes, or where its part cannot be taken out of it."""
+        headers = self._headers(row, reason)
+        if row.rows is None:
+            return Singles([row.value], [row.key], producer.header_text(headers))
+        value, rows = row.value, row.rows
+        if not row.is_whole:
+            try:
+                value = extras.frames.cut(row, self.topic.name)
+            except DecodeError:
+                headers["pqlog-part"] = f"{row.offset}-{row.offset + row.rows - 1}"
+                rows = row.whole or row.rows
+        return Segment(value, rows, row.key, producer.header_text(headers))
+
+    def _headers(self, row: Row, reason: str) -> dict[str, str]:
+        try:
+            headers = headers_of(row)
+        except UNDECODABLE:
+            headers = {"pqlog-headers": str(row.headers)}
+        return headers | {
+            "pqlog-topic": self.topic.name,
+            "pqlog-offset": str(row.offset),
+            "pqlog-time": from_micros(min(max(0, row.time), LATEST)).isoformat(),
+            "pqlog-client": self.claim.client,
+            "pqlog-batch": str(self.claim.number),
+            "pqlog-reason": str(reason),
+        }
+
+    # its end
+
+    def ack(self) -> None:
+        """Acknowledge it, with what was put through it, in one commit."""
+        self.check_open()
+        self.acknowledged(self._client.finish(self.claim, self.outputs()))
+
+    def outputs(self) -> list[Output]:
+        """What was put through it."""
+        return [
+            Output(topic.store, put.chunks, put.ids) if isinstance(put, producer.Put) else Output(topic.store, put)
+            for topic, put, _ in self._staged
+        ]
+
+    def acknowledged(self, went: Sequence[Span]) -> None:
+        """Note that it was acknowledged, and where what was put through it went."""
+        for (_, _, staged), span in zip(self._staged, went, strict=True):
+            staged._offsets = range(span.first, span.stop)
+        self._end("it was acknowledged")
+
+    def release(self, error: BaseException | None) -> None:
+        """Give it back, so that whoever asks next is handed it at once."""
+        if self._ended is None:
+            self._end("it was released")
+            why = None if error is None else check.printable(f"{type(error).__name__}: {error}")
+            self._client.release(self.claim, why)
+
+    def leave(self) -> None:
+        """Give it back without waiting, since a finalizer does it: the loop that it was handed to is gone."""
+        if self._ended is None:
+            self._end("its loop was left, which gives it back; next_batch hands out a single one")
+            self._client.leave(self.claim)
+
+    def _end(self, how: str) -> None:
+        self._ended = how
+        for _, chunks, _ in self._staged:
+            if isinstance(chunks, producer.Put):
+                chunks.close()
+        self._staged = []

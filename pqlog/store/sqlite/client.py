@@ -1,0 +1,329 @@
+"""A client of a topic in a SQLite file: how far it has come, and which batches are handed out to it."""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from pqlog import errors
+from pqlog.store.sqlite import owners, statements
+from pqlog.store.sqlite.claims import Held, lease_micros, now_micros
+from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.owners import Fate
+from pqlog.store.sqlite.reader import span
+from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.writer import Job, Task, Transaction
+from pqlog.store.values import Claim, ClientState, Moved, Output, Size, Span
+
+if TYPE_CHECKING:
+    from pqlog.store.sqlite.topic import SqliteTopic
+
+_NEVER = (1 << 63) - 1
+"""Every lease ends before that."""
+
+
+class SqliteClient:
+    """A client; the protocol is `pqlog.store.api.ClientStore`. What ends in `_in` runs inside a transaction."""
+
+    def __init__(self, topic: SqliteTopic, name: str) -> None:
+        self.name = name
+        self._log, self._table = topic.log, topic.table
+        self._id = topic.info.id, name
+        """How the statements name it."""
+
+    def state(self) -> ClientState | None:
+        return self._log.read(self.state_in)
+
+    def state_in(self, db: apsw.Connection) -> ClientState | None:
+        """Where it stands."""
+        kept = span(db, self._table)
+        found = row(db.execute(statements.CLIENT, self._id))
+        return _state(found, kept) if found else None
+
+    def join(self, start: int | None = None) -> ClientState:
+        return self.state() or self._log.write(Task(lambda transaction: self.join_in(transaction.db, start)))
+
+    def join_in(self, db: apsw.Connection, start: int | None = None) -> ClientState:
+        """Make it known if it is new."""
+        found = self.state_in(db)
+        if found is None:
+            states(db, self._table)  # its name may be damaged: then it is not a new one
+            kept = span(db, self._table)
+            first = kept.first if start is None else min(max(start, kept.first), kept.stop)
+            db.execute(statements.JOIN, (*self._id, first, _next_epoch(db), now_micros()))
+            found = self.state_in(db)
+            assert found is not None
+        return found
+
+    def acknowledge(self, offset: int, epoch: int) -> bool:
+        return self._log.write(_Acknowledge(self, offset, epoch))
+
+    def acknowledge_in(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
+        """Move it on if nobody moved it since `epoch`; raises if a batch of it is handed out."""
+        if self.acknowledge_unclaimed(db, offset, epoch):
+            return True
+        for claim in self.claims_in(db):
+            raise errors.ClaimedError(self.name, claim.number, claim.span.first, claim.span.stop - 1, self._table.topic)
+        return False
+
+    def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
+        """The same in one statement; False also if a batch is handed out."""
+        db.execute(statements.ACKNOWLEDGE, (offset + 1, now_micros(), *self._id, epoch))
+        return bool(db.changes())
+
+    def seek(self, to: int) -> Moved:
+        return self._log.write(Task(lambda transaction: self.seek_in(transaction.db, to)))
+
+    def seek_in(self, db: apsw.Connection, to: int) -> Moved:
+        """Move it anywhere within what is kept."""
+        kept = span(db, self._table)
+        target = min(max(to, kept.first), kept.stop)
+        was = self.join_in(db).position
+        db.execute(statements.DROP_CLAIMS, self._id)
+        db.execute(statements.SEEK, (target, _next_epoch(db), now_micros(), *self._id))
+        return Moved(target, again=len(Span(target, was)), skipped=len(Span(max(was, kept.first), target)))
+
+    def delete(self) -> bool:
+        return self._log.write(Task(lambda transaction: self._delete_in(transaction.db)))
+
+    def _delete_in(self, db: apsw.Connection) -> bool:
+        db.execute(statements.DROP_CLAIMS, self._id)
+        db.execute(statements.DELETE_CLIENT, self._id)
+        return bool(db.changes())
+
+    # batches
+
+    def claims(self) -> list[Claim]:
+        return self._log.read(self.claims_in)
+
+    def claims_in(self, db: apsw.Connection) -> list[Claim]:
+        """The batches that are handed out."""
+        state = self.state_in(db)
+        return [] if state is None else claims_of(db, self._table, state)
+
+    def has_work(self, worker: str) -> bool:
+        if self._log.held.has_news():
+            self._log.check_open()
+            return True
+        return self._log.read(lambda db: self._has_work_in(db, worker))
+
+    def _has_work_in(self, db: apsw.Connection, worker: str) -> bool:
+        found = row(db.execute(statements.NEXT_BATCH, self._id))
+        if found is None or found[0] < span(db, self._table).stop:
+            return True
+        if self._first_free(db, worker):
+            return True
+        now = now_micros()
+        for process, fate in self._not_living(db):
+            if fate is Fate.GONE:
+                return True
+            if row(db.execute(statements.EXPIRED, (*self._id, process, now, now + lease_micros())))[0]:
+                return True
+        return False
+
+    def advance(
+        self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
+    ) -> tuple[Claim | None, list[Span]]:
+        held = self._log.held
+        made: list[Claim] = []
+
+        def work(transaction: Transaction) -> tuple[Claim | None, list[Span], list[Held]]:
+            went = [] if done is None else self._finish_in(transaction, done, outputs)
+            left = held.release_left(transaction.db)
+            claim = self._take_in(transaction.db, size, worker)
+            if claim is not None:
+                held.add(self._held(claim), claim)  # before the commit: from then on it must be known as held
+                made.append(claim)
+            return claim, went, left
+
+        try:
+            claim, went, left = self._log.write(Task(work))
+        except BaseException:  # which may keep the claim, and may have come after the commit
+            for one in made:
+                self.leave(one)
+            raise
+        held.told(left)
+        if done is not None:
+            held.drop(self._held(done))
+        if claim is not None:
+            self._log.renewal.start()
+        return claim, went
+
+    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
+        went = self._log.write(Task(lambda transaction: self._finish_in(transaction, done, outputs)))
+        self._log.held.drop(self._held(done))
+        return went
+
+    def _finish_in(self, transaction: Transaction, done: Claim, outputs: Sequence[Output]) -> list[Span]:
+        _check_mine(done)
+        db = transaction.db
+        self._table.read_first(db)
+        db.execute(statements.DROP_CLAIM, (*self._id, done.number, done.token))
+        if not db.changes():
+            raise errors.ClaimLostError(self.name, done.number)
+        db.execute(statements.MOVE_ON, (*self._id, now_micros()))
+        return [output.topic.append_in(transaction, output.chunks, output.ids) for output in outputs]  # type: ignore[attr-defined]
+
+    def release(self, claim: Claim, error: str | None) -> bool:
+        _check_mine(claim)
+        released = self._log.write(Task(lambda transaction: self._release_in(transaction.db, claim, error)))
+        self._log.held.drop(self._held(claim))
+        return released
+
+    def _release_in(self, db: apsw.Connection, claim: Claim, error: str | None) -> bool:
+        db.execute(statements.RELEASE, (error, *self._id, claim.number, claim.token))
+        return bool(db.changes())
+
+    def leave(self, claim: Claim) -> None:
+        self._log.held.leave(self._held(claim))
+
+    def _held(self, claim: Claim) -> Held:
+        return Held(*self._id, claim.number, claim.token)
+
+    # cutting and taking
+
+    def _take_in(self, db: apsw.Connection, size: Size, worker: str) -> Claim | None:
+        """Claim the first batch that is free, or cut a new one; None if there is nothing."""
+        process = owners.this_process()
+        owner = owners.owner(worker)
+        self._let_go(db)
+        token, expires = secrets.randbits(62), now_micros() + lease_micros()
+        claimed, epoch, batches = row(db.execute(statements.NEXT_BATCH, self._id)) or self._begin_again(db)
+        free = self._first_free(db, worker)
+        if free:
+            number, first, stop, attempt, error = free
+            db.execute(statements.TAKE_OVER, (token, worker, process, expires, *self._id, number))
+            return Claim(self.name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
+        kept = span(db, self._table)
+        batch = _cut(db, self._table, Span(max(claimed, kept.first), kept.stop), size)
+        if not len(batch):
+            return None
+        number = batches + 1
+        db.execute(statements.CUT, (number, batch.stop, now_micros(), *self._id))
+        db.execute(statements.CLAIM, (*self._id, number, *batch, token, worker, process, expires))
+        return Claim(self.name, epoch, number, batch, token, 1, owner, expires, None)
+
+    def _first_free(self, db: apsw.Connection, worker: str) -> Any:
+        """The first claim that was released, or is the worker's own: whoever had it under that name is gone."""
+        free = row(db.execute(statements.FREE, self._id))
+        own = row(db.execute(statements.OWN, (*self._id, worker))) if worker else None
+        return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
+
+    def _begin_again(self, db: apsw.Connection) -> tuple[int, int, int]:
+        """A client that was deleted under its readers begins again, as any new one."""
+        made = self.join_in(db)
+        return made.unclaimed.first, made.epoch, made.batches
+
+    def _not_living(self, db: apsw.Connection) -> Iterator[tuple[str, Fate]]:
+        """The processes that hold batches of it and are not known to live."""
+        for (process,) in rows(db.execute(statements.PROCESSES, self._id)):
+            fate = owners.fate(process)
+            if fate is not Fate.LIVES:
+                yield process, fate
+
+    def _let_go(self, db: apsw.Connection) -> None:
+        """Release what workers held who are gone, and what those held of whom nothing was heard for a lease.
+
+        What is known of a process counts first: of one that lives no clock can take its batch.
+        """
+        now = now_micros()
+        for process, fate in self._not_living(db):
+            if fate is Fate.GONE:
+                db.execute(statements.RELEASE_EXPIRED, (*self._id, process, _NEVER))
+            else:
+                db.execute(statements.RELEASE_EXPIRED, (*self._id, process, now))
+                db.execute(statements.SHORTEN, (*self._id, process, now + lease_micros()))
+
+
+class _Acknowledge(Job[bool]):
+    """An acknowledgement of one message after the other: in one statement, where nobody else waits."""
+
+    def __init__(self, client: SqliteClient, offset: int, epoch: int) -> None:
+        self.kin = self  # of no other job: each has a client of its own
+        self._client, self._offset, self._epoch = client, offset, epoch
+
+    def run(self, transaction: Transaction) -> bool:
+        return self._client.acknowledge_in(transaction.db, self._offset, self._epoch)
+
+    def alone(self, db: apsw.Connection) -> bool | None:
+        return self._client.acknowledge_unclaimed(db, self._offset, self._epoch) or None
+
+
+def states(db: apsw.Connection, table: Table) -> list[ClientState]:
+    """Where the clients of a topic stand, by name."""
+    kept = span(db, table)
+    return [_state(found, kept) for found in rows(db.execute(statements.CLIENTS, (table.id,)))]
+
+
+def _state(found: Any, kept: Span) -> ClientState:
+    name, position, claimed, epoch, batches, seen, is_open = found
+    unread = Span(max(position, kept.first), kept.stop)
+    unclaimed = Span(max(claimed, kept.first), kept.stop)
+    return ClientState(name, position, len(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
+
+
+def claims_of(db: apsw.Connection, table: Table, state: ClientState) -> list[Claim]:
+    """The batches that are handed out to a client."""
+    return [
+        Claim(state.client, state.epoch, number, Span(first, stop), token, attempt, owner, expires, error)
+        for number, first, stop, token, attempt, owner, expires, error in rows(
+            db.execute(statements.CLAIMS, (table.id, state.client))
+        )
+    ]
+
+
+def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
+    """Where clients and claims stand outside of their topic, or against each other."""
+    found: list[str] = []
+    for table in tables:
+        stop = span(db, table).stop
+        for one in states(db, table):
+            where = f"topic {table.topic!r}, client {one.client!r}"
+            if not 1 <= one.unread.first <= one.unclaimed.first <= stop:
+                found.append(f"{where}: it stands at {one.unread.first}, claims end at {one.unclaimed.first} of {stop}")
+            for claim in claims_of(db, table, one):
+                if not one.position <= claim.span.first < claim.span.stop <= one.unclaimed.first:
+                    found.append(f"{where}: batch {claim.number} has the offsets {tuple(claim.span)}")
+                if claim.number > one.batches:
+                    found.append(f"{where}: batch {claim.number} of only {one.batches}")
+    return found
+
+
+def _check_mine(claim: Claim) -> None:
+    _, process = owners.parts(claim.owner)
+    if process != owners.this_process():
+        raise errors.ForkError(
+            f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
+            f"fork: it is for that one to acknowledge"
+        )
+
+
+def _next_epoch(db: apsw.Connection) -> int:
+    db.execute(statements.NEXT_EPOCH)
+    epoch: int = row(db.execute(statements.EPOCH))[0]
+    return epoch
+
+
+def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span:
+    """The next batch: at most so many messages, and no more than so many bytes, but at least one message."""
+    first = unclaimed.first
+    stop = min(unclaimed.stop, first + size.messages)
+    if size.max_bytes is None or first >= stop:
+        return Span(first, stop)
+    begin = row(db.execute(table.row_of, (first,)))
+    left = float(size.max_bytes)
+    cursor = db.execute(table.sizes, (begin[0] if begin else first, stop))
+    for offset, bytes_, count in cursor:
+        each = bytes_ / count  # of a segment, each message counts as much
+        here = max(offset, first)
+        fitting = int(left / each) if each else count
+        if here + fitting < min(offset + count, stop):
+            stop = max(first + 1, here + fitting)
+            break
+        left -= each * (min(offset + count, stop) - here)
+    cursor.close()
+    return Span(first, stop)

@@ -1,0 +1,317 @@
+"""A log in one SQLite file: joins the file, its writer, its readers and what watches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import apsw
+
+from pqlog import errors
+from pqlog.store.sqlite import (
+    claims,
+    connections,
+    copies,
+    forks,
+    hazards,
+    repair,
+    schema,
+    smallrows,
+    statements,
+    wal,
+)
+from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.file import SqliteFile
+from pqlog.store.sqlite.held import Holdings
+from pqlog.store.sqlite.renewal import Renewal
+from pqlog.store.sqlite.topic import SqliteTopic, topic_infos
+from pqlog.store.sqlite.watch import Watch
+from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
+from pqlog.store.values import TopicInfo
+
+T = TypeVar("T")
+
+COMPACT_PATIENCE_S = 1.0
+"""How long `compact`, for which puts wait, waits for readers to cut the write-ahead log off."""
+VACUUM_STEP = 2_000
+"""Pages that are given back in one transaction: other puts wait no longer than that."""
+
+
+class SqliteStore:
+    """Keeps a log in one SQLite file; the protocol is `pqlog.store.api.Store`.
+
+    Parameters
+    ----------
+    path, readonly, vfs, timeout_s, network, damaged
+        As for `SqliteFile`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        readonly: bool = False,
+        vfs: str | None = None,
+        timeout_s: float = 30.0,
+        network: bool = False,
+        damaged: bool = False,
+    ) -> None:
+        self._closed = False
+        self._timeout_s = timeout_s
+        self._topics: dict[int, SqliteTopic] = {}
+        if not forks.is_open(os.path.realpath(path)):
+            hazards.check_process(os.path.realpath(path))
+        try:
+            self._file = SqliteFile(
+                path, readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network, damaged=damaged
+            )
+        except Exception as error:
+            ours = connections.translate(error, path)
+            raise ours from (None if ours is error else error)
+        self.name = self.path = self._file.path
+        self.readonly = readonly
+        self.uuid, self.seed = self._file.uuid, self._file.seed
+        self.read = self._file.read
+        guard = self._file.guard if self._file.in_memory else None  # a database in memory has one connection for all
+        self._watch = Watch(self.path, None if self._file.in_memory else self.path + "-wal")
+        self._writer = Writer(self._file.leading, guard, path, self._file.ready, self._after, self._failed)
+        self.write = self._refuse if readonly else self._writer.submit
+        self.renewal = Renewal(weakref.WeakMethod(self._renew))
+        self.held = Holdings(self.uuid, self.renewal.wake)
+        self._file.on_fork = [self._writer.forked, self._watch.forked, self.renewal.forked, self._forked]
+
+    @property
+    def lost(self) -> list[str]:
+        """Rows of the small tables that were found damaged, where that was no reason to stop."""
+        return list(self._file.lost)
+
+    # closing
+
+    def close(self) -> None:
+        if self._file.is_lost:
+            return
+        self._closed = True
+        self.write = self._refuse
+        self.renewal.stop()
+        try:
+            self._release_all()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._watch.close()
+        self._writer.close()
+        with connections.translated(self.path):
+            self._file.close()
+
+    def check_open(self) -> None:
+        """Raise if nothing can be asked of it any more."""
+        self._file.check()
+        if self._closed:
+            raise errors.ClosedError(f"{self.path} was closed")
+
+    def _refuse(self, job: Job[T] | None = None) -> T:
+        """In place of the writer's `submit`, where nothing can be written."""
+        self.check_open()
+        raise errors.ReadOnlyError(f"{self.path} was opened with readonly=True: open it without to write")
+
+    # the file below
+
+    def _after(self, db: apsw.Connection) -> None:
+        """After each commit, before its callers wake."""
+        self._watch.notify()
+        self._file.merger.committed(db)
+
+    def _failed(self, error: Exception) -> None:
+        """After a failed transaction."""
+        self._forget_tails()
+        self._file.failed(error)
+
+    def _forked(self) -> None:
+        """In a forked child."""
+        self.held.forget()
+        self._forget_tails()
+        if self._file.is_lost:
+            self.write = self._refuse
+
+    def _forget_tails(self) -> None:
+        for topic in list(self._topics.values()):
+            topic.table.tail = None
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
+        self.check_open()
+        return self._watch.wait(ready, timeout, tick)
+
+    def wake(self) -> None:
+        self._watch.notify()
+
+    def try_write(self, work: Callable[[apsw.Connection], object], patience_s: float) -> None:
+        """Write what nothing depends on: it is left out if others write for longer than that, or if it fails."""
+        if self.readonly or self._closed:
+            return
+
+        def write(db: apsw.Connection) -> None:
+            try:
+                db.set_busy_handler(connections.Patience(patience_s))
+                work(db)
+            finally:
+                db.set_busy_handler(connections.Patience(self._timeout_s))
+            self._after(db)
+
+        with contextlib.suppress(errors.Error):
+            self._writer.exclusively(write, patience_s)
+
+    # topics
+
+    def topics(self) -> list[TopicInfo]:
+        return self.read(topic_infos)
+
+    def find_topic(self, name: str) -> SqliteTopic | None:
+        found = self.read(lambda db: row(db.execute(statements.TOPIC, (name,))))
+        return self.handle(TopicInfo(*found)) if found else None
+
+    def topic(self, name: str, codec: str) -> SqliteTopic:
+        return self.handle(self.write(Task(lambda transaction: _make_topic(transaction.db, name, codec))))
+
+    def handle(self, info: TopicInfo) -> SqliteTopic:
+        """The topic of that description: one object for all who ask, since it knows where the topic ends."""
+        topic = self._topics.get(info.id)
+        if topic is None:
+            topic = self._topics.setdefault(info.id, SqliteTopic(self, info))
+        topic.named(info)
+        return topic
+
+    def all_topics(self) -> list[SqliteTopic]:
+        """All topics, also those whose row in the list of topics is damaged."""
+        found = self.read(lambda db: rows(db.execute(statements.ALL_TOPICS)))
+        return [self.handle(TopicInfo(*one)) for one in found]
+
+    def forget(self, topic: SqliteTopic) -> None:
+        """A topic was deleted."""
+        self._topics.pop(topic.info.id, None)
+        self._watch.notify()
+
+    # cursors
+
+    def cursor(self, name: str) -> str | None:
+        found = self.read(lambda db: row(db.execute(statements.CURSOR, (name,))))
+        return found[0] if found else None
+
+    def cursors(self) -> list[tuple[str, str]]:
+        """All cursors."""
+        return self.read(lambda db: rows(db.execute(statements.CURSORS)))
+
+    # claims
+
+    def _renew(self, is_due: bool) -> bool:
+        """Release claims that were left, renew those that are held if that is due; whether any is held."""
+        left, lost = self.write(Task(lambda transaction: self.held.renew(transaction.db, is_due)))
+        self.held.told(left)
+        for one in lost:
+            self.held.drop(one)
+        return bool(self.held.all())
+
+    def _release_all(self) -> None:
+        """Release all claims that are held: this process lives on, and no clock would."""
+        if not self.readonly and (both := self.held.all() + self.held.left()):
+            with contextlib.suppress(errors.Error):
+                self._writer.submit(Task(lambda transaction: claims.release(transaction.db, both)))
+            for one in both:
+                self.held.drop(one)
+
+    # keeping
+
+    def give_back(self) -> None:
+        """Let the file shrink by what is free in it, in steps."""
+
+        def step(transaction: Transaction) -> int:
+            db = transaction.db
+            free: int = db.pragma("freelist_count")
+            if free:
+                db.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP})").fetchall()
+            return free
+
+        while self.write(Task(step)) > VACUUM_STEP:
+            pass
+        self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
+        if not self._file.in_memory:
+            self._writer.exclusively(lambda db: connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE))
+
+    def compact(self) -> int:
+        """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it.
+
+        Where somebody reads, it is cut off when it begins anew, that is by a commit after the reader has gone.
+        """
+        if self.readonly:
+            self._refuse()
+
+        def vacuum(db: apsw.Connection) -> int:
+            pages: int = db.pragma("page_count")
+            db.pragma("journal_size_limit", wal.SIZE)
+            db.execute("VACUUM")
+            pages -= db.pragma("page_count")
+            try:
+                db.set_busy_handler(connections.Patience(COMPACT_PATIENCE_S))
+                connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            finally:
+                db.set_busy_handler(connections.Patience(self._timeout_s))
+            return pages * int(db.pragma("page_size"))
+
+        return self._writer.exclusively(vacuum)
+
+    def backup(self, path: str) -> None:
+        """The copy is made in one read transaction: puts go on meanwhile."""
+        self.check_open()
+        with copies.appearing(path, None if self._file.in_memory else self.path) as made, connections.translated(path):
+            self.read(lambda db: self._copy(db, made))
+
+    def _copy(self, db: apsw.Connection, path: str) -> None:
+        copy = apsw.Connection(path, vfs=self._file.vfs)
+        try:
+            with copy.backup("main", db, "main") as work:
+                work.step(-1)
+            copy.pragma("journal_mode", "delete")
+            copy.pragma("synchronous", "extra")
+            smallrows.register(copy, self.seed)
+            copy.execute(statements.SET_UUID, (str(uuid.uuid4()),))
+        finally:
+            copy.close()
+
+    def verify(self, report: Callable[[int], object]) -> list[str]:
+        return repair.verify(self, report)
+
+    def size_bytes(self) -> int:
+        if self._file.in_memory:
+            return self.read(lambda db: int(db.pragma("page_count")) * int(db.pragma("page_size")))
+        return connections.size(self.path) + connections.size(self.path + "-wal")
+
+    # taking over what another program kept
+
+    def adopt_clients(self, clients: Sequence[tuple[SqliteTopic, str, int]], cursor: tuple[str, str]) -> None:
+        """Make clients known, each with the next offset that it gets, all at once."""
+
+        def seek(transaction: Transaction) -> None:
+            for topic, client, to in clients:
+                topic.client(client).seek_in(transaction.db, to)
+            transaction.db.execute(statements.SET_CURSOR, cursor)
+
+        self.write(Task(seek))
+
+
+def _make_topic(db: apsw.Connection, name: str, codec: str) -> TopicInfo:
+    found = row(db.execute(statements.TOPIC, (name,)))
+    if found:
+        return TopicInfo(*found)
+    topic_infos(db)  # its name may be damaged: then it is not a new one
+    info = TopicInfo(row(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
+    db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
+    for statement in schema.NEW_TOPIC:
+        db.execute(statement.format(id=info.id))
+    return info

@@ -1,0 +1,260 @@
+"""What crosses the seam between a log and the engine that keeps its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from pqlog.errors import CursorError
+
+if TYPE_CHECKING:
+    from pqlog.store.api import TopicStore
+
+LATEST = 253_402_300_799_999_999
+"""The latest time that there is: the last microsecond of the year 9999, since 1970."""
+
+
+class Singles(msgspec.Struct, frozen=True, array_like=True):
+    """Single messages to append, encoded: a row each."""
+
+    values: Sequence[bytes]
+    keys: Sequence[str | None] | None = None
+    """As many as there are values, or None if no message has one."""
+    headers: str | None = None
+    """JSON text of a dict of str, the same for all."""
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """The messages of a frame to append, as one row."""
+
+    value: bytes
+    rows: int
+    """How many messages it has."""
+    key: str | None = None
+    """The name of the field that is its messages' key."""
+    headers: str | None = None
+    """As for `Singles`."""
+
+
+Chunk = Singles | Segment
+
+
+class Ids(NamedTuple):
+    """The ids of messages that are put: one for each, and those whose id the topic has are left out."""
+
+    lists: Iterable[Sequence[str]]
+    """One for each chunk, in their order."""
+    thin: Callable[[Segment, bytes | None, int], Iterable[Segment]]
+    """A segment without some of its messages: 1 says that one stays, None that all do; so many stayed before."""
+
+
+class Row(NamedTuple):
+    """A row as it is read: clipped to what was asked for."""
+
+    offset: int
+    """The offset of the first message that was asked for."""
+    time: int
+    """Microseconds since 1970, UTC."""
+    key: str | None
+    headers: str | None
+    value: bytes
+    rows: int | None
+    """How many messages of the segment were asked for; None for a single message."""
+    skip: int
+    """How many messages of the segment lie before those."""
+    whole: int | None
+    """How many messages the whole segment has; None for a single message."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its messages were asked for."""
+        return self.rows == self.whole
+
+
+class Lines(NamedTuple):
+    """A run of single messages in one piece, for readers of columns."""
+
+    offset: int
+    rows: int
+    values: bytes
+    """The values, a line each (only JSON values, which have no line breaks)."""
+    times: bytes
+    """The times in microseconds as decimal text, a line each; or one number for all."""
+    keys: bytes | None
+    """The keys as JSON text, a line each; None if there are none."""
+
+
+class Cursor(NamedTuple):
+    """How far a source outside has been read, to be set with what it brought: each value is JSON text."""
+
+    name: str
+    value: str
+    expected: str
+    """What it must be before; ``null`` if it was never set."""
+
+    def check(self, found: str | None) -> None:
+        """Raise `CursorError` unless it is what was expected: as a JSON value, however that is written."""
+        expected, now = (msgspec.json.decode(text) for text in (self.expected, found or "null"))
+        if not _is_same(expected, now):
+            raise CursorError(self.name, expected, now)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
+class Span(NamedTuple):
+    """A run of offsets: from `first` up to, not including, `stop`."""
+
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.first)
+
+
+class CachedSchema(NamedTuple):
+    """What a reader inferred about the columns of a span of messages, so that nobody has to read them again for it."""
+
+    span: Span
+    text: str
+    """Opaque to the engine. It may be missing at any time, and come from anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic as the engine knows it."""
+
+    id: int
+    name: str
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """Where a client stands.
+
+    Attributes
+    ----------
+    client : str
+        Its name.
+    position : int
+        The offset of the next message that it gets.
+    lag : int
+        How many messages lie at or behind the position.
+    batches : int
+        How many batches it has been handed.
+    epoch : int
+        Changes whenever the client is moved with seek, or deleted and made again; no two of a log are the same.
+    seen : int
+        When it last asked or acknowledged: microseconds since 1970, UTC.
+    open : bool
+        Whether a batch of it is handed out and not acknowledged.
+    unread : Span
+        The offsets from the position on.
+    unclaimed : Span
+        The offsets behind all batches that were handed out.
+    """
+
+    client: str
+    position: int
+    lag: int
+    batches: int
+    epoch: int
+    seen: int
+    open: bool
+    unread: Span
+    unclaimed: Span
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Claim:
+    """A batch that was handed out: its boundaries are durable.
+
+    Whoever has the object that `ClientStore.advance` returned holds the claim, in whatever thread; when nobody has it
+    any more, the claim is free.
+
+    Attributes
+    ----------
+    token : int
+        Changes whenever it is handed out; an older holder cannot acknowledge it.
+    attempt : int
+        How often it was handed out.
+    owner : str
+        The worker and the process that hold it; empty if it was released.
+    expires : int
+        Until when that is respected if nothing is known of the process: microseconds since 1970, UTC.
+    error : str or None
+        Why it was released, if by an exception.
+    """
+
+    client: str
+    epoch: int
+    number: int
+    span: Span
+    token: int
+    attempt: int
+    owner: str
+    expires: int
+    error: str | None
+
+
+class Size(NamedTuple):
+    """How large a new batch may be."""
+
+    messages: int
+    max_bytes: int | None = None
+    """Of what the messages take in the file; one message may be larger."""
+
+
+class Output(NamedTuple):
+    """What a stage puts with the acknowledgement of its batch."""
+
+    topic: TopicStore
+    chunks: Iterable[Chunk]
+    ids: Ids | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a seek did.
+
+    Attributes
+    ----------
+    position : int
+        The offset of the next message that it gets.
+    again : int
+        How many messages will come again.
+    skipped : int
+        How many messages will not come.
+    """
+
+    position: int
+    again: int
+    skipped: int
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What could be copied of a damaged log, and what could not.
+
+    Attributes
+    ----------
+    messages : int
+        How many were copied.
+    lost : dict of str to list of range
+        By topic, the offsets in the old file that could not be read.
+    problems : list of str
+        What else could not be read, a sentence each.
+    """
+
+    messages: int = 0
+    lost: dict[str, list[range]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)

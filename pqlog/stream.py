@@ -1,0 +1,227 @@
+"""A topic of the store together with its codec: rows, messages, values; and a selection of its messages."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pqlog import check, extras
+from pqlog.codecs import UNDECODABLE, Codec, Json, codec_for, is_safe
+from pqlog.errors import (
+    CodecMismatchError,
+    CorruptLogError,
+    DecodeError,
+    Error,
+    PickleRefusedError,
+    UnknownTopicError,
+)
+from pqlog.message import Message, from_micros
+from pqlog.store.api import ReadsLines, Store, TopicStore
+from pqlog.store.values import Lines, Row, Span
+
+CHUNK_ROWS = 4_096
+CHUNK_BYTES = 16 << 20
+"""How much is read at a time; one row may be larger."""
+
+
+NEAR = 50
+"""How many names before and behind one that may be misspelt are compared with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStream:
+    """A topic, and what its bytes mean."""
+
+    store: TopicStore
+    codec: Codec | None
+    """None for a pickle topic that was opened without asking for pickle, and for an unknown codec."""
+
+    @classmethod
+    def open(
+        cls, log: Store, name: str, codec: str | Codec | None = None, type: Any = None, default: str = "json"
+    ) -> TopicStream:
+        """A topic of a log, with the codec that is asked for; made if it is new.
+
+        Raises
+        ------
+        UnknownTopicError
+            There is no such topic, and the log is read-only.
+        CodecMismatchError
+            The topic was made with another codec.
+        """
+        check.name("the topic's name", name)
+        asked = None if codec is None else codec_for(codec, type)
+        store = log.find_topic(name) or _make(log, name, asked.name if asked else default)
+        found = store.info.codec
+        if asked is not None and asked.name != found:
+            raise CodecMismatchError(name, asked.name, found)
+        if asked is None and is_safe(found):
+            asked = codec_for(found, type)
+        return cls(store, asked)
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self.store.info.name
+
+    @property
+    def codec_name(self) -> str:
+        """The name of the codec that the topic was made with."""
+        return self.store.info.codec
+
+    def sibling(self, name: str, default: str) -> TopicStream:
+        """Another topic of the same log, made with a codec if it is new."""
+        if name == self.name:
+            return self
+        other = TopicStream.open(self.store.log, name, default=default)
+        if other.codec is None and self.codec is not None and other.codec_name == self.codec.name:
+            return TopicStream(other.store, self.codec)
+        return other
+
+    def writable(self) -> Codec:
+        """The codec to put with; raises `CodecMismatchError` where there is none here."""
+        if self.codec is None:
+            raise CodecMismatchError(self.name, None, self.codec_name)
+        return self.codec
+
+    def rows(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Row]:
+        """The rows of a span, read in chunks; no statement is open while the caller works."""
+        limit = CHUNK_ROWS if key is None else 1  # what lies behind the first of a key may be all of the topic
+        while len(span):
+            chunk = self.store.read(span, limit, CHUNK_BYTES, key, damaged)
+            if not chunk:
+                return
+            yield from chunk
+            span = Span(stop_of(chunk[-1]), span.stop)
+            limit = min(2 * limit, CHUNK_ROWS)
+
+    def lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
+        """The first single messages of a span in one piece; None where there are none, or the store has no such way."""
+        return self.store.read_lines(span, rows, max_bytes) if isinstance(self.store, ReadsLines) else None
+
+    def backwards(self, span: Span, key: str | None = None) -> Iterator[Message]:
+        """The messages of a span, the newest first, read in chunks from the end."""
+        step = CHUNK_ROWS
+        while len(span):
+            part = Span(self.store.from_end(step, span), span.stop)
+            rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
+            if step > 1 and sum(len(row.value) for row in rows) >= CHUNK_BYTES:
+                step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
+                continue
+            if rows:
+                rows += self.rows(Span(stop_of(rows[-1]), part.stop), key)
+            yield from reversed(list(self.messages(rows, key)))
+            span = Span(span.first, part.first)
+
+    def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
+        """The messages of rows, decoded; of segments only those with `key`."""
+        for row in rows:
+            try:
+                when = from_micros(row.time)
+                headers = {} if row.headers is None else {"headers": headers_of(row)}
+            except (CorruptLogError, *UNDECODABLE) as error:
+                raise DecodeError(self.name, row.offset, f"its time or headers are none: {error}") from error
+            if row.rows is None:
+                yield Message(row.offset, when, self._decode(row), row.key, **headers)
+            else:
+                keys, values = extras.frames.unpack(row, self.name)
+                for index, value in enumerate(values):
+                    of = keys[index] if keys is not None else None
+                    if key is None or of == key:
+                        yield Message(row.offset + index, when, value, of, **headers)
+
+    def values(self, span: Span) -> Iterator[Any]:
+        """The values of a span, decoded many at a time where the codec can."""
+        while len(span):
+            stop, values = self._next_values(span)
+            if stop is None:
+                return
+            yield from values
+            span = Span(stop, span.stop)
+
+    def _next_values(self, span: Span) -> tuple[int | None, Iterable[Any]]:
+        lines = self.lines(span, CHUNK_ROWS, CHUNK_BYTES) if isinstance(self.codec, Json) else None
+        if lines is not None and isinstance(self.codec, Json):
+            try:
+                values = self.codec.decode_lines(lines.values)
+            except UNDECODABLE:
+                values = []  # one by one, to say which it was
+            if len(values) == lines.rows:
+                return lines.offset + lines.rows, values
+        rows = self.store.read(span, CHUNK_ROWS, CHUNK_BYTES)
+        if not rows:
+            return None, []
+        return stop_of(rows[-1]), (message.value for message in self.messages(rows))
+
+    def _decode(self, row: Row) -> Any:
+        name = self.codec_name
+        if self.codec is None:
+            if name == "pickle":
+                raise PickleRefusedError(
+                    self.name,
+                    row.offset,
+                    'it is a pickle, and reading one can run any code; if you trust the file, ask for codec="pickle"',
+                )
+            raise DecodeError(self.name, row.offset, f"its codec {name!r} is unknown here: pass it as codec=")
+        try:
+            return self.codec.decode(row.value)
+        except Error:
+            raise
+        except Exception as error:  # a codec of the user's may raise anything
+            raise DecodeError(self.name, row.offset, f"{type(error).__name__}: {error}") from error
+
+
+def headers_of(row: Row) -> dict[str, str]:
+    """The headers of a row that has some."""
+    return msgspec.json.decode(row.headers or "{}", type=dict[str, str])
+
+
+def stop_of(row: Row) -> int:
+    """The offset behind a row."""
+    return row.offset + (row.rows or 1)
+
+
+def existing_topic(log: Store, name: str) -> TopicStore:
+    """A topic of a log; raises `UnknownTopicError` if there is none of that name."""
+    found = log.find_topic(check.name("the topic's name", name))
+    if found is None:
+        raise UnknownTopicError(name, near_topics(log, name))
+    return found
+
+
+def near_topics(log: Store, name: str) -> list[str]:
+    """The topics that may be meant by one that is not there."""
+    known = sorted(info.name for info in log.topics())
+    if name == "main":  # it may not have been asked for: any other may be meant
+        return known
+    at = bisect.bisect(known, name)
+    return check.near(name, known[max(0, at - NEAR) : at + NEAR])
+
+
+def _make(log: Store, name: str, codec: str) -> TopicStore:
+    if log.readonly:
+        raise UnknownTopicError(name, near_topics(log, name))
+    similar = [] if name == "main" else near_topics(log, name)
+    if similar:
+        check.warn(f"topic {name!r} is new and empty; was {' or '.join(map(repr, similar))} meant?")
+    return log.topic(name, codec)
+
+
+class Selection(NamedTuple):
+    """Messages of a topic: what is read."""
+
+    topic: TopicStream
+    span: Span
+    key: str | None = None
+    """Only messages with this key."""
+    latest: str | None = None
+    """Only the last message of each key ("key"), or of each value of that field."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The same for the same messages of one open log: those of a span never change."""
+        return self.topic.store.info.id, self.span, self.key, self.latest

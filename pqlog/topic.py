@@ -1,0 +1,473 @@
+"""Topic: a named, append-only sequence of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import TYPE_CHECKING, Any, overload
+
+from pqlog import check, extras, history, producer
+from pqlog.batch import Batch
+from pqlog.client import Client
+from pqlog.clients import Clients, client_name, client_table
+from pqlog.codecs import unencodable
+from pqlog.errors import ArgumentError, EncodeError, Error
+from pqlog.history import History, Time
+from pqlog.message import Message
+from pqlog.readable import Readable, selection_of
+from pqlog.store.values import Singles, Span
+from pqlog.stream import Selection, TopicStream
+
+if TYPE_CHECKING:
+    from pqlog.notebook.explorer import Explorer
+
+
+class Topic(Readable):
+    """A named, ordered, append-only sequence of messages in a file. Made by ``log.topic(name)``; a log is one itself.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> clean = log.topic("clean")
+    >>> clean.put({"n": 1})
+    1
+    >>> len(clean), len(log)
+    (1, 0)
+    """
+
+    def __init__(self, stream: TopicStream) -> None:
+        self.stream, self.store = stream, stream.store
+        self._clients: dict[str, Client] = {}
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self.stream.name
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec that the topic was made with."""
+        return self.stream.codec_name
+
+    # putting
+
+    def put(
+        self, value: Any, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
+    ) -> int:
+        """Append a message; returns when it survives a power failure.
+
+        Parameters
+        ----------
+        value : object
+            Anything that the topic's codec takes.
+        key : str, optional
+            What the message is about.
+        headers : Mapping of str to str, optional
+            Notes beside the value.
+        id : str, optional
+            Makes the call idempotent: the same id again puts nothing and returns the first offset, as long as that
+            message is kept.
+
+        Returns
+        -------
+        int
+            The message's offset.
+
+        Raises
+        ------
+        EncodeError
+            The codec has no form for the value; nothing was put.
+        StoreError
+            The disk is full, failing or gone; nothing was put.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put({"city": "Brno", "amount": 12.5}, key="cz", headers={"source": "till-3"})
+        1
+        >>> log.put({"n": 1}, id="order-17"), log.put({"n": 1}, id="order-17")
+        (2, 2)
+        """
+        codec = self.stream.codec or self.stream.writable()
+        try:  # producer.encode in place: each call less counts on the way of a single put
+            data = codec.encode(value)
+        except Exception as error:
+            raise self._placed(unencodable(codec, value, error)) from error
+        if type(data) is not bytes:
+            producer.check_encoded(codec, data)
+        if key is not None:
+            producer.check_key(key)
+        text = producer.header_text(headers) if headers else None
+        if id is None:
+            return self.store.append_one(data, key, text)
+        producer.check_id(id)
+        return self.store.append([Singles([data], [key], text)], id).first
+
+    def put_many(
+        self,
+        values: Iterable[Any],
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        cursor: tuple[str, Any, Any] | None = None,
+        progress: bool = False,
+        ids: str | None = None,
+    ) -> range:
+        """Append many messages in one transaction: all or nothing.
+
+        Parameters
+        ----------
+        values : iterable, or pandas, polars or Arrow frame
+            Any number of values, in bounded memory. A frame is kept in columns and comes back with its types.
+        key : str, optional
+            The name of the field that is each message's key: text, an integer, a date or a UUID, or missing.
+        headers : Mapping of str to str, optional
+            Notes beside every one of the values.
+        id : str, optional
+            Makes the whole call idempotent, as for `put`.
+        ids : str, optional
+            Makes each message idempotent: the name of the field that is its id. A message whose id the topic has is
+            skipped, as long as the one that was put with it is kept; of several in one call the first is put. Ids are
+            what keys are, but none may be missing or empty. Those of `id` are among them; both in one call are refused.
+        cursor : tuple of str, object and object, optional
+            A name, how far its source has been read now, and how far it was read before: any JSON values, None if it
+            was never read. It commits with the messages, also if there are none; `Log.cursor` reads it back. If it is
+            not what it was expected to be, another run of the same job was here meanwhile: `CursorError`. Where `id`
+            was used before, it is neither looked at nor changed.
+        progress : bool
+            Show a bar while the values are encoded; they are put when it has come to its end.
+
+        Returns
+        -------
+        range
+            The offsets of the messages that were put; with `ids` perhaps of fewer than there were values, or of none.
+
+        Raises
+        ------
+        EncodeError
+            The codec has no form for one of the values, or its key or id is none; nothing was put.
+        CursorError
+            Somebody else moved the cursor; nothing was put.
+        StoreError
+            The disk is full, failing or gone; nothing was put.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many({"n": n} for n in range(1000))
+        range(1, 1001)
+        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city", id="backfill-2026-11-23")
+        range(1001, 1003)
+        >>> log.put_many([{"order": 1}, {"order": 2}], ids="order")
+        range(1003, 1005)
+        >>> log.put_many([{"order": 2}, {"order": 3}], ids="order")    # only the second is new
+        range(1005, 1006)
+        """
+        codec = self.stream.codec or self.stream.writable()
+        if id is not None and ids is not None:
+            raise ArgumentError("id is one for all of a call, ids the field that is each message's: give one of them")
+        mark = None if cursor is None else producer.cursor_of(cursor)
+        if producer.check_id(id) is not None:
+            found = self.store.find_id(id or "")
+            if found is not None:
+                return range(found.first, found.stop)
+        total = len(values) if isinstance(values, Sized) else None
+        try:
+            with extras.progress_bar(total, "put", progress) as report:
+                put = producer.chunks(codec, values, key, headers, ids, report)
+        except EncodeError as error:
+            raise (self._placed(error) if ids is None else error) from error.__cause__
+        try:
+            something = put.messages or id or mark
+            went = self.store.append(put.chunks, id, mark, put.ids) if something else self._nothing()
+        finally:
+            put.close()
+        return range(went.first, went.stop)
+
+    def _nothing(self) -> Span:
+        stop = self.store.span().stop
+        return Span(stop, stop)
+
+    def _placed(self, error: EncodeError) -> EncodeError:
+        return error.placed(index=error.index, offset=self.store.span().stop + error.index)
+
+    # clients
+
+    def client(self, name: str | int | None = None) -> Client:
+        """A named reader of the topic: everything about one is a method of it.
+
+        Parameters
+        ----------
+        name : str or int, optional
+            7 is ``"7"``, None is ``""``. The same name is the same object.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("ab"))
+        range(1, 3)
+        >>> [list(batch) for batch in log.client("etl").batches(size=1)]
+        [['a'], ['b']]
+        """
+        checked = client_name(name)
+        client = self._clients.get(checked)
+        return client or self._clients.setdefault(checked, Client(self.stream, checked))
+
+    def clients(self) -> Clients:
+        """Where each client stands, as a table.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abc"))
+        range(1, 4)
+        >>> for value in log.get("billing"):
+        ...     if value == "b":
+        ...         break
+        >>> [(client.client, client.position, client.lag) for client in log.clients()]
+        [('billing', 2, 2)]
+        """
+        return client_table(self.store)
+
+    def get(self, client: str | int | None = None, *, messages: bool = False) -> Iterator[Any]:
+        """``client(name).get()``: what a client has not acknowledged, one by one; see `Client.get`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> list(log.get("billing"))
+        ['a']
+        """
+        return self.client(client).get(messages=messages)
+
+    def get_blocking(
+        self, client: str | int | None = None, *, tick: float | None = None, messages: bool = False
+    ) -> Iterator[Any]:
+        """``client(name).get_blocking()``: the same, waiting for more; see `Client.get_blocking`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> next(log.get_blocking("billing"))
+        'a'
+        """
+        return self.client(client).get_blocking(tick=tick, messages=messages)
+
+    def get_one(self, client: str | int | None = None, *, timeout: float | None = 0, messages: bool = False) -> Any:
+        """``client(name).get_one()``: the next message of a client; see `Client.get_one`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> log.get_one("billing")
+        'a'
+        """
+        return self.client(client).get_one(timeout=timeout, messages=messages)
+
+    def batches(
+        self,
+        client: str | int | None = None,
+        size: int = 1000,
+        *,
+        max_bytes: int | None = None,
+        linger: float = 0,
+        follow: bool = False,
+        messages: bool = False,
+        attempts: int | None = None,
+        dead_letter: str | None = None,
+        owner: str | None = None,
+    ) -> Iterator[Batch]:
+        """``client(name).batches()``: what a client has not acknowledged, batch by batch; see `Client.batches`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(range(5))
+        range(1, 6)
+        >>> [list(batch) for batch in log.batches("etl", size=2)]
+        [[0, 1], [2, 3], [4]]
+        """
+        return self.client(client).batches(
+            size,
+            max_bytes=max_bytes,
+            linger=linger,
+            follow=follow,
+            messages=messages,
+            attempts=attempts,
+            dead_letter=dead_letter,
+            owner=owner,
+        )
+
+    def trigger(self) -> None:
+        """Wake every waiting reader of this process to look again; only needed when `tick` is long.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> pqlog.open(":memory:").trigger()
+        """
+        self.store.log.wake()
+
+    # reading
+
+    def __len__(self) -> int:
+        """How many messages are kept."""
+        return len(self.store.span())
+
+    def __bool__(self) -> bool:
+        """A topic is true also while it is empty."""
+        return True
+
+    @property
+    def first(self) -> int | None:
+        """The offset of the first message that is kept; None if there is none."""
+        kept = self.store.span()
+        return kept.first if len(kept) else None
+
+    @property
+    def last(self) -> int | None:
+        """The offset of the last message; None if none is kept."""
+        kept = self.store.span()
+        return kept.stop - 1 if len(kept) else None
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> History: ...
+    def __getitem__(self, index: int | slice) -> Message | History:
+        """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
+        if isinstance(index, slice):
+            if index.step not in (None, 1):
+                raise ArgumentError(f"a history has no step: slice list(log[{index.start}:{index.stop}]) instead")
+            return History(self.stream, start=index.start, stop=index.stop)
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ArgumentError(f"an offset is an int, not {index!r}")
+        return history.message_at(self.stream, index)
+
+    def __iter__(self) -> Iterator[Message]:
+        """All messages that are kept."""
+        return iter(self.history())
+
+    def __reversed__(self) -> Iterator[Message]:
+        """All messages that are kept, the newest first."""
+        return reversed(self.history())
+
+    def history(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        key: str | None = None,
+    ) -> History:
+        """A range of the topic; nothing is read yet.
+
+        Parameters
+        ----------
+        start, stop : int, optional
+            Offsets: from `start` up to, not including, `stop`; negative ones count from the end.
+        since, until : datetime, date, timedelta or str, optional
+            Times: from `since` up to, not including, `until`. Naive ones are UTC; ``"1h"`` is an hour ago.
+        key : str, optional
+            Only messages with this key.
+
+        Returns
+        -------
+        History
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city")
+        range(1, 3)
+        >>> [message.offset for message in log.history(since="1h", key="Praha")]
+        [2]
+        """
+        return History(self.stream, start=start, stop=stop, since=since, until=until, key=key)
+
+    def _selection(self) -> Selection:
+        return selection_of(self.history())
+
+    # keeping
+
+    def trim(self, before: int | Time, force: bool = False) -> int:
+        """Drop the messages before an offset or a time, and give their disk space back.
+
+        Parameters
+        ----------
+        before : int, datetime, date, timedelta or str
+            The first offset that is kept (negative: counted from the end), or a time as for `history`.
+        force : bool
+            Drop also what a client has not acknowledged.
+
+        Returns
+        -------
+        int
+            How many messages were dropped.
+
+        Raises
+        ------
+        TrimRefusedError
+            A client has not acknowledged some of them; nothing was dropped.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abcd"))
+        range(1, 5)
+        >>> log.trim(before=3)
+        2
+        >>> log.first, log.put("e")
+        (3, 5)
+        """
+        if isinstance(before, bool):
+            raise ArgumentError(f"before is an offset or a time, not {before!r}")
+        if isinstance(before, int):
+            offset = check.bounded(before) if before >= 0 else self.store.from_end(-before)
+        else:
+            offset = self.store.offset_at(history.micros_of(before))
+        return self.store.trim(offset, force)
+
+    def _repr_html_(self) -> str:
+        return extras.views.or_reason(extras.views.topic_view, self)
+
+    def explore(self) -> Explorer:
+        """An explorer of the file in a notebook: messages, search, live tail, clients; needs the extra ``notebook``.
+
+        Returns
+        -------
+        Explorer
+            A widget; its ``frame`` is the selection as a DataFrame.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno", "amount": 12.5}, {"city": "Praha", "amount": 3.0}])
+        range(1, 3)
+        >>> log.explore().frame["amount"].tolist()
+        [12.5, 3.0]
+        """
+        return extras.explorer.Explorer(self)
+
+    def __repr__(self) -> str:
+        try:
+            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+        except Error as error:
+            return f"<pqlog.Topic {self.name!r}, codec {self.codec}: {error}>"

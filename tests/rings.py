@@ -1,0 +1,10 @@
+"""How long a search is, in the fast ring and in the long one."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+
+def by_ring(fast: int, long: int) -> int:
+    """The one for the ring that runs; to be asked when tests are collected, or later."""
+    return long if settings.default is settings.get_profile("all") else fast

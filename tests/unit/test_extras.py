@@ -1,0 +1,52 @@
+"""The door to the rooms around the core: typed, lazy, and clear about what is missing."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from pqlog import extras
+from tests.processes import run
+
+
+def test_what_a_type_checker_sees_is_what_is_loaded():
+    tree = ast.parse(Path(extras.__file__).read_text())
+    (types,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: f"{node.module}.{alias.name}".removeprefix("pqlog.")
+        for node in types.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == extras._ROOMS
+
+
+@pytest.mark.parametrize("name", ["frames", "dataframes", "views", "pipe"])
+def test_a_room_is_its_module(name):
+    assert getattr(extras, name) is sys.modules[f"pqlog.{extras._ROOMS[name]}"]
+
+
+def test_what_is_no_room_is_no_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'kitchen'"):
+        extras.kitchen
+
+
+MISSING = """
+import sys, pqlog
+from pqlog import extras
+assert "pqlog.frames" not in sys.modules  # it is loaded when it is first used
+sys.modules["pyarrow"] = None
+for _ in range(2):
+    try:
+        extras.frames
+        sys.exit("it was loaded")
+    except pqlog.MissingExtraError as error:
+        assert 'pip install "pqlog[pandas]"' in str(error)
+del sys.modules["pyarrow"]
+assert extras.frames is sys.modules["pqlog.frames"]
+"""
+
+
+def test_a_room_whose_package_is_missing_says_what_to_install_until_it_is_there():
+    run(MISSING)
