@@ -154,7 +154,7 @@ def domain() -> None:
     picture.box(42, 188, 106, 40, GREEN)
     picture.text(95, 213, 'client "etl"', 13, bold=True)
     picture.arrow((148, 208), (start(3) - 3, 208), (start(3) - 3, cells + 46))
-    picture.text(160, 201, "position", 12, SOFT, "start")
+    picture.text(160, 201, "position 3", 12, SOFT, "start")
     picture.text(160, 226, "lag 8", 12, SOFT, "start")
     for first, last, number, worker in ((3, 5, 2, "A"), (6, 7, 3, "B")):
         width = (last - first + 1) * size - 6
@@ -167,7 +167,7 @@ def domain() -> None:
     picture.box(42, 290, 106, 40, GREEN)
     picture.text(95, 315, 'client "audit"', 13, bold=True)
     picture.arrow((148, 310), (start(11) - 3, 310), (start(11) - 3, cells + 46))
-    picture.text(160, 303, "position: it has acknowledged everything, independently of the others", 12, SOFT, "start")
+    picture.text(160, 303, "position 11: everything is acknowledged, independently of the others", 12, SOFT, "start")
     picture.text(160, 328, "lag 0", 12, SOFT, "start")
 
     picture.box(26, 366, 340, 128)
@@ -199,7 +199,7 @@ ROOMS = (
      ("history.py", "ranges"))),
     (BLUE, "values", (("stream.py", "topic and codec"), ("codecs.py", "bytes"), ("message.py", "Message"),
      ("extras.py", "loads extras"))),
-    (GREEN, "the engine: one SQLite file", (("store/sqlite/", "store, topic, client; writer, reader, checksums, merger, watch"),)),
+    (GREEN, "the engine: one SQLite file", (("store/sqlite/", "store, topic, client, writer, reader, merger"),)),
     (GREEN, "the seam", (("store/api.py", "Store, TopicStore, ClientStore"), ("store/values.py", "what crosses it"))),
     (ROSE, "", (("errors.py", "every error, as a tree"),)),
 )  # fmt: skip
