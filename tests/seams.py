@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pqlog.store.api import Row, Singles, Span
+from pqlog.store.sqlite.held import Holdings
 
 if TYPE_CHECKING:
     import apsw
@@ -61,3 +64,27 @@ def waiting(topic: Topic) -> int:
     """How many threads wait for messages: that nothing else tells."""
     engine: Any = topic._engine
     return len(engine._watch._bells)
+
+
+def holdings(topic: Topic) -> Holdings:
+    """What this process knows that it holds: to forget it is to be another process."""
+    engine: Any = topic._engine
+    held: Holdings = engine._held
+    return held
+
+
+class Reads:
+    """Counts the rows that are read from now on: the promise is how few."""
+
+    def __init__(self, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows = 0
+        engine: Any = topic._engine
+        read = engine.read
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            found = read(*arguments, **keywords)
+            self.rows += len(found)
+            return found
+
+        monkeypatch.setattr(engine, "read", counted)
+        monkeypatch.setattr(engine, "read_lines", lambda *_: None)  # the other way to read, which counts none

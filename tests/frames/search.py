@@ -22,6 +22,7 @@ def search(
     check: Callable[..., None], *strategies: st.SearchStrategy[Any], fast: int, long: int, share: int = 0
 ) -> None:
     """Look for an example of these strategies that `check` does not pass."""
+
     @seed(share)
     @settings(
         max_examples=by_ring(fast, long),
