@@ -111,11 +111,13 @@ def _file(folder: Path, route: str, shape: str, rows: int) -> Path:
 
 def run(folder: Path, rounds: int, scale: float, largest: int = 1_000_000) -> Iterator[dict[str, object]]:
     """A row for each shape, number of rows and route; all routes in each round."""
+    seen: set[tuple[str, int]] = set()
     for full in (100_000, 1_000_000, 10_000_000):
         for shape, make in SHAPES.items():
-            if full > largest or (full > 1_000_000 and shape == "wide"):
-                continue
             rows = max(200, int(full * scale))
+            if full > largest or (full > 1_000_000 and shape == "wide") or (shape, rows) in seen:
+                continue
+            seen.add((shape, rows))
             found: dict[str, list[list[float]]] = {route: [] for route in WORK}
             for _ in range(rounds if full <= 1_000_000 else 1):
                 for route in WORK:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from pqlog.store.sqlite.held import Holdings
 from pqlog.store.values import Row, Singles, Span
 
 if TYPE_CHECKING:
@@ -61,3 +64,27 @@ def waiting(topic: Topic) -> int:
     """How many threads wait for messages: that nothing else tells."""
     log: Any = topic.store.log
     return len(log._watch._bells)
+
+
+def holdings(topic: Topic) -> Holdings:
+    """What this process knows that it holds: to forget it is to be another process."""
+    log: Any = topic.store.log
+    held: Holdings = log.held
+    return held
+
+
+class Reads:
+    """Counts the rows that are read from now on: the promise is how few."""
+
+    def __init__(self, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows = 0
+        store: Any = topic.store
+        read = store.read
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            found = read(*arguments, **keywords)
+            self.rows += len(found)
+            return found
+
+        monkeypatch.setattr(store, "read", counted)
+        monkeypatch.setattr(store, "read_lines", lambda *_: None)  # the other way to read, which counts none

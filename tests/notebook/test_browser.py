@@ -61,6 +61,11 @@ def context(browser):
         yield context
 
 
+# Colours are looked at by the tests that run in both themes; what a person does is the same in each.
+in_one_theme = pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True, ids=["light"])
+
+
+@in_one_theme
 def test_page_search_narrow_seek_tail_and_reload(lab, context, tmp_path):
     path = tmp_path / "events.db"
     with pqlog.open(path) as log:
@@ -152,6 +157,7 @@ def test_narrow_page_has_no_overflow(lab, browser, tmp_path):
         assert page.wrong == []
 
 
+@in_one_theme
 def test_an_empty_log_and_a_broken_one(lab, context, tmp_path):
     path = tmp_path / "events.db"
     cells = [

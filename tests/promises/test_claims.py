@@ -136,7 +136,7 @@ def test_batches_that_are_collected_at_any_moment_of_a_call_come_again(log, afte
     gc.set_threshold(gc.get_count()[0] + after)  # so many containers later, and wherever that is, all is collected
     gc.enable()
     try:
-        assert len(log.store.log.held.all()) >= len(held)
+        assert len(seams.holdings(log).all()) >= len(held)
     finally:
         gc.set_threshold(*before)
     assert len(pairs) == 5000
@@ -191,7 +191,8 @@ def test_what_this_process_is_said_to_hold_and_does_not_is_free(path):
     log = pqlog.open(path)
     log.put_many(range(4))
     held = log.client("c").next_batch(size=2)
-    log.store.log.held.drop(log.store.log.held.all()[0])
+    holdings = seams.holdings(log)
+    holdings.drop(holdings.all()[0])
     log.close()
     with pqlog.open(path) as log:
         assert log.client("c").claims()[0].owner
@@ -418,9 +419,9 @@ def test_a_batch_whose_collection_was_interrupted_comes_again(log):
     """Ctrl-C may strike before the first line of what a weak reference calls."""
     log.put_many(range(2))
     batch = log.client("c").next_batch(size=1)
-    holdings = log.store.log.held
+    holdings = seams.holdings(log)
     (held,) = holdings.all()
-    holdings._refs[held] = weakref.ref(batch._claim)  # one that tells nobody
+    holdings._refs[held] = weakref.ref(batch.lease.claim)  # one that tells nobody
     del batch
     gc.collect()
     assert (log.client("c").next_batch(size=1).attempt, log.client("c").next_batch(size=1).number) == (2, 1)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests import seams
 
 
 @pytest.fixture
@@ -17,22 +18,6 @@ def sales(log):
     log.put_many(pd.DataFrame({"n": range(9000, 9100), "city": "Brno"}), key="city")
     log.put({"n": 9100, "city": "Praha"}, key="Praha")
     return log
-
-
-class Reads:
-    """Counts what an engine was asked to read."""
-
-    def __init__(self, log, monkeypatch):
-        self.rows = 0
-        read = log.store.read
-
-        def counted(*arguments, **keywords):
-            found = read(*arguments, **keywords)
-            self.rows += len(found)
-            return found
-
-        monkeypatch.setattr(log.store, "read", counted)
-        monkeypatch.setattr(log.store, "read_lines", lambda *_: None)
 
 
 def test_reversed_is_the_same_the_other_way_round(sales):
@@ -54,7 +39,7 @@ def test_reversed_holds_few_large_messages_at_a_time(path, monkeypatch):
     monkeypatch.setattr("pqlog.stream.CHUNK_BYTES", 100_000)
     with pqlog.open(path, codec="bytes") as log:
         log.put_many([bytes([n]) * 30_000 for n in range(50)])
-        reads = Reads(log, monkeypatch)
+        reads = seams.Reads(log, monkeypatch)
         backwards = reversed(log)
         assert next(backwards).offset == 50
         assert reads.rows < 20
@@ -62,7 +47,7 @@ def test_reversed_holds_few_large_messages_at_a_time(path, monkeypatch):
 
 
 def test_the_newest_is_found_without_reading_what_lies_before(sales, monkeypatch):
-    reads = Reads(sales, monkeypatch)
+    reads = seams.Reads(sales, monkeypatch)
     assert next(reversed(sales)).offset == 9101
     assert reads.rows <= 4096
 
@@ -75,7 +60,7 @@ def test_offset_0_says_that_offsets_count_from_1(log):
 
 
 def test_a_list_of_a_history_reads_it_once(sales, monkeypatch):
-    reads = Reads(sales, monkeypatch)
+    reads = seams.Reads(sales, monkeypatch)
     assert len(list(sales.history(key="Praha"))) == 3001
     assert reads.rows <= 3001 + 1
     history = sales.history(key="Praha")
@@ -87,7 +72,7 @@ def test_a_list_of_a_history_reads_it_once(sales, monkeypatch):
 
 
 def test_whether_there_is_anything_takes_one_message(sales, monkeypatch):
-    reads = Reads(sales, monkeypatch)
+    reads = seams.Reads(sales, monkeypatch)
     assert sales.history(key="Praha")
     assert sales.history()
     assert sales[3:]
@@ -98,7 +83,7 @@ def test_whether_there_is_anything_takes_one_message(sales, monkeypatch):
 
 
 def test_the_first_and_last_of_a_key_are_read_and_no_more(sales, monkeypatch):
-    reads = Reads(sales, monkeypatch)
+    reads = seams.Reads(sales, monkeypatch)
     assert next(iter(sales.history(key="Brno"))).value["n"] == 0
     assert sales.history(key="Brno").head(3)["n"].tolist() == [0, 3, 6]
     assert sales.history(key="Wien").head(1)["n"].tolist() == [2]

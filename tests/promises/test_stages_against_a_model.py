@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import pqlog
 from pqlog.store.sqlite import claims, owners
+from tests import seams
 from tests.rings import by_ring
 
 CLIENTS = st.sampled_from(["a", "b"])
@@ -192,7 +193,7 @@ class Stages(RuleBasedStateMachine):
     @rule()
     def crash(self):
         """All workers are gone in the midst of what they do; the file is opened again."""
-        self.log.store.log.held.forget()
+        seams.holdings(self.log).forget()
         self.log.close()
         self.held = []
         self.process = self.begin_process()
