@@ -58,7 +58,7 @@ def pqlog_(*arguments):
     command = [str(pathlib.Path(sys.executable).with_name("pqlog")), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 assert pqlog_("get", "smoke.db", "--limit", "1").stdout == '{"n":1}\\n'
-assert "is whole" in pqlog_("verify", "smoke.db").stdout
+assert "is intact" in pqlog_("verify", "smoke.db").stdout
 assert 'pip install "pqlog[pandas]"' in pqlog_("export", "smoke.db", "a.csv").stderr
 assert 'pip install "pqlog[lab]"' in pqlog_("explore", "smoke.db").stderr
 assert 'pip install "pqlog[demo]"' in pqlog_("demo").stderr

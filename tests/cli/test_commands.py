@@ -90,7 +90,7 @@ def test_what_is_put_is_got(sh, folder):
 
 @pytest.mark.slow
 def test_put_says_what_is_no_json_and_puts_nothing(sh, folder):
-    assert "--text takes texts without" in sh("pqlog put new.db 1 hello", code=1)
+    assert "--text takes plain text" in sh("pqlog put new.db 1 hello", code=1)
     assert not (folder / "new.db").exists()
     said = sh("pqlog put new.db", stdin='{"n": 1}\n{"n": \n', code=1)
     assert "line 2 is not JSON" in said
