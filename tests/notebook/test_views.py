@@ -98,7 +98,7 @@ def test_times_are_counted_right(path, monkeypatch):
                 time.sleep(0.002)
         times = [message.time.timestamp() * 1e6 for message in log]
         for span in (Span(1, 51), Span(7, 8), Span(10, 40)):
-            edges, counts = timeline(log.stream, span, 12)
+            edges, counts = timeline(log.store, span, 12)
             assert sum(counts) == len(span)
             inside = times[span.first - 1 : span.stop - 1]
             for start, stop, count in zip(edges[:-1], edges[1:], counts, strict=True):
