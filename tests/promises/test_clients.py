@@ -126,6 +126,82 @@ def test_get_one_goes_on_though_the_topic_is_asked_for_anew(log):
     assert [log.topic("other").get_one("c") for _ in range(2)] == ["a", "b"]
 
 
+def test_a_message_of_get_one_is_acknowledged_by_itself(path, log):
+    log.put_many(list("abc"))
+    client = log.client("c")
+    assert client.get_one() == "a"
+    client.ack()
+    assert client.position == 2
+    with pytest.raises(pqlog.ArgumentError, match="get_one has handed nothing to this thread"):
+        client.ack()
+    message = client.get_one(messages=True)
+    client.ack(message)
+    with pqlog.open(path) as other:
+        assert other.get_one("c") == "c"
+
+
+def test_a_message_of_get_one_is_given_back_at_once(path, log):
+    log.put_many(list("ab"))
+    client = log.client("c")
+    assert client.get_one() == "a"
+    client.nack(ValueError("not now"))
+    with pytest.raises(pqlog.ArgumentError, match="get_one has handed nothing to this thread"):
+        client.nack()
+    (claim,) = client.claims()
+    assert (claim.error, claim.owner) == ("ValueError: not now", "")
+    with pqlog.open(path) as other:
+        assert other.get_one("c") == "a"
+        assert client.get_one() == "b"
+        with pytest.raises(pqlog.ArgumentError):
+            in_another_thread(client.nack)
+        client.nack()
+    assert [client.get_one(), client.get_one()] == ["a", "b"]
+
+
+def in_another_thread(call):
+    """Call it in another thread; what it raises is raised here."""
+    raised = []
+
+    def run():
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(60)
+    for error in raised:
+        raise error
+
+
+def test_everything_up_to_a_message_is_acknowledged(log):
+    log.put_many(list("abcd"))
+    client = log.client("c")
+    client.ack(log[2])  # also of a client that has read nothing yet
+    assert client.position == 3
+    client.ack(log[1])  # never back
+    assert client.position == 3
+    assert list(client.get()) == ["c", "d"]
+    client.seek("start")
+    batch = client.next_batch(size=1)
+    with pytest.raises(pqlog.ClaimedError):
+        client.ack(log[3])
+    batch.ack()
+    client.ack(log[3])
+    assert (client.position, client.lag) == (4, 1)
+    for wrong in (3, "c", batch):
+        with pytest.raises(pqlog.ArgumentError, match="ack takes a message"):
+            client.ack(wrong)
+
+
+def test_a_client_is_the_same_object_for_the_same_name(log):
+    assert log.client("c") is log.client("c") is not log.client("d")
+    assert log.client(7) is log.client("7")
+    assert log.topic("other").client("c") is log.topic("other").client("c") is not log.client("c")
+    assert log.topic("other", codec="json") is log.topic("other", codec="json")
+
+
 def test_no_token_is_used_twice(log):
     """A sink that keys its output by the token would take new messages for old ones."""
     log.put_many(range(4))
