@@ -1,4 +1,4 @@
-"""How long a put takes: percentiles, and the share of those puts in which SQLite merges its write-ahead log."""
+"""How long a put takes: percentiles, and the share of those puts in which SQLite runs a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def quantiles(took: list[float]) -> dict[str, float]:
 
 
 def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
-    """A row for the disk itself, one for puts, and one for the puts that merged: in microseconds."""
+    """A row for the disk itself, one for puts, and one for the puts that ran a checkpoint: in microseconds."""
     count = max(50, int(20_000 * scale))
     for number in range(rounds):
         sync_rate(folder, 20)  # makes its file
@@ -45,7 +45,7 @@ def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
         os.close(file)
         path = folder / f"latency-{number}.db"
         with pqlog.open(path) as log:
-            merged: list[int] = []
+            checkpoints: list[int] = []
             size = [path.stat().st_mtime_ns]
 
             def put(n: int, log: pqlog.Log = log) -> None:
@@ -54,18 +54,18 @@ def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
             took = []
             for n in range(count):
                 took += _timed(1, lambda _, n=n: put(n))
-                now = os.stat(path).st_mtime_ns  # only a merge writes to the database file itself
+                now = os.stat(path).st_mtime_ns  # only a checkpoint writes to the database file itself
                 if now != size[0]:
-                    merged.append(n)
+                    checkpoints.append(n)
                     size[0] = now
         yield {"what": "put", "round": number, "count": count, **quantiles(took)}
-        if merged:
+        if checkpoints:
             yield {
-                "what": "puts that merged",
+                "what": "puts that ran a checkpoint",
                 "round": number,
-                "count": len(merged),
-                **quantiles([took[n] for n in merged]),
+                "count": len(checkpoints),
+                **quantiles([took[n] for n in checkpoints]),
             }
-            rest = [time for n, time in enumerate(took) if n not in set(merged)]
+            rest = [time for n, time in enumerate(took) if n not in set(checkpoints)]
             yield {"what": "all other puts", "round": number, "count": len(rest), **quantiles(rest)}
         path.unlink()

@@ -63,7 +63,7 @@ def first_unclaimed(topic: Topic, client: str) -> int:
 def waiting(topic: Topic) -> int:
     """How many threads wait for messages: that nothing else tells."""
     log: Any = topic.store.log
-    return len(log._watch._bells)
+    return len(log._watch._waiters)
 
 
 def holdings(topic: Topic) -> Holdings:

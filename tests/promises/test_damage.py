@@ -237,8 +237,8 @@ def test_a_write_ahead_log_of_another_file(path):
         list(log)
 
 
-def test_a_missing_write_ahead_log_leaves_what_was_merged(path):
-    """Another program's SQLite may have merged it, so it need not be there; what is left is whole, though older."""
+def test_a_missing_write_ahead_log_leaves_what_is_in_the_file(path):
+    """Another program may have run the checkpoint, so it need not be there; what is left is whole, though older."""
     wal = crashed(path, PUTS + "\nlog.store.log.checkpoint()\nlog.put({'n': 101})")
     wal.unlink()
     with pqlog.open(path) as log:

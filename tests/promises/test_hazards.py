@@ -110,7 +110,7 @@ except UserWarning as warning:
     assert run(script, path) == "warned\n"
 
 
-def test_another_program_may_read_and_merge(path):
+def test_another_program_may_read_and_run_a_checkpoint(path):
     """Plain SQLite in another process, also as the last that closes the file: nothing of ours breaks."""
     script = """
 import sqlite3, sys
@@ -125,7 +125,7 @@ db.close()
         log.put({"n": 10})
     crashed(path, "log.put({'n': 11})")
     assert run(script, path) == "(12, 66)\n"
-    assert os.listdir(path.parent) == [path.name]  # it merged the write-ahead log
+    assert os.listdir(path.parent) == [path.name]  # it ran a checkpoint
     with pqlog.open(path) as log:
         assert [message.value["n"] for message in log] == list(range(12))
         assert log.verify() == []
@@ -151,7 +151,7 @@ def test_a_reader_that_sleeps_does_not_let_the_write_ahead_log_grow(path):
         for _ in range(10):
             for _ in range(1000):
                 log.put("x")
-            assert there.stat().st_size < 4 * wal.SIZE  # where a commit merges by itself
+            assert there.stat().st_size < 4 * wal.SIZE  # where a commit runs a checkpoint itself
         assert there.stat().st_size < 3 * wal.SIZE
         del readers
 

@@ -36,20 +36,20 @@ def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     assert log.put(2) == 2
 
 
-# What a process, or a thread, does that is just merging: it holds the lock for it.
-MERGING = """
+# What a process, or a thread, does that runs a checkpoint: it holds the lock for it.
+CHECKPOINTING = """
 import fcntl, os, sys
 fd = os.open(sys.argv[1] + "-shm", os.O_RDWR)
 fcntl.lockf(fd, fcntl.LOCK_EX, 1, 121)
-print("merging", flush=True)
+print("at it", flush=True)
 sys.stdin.read()
 """
 
 
-def test_trim_leaves_the_merging_to_whoever_is_at_it(path, log):
+def test_trim_leaves_the_checkpoint_to_whoever_runs_it(path, log):
     log.put_many(range(10))
-    with start(MERGING, path) as other:
-        assert other.line() == "merging"
+    with start(CHECKPOINTING, path) as other:
+        assert other.line() == "at it"
         assert log.trim(before=5) == 4
         other.finish()
     assert values(log) == list(range(4, 10))

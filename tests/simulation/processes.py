@@ -20,7 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 import pqlog
-from pqlog.store.sqlite import merger
+from pqlog.store.sqlite import checkpointer
 from tests.simulation.disk import Disk, Event, short_logs, write
 
 NAMES = "abc"
@@ -100,7 +100,7 @@ def work(folder: Path, name: str, seed: int, dies_at: int) -> None:
     chance = random.Random(f"{seed} {name}")
     disk = SharedDisk(folder, dies_at)
     number = 0
-    with disk.listening(), mock.patch.object(merger, "PAGES", 10):
+    with disk.listening(), mock.patch.object(checkpointer, "PAGES", 10):
         for _ in range(3):
             with pqlog.open(folder / "a.db") as log:
                 for _ in range(chance.randrange(2, 8)):

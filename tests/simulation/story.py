@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import pqlog
-from pqlog.store.sqlite import merger
+from pqlog.store.sqlite import checkpointer
 from tests import seams
 from tests.simulation.disk import Disk, write
 
@@ -92,8 +92,8 @@ class Story(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
         at_once = SimpleNamespace(Thread=AtOnce, RLock=threading.RLock)
-        self.merging = mock.patch.multiple(merger, PAGES=30, threading=at_once)
-        self.merging.start()  # so that short stories merge too, and each at the same event when it is told again
+        self.checkpoints = mock.patch.multiple(checkpointer, PAGES=30, threading=at_once)
+        self.checkpoints.start()  # so that short stories have checkpoints, too, and each at the same event when it is told again
         self.listening = contextlib.ExitStack()
         self.opened = 0
         self.count = 0
@@ -127,7 +127,7 @@ class Story(RuleBasedStateMachine):
             self.close()
         finally:
             self.listening.close()
-            self.merging.stop()
+            self.checkpoints.stop()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def step(self) -> None:

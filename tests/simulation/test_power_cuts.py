@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 import pqlog
-from pqlog.store.sqlite import merger
+from pqlog.store.sqlite import checkpointer
 from tests.simulation.calls import CALLS, cut_a_call
 from tests.simulation.disk import Disk
 from tests.simulation.group import check_cuts, put_from_threads
@@ -23,12 +23,12 @@ TestPowerCuts.settings = settings(stateful_step_count=30)
 
 @pytest.mark.parametrize("seed", range(4))
 def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch):
-    if seed % 2:  # and whose write-ahead log is merged meanwhile
-        monkeypatch.setattr(merger, "PAGES", 10)
+    if seed % 2:  # and whose write-ahead log is checkpointed meanwhile
+        monkeypatch.setattr(checkpointer, "PAGES", 10)
     disk, puts = put_from_threads(tmp_path)
     if seed % 2:
-        merges = [event for event in disk.events if event.kind == "sync" and event.name == "a.db"]
-        assert len(merges) > 3
+        checkpoints = [event for event in disk.events if event.kind == "sync" and event.name == "a.db"]
+        assert len(checkpoints) > 3
     assert check_cuts(disk, puts, random.Random(seed), cuts=75) > 8
 
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import atomic
-from pqlog.store.sqlite import append, client, connections, copies, file, place, topic, wal, writer
+from pqlog.store.sqlite import append, client, connections, copies, file, identity, topic, wal, writer
 from pqlog.store.sqlite import ids as message_ids
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
@@ -99,7 +99,7 @@ def rollback_journal():
 
     with (
         mock.patch.object(connections, "set_wal", delete),
-        mock.patch.object(file, "Place", lambda paths: place.Place(paths[:1])),
+        mock.patch.object(file, "FileIdentity", lambda paths: identity.FileIdentity(paths[:1])),
     ):
         yield
 

@@ -22,22 +22,22 @@ class Put(Job[int]):
     """A put of one message: several are one insertion."""
 
     def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
-        self.kin = table
+        self.table = self.group_key = table
         self.value, self.key, self.headers = value, key, headers
 
     def _row(self, offset: int, now: int, crc: int) -> tuple[object, ...]:
-        kept = checksums.of_one(crc, now, self.headers, self.key, self.kin.seed)
+        kept = checksums.of_one(crc, now, self.headers, self.key, self.table.seed)
         return offset, now, self.key, self.headers, self.value, kept
 
     def run(self, transaction: Transaction) -> int:
-        tail = transaction.tail(self.kin)
+        tail = transaction.tail(self.table)
         now, crc = max(tail.time, claims.now_micros()), extend(tail.crc, self.value)
-        transaction.db.execute(self.kin.put, self._row(tail.stop, now, crc))
-        transaction.set_tail(self.kin, Tail(tail.stop + 1, now, crc))
+        transaction.db.execute(self.table.put, self._row(tail.stop, now, crc))
+        transaction.set_tail(self.table, Tail(tail.stop + 1, now, crc))
         return tail.stop
 
-    def alone(self, db: apsw.Connection) -> int | None:
-        table = self.kin
+    def run_alone(self, db: apsw.Connection) -> int | None:
+        table = self.table
         tail: Tail = table.tail or table.read_tail(db)
         now, crc = max(tail.time, claims.now_micros()), extend(tail.crc, self.value)
         try:
@@ -48,8 +48,8 @@ class Put(Job[int]):
         table.tail = Tail(tail.stop + 1, now, crc)
         return tail.stop
 
-    def together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
-        table = self.kin
+    def run_together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
+        table = self.table
         tail: Tail = table.tail or table.read_tail(db)
         now, crc = max(tail.time, claims.now_micros()), tail.crc
         bindings: list[object] = []

@@ -6,8 +6,8 @@ once only every so many rows carry a sum, which covers those since the last. Bes
 and headers of those rows, which is verified wherever rows are read one by one. What is kept is masked by a number of
 the file: rows of another file, which a foreign -wal brings in, do not fit.
 
-SQLite's checksum VFS would cover every page, but its sums are lost whenever another program's SQLite merges the
-write-ahead log (tried: one look with `sqlite3` after a crash, and every page that it merged reads as damaged).
+SQLite's checksum VFS would cover every page, but its sums are lost whenever another program's SQLite runs a
+checkpoint (tried: one look with `sqlite3` after a crash, and every page of the checkpoint reads as damaged).
 """
 
 from __future__ import annotations

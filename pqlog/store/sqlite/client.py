@@ -243,13 +243,13 @@ class _Acknowledge(Job[bool]):
     """An acknowledgement of one message after the other: in one statement, where nobody else waits."""
 
     def __init__(self, client: SqliteClient, offset: int, epoch: int) -> None:
-        self.kin = self  # of no other job: each has a client of its own
+        self.group_key = self  # of no other job: each has a client of its own
         self._client, self._offset, self._epoch = client, offset, epoch
 
     def run(self, transaction: Transaction) -> bool:
         return self._client.acknowledge_in(transaction.db, self._offset, self._epoch)
 
-    def alone(self, db: apsw.Connection) -> bool | None:
+    def run_alone(self, db: apsw.Connection) -> bool | None:
         return self._client.acknowledge_unclaimed(db, self._offset, self._epoch) or None
 
 

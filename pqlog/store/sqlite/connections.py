@@ -76,7 +76,7 @@ def translate(error: Exception, path: str) -> errors.Error:
             return errors.StoreError(f"{said} ({type(error).__name__})")
 
 
-class Patience:
+class BusyHandler:
     """Asks for a lock again, soon, until the time is up.
 
     SQLite's own time-out sleeps for up to 100 ms between two tries: beside a process that puts all the time, for which
@@ -98,9 +98,9 @@ class Patience:
 
 
 def connect(path: str, *, flags: int, vfs: str | None, timeout_s: float) -> apsw.Connection:
-    """A connection with nothing set but its patience."""
+    """A connection with nothing set but its busy handler."""
     db = apsw.Connection(path, flags=flags, vfs=vfs)
-    db.set_busy_handler(Patience(timeout_s))
+    db.set_busy_handler(BusyHandler(timeout_s))
     db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
@@ -167,7 +167,7 @@ def _check_kind(db: apsw.Connection, path: str) -> bool:
 def set_wal(db: apsw.Connection, path: str, timeout_s: float) -> None:
     """Turn the file to WAL. Of two processes that do so at once one is told "locked" at once, whatever its patience."""
 
-    def turn() -> None:
+    def set_mode() -> None:
         mode = db.pragma("journal_mode", "wal")
         if mode != "wal":
             raise errors.UnsafeStorageError(
@@ -175,7 +175,7 @@ def set_wal(db: apsw.Connection, path: str, timeout_s: float) -> None:
                 f"choose a local disk"
             )
 
-    patiently(turn, timeout_s)
+    retry_busy(set_mode, timeout_s)
 
 
 def integrity(db: apsw.Connection, _tables: object) -> list[str]:
@@ -183,7 +183,7 @@ def integrity(db: apsw.Connection, _tables: object) -> list[str]:
     return [f"SQLite: {said}" for (said,) in db.execute("PRAGMA integrity_check(100)") if said != "ok"]
 
 
-def patiently(action: Callable[[], T], timeout_s: float) -> T:
+def retry_busy(action: Callable[[], T], timeout_s: float) -> T:
     """Do `action`, again while it is told "locked" and there is time."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -195,7 +195,7 @@ def patiently(action: Callable[[], T], timeout_s: float) -> T:
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - spreads the contenders
 
 
-def merge(db: apsw.Connection, how: int) -> None:
+def checkpoint(db: apsw.Connection, how: int) -> None:
     """Move what the write-ahead log holds into the file now, if nobody is in the way; else a later commit does it."""
     with contextlib.suppress(apsw.BusyError):
         db.wal_checkpoint(None, how)

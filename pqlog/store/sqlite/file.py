@@ -16,14 +16,14 @@ from pqlog.store.sqlite import (
     connections,
     forks,
     hazards,
-    place,
+    identity,
     schema,
     smallrows,
     statements,
     wal,
 )
-from pqlog.store.sqlite.merger import Merger
-from pqlog.store.sqlite.place import Place
+from pqlog.store.sqlite.checkpointer import Checkpointer
+from pqlog.store.sqlite.identity import FileIdentity
 from pqlog.store.sqlite.readers import Readers
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ READERS = 8
 class SqliteFile:
     """Opens a file with every safety on, and lends its connections.
 
-    The locks of a file are taken in this order: `leading`, those of the readers, the merger's, `_opening`.
+    The locks of a file are taken in this order: `leading`, those of the readers, the checkpointer's, `_opening`.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class SqliteFile:
         """Held by whoever uses the writing connection."""
         self._opening: Any = threading.RLock()
         self._db: apsw.Connection | None = None
-        self._place: Place | None = None
+        self._files_seen: FileIdentity | None = None
         self._identity: tuple[int, int] | None = None
         self._missed: list[tuple[int, int] | None] | None = None
         """The files that a log had which was moved or deleted before its process forked: it stays so."""
@@ -80,7 +80,7 @@ class SqliteFile:
         self._flags = apsw.SQLITE_OPEN_READWRITE
         self._uri = self.path
         self._readers = Readers(self._connect_reader, 1 if self.in_memory else READERS, path, self.in_memory)
-        self.merger = Merger(self._connect_reader)
+        self.checkpointer = Checkpointer(self._connect_reader)
         self.lost: dict[str, None] = {}
         """Rows of the small tables that were found damaged, where that is no reason to stop."""
         self.uuid, self.seed = "", 0
@@ -100,7 +100,7 @@ class SqliteFile:
     @property
     def locks(self) -> list[Any]:
         """Who holds all of these knows that nobody uses a connection."""
-        return [self.leading, *self._readers.locks, self.merger.lock, self._opening]
+        return [self.leading, *self._readers.locks, self.checkpointer.lock, self._opening]
 
     @property
     def guard(self) -> Any:
@@ -130,7 +130,7 @@ class SqliteFile:
 
         Makes no promise on a file that is not there any more, nor on what a failed sync left.
         """
-        db, where = self._db, self._place
+        db, where = self._db, self._files_seen
         if where is not None and not where.unchanged():
             raise self._moved()
         if db is None:
@@ -205,17 +205,17 @@ class SqliteFile:
             return db
 
     def _use(self, db: apsw.Connection) -> apsw.Connection:
-        self._place = Place([self.path, self.path + "-wal"])
-        self._identity = self._place.identity[0]
-        self.merger.attach(db)
+        self._files_seen = FileIdentity([self.path, self.path + "-wal"])
+        self._identity = self._files_seen.identity[0]
+        self.checkpointer.attach(db)
         return db
 
     def _files(self) -> list[tuple[int, int] | None]:
-        return [place.identity(path) for path in (self.path, self.path + "-wal")]
+        return [identity.identity(path) for path in (self.path, self.path + "-wal")]
 
     def _check_identity(self) -> None:
         """Whether the file is still the one that was opened first, where it was closed in between."""
-        if self._identity is not None and place.identity(self.path) != self._identity:
+        if self._identity is not None and identity.identity(self.path) != self._identity:
             raise self._moved()
 
     def _open_writable(self, flags: int) -> apsw.Connection:
@@ -231,7 +231,7 @@ class SqliteFile:
         db = self._connect(self.path, self._flags | flags)
         try:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))  # leave what may be refused as it is
-            ours = connections.patiently(lambda: connections.check_kind(db, self.path), self._timeout_s)
+            ours = connections.retry_busy(lambda: connections.check_kind(db, self.path), self._timeout_s)
             wal.check(db, self.path, self.vfs, self._timeout_s)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             if db.readonly("main"):
@@ -242,7 +242,8 @@ class SqliteFile:
             connections.configure(db, self.path)
             if not ours:
                 self._create(db)
-                connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE)  # so that the file is a log without its -wal too
+                # So that the file is a log without its -wal, too.
+                connections.checkpoint(db, apsw.SQLITE_CHECKPOINT_PASSIVE)
             wal.settle(db, self.path, self.vfs, self._timeout_s)
             self.extend_wal(db)
         except BaseException:
@@ -263,7 +264,7 @@ class SqliteFile:
                 db.execute("ROLLBACK")
                 raise
 
-        connections.patiently(create, self._timeout_s)
+        connections.retry_busy(create, self._timeout_s)
 
     def _open_readonly(self) -> apsw.Connection:
         if not os.path.exists(self.path):
@@ -272,7 +273,7 @@ class SqliteFile:
         if not _writable(folder):
             if connections.size(self.path + "-wal"):
                 raise errors.ReadOnlyError(
-                    f"{self.path} has a write-ahead log that was not merged, and its folder is read-only: "
+                    f"{self.path} has a write-ahead log that is not checkpointed, and its folder is read-only: "
                     f"open and close it once where it can be written, or copy it with its -wal to such a folder"
                 )
             # No other way to read a WAL database where its -shm cannot be made; nobody can write to it here.
@@ -354,7 +355,7 @@ class SqliteFile:
         """Wait for who uses it, and close it for good; interrupted, it can be called again."""
         self._closed = True
         with self.leading:
-            self.merger.close()
+            self.checkpointer.close()
             self._readers.close()
             self._disconnect()
         forks.unregister(self)
@@ -364,9 +365,9 @@ class SqliteFile:
             if self._db is not None:
                 self._db.close(True)
                 self._db = None
-            if self._place is not None:
-                self._place.close()
-                self._place = None
+            if self._files_seen is not None:
+                self._files_seen.close()
+                self._files_seen = None
 
     # forks
 
@@ -377,10 +378,10 @@ class SqliteFile:
             self._held = []
             return
         if not self.in_memory:
-            if self._place is not None and not self._place.unchanged():
-                self._missed = self._place.identity
+            if self._files_seen is not None and not self._files_seen.unchanged():
+                self._missed = self._files_seen.identity
             self._readers.close()
-            self.merger.disconnect()
+            self.checkpointer.disconnect()
             if self._db is not None:
                 # Whoever opens the file next moves on what the -wal holds; a fork should not wait for that.
                 self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -399,7 +400,7 @@ class SqliteFile:
         if self.in_memory or not quiet:
             self.is_lost = True
             self._readers.leak()
-            self.merger.leak()
+            self.checkpointer.leak()
             if self._db is not None:
                 connections.leak(self._db)
         for forget in self.on_fork:

@@ -35,7 +35,7 @@ from pqlog.store.values import TopicInfo
 
 T = TypeVar("T")
 
-COMPACT_PATIENCE_S = 1.0
+COMPACT_TIMEOUT_S = 1.0
 """How long `compact`, for which puts wait, waits for readers to cut the write-ahead log off."""
 VACUUM_STEP = 2_000
 """Pages that are given back in one transaction: other puts wait no longer than that."""
@@ -124,7 +124,7 @@ class SqliteStore:
     def _after(self, db: apsw.Connection) -> None:
         """After each commit, before its callers wake."""
         self._watch.notify()
-        self._file.merger.committed(db)
+        self._file.checkpointer.committed(db)
 
     def _failed(self, error: Exception) -> None:
         """After a failed transaction."""
@@ -149,21 +149,21 @@ class SqliteStore:
     def wake(self) -> None:
         self._watch.notify()
 
-    def try_write(self, work: Callable[[apsw.Connection], object], patience_s: float) -> None:
+    def try_write(self, work: Callable[[apsw.Connection], object], timeout_s: float) -> None:
         """Write what nothing depends on: it is left out if others write for longer than that, or if it fails."""
         if self.readonly or self._closed:
             return
 
         def write(db: apsw.Connection) -> None:
             try:
-                db.set_busy_handler(connections.Patience(patience_s))
+                db.set_busy_handler(connections.BusyHandler(timeout_s))
                 work(db)
             finally:
-                db.set_busy_handler(connections.Patience(self._timeout_s))
+                db.set_busy_handler(connections.BusyHandler(self._timeout_s))
             self._after(db)
 
         with contextlib.suppress(errors.Error):
-            self._writer.exclusively(write, patience_s)
+            self._writer.exclusively(write, timeout_s)
 
     # topics
 
@@ -242,7 +242,7 @@ class SqliteStore:
     def checkpoint(self) -> None:
         """Let the file itself shrink now, if nobody is in the way; else a later commit does it."""
         if not self._file.in_memory:
-            self._writer.exclusively(lambda db: connections.merge(db, apsw.SQLITE_CHECKPOINT_PASSIVE))
+            self._writer.exclusively(lambda db: connections.checkpoint(db, apsw.SQLITE_CHECKPOINT_PASSIVE))
 
     def compact(self) -> int:
         """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it.
@@ -258,10 +258,10 @@ class SqliteStore:
             db.execute("VACUUM")
             pages -= db.pragma("page_count")
             try:
-                db.set_busy_handler(connections.Patience(COMPACT_PATIENCE_S))
-                connections.merge(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                db.set_busy_handler(connections.BusyHandler(COMPACT_TIMEOUT_S))
+                connections.checkpoint(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
             finally:
-                db.set_busy_handler(connections.Patience(self._timeout_s))
+                db.set_busy_handler(connections.BusyHandler(self._timeout_s))
             return pages * int(db.pragma("page_size"))
 
         return self._writer.exclusively(vacuum)

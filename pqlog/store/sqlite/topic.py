@@ -34,7 +34,7 @@ NEAR = 50
 """How many names before and behind one that may be misspelt are compared with it."""
 SCHEMA_CACHE_BYTES = 4 << 20
 """A longer entry of the schema cache is not stored."""
-SCHEMA_CACHE_PATIENCE_S = 0.05
+SCHEMA_CACHE_TIMEOUT_S = 0.05
 """How long a reader waits for writers to store an entry of the schema cache."""
 TRIM_STEP = 2_000
 """Rows that are dropped in one transaction: other puts wait no longer than that."""
@@ -182,7 +182,7 @@ class SqliteTopic:
     def cache_schema(self, schema: CachedSchema) -> None:
         if len(schema.text.encode()) <= SCHEMA_CACHE_BYTES:
             row = (self.info.id, *schema.span, schema.text)
-            self.log.try_write(lambda db: db.execute(statements.CACHE_SCHEMA, row), SCHEMA_CACHE_PATIENCE_S)
+            self.log.try_write(lambda db: db.execute(statements.CACHE_SCHEMA, row), SCHEMA_CACHE_TIMEOUT_S)
 
     # clients
 

@@ -17,7 +17,7 @@ import apsw
 
 from pqlog import atomic
 from pqlog.errors import CorruptLogError
-from pqlog.store.sqlite.connections import patiently, row, size
+from pqlog.store.sqlite.connections import retry_busy, row, size
 
 HEADER, FRAME_HEADER = 32, 24
 PIECE = 4_096
@@ -37,7 +37,7 @@ def settle(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) ->
     same bytes all the while and need not leave; the write lock keeps those out who append, and those who begin the
     log again at its front. A frame that is committed meanwhile was synced by whoever did so.
     """
-    frames, _ = patiently(lambda: db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP), timeout_s)
+    frames, _ = retry_busy(lambda: db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP), timeout_s)
     if frames > 0:
         end = HEADER + frames * (FRAME_HEADER + _page_size(db))
         with _nobody_appends(db, timeout_s), _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READWRITE) as file:
@@ -78,7 +78,7 @@ def check(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) -> 
     written, and the checksum of each frame goes on from that of the frame before: so a commit from which another frame
     goes on was durable, and what broke is the disk, not the current.
     """
-    read, lost = patiently(lambda: _lost(db, path, vfs), timeout_s)
+    read, lost = retry_busy(lambda: _lost(db, path, vfs), timeout_s)
     if lost:
         raise CorruptLogError(
             f"{path}-wal is damaged behind its frame {read}: commits there that were durable cannot be read. Nothing "
@@ -89,7 +89,7 @@ def check(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) -> 
 def _lost(db: apsw.Connection, path: str, vfs: str | None) -> tuple[int, bool]:
     """The last frame that SQLite reads, and whether a commit behind it was durable.
 
-    Raises BusyError at once, whatever the connection's patience, while another process recovers or merges the log.
+    Raises BusyError at once, whatever the busy handler, while another process recovers the log or runs a checkpoint.
     """
     if size(path + "-wal") <= HEADER:
         return 0, False
@@ -102,7 +102,7 @@ def _lost(db: apsw.Connection, path: str, vfs: str | None) -> tuple[int, bool]:
         if read == 0 and log.is_whole:  # it may be about to begin again at its front: all of it is in the database then
             whole = log.followed()
             with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as database:
-                if log.is_merged(database, whole) and not any(log.was_durable(n) for n in commits if n > whole):
+                if log.is_checkpointed(database, whole) and not any(log.was_durable(n) for n in commits if n > whole):
                     return read, False
         changed = file.xRead(HEADER, 0) != log.header or db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0] != read
         return read, not changed  # if it did, others are at work, who read it
@@ -159,7 +159,7 @@ class _Log:
         """How many frames go on from each other, from the first."""
         return sum(1 for _ in itertools.takewhile(self.follows, range(1, self.last + 1)))
 
-    def is_merged(self, database: apsw.VFSFile, frames: int) -> bool:
+    def is_checkpointed(self, database: apsw.VFSFile, frames: int) -> bool:
         """Whether all that so many frames say of pages is in the database file."""
         newest: dict[int, int] = {}
         under_way: dict[int, int] = {}
@@ -208,7 +208,7 @@ def _opened(path: str, vfs: str | None, flags: int) -> Iterator[apsw.VFSFile]:
 @contextlib.contextmanager
 def _nobody_appends(db: apsw.Connection, timeout_s: float) -> Iterator[None]:
     """With the write lock, which also whoever would cut the log off or begin it again needs."""
-    patiently(lambda: db.execute("BEGIN IMMEDIATE"), timeout_s)
+    retry_busy(lambda: db.execute("BEGIN IMMEDIATE"), timeout_s)
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ class Watch:
         self._path, self._wal = path, wal
         self._numbers = itertools.count(1)
         self._sequence = 0
-        self._bells: set[_Bell] = set()
+        self._waiters: set[_Waiter] = set()
         self._closed = False
 
     def notify(self) -> None:
@@ -45,9 +45,9 @@ class Watch:
         # No lock: whoever comes to wait looks at the number again before it sleeps. Each call gives a new number, so
         # that of two at once neither goes unnoticed, whichever is stored last.
         self._sequence = next(self._numbers)
-        if self._bells:
-            for bell in tuple(self._bells):
-                bell.ring()
+        if self._waiters:
+            for waiter in tuple(self._waiters):
+                waiter.wake()
 
     def close(self) -> None:
         """End all who wait with `ClosedError`."""
@@ -56,9 +56,9 @@ class Watch:
 
     def forked(self) -> None:
         """In a forked child, where none of those who waited is: close what they slept on."""
-        for bell in tuple(self._bells):
-            bell.forked()
-        self._bells.clear()
+        for waiter in tuple(self._waiters):
+            waiter.forked()
+        self._waiters.clear()
 
     def wait(self, ready: Callable[[], bool], timeout_s: float | None, tick_s: float) -> bool:
         """Wait until `ready`; False when the time is up.
@@ -70,12 +70,12 @@ class Watch:
         poll_s, seen = min(FIRST_POLL_S, tick_s), self._sequence
         if ready():
             return True
-        with _Bell(self._wal, self._bells) as bell:
+        with _Waiter(self._wal, self._waiters) as waiter:
             while not ready():
                 left_s = poll_s if deadline is None else min(poll_s, deadline - time.monotonic())
                 if self._closed:
                     raise ClosedError(f"{self._path} was closed")
-                if self._sequence == seen and left_s > 0 and bell.wait(left_s) and self._sequence == seen:
+                if self._sequence == seen and left_s > 0 and waiter.wait(left_s) and self._sequence == seen:
                     for soon_s in SOON_S:  # written by another process
                         time.sleep(min(soon_s, tick_s))
                         if ready():
@@ -87,50 +87,50 @@ class Watch:
         return True
 
 
-class _Bell:
+class _Waiter:
     """What one thread sleeps on, in a ``with``."""
 
-    def __init__(self, wal: str | None, bells: set[_Bell]) -> None:
-        self._rung = threading.Event()
-        self._closing = threading.Lock()  # else a ring could write to whatever has the number of a closed pipe
-        self._bells, self._descriptors = bells, list[int]()
+    def __init__(self, wal: str | None, waiters: set[_Waiter]) -> None:
+        self._woken = threading.Event()
+        self._closing = threading.Lock()  # else a wake-up could write to whatever has the number of a closed pipe
+        self._waiters, self._descriptors = waiters, list[int]()
         self._poll: select.poll | None = None
-        self._written = self._heard = self._ringing = -1
+        self._written = self._pipe_out = self._pipe_in = -1
         written = None if wal is None else inotify.watch({wal: inotify.MODIFY})
         if written is not None:
             self._descriptors.append(written)
             try:
-                self._heard, self._ringing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                self._pipe_out, self._pipe_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:  # no descriptors are left: wake by polling
                 return
-            self._descriptors += [self._heard, self._ringing]
+            self._descriptors += [self._pipe_out, self._pipe_in]
             self._written, self._poll = written, select.poll()
             self._poll.register(written, select.POLLIN)
-            self._poll.register(self._heard, select.POLLIN)
+            self._poll.register(self._pipe_out, select.POLLIN)
 
     def __enter__(self) -> Self:
-        self._bells.add(self)
+        self._waiters.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bells.discard(self)
+        self._waiters.discard(self)
         self.close()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the thread."""
-        self._rung.set()
+        self._woken.set()
         with self._closing:
             if self._poll is not None:
                 with contextlib.suppress(BlockingIOError):  # full: it will wake
-                    os.write(self._ringing, b"!")
+                    os.write(self._pipe_in, b"!")
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until rung, or until another process has written; whether it was that."""
+        """Sleep until woken, or until another process has written; whether it was that."""
         if self._poll is None:
-            self._rung.wait(timeout_s)
-            self._rung.clear()
+            self._woken.wait(timeout_s)
+            self._woken.clear()
             return False
         found = {fd for fd, _ in self._poll.poll(max(1, timeout_s * 1000))}
         for fd in found:

@@ -72,36 +72,36 @@ class Transaction:
 class Job(Generic[T]):
     """Something to do in a transaction; run again, from the start, if the transaction was rolled back."""
 
-    kin: Any = None
-    """Jobs of one kin may be done by one statement: one by `alone`, several by `together`; None if they may not."""
+    group_key: Any = None
+    """Jobs with the same key may be done by one statement, by `run_alone` or `run_together`; None if they may not."""
     outcome: T
     error: BaseException | None = None
     taken = False
     """Whether a leader has it in its group: nobody else may do it any more."""
     done = False
-    turn: threading.Lock | None = None
+    sleep_lock: threading.Lock | None = None
     """What its caller sleeps on, if it sleeps."""
-    following: Job[Any] | None = None
-    """Whom its caller wakes when it wakes."""
+    next_to_wake: Job[Any] | None = None
+    """The job whose caller this one's caller wakes when it wakes."""
 
     def run(self, transaction: Transaction) -> T:
         """Do it."""
         raise NotImplementedError
 
-    def alone(self, db: apsw.Connection) -> T | None:
+    def run_alone(self, db: apsw.Connection) -> T | None:
         """Do it in one statement, its own transaction; None if that was not possible."""
         return None
 
-    def together(self, db: apsw.Connection, jobs: Sequence[Any]) -> list[T] | None:
-        """Do `jobs`, all of one kin, in one statement, its own transaction; None if that was not possible."""
-        outcome = self.alone(db) if len(jobs) == 1 else None
+    def run_together(self, db: apsw.Connection, jobs: Sequence[Any]) -> list[T] | None:
+        """Do `jobs`, with the same key, in one statement, its own transaction; None if that was not possible."""
+        outcome = self.run_alone(db) if len(jobs) == 1 else None
         return None if outcome is None else [outcome]
 
     def wake(self) -> None:
         """End the sleep of the caller, if it sleeps."""
-        if self.turn is not None:
+        if self.sleep_lock is not None:
             with contextlib.suppress(RuntimeError):  # it was woken before
-                self.turn.release()
+                self.sleep_lock.release()
 
 
 class Task(Job[T]):
@@ -141,7 +141,7 @@ class Writer:
     # A group's jobs are small rows (streams of any size go alone); this bounds how long its first caller waits.
     GROUP = 500
     # Whoever waits looks for itself that often: it heals what Ctrl-C did to a leader just where it wakes the next.
-    PATIENCE_S = 0.2
+    RECHECK_S = 0.2
 
     def __init__(
         self,
@@ -162,30 +162,30 @@ class Writer:
     def submit(self, job: Job[T]) -> T:
         """Do `job`; returns its outcome once it is durable."""
         if not self._lead(job):
-            job.turn = threading.Lock()
-            job.turn.acquire()
+            job.sleep_lock = threading.Lock()
+            job.sleep_lock.acquire()
             try:
                 self._waiting.append(job)
                 while not job.done and not self._lead(job):
-                    job.turn.acquire(timeout=self.PATIENCE_S)
+                    job.sleep_lock.acquire(timeout=self.RECHECK_S)
             finally:
                 if not job.taken:  # KeyboardInterrupt, or closed
                     self._withdraw(job)
-                if job.following is not None:
-                    job.following.wake()
+                if job.next_to_wake is not None:
+                    job.next_to_wake.wake()
         if job.error is not None:
             raise job.error
         return job.outcome
 
-    def exclusively(self, work: Callable[[apsw.Connection], T], patience_s: float = -1) -> T:
+    def exclusively(self, work: Callable[[apsw.Connection], T], timeout_s: float = -1) -> T:
         """Do something other than jobs with the connection, while nobody commits.
 
-        Raises `StoreError` where somebody does for longer than `patience_s`, if that is given.
+        Raises `StoreError` where somebody does for longer than `timeout_s`, if that is given.
         """
         self._check_nested()
         leading, mine = self._leading, True
         try:
-            mine = leading.acquire(timeout=patience_s)
+            mine = leading.acquire(timeout=timeout_s)
             if not mine:
                 raise StoreError(f"{self._path}: others are putting")
             with self._guard:
@@ -251,8 +251,8 @@ class Writer:
             if self._waiting and self._gives_way(job):
                 return False
             # The way of a single put is as short as it can be.
-            short = job.turn is None and job.kin is not None and not self._waiting and self._is_mine
-            if not short or not self._alone(job):
+            short = job.sleep_lock is None and job.group_key is not None and not self._waiting and self._is_mine
+            if not short or not self._commit_alone(job):
                 self._commit_with_others(job)
             return True
         finally:
@@ -275,10 +275,10 @@ class Writer:
         except IndexError:  # withdrawn
             return False
 
-    def _alone(self, job: Job[Any]) -> bool:
+    def _commit_alone(self, job: Job[Any]) -> bool:
         try:
             db = self._ready()
-            outcome = job.alone(db)
+            outcome = job.run_alone(db)
         except Exception as error:
             self._failed(error)
             raise self._ours(error) from error
@@ -345,8 +345,8 @@ class Writer:
         """
         first: Job[Any] | None = None
         for job in reversed(group):
-            if job.turn is not None:
-                job.following, first = first, job
+            if job.sleep_lock is not None:
+                job.next_to_wake, first = first, job
         for job in group:
             job.done = True
         if first is not None:
@@ -374,7 +374,7 @@ class Writer:
                 return
 
     def _run(self, db: apsw.Connection, group: list[Job[Any]]) -> list[Any]:
-        outcomes = self._together(db, group)
+        outcomes = self._run_together(db, group)
         if outcomes is not None:
             return outcomes
         try:
@@ -389,12 +389,12 @@ class Writer:
         transaction.committed()
         return outcomes
 
-    def _together(self, db: apsw.Connection, group: list[Job[Any]]) -> list[Any] | None:
-        head = group[0]
-        if head.kin is None or not all(job.kin is head.kin for job in group):
+    def _run_together(self, db: apsw.Connection, group: list[Job[Any]]) -> list[Any] | None:
+        first = group[0]
+        if first.group_key is None or not all(job.group_key is first.group_key for job in group):
             return None
         try:
-            return head.together(db, group)
+            return first.run_together(db, group)
         except _DISK:
             raise
         except Exception:

@@ -1,8 +1,8 @@
-"""Merging: moving what the write-ahead log holds into the database file, beside the puts and not within one.
+"""Checkpoints: moving what the write-ahead log holds into the database file, in a thread and not within a put.
 
 SQLite would do so in the commit that fills the log: that put took 0.94 ms in place of 0.15, and as one in a thousand
-it was the p99.9 of all. Here a thread merges while puts go on, and the next commit merges the little that was put
-meanwhile: only a log that is merged to its end begins anew at its front, so that it stays small.
+it was the p99.9 of all. Here a thread does so while puts continue, and the next commit moves the little that was put
+meanwhile: only after a checkpoint to its end does the log start again at its front, so that it stays small.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PAGES = 800
 LOOK_EVERY = 16
 """Commits between two looks at the log's size; a look takes 3 µs."""
 TOO_MANY = 4_000
-"""From here on a commit merges by itself: the thread does not get there."""
+"""From here on a commit runs the checkpoint itself: the thread falls behind."""
 
 
-class Merger:
-    """Merges whenever the log has grown to 800 pages.
+class Checkpointer:
+    """Runs a checkpoint whenever the log has grown to 800 pages.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Merger:
         self.lock: Any = threading.RLock()
         """Held while the thread's connection is used."""
         self._thread: threading.Thread | None = None
-        self._is_merged = False
+        self._thread_finished = False
         self._commits = 0
 
     def attach(self, db: apsw.Connection) -> None:
@@ -52,38 +52,38 @@ class Merger:
     def committed(self, db: apsw.Connection) -> None:
         """To be called after each commit, by whoever leads, with its connection."""
         self._commits += 1
-        if (self._commits >= LOOK_EVERY or self._is_merged) and db is self._db:
+        if (self._commits >= LOOK_EVERY or self._thread_finished) and db is self._db:
             self._commits = 0
             self._look(db)
 
     def _look(self, db: apsw.Connection) -> None:
-        if self._is_merged:
-            self._is_merged = False
-            _merge(db)
-        elif not self._is_merging() and _pages(db) >= PAGES:
-            self._thread = threading.Thread(target=self._work, name="pqlog-merge", daemon=True)
+        if self._thread_finished:
+            self._thread_finished = False
+            _checkpoint(db)
+        elif not self._is_running() and _pages(db) >= PAGES:
+            self._thread = threading.Thread(target=self._work, name="pqlog-checkpoint", daemon=True)
             with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or has no threads left
                 self._thread.start()
 
-    def _is_merging(self) -> bool:
+    def _is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def _work(self) -> None:
-        with self.lock, contextlib.suppress(apsw.Error, Error):  # as in _merge
+        with self.lock, contextlib.suppress(apsw.Error, Error):  # as in _checkpoint
             if self._own is None:
                 self._own = self._connect()
-            _merge(self._own)
-            self._is_merged = True
+            _checkpoint(self._own)
+            self._thread_finished = True
 
     def disconnect(self) -> None:
-        """Let a merge end, and close the connection; a later merge opens it again."""
+        """Let a checkpoint end, and close the connection; a later one opens it again."""
         with self.lock:
             if self._own is not None:
                 self._own.close(True)
                 self._own = None
 
     def close(self) -> None:
-        """Let a merge end; the writer is closed already."""
+        """Let a checkpoint end; the writer is closed already."""
         if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
         self.disconnect()
@@ -101,7 +101,7 @@ def _pages(db: apsw.Connection) -> int:
     return 0
 
 
-def _merge(db: apsw.Connection) -> None:
+def _checkpoint(db: apsw.Connection) -> None:
     # What fails stays in the write-ahead log, where it is safe, for the next time.
     with contextlib.suppress(apsw.Error):
         db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)

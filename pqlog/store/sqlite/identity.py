@@ -14,7 +14,7 @@ from pqlog.store.sqlite import inotify
 _LINUX = sys.platform == "linux" and os.path.isdir("/proc/self/fd")
 
 
-class Place:
+class FileIdentity:
     """The database and its -wal as they were when they were opened.
 
     A plain ``os.stat`` before each put would do, but whoever asks a file for its times makes the next write renew them
