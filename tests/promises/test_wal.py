@@ -83,7 +83,7 @@ def test_a_rotten_frame_with_durable_commits_behind_it_is_damage(path, at, back)
 
 
 def test_a_log_that_is_about_to_begin_again_at_its_front_is_whole(tmp_path):
-    """All of it is in the file, and the process that began it again failed to write its new header: the old one is there."""
+    """All of it is in the file, and the process that began it again failed to write the new header."""
     write(tmp_path / "disk", {})
     disk = Disk(tmp_path / "disk")
     with disk.listening(), errors_are_quiet(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:

@@ -93,7 +93,7 @@ class Story(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
         at_once = SimpleNamespace(Thread=AtOnce, RLock=threading.RLock)
         self.checkpoints = mock.patch.multiple(checkpointer, PAGES=30, threading=at_once)
-        self.checkpoints.start()  # so that short stories have checkpoints, too, and each at the same event when it is told again
+        self.checkpoints.start()  # in short stories, too, and each at the same event when told again
         self.listening = contextlib.ExitStack()
         self.opened = 0
         self.count = 0
