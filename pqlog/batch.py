@@ -6,7 +6,7 @@ A batch's boundaries are durable before it is handed out. It is open until it is
 
     handed out ──► open ──► acknowledged      asked for the next, ack(), or a clean end of ``with batch``
        ▲            │
-       └────────────┴─────► released          break, an exception, release(), or whoever held it is gone
+       └────────────┴─────► released          break, an exception, release(), or its holder is gone
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Batch(Readable):
         value, key, headers
             As for `Topic.put`.
         topic : str
-            Made, for JSON, if there is none.
+            Created, for JSON, if it does not exist.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class Batch(Readable):
         Raises
         ------
         EncodeError
-            The topic's codec has no form for the value.
+            The topic's codec cannot encode the value.
 
         Examples
         --------
@@ -163,7 +163,7 @@ class Batch(Readable):
         values, key, headers, ids
             As for `Topic.put_many`.
         topic : str
-            Made, for JSON, if there is none.
+            Created, for JSON, if it does not exist.
         index : bool
             Whether all of a pandas frame's index goes along, as with `Topic.put_many`. Unless asked for, only levels
             with a name do, as fields. What has none numbers the rows of this batch, and so does ``offset``, the index
@@ -193,7 +193,7 @@ class Batch(Readable):
 
         It goes there as it lies in this topic, nothing is encoded again: its bytes, or its row of a frame with all
         types. Its headers there say where it came from and why: ``pqlog-topic``, ``pqlog-offset``, ``pqlog-time``,
-        ``pqlog-client``, ``pqlog-batch``, ``pqlog-reason``, beside its own.
+        ``pqlog-client``, ``pqlog-batch``, ``pqlog-reason``, in addition to its own.
 
         Parameters
         ----------
@@ -255,7 +255,7 @@ class Batch(Readable):
         self.lease.ack()
 
     def release(self, error: BaseException | None = None) -> None:
-        """Give it back, so that whoever asks next is handed it at once; what was put through it is dropped.
+        """Give it back, so that the next caller gets it at once; what was put through it is dropped.
 
         Parameters
         ----------

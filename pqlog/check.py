@@ -19,7 +19,7 @@ LARGEST = 2**62
 
 
 def text(what: str, given: str) -> str:
-    """Text that a file can keep; a lone surrogate is no character, and has no bytes in UTF-8.
+    """Text that a file can keep; a lone surrogate cannot be encoded as UTF-8.
 
     Parameters
     ----------
@@ -61,10 +61,10 @@ def name(what: str, given: object) -> str:
 
 
 def process(pid: int, what: str) -> None:
-    """Raise in a forked child for what was begun by the parent, where it goes on."""
+    """Raise in a forked child for what was begun by the parent, where it continues."""
     if os.getpid() != pid:
         raise ForkError(
-            f"{what} was begun by process {pid}, of which this is a fork: it goes on there; begin another one here"
+            f"{what} was started by process {pid}, of which this is a fork: it continues there; start another one here"
         )
 
 

@@ -158,7 +158,7 @@ class Client:
         ----------
         to : int, datetime, date, timedelta or str
             The offset of the next message that it gets (negative: counted from the end), a time (see `Topic.history`),
-            ``"start"`` or ``"end"``. What lies outside of what is kept counts as the nearest end.
+            ``"start"`` or ``"end"``. Anything outside of what is kept means the nearest end.
 
         Returns
         -------
@@ -213,7 +213,7 @@ class Client:
         Parameters
         ----------
         messages : bool
-            Give `Message` objects in place of their values.
+            Yield `Message` objects instead of values.
 
         Yields
         ------
@@ -253,7 +253,7 @@ class Client:
                 yield message if messages else message.value
                 check.process(pid, "this loop over messages")
                 if not self.store.acknowledge(message.offset, state.epoch):
-                    break  # moved by seek meanwhile: go on from where it stands now
+                    break  # moved by seek meanwhile: continue at the new position
 
     def _refuse_claimed(self) -> None:
         for claim in self.store.claims():
@@ -350,7 +350,7 @@ class Client:
         return message if messages else message.value
 
     def _batches_of_one(self) -> delivery.Batches:
-        """Those of this thread, in this process: what was handed out before a fork is the parent's."""
+        """Those of this thread and process: messages handed out before a fork belong to the parent."""
         mine = self._one_by_one.__dict__
         pid = os.getpid()
         if mine.get("pid") != pid:
@@ -408,7 +408,7 @@ class Client:
                 state = delivery.join(self.stream, self.store)  # it was moved by seek meanwhile
 
     def nack(self, error: BaseException | None = None) -> None:
-        """Give back what `get_one` handed to this thread: whoever asks next gets it at once.
+        """Give back what `get_one` handed to this thread: the next caller gets it at once.
 
         Parameters
         ----------
@@ -457,7 +457,7 @@ class Client:
         A batch's boundaries are durable before it is handed out; asking for the next acknowledges it, in one commit
         with what was put through it (`Batch.put_many`). After ``break``, an exception or a crash the same batch comes
         again, with ``attempt`` one higher. Several workers, threads or processes, may share a client: each batch is
-        with one of them at a time, and a worker that dies on this host is replaced at once.
+        with one of them at a time, and the batches of a worker that dies on this host are handed to others at once.
 
         Parameters
         ----------
@@ -470,16 +470,16 @@ class Client:
         follow : bool
             Wait for more messages for ever; ends when the log is closed while it waits.
         messages : bool
-            Iterating over a batch gives `Message` objects in place of their values.
+            Iterating over a batch yields `Message` objects instead of values.
         attempts : int, optional
-            After so many failures a batch goes whole to `dead_letter`, and the client moves on. Otherwise it is handed
-            out until it succeeds; ``log.clients()`` shows the attempts.
+            After this many failures the whole batch is moved to `dead_letter`, and the client moves on. Without it, the
+            batch is handed out until it succeeds; ``log.clients()`` shows the attempts.
         dead_letter : str, optional
-            A topic of the same codec; the topic's name with ``.dead`` behind it unless given. Headers say where the
-            messages came from and why (see `Batch.reject`); of a frame's, where the first of them did.
+            A topic with the same codec; by default the topic's name followed by ``.dead``. Headers say where the
+            messages came from and why (see `Batch.reject`); for a frame, the offset of its first message.
         owner : str, optional
-            A name for this worker: one that is restarted under the same name gets its batches back at once, on any
-            host. Two that run at the same time need two names.
+            A name for this worker: a worker restarted under the same name gets its batches back immediately, on any
+            host. Two workers that run at the same time need two names.
 
         Yields
         ------
@@ -517,9 +517,10 @@ class Client:
         dead_letter: str | None = None,
         owner: str | None = None,
     ) -> Batch | None:
-        """One batch, to be acknowledged by ``with batch:`` or ``batch.ack()``; None if there is none.
+        """One batch, to be acknowledged by ``with batch:`` or ``batch.ack()``; None if there is nothing to read.
 
-        The batch is with whoever has it, in any thread; one that nobody has any more comes again.
+        The batch belongs to the holder of this object, in any thread. When the object is garbage-collected without
+        having been acknowledged, the batch is handed out again.
 
         Parameters
         ----------
@@ -595,7 +596,7 @@ class Client:
         Exception
             What the function raised, unless `attempts` is given; its batch comes again at the next call.
         WorkerDiedError
-            A process of several was killed; its ``summary`` says what was done. Call it again to go on.
+            A process of several was killed; its ``summary`` says what was done. Call it again to continue.
 
         Examples
         --------

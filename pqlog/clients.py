@@ -31,7 +31,7 @@ class ClientInfo:
     open : int
         How many batches are handed out to it and not acknowledged.
     attempt : int
-        How often the most often handed out of those was: 1 in a smooth run, more where one fails again and again.
+        The highest delivery count among those: 1 normally, more if a batch fails again and again.
     seen : datetime.datetime
         When it last moved, UTC.
     """
@@ -60,7 +60,7 @@ class ClaimInfo:
     owner : str
         Who holds it: the worker's name, host and process; empty if it was released.
     expires : datetime.datetime
-        Until when that is respected where nothing is known of the process, UTC; a living owner puts it off.
+        The end of its lease, UTC. It counts only if the owner's process cannot be checked; a live owner renews it.
     error : str or None
         Why it was released, if by an exception.
     """

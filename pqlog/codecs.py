@@ -19,7 +19,7 @@ from pqlog.errors import ArgumentError, EncodeError
 __all__ = ["UNDECODABLE", "Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for", "unencodable"]
 
 UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding JSON raises: it is none, its text is none (a ValueError), or it is nested too deeply."""
+"""Raised for JSON that is malformed, not UTF-8 (a ValueError), or nested too deeply."""
 
 
 @runtime_checkable
@@ -61,8 +61,8 @@ class Codec(Protocol):
 class _Msgspec:
     """What the two codecs of msgspec share: a value is decoded again when it is put, and refused if it changes.
 
-    Of 10,000 dicts with six fields each, that takes 0.4 µs a dict beside 0.2 for encoding it; a look at the types of
-    all keys and values, which would do for most, takes as long.
+    For 10,000 dicts with six fields each, that takes 0.4 µs per dict, in addition to 0.2 for encoding it; to look at
+    the types of all keys and values, which would do for most, takes as long.
     """
 
     name: str
@@ -207,7 +207,7 @@ class Bytes:
 
 
 def unencodable(codec: Codec, value: Any, error: Exception) -> EncodeError:
-    """What to raise in place of the `error` that a codec raised for a value."""
+    """What to raise instead of the `error` that a codec raised for a value."""
     if isinstance(error, EncodeError):
         return error
     reason = f"{error or type(error).__name__}; {_advice(codec, value)}"
@@ -244,7 +244,7 @@ def codec_for(codec: str | Codec, type: Any = None) -> Codec:
     Raises
     ------
     ArgumentError
-        There is no such codec, or it does not decode into a `type`.
+        The codec does not exist, or does not decode into a `type`.
     """
     if isinstance(codec, str):
         if codec not in _BY_NAME:

@@ -1,6 +1,6 @@
-"""Delivery: how batches come to whoever asks, in a loop, one at a time, or as single messages.
+"""Delivery: how batches are handed out: in a loop, one at a time, or as single messages.
 
-A batch is held by whoever has its object. A loop holds it for its body: leaving the loop gives it back.
+The holder of a batch's object holds the batch. A loop holds it for its body: leaving the loop gives it back.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def options(
 
 
 def join(topic: TopicStream, client: ClientStore) -> ClientState:
-    """Make a client known if it is new; warns if it looks misspelt, since everything would come again."""
+    """Create a client if it does not exist; warns if it looks misspelt, since everything would come again."""
     state = client.state()
     if state is not None:
         return state
@@ -92,7 +92,7 @@ class Batches(Iterator[Batch]):
     Parameters
     ----------
     dead_lettered : callable, optional
-        Is shown each batch that goes to the dead letters in place of being handed out.
+        Called with each batch that goes to the dead letters instead of being handed out.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Batches(Iterator[Batch]):
         return batch
 
     def take(self, timeout_s: float | None) -> Batch | None:
-        """The next batch, with the one before acknowledged; None if there is none within the time, or none any more."""
+        """The next batch, with the one before acknowledged; None if none came in time, or the log has ended."""
         check.process(self._pid, "this loop over batches")
         if not self._has_joined:
             join(self._topic, self._client)
@@ -168,7 +168,7 @@ class Batches(Iterator[Batch]):
                 return batch
             try:
                 batch.lease.put_all_aside(
-                    self._options.dead_letter, batch.error or "its reader stopped, without saying why"
+                    self._options.dead_letter, batch.error or "its worker died without reporting an error"
                 )
             except BaseException:
                 batch.lease.leave()  # and no `release(error)`: why it failed before is what its letters will say

@@ -125,13 +125,13 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
 def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: bool = False) -> Salvage:
     """Copy what can still be read of a damaged log into a new one; the old file is not changed.
 
-    Messages keep their times, keys and headers, and are numbered anew. Clients go on with the first message that they
-    had not acknowledged; batches that were handed out are cut anew. Nobody may write to the old file meanwhile.
+    Messages keep their times, keys and headers, and get new offsets. Clients continue with the first message that they
+    had not acknowledged; batches that were handed out are cut again. Nobody may write to the old file meanwhile.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The damaged file, with its -wal beside it if there is one.
+        The damaged file, with its -wal next to it, if it has one.
     to : str or os.PathLike
         A path that does not exist yet; the new file appears there, with the permissions of the old one, when it is
         complete.
@@ -221,7 +221,7 @@ def read_log(
     Raises
     ------
     StoreError
-        There is no such file, or it is no log.
+        The file does not exist, or is not a log.
     UnknownTopicError
         The file has no such topic.
 

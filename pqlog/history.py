@@ -46,14 +46,14 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
     Raises
     ------
     ArgumentError
-        The text is no time.
+        The text is not a valid time.
     """
     if isinstance(when, str):
         ago = _AGO.fullmatch(when)
         try:
             when = float(ago[1]) * _UNIT[ago[2]] if ago else datetime.fromisoformat(when)
         except (ValueError, OverflowError):
-            raise ArgumentError(f'{when!r} is no time: write ISO 8601, or how long ago, as in "1h"') from None
+            raise ArgumentError(f'{when!r} is not a valid time: write ISO 8601, or how long ago, as in "1h"') from None
     if isinstance(when, timedelta):
         try:
             when = (now or datetime.now(UTC)) - when

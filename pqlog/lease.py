@@ -79,7 +79,7 @@ class Lease:
     # what is put through it
 
     def output(self, topic: str) -> TopicStream:
-        """A topic of the same log to put into; made, for JSON, if there is none."""
+        """A topic of the same log to put into; created, for JSON, if it does not exist."""
         self.check_open()
         if not isinstance(topic, str):
             raise ArgumentError(f"topic is the name of a topic of the same log, not {topic!r}")
@@ -159,7 +159,7 @@ class Lease:
         self._end("it was acknowledged")
 
     def release(self, error: BaseException | None) -> None:
-        """Give it back, so that whoever asks next is handed it at once."""
+        """Give it back, so that the next caller gets it at once."""
         if self._ended is None:
             self._end("it was released")
             why = None if error is None else check.printable(f"{type(error).__name__}: {error}")

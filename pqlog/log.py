@@ -40,7 +40,7 @@ class Log(Topic):
         """Those that were asked for: the same call gives the same object, whose clients know what they handed out."""
 
     def topic(self, name: str, codec: str | Codec | None = None, type: Any = None) -> Topic:
-        """Another topic of the same file, made if there is none.
+        """Another topic of the same log, created if it does not exist.
 
         Parameters
         ----------
@@ -87,12 +87,12 @@ class Log(Topic):
     def rename_topic(self, old: str, new: str) -> None:
         """Give a topic another name. Its messages, clients and ids stay.
 
-        Open `Topic` objects go on with it.
+        Open `Topic` objects keep working.
 
         Raises
         ------
         UnknownTopicError
-            There is no topic `old`.
+            The topic `old` does not exist.
         ArgumentError
             There is a topic `new`.
         ClaimedError
@@ -113,7 +113,7 @@ class Log(Topic):
     def delete_topic(self, name: str, force: bool = False) -> None:
         """Drop a topic with its messages, clients and ids, in one transaction, and give its disk space back.
 
-        Whoever has the topic open, in any process, is told `UnknownTopicError` from then on. A topic that is made
+        From then on, open objects of the topic raise `UnknownTopicError`, in any process. A topic that is created
         under the same name later is another one. Puts wait meanwhile: `trim` first, if it is large.
 
         Parameters
@@ -126,7 +126,7 @@ class Log(Topic):
         Raises
         ------
         UnknownTopicError
-            There is no such topic.
+            The topic does not exist.
         TrimRefusedError
             A client has not acknowledged all of it; nothing was dropped.
 
@@ -201,10 +201,10 @@ class Log(Topic):
         self._file("backup").backup(check.path("path", path))
 
     def compact(self) -> int:
-        """Write the file anew, without what unused and half-empty pages take; puts wait meanwhile.
+        """Rewrite the file without unused and half-empty pages; puts wait meanwhile.
 
         `trim` gives back whole pages by itself; this gives back the rest, and the room of the write-ahead log. It needs
-        free space for two copies of what is kept. Where another process is reading, the write-ahead log keeps its copy
+        free space for two copies of what is kept. While another process is reading, the write-ahead log keeps its copy
         until a put after the reader has gone. A crash in between leaves the file as it was.
 
         Returns
@@ -215,7 +215,7 @@ class Log(Topic):
         Raises
         ------
         DiskFullError
-            There is no space for the copies; nothing was changed.
+            Not enough space for the copies; nothing was changed.
 
         Examples
         --------
@@ -259,7 +259,7 @@ class Log(Topic):
             return file.verify(report)
 
     def close(self) -> None:
-        """Give everything back. Whoever waits in another thread gets `ClosedError`. Closing twice is no error.
+        """Release all resources; calls that wait in other threads raise `ClosedError`. Closing twice is not an error.
 
         Examples
         --------
@@ -300,5 +300,5 @@ class Log(Topic):
     def _file(self, what: str) -> IsAFile:
         """The log as a file, for what only a file can."""
         if not isinstance(self._log, IsAFile):
-            raise UnsupportedError(f"{what}() is for a log in a file, and {self._log.name} is none")
+            raise UnsupportedError(f"{what}() needs a log in a file, which {self._log.name} is not")
         return self._log

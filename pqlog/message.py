@@ -20,7 +20,7 @@ def from_micros(micros: int) -> datetime:
         return _EPOCH + timedelta(microseconds=micros)
     except OverflowError:
         raise CorruptLogError(
-            f"a time of {micros} microseconds since 1970 is none: no pqlog wrote it. Restore a backup"
+            f"a time of {micros} microseconds since 1970 is not valid: pqlog did not write it. Restore a backup"
         ) from None
 
 
@@ -45,7 +45,7 @@ class Message:
     key : str or None
         What the message is about, if its producer said so.
     headers : Mapping of str to str
-        What its producer noted beside the value; empty if nothing.
+        Metadata that its producer stored with the value; empty if none.
 
     Examples
     --------

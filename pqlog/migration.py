@@ -67,7 +67,7 @@ def migrate(
 
     The old file is not changed. Of persistent-queue-log the ids become offsets and clients keep their positions; of
     persist-queue what is not consumed yet is copied, with its times. Values become JSON where that loses nothing, else
-    the topic has the codec pickle. Broken off, at any moment, the same call goes on where it was. At the end all
+    the topic has the codec pickle. If interrupted, call it again to continue. At the end all
     messages are read again and compared.
 
     Parameters
@@ -98,7 +98,7 @@ def migrate(
 
     Notes
     -----
-    Of ids with gaps between them offsets are counted from 1. persistent-queue-log keeps no times: its messages have
+    If the ids have gaps, offsets are counted from 1. persistent-queue-log keeps no times: its messages have
     that of the migration. Byte strings of Python 2 are read as UTF-8, or else as Latin-1.
 
     Examples
@@ -151,9 +151,11 @@ class _Migrating:
         source = file.fingerprint
         state: dict[str, Any] | None = cursor_value(log.cursor(CURSOR))
         if state is None and log.topics():
-            raise ArgumentError(f"{log.path} is a log with messages of its own: give a path where nothing is")
+            raise ArgumentError(f"{log.path} is a log with messages of its own: give a path that does not exist yet")
         if state is not None and state["source"] != source:
-            raise ArgumentError(f"{log.path} was made of another file than {file.path}: give a path where nothing is")
+            raise ArgumentError(
+                f"{log.path} was made from another file than {file.path}: give a path that does not exist yet"
+            )
         self._state = state or {"source": source, "last": {}, "done": False}
         self._done = Migration(file.program)
 
@@ -191,7 +193,7 @@ class _Migrating:
         if later:
             raise ArgumentError(
                 f"{self._file.path} was migrated to {self._log.path} before, and {later:,} messages came after "
-                f"that: migrate it anew, to a path where nothing is"
+                f"that: migrate it again, to a path that does not exist yet"
             )
         self._done.topics = {topic.name: topic.codec for topic in self._log.topics()}
         self._done.notes.append("It was migrated before: nothing was done.")
@@ -239,7 +241,7 @@ class _Migrating:
             if encoded is None:
                 raise ArgumentError(
                     f"the item {id}, which has come to {self._file.path} since the migration began, loses something as "
-                    f"JSON: migrate it anew, to a path where nothing is"
+                    f"JSON: migrate it again, to a path that does not exist yet"
                 )
             return encoded
         if not _is_pickle(self._file, data):
@@ -275,7 +277,7 @@ class _Migrating:
             ):
                 raise CorruptLogError(
                     f"{self._log.path} has not what it should have at offset {offset} of topic {topic.info.name!r}: "
-                    f"delete it and migrate anew"
+                    f"delete it and migrate again"
                 )
             self._report(1)
 

@@ -19,7 +19,7 @@ from pqlog.store.values import Chunk, Cursor, Ids, Segment, Singles
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20
-"""Of a `put_many` as much is held encoded in memory; what is beyond waits in a temporary file for its transaction."""
+"""This much of a `put_many` is held in memory, encoded; the rest waits in a temporary file for its transaction."""
 
 
 def encode(codec: Codec, value: Any) -> bytes:
@@ -91,7 +91,7 @@ def cursor_value(text: str | None) -> Any:
     try:
         return None if text is None else msgspec.json.decode(text)
     except UNDECODABLE as error:
-        raise CorruptLogError(f"a cursor is no JSON: {error}. Set it again, or restore a backup") from error
+        raise CorruptLogError(f"a cursor is not valid JSON: {error}. Set it again, or restore a backup") from error
 
 
 _JSON = Json()
@@ -261,7 +261,7 @@ class Spool:
     def close(self) -> None:
         """Give the temporary file back."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a full disk: what was not written is not wanted any more
+            with contextlib.suppress(OSError):  # a full disk: what was not written is not needed any more
                 self._file.close()
 
 

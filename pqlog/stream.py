@@ -44,12 +44,12 @@ class TopicStream:
     def open(
         cls, log: Store, name: str, codec: str | Codec | None = None, type: Any = None, default: str = "json"
     ) -> TopicStream:
-        """A topic of a log, with the codec that is asked for; made if it is new.
+        """A topic of a log, with the codec that is asked for; created if it does not exist.
 
         Raises
         ------
         UnknownTopicError
-            There is no such topic, and the log is read-only.
+            The topic does not exist, and the log is read-only.
         CodecMismatchError
             The topic was made with another codec.
         """
@@ -74,7 +74,7 @@ class TopicStream:
         return self.store.info.codec
 
     def sibling(self, name: str, default: str) -> TopicStream:
-        """Another topic of the same log, made with a codec if it is new."""
+        """Another topic of the same log, created with the codec `default` if it does not exist."""
         if name == self.name:
             return self
         other = TopicStream.open(self.store.log, name, default=default)
@@ -83,7 +83,7 @@ class TopicStream:
         return other
 
     def writable(self) -> Codec:
-        """The codec to put with; raises `CodecMismatchError` where there is none here."""
+        """The codec to put with; raises `CodecMismatchError` if it is unknown here."""
         if self.codec is None:
             raise CodecMismatchError(self.name, None, self.codec_name)
         return self.codec
@@ -186,7 +186,7 @@ def stop_of(row: Row) -> int:
 
 
 def existing_topic(log: Store, name: str) -> TopicStore:
-    """A topic of a log; raises `UnknownTopicError` if there is none of that name."""
+    """A topic of a log; raises `UnknownTopicError` if it does not exist."""
     found = log.find_topic(check.name("the topic's name", name))
     if found is None:
         raise UnknownTopicError(name, near_topics(log, name))

@@ -63,7 +63,7 @@ class Topic(Readable):
         key : str, optional
             What the message is about.
         headers : Mapping of str to str, optional
-            Notes beside the value.
+            Metadata stored with the message.
         id : str, optional
             Makes the call idempotent: the same id again puts nothing and returns the first offset, as long as that
             message is kept.
@@ -76,7 +76,7 @@ class Topic(Readable):
         Raises
         ------
         EncodeError
-            The codec has no form for the value; nothing was put.
+            The codec cannot encode the value; nothing was put.
         StoreError
             The disk is full, failing or gone; nothing was put.
 
@@ -123,7 +123,7 @@ class Topic(Readable):
         key : str, optional
             The name of the field that is each message's key: text, an integer, a date or a UUID, or missing.
         headers : Mapping of str to str, optional
-            Notes beside every one of the values.
+            Metadata stored with each of the messages.
         id : str, optional
             Makes the whole call idempotent, as for `put`.
         ids : str, optional
@@ -146,7 +146,7 @@ class Topic(Readable):
         Raises
         ------
         EncodeError
-            The codec has no form for one of the values, or its key or id is none; nothing was put.
+            The codec cannot encode one of the values, or one has no valid key or id; nothing was put.
         CursorError
             Somebody else moved the cursor; nothing was put.
         StoreError
@@ -334,7 +334,7 @@ class Topic(Readable):
 
     @property
     def first(self) -> int | None:
-        """The offset of the first message that is kept; None if there is none."""
+        """The offset of the first message that is kept; None if the topic is empty."""
         kept = self.store.span()
         return kept.first if len(kept) else None
 

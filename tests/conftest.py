@@ -63,7 +63,7 @@ def pytest_make_collect_report(collector):
 
 @pytest.fixture
 def path(tmp_path):
-    """A path where nothing is."""
+    """A path that does not exist yet."""
     return tmp_path / "events.db"
 
 

@@ -169,7 +169,7 @@ def test_get_a_stretch(sh):
     assert ndjson(sh("pqlog get events.db --start -1 --field amount")) == [{"amount": 4}]
     assert len(ndjson(sh("pqlog get events.db --since 1h --limit 3"))) == 3
     assert ndjson(sh("pqlog get events.db --until 1h")) == []
-    assert "is no time" in sh("pqlog get events.db --since yesterday", code=1)
+    assert "is not a valid time" in sh("pqlog get events.db --since yesterday", code=1)
     assert "--client" in sh("pqlog get events.db --batch 5", code=1)
     assert "cannot be combined with --field" in sh("pqlog get events.db --metadata --field a", code=1)
 
@@ -291,7 +291,7 @@ def test_seek_and_delete_client(sh):
     assert json.loads(sh("pqlog seek events.db billing -2 --json")) == {"position": 5, "again": 0, "skipped": 4}
     assert "did you mean 'billing'" in sh("pqlog seek events.db biling 1", code=1)
     assert sh("pqlog seek events.db other end").startswith("new client 'other' is at position 7")
-    assert "is no time" in sh("pqlog seek events.db billing soon", code=1)
+    assert "is not a valid time" in sh("pqlog seek events.db billing soon", code=1)
     sh("pqlog delete-client events.db other")
     assert "no client 'other'" in sh("pqlog delete-client events.db other", code=1)
 

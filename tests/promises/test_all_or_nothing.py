@@ -81,7 +81,7 @@ def test_the_same_id_again_puts_nothing(path):
         (lambda log: log[::2], "no step"),
         (lambda log: log["a"], "an offset is an int"),
         (lambda log: log.history(start="a"), "start is an offset"),
-        (lambda log: log.history(since="gestern"), "is no time"),
+        (lambda log: log.history(since="gestern"), "is not a valid time"),
         (lambda log: log.client("c").seek(to=1.5), "to is an offset"),
         (lambda log: pqlog.open(""), "path of a file"),
         (lambda log: pqlog.open("x", readonly="yes"), "readonly is"),

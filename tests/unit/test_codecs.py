@@ -1,4 +1,4 @@
-"""Codecs: what goes in comes out, and what has no form is refused."""
+"""Codecs: what goes in comes out, and what cannot be encoded is refused."""
 
 import datetime
 import decimal
