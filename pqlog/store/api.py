@@ -1,6 +1,6 @@
 """The seam: what a log asks of the engine that keeps its messages.
 
-A `Store` is a log, a `TopicStore` one topic of it, a `ClientStore` one client of a topic: whoever holds one asks it.
+A `Store` is a log, a `TopicStore` one topic of it, a `ClientStore` one client of a topic: the holder of one asks it.
 An engine keeps rows: a row is one message, or a *segment*, the messages of one frame as one piece of bytes. Offsets
 are the engine's: nothing above it computes one, except that message ``i`` of a row has the offset ``row.offset + i``.
 
@@ -58,7 +58,7 @@ class Store(Protocol):
         ...
 
     def topic(self, name: str, codec: str) -> TopicStore:
-        """The topic of that name; made with `codec` if there is none."""
+        """The topic of that name; created with `codec` if it does not exist."""
         ...
 
     def cursor(self, name: str) -> str | None:
@@ -73,7 +73,7 @@ class Store(Protocol):
         ...
 
     def wake(self) -> None:
-        """Let all who wait look again."""
+        """Let all waiting calls look again."""
 
     def close(self) -> None:
         """End every waiting call with `ClosedError` and give everything back. Closing twice is no error."""
@@ -98,8 +98,8 @@ class TopicStore(Protocol):
     def delete(self, force: bool) -> None:
         """Drop it and all that belongs to it, all or nothing; its id is never used again.
 
-        Whoever has it open is told `UnknownTopicError`. Raises `TrimRefusedError` if a client has not acknowledged all
-        of it, unless `force`.
+        From then on, open objects of it raise `UnknownTopicError`. Raises `TrimRefusedError` if a client has not
+        acknowledged all of it, unless `force`.
         """
 
     # putting
@@ -230,7 +230,7 @@ class ClientStore(Protocol):
     def advance(
         self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
     ) -> tuple[Claim | None, list[Span]]:
-        """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is none.
+        """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is nothing to claim.
 
         That is the first free claim, with the same boundaries and a new token, or else a new batch. A claim is free if
         it was released or left, if `worker` is the name of its holder and not empty, or if its holder's process is
@@ -245,11 +245,11 @@ class ClientStore(Protocol):
         ...
 
     def release(self, claim: Claim, error: str | None) -> bool:
-        """Let whoever asks next have a claim at once; False if somebody else has it already."""
+        """Make a claim available at once; False if it has another holder already."""
         ...
 
     def leave(self, claim: Claim) -> None:
-        """The same soon, without waiting for anything: may be called by a finalizer, in the midst of a commit."""
+        """The same soon, without waiting for anything: may be called by a finalizer, during a commit."""
 
 
 @runtime_checkable

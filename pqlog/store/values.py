@@ -48,7 +48,8 @@ class Ids(NamedTuple):
     lists: Iterable[Sequence[str]]
     """One for each chunk, in their order."""
     thin: Callable[[Segment, bytes | None, int], Iterable[Segment]]
-    """A segment without some of its messages: 1 says that one stays, None that all do; so many stayed before."""
+    """A segment without some of its messages: the mask has a 1 for each that stays, or is None if all do; the number is
+    how many stayed before."""
 
 
 class Row(NamedTuple):
@@ -178,8 +179,8 @@ class ClientState:
 class Claim:
     """A batch that was handed out: its boundaries are durable.
 
-    Whoever has the object that `ClientStore.advance` returned holds the claim, in whatever thread; when nobody has it
-    any more, the claim is free.
+    The holder of the object that `ClientStore.advance` returned holds the claim, in any thread. When the object is
+    garbage-collected, the claim is free.
 
     Attributes
     ----------
@@ -211,7 +212,7 @@ class Size(NamedTuple):
 
     messages: int
     max_bytes: int | None = None
-    """Of what the messages take in the file; one message may be larger."""
+    """What the messages may take in the store; one message may be larger."""
 
 
 class Output(NamedTuple):

@@ -303,7 +303,7 @@ def handler(*_):
     try:
         log.put("handler"); put += 1
     except pqlog.StoreError as error:
-        assert "in the midst of another put" in str(error)
+        assert "during another put" in str(error)
         refused += 1
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)

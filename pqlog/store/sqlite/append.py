@@ -96,7 +96,7 @@ def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk
     stop, crc = tail.stop, tail.crc
     if isinstance(chunk, Segment):
         crc = extend(crc, chunk.value)
-        kept = checksums.mask(crc, checksums.beside(now, chunk.headers, (chunk.key,), chunk.rows), table.seed)
+        kept = checksums.mask(crc, checksums.of_metadata(now, chunk.headers, (chunk.key,), chunk.rows), table.seed)
         db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
         return Tail(stop + chunk.rows, now, crc)
     kepts: list[int | None] = [] if chunk.keys is None else [None] * len(chunk.keys)
@@ -117,7 +117,7 @@ def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk
 
 def _kept(chunk: Singles, start: int, stop: int, now: int, crc: int, seed: int) -> int:
     keys = () if chunk.keys is None else chunk.keys[start:stop]
-    return checksums.mask(crc, checksums.beside(now, chunk.headers, keys), seed)
+    return checksums.mask(crc, checksums.of_metadata(now, chunk.headers, keys), seed)
 
 
 def _bindings(

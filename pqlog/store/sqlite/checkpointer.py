@@ -1,6 +1,6 @@
 """Checkpoints: moving what the write-ahead log holds into the database file, in a thread and not within a put.
 
-SQLite would do so in the commit that fills the log: that put took 0.94 ms in place of 0.15, and as one in a thousand
+SQLite would do so in the commit that fills the log: that put took 0.94 ms instead of 0.15, and as one in a thousand
 it was the p99.9 of all. Here a thread does so while puts continue, and the next commit moves the little that was put
 meanwhile: only after a checkpoint to its end does the log start again at its front, so that it stays small.
 """
@@ -50,7 +50,7 @@ class Checkpointer:
         self._db = db
 
     def committed(self, db: apsw.Connection) -> None:
-        """To be called after each commit, by whoever leads, with its connection."""
+        """To be called after each commit, by the leader, with its connection."""
         self._commits += 1
         if (self._commits >= LOOK_EVERY or self._thread_finished) and db is self._db:
             self._commits = 0

@@ -2,7 +2,7 @@
 
 The sum of a row's value continues the sum of the row before it, so one call over a whole run of values verifies all of
 them: 21 ms for a million messages of 85 bytes, where a sum each would take 230 ms (measured). Of a run that was put at
-once only every so many rows carry a sum, which covers those since the last. Beside it stands a sum of the times, keys
+once only every 256th row carries a sum, which covers those since the last. Next to it is a sum of the times, keys
 and headers of those rows, which is verified wherever rows are read one by one. What is kept is masked by a number of
 the file: rows of another file, which a foreign -wal brings in, do not fit.
 
@@ -17,7 +17,7 @@ from zlib import crc32
 
 ROWS = 256
 BYTES = 1 << 20
-"""A sum covers at most so many rows, and ends where it covers so many bytes: to verify one row, all are read."""
+"""The most rows that a sum covers, and the bytes after which it ends: to verify one row, all of them are read."""
 
 SEED_BITS = 63
 _SIGN = 1 << 63
@@ -46,8 +46,8 @@ def along(values: Sequence[bytes], crc: int) -> Iterator[tuple[int, int, int]]:
                 first, size = index, 0
 
 
-def beside(time: int, headers: str | None, keys: Sequence[str | None], rows: int | None = None) -> int:
-    """The sum of what stands beside the values of rows that were put at once, so have one time and the same headers.
+def of_metadata(time: int, headers: str | None, keys: Sequence[str | None], rows: int | None = None) -> int:
+    """The sum of the metadata of rows that were put at once, so have one time and the same headers.
 
     A segment is put alone, and has a number of rows.
     """
@@ -61,16 +61,16 @@ def beside(time: int, headers: str | None, keys: Sequence[str | None], rows: int
     return crc32(text.encode(errors="surrogatepass"))
 
 
-def mask(crc: int, besides: int, seed: int) -> int:
+def mask(crc: int, metadata_crc: int, seed: int) -> int:
     """Both sums as they are kept: one signed number of eight bytes."""
-    return ((besides << 32 | crc) ^ seed) - _SIGN
+    return ((metadata_crc << 32 | crc) ^ seed) - _SIGN
 
 
 def of_one(crc: int, time: int, headers: str | None, key: str | None, seed: int) -> int:
     """Both sums of a message that is put by itself, as they are kept."""
     if headers is None and key is None:  # as of most: a put is kept short
         return ((crc32(b"%d\n\n" % time) << 32 | crc) ^ seed) - _SIGN
-    return mask(crc, beside(time, headers, (key,)), seed)
+    return mask(crc, of_metadata(time, headers, (key,)), seed)
 
 
 def unmask(kept: int | None, seed: int) -> tuple[int, int]:

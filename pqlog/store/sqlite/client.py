@@ -208,7 +208,7 @@ class SqliteClient:
         return Claim(self.name, epoch, number, batch, token, 1, owner, expires, None)
 
     def _first_free(self, db: apsw.Connection, worker: str) -> Any:
-        """The first claim that was released, or is the worker's own: whoever had it under that name is gone."""
+        """The first claim that was released, or is the worker's own: its holder of that name is gone."""
         free = row(db.execute(statements.FREE, self._id))
         own = row(db.execute(statements.OWN, (*self._id, worker))) if worker else None
         return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
@@ -226,7 +226,7 @@ class SqliteClient:
                 yield process, fate
 
     def _let_go(self, db: apsw.Connection) -> None:
-        """Release what workers held who are gone, and what those held of whom nothing was heard for a lease.
+        """Release the claims of workers that are gone, and of those that were not heard of for a lease.
 
         What is known of a process counts first: of one that lives no clock can take its batch.
         """
@@ -309,7 +309,7 @@ def _next_epoch(db: apsw.Connection) -> int:
 
 
 def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span:
-    """The next batch: at most so many messages, and no more than so many bytes, but at least one message."""
+    """The next batch, within the limits of `size`, but at least one message."""
     first = unclaimed.first
     stop = min(unclaimed.stop, first + size.messages)
     if size.max_bytes is None or first >= stop:

@@ -79,7 +79,7 @@ def translate(error: Exception, path: str) -> errors.Error:
 class BusyHandler:
     """Asks for a lock again, soon, until the time is up.
 
-    SQLite's own time-out sleeps for up to 100 ms between two tries: beside a process that puts all the time, for which
+    SQLite's own time-out sleeps for up to 100 ms between two tries: next to a process that puts all the time, for which
     the file is free for a moment every 200 µs, opening a log took up to 1.5 s.
     """
 
@@ -202,7 +202,7 @@ def checkpoint(db: apsw.Connection, how: int) -> None:
 
 
 def size(path: str) -> int:
-    """How many bytes a file has; 0 if there is none."""
+    """How many bytes a file has; 0 if it does not exist."""
     return os.stat(path).st_size if os.path.exists(path) else 0
 
 

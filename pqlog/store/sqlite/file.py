@@ -58,13 +58,13 @@ class SqliteFile:
         self, path: str, *, readonly: bool, vfs: str | None, timeout_s: float, network: bool, damaged: bool
     ) -> None:
         self.in_memory = path == MEMORY
-        # As SQLite does: the -wal of a symbolic link lies beside the file itself.
+        # As SQLite does: the -wal of a symbolic link lies next to the file itself.
         self.path = MEMORY if self.in_memory else os.path.realpath(path)
         self.readonly, self.vfs = readonly, vfs
         self._timeout_s, self._network, self._damaged = timeout_s, network, damaged
         self._pid = os.getpid()
         self.leading: Any = threading.RLock()
-        """Held by whoever uses the writing connection."""
+        """Held while the writing connection is used."""
         self._opening: Any = threading.RLock()
         self._db: apsw.Connection | None = None
         self._files_seen: FileIdentity | None = None
@@ -104,7 +104,7 @@ class SqliteFile:
 
     @property
     def guard(self) -> Any:
-        """Held by whoever uses the only connection of a database in memory."""
+        """Held while the only connection of a database in memory is used."""
         return self._readers.locks[0]
 
     def check(self) -> None:
@@ -126,7 +126,7 @@ class SqliteFile:
         return self._readers.run(query, snapshot)
 
     def ready(self) -> apsw.Connection:
-        """The writing connection before a transaction; by whoever holds `leading`.
+        """The writing connection before a transaction; the caller holds `leading`.
 
         Makes no promise on a file that is not there any more, nor on what a failed sync left.
         """
@@ -224,7 +224,8 @@ class SqliteFile:
             raise errors.StoreError(f"{self.path}: the folder {folder} does not exist: make it first")
         if not _writable(folder):
             raise errors.ReadOnlyError(
-                f"{folder} cannot be written, and a log needs its -wal beside it: open it with readonly=True to read it"
+                f"{folder} cannot be written, and a log needs its -wal next to it: open it with readonly=True to read "
+                f"it"
             )
         hazards.check_names(self.path)
         self._crashed = connections.size(self.path + "-wal") > 0
@@ -383,7 +384,7 @@ class SqliteFile:
             self._readers.close()
             self.checkpointer.disconnect()
             if self._db is not None:
-                # Whoever opens the file next moves on what the -wal holds; a fork should not wait for that.
+                # The next process to open the file runs the checkpoint; a fork should not wait for that.
                 self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._disconnect()
         self._is_quiet = True

@@ -181,6 +181,6 @@ def _open(file: str, stack: contextlib.ExitStack) -> apsw.Connection:
 
 
 def _copy(pairs: list[tuple[str, str]]) -> None:
-    """In another process: closing a file in this one would drop the locks of whoever has it open here."""
+    """In another process: closing a file in this one would drop the locks of others that have it open here."""
     script = "import shutil, sys; [shutil.copyfile(*pair) for pair in zip(sys.argv[1::2], sys.argv[2::2])]"
     subprocess.run([sys.executable, "-c", script, *itertools.chain(*pairs)], check=True)  # noqa: S603

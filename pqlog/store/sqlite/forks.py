@@ -35,7 +35,7 @@ class Pausable(Protocol):
     path: str
 
     def pause(self) -> None:
-        """Wait for whoever uses it, keep others waiting, and close its connections."""
+        """Wait until it is not used, keep others waiting, and close its connections."""
 
     def resume(self) -> None:
         """In the parent, after the fork: let others use it again."""

@@ -1,8 +1,8 @@
 """What this process holds: the claims of a log that somebody still has.
 
-A claim belongs to whoever has the object, in any thread. When nobody has it any more, after ``del``, say, or because
+A claim belongs to the holder of its object, in any thread. When nobody has it any more, after ``del``, say, or because
 the thread that had it ended, the claim is free. That is only noted at first, and told to the file by the next
-transaction: an object may be collected at any moment, in any thread, also in the midst of a commit of this very log.
+transaction: an object may be collected at any moment, in any thread, also during a commit of this log.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _LINUX = sys.platform == "linux" and os.path.isdir("/proc/self/fd")
 class FileIdentity:
     """The database and its -wal as they were when they were opened.
 
-    A plain ``os.stat`` before each put would do, but whoever asks a file for its times makes the next write renew them
+    A plain ``os.stat`` before each put would do, but asking a file for its times makes the next write renew them
     (multigrain timestamps, Linux 6.13), and the next fdatasync then has an inode to write too: measured, 117 µs a put
     became 160 µs. So on Linux inotify tells whether anything happened to the files or to a folder above them, and the
     table of mounts whether something was mounted (together 0.6 µs a question); only then the files are looked at. Each
@@ -82,7 +82,7 @@ class FileIdentity:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of the file at a path; None if there is none."""
+    """Device and inode of the file at a path; None if there is no file."""
     try:
         stat = os.stat(path)
     except OSError:

@@ -34,7 +34,7 @@ def read(
     begin, crc = anchor(db, table, wanted.first)
     expected = begin
     found: list[Row] = []
-    since: list[_Beside] = []  # what the next sum covers, too
+    since: list[_Metadata] = []  # what the next sum covers, too
     verified, left = 0, max_bytes
     cursor = db.execute(table.read, (begin or 0,))
     try:
@@ -43,7 +43,7 @@ def read(
                 break
             if expected not in (None, offset):
                 crc ^= 1  # rows are missing: let no sum fit
-            since.append(_Beside(time, headers, key, count))
+            since.append(_Metadata(time, headers, key, count))
             crc, expected = checksums.extend(crc, value), offset + (1 if count is None else max(1, count))
             first, stop = max(offset, wanted.first), min(expected, wanted.stop)
             if first < stop and left > 0 and len(found) < rows:
@@ -52,8 +52,8 @@ def read(
                 found.append(Row(first, time, key, headers, value, part, first - offset, count))
             if kept is None:
                 continue
-            kept_crc, besides = checksums.unmask(kept, table.seed)
-            if not damaged and (crc != kept_crc or besides != _sum(since)):
+            kept_crc, metadata_crc = checksums.unmask(kept, table.seed)
+            if not damaged and (crc != kept_crc or metadata_crc != _sum(since)):
                 break
             crc, verified, begin = kept_crc, len(found), expected
             since.clear()
@@ -62,7 +62,7 @@ def read(
     except (TypeError, ValueError):  # a value has not even the type of its column, or a text is none
         if damaged:  # nobody can have it; what lies behind it is not to be left out without a word
             raise
-        since.append(_Beside(0, None, None, None))
+        since.append(_Metadata(0, None, None, None))
     except (apsw.CorruptError, apsw.IOError):
         if not verified:
             raise
@@ -85,7 +85,7 @@ def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
         raise DamagedError(table.topic, wanted.first, min(after[0], stop) - 1 if after else stop - 1)
 
 
-class _Beside(NamedTuple):
+class _Metadata(NamedTuple):
     """What stands beside a value."""
 
     time: int
@@ -94,13 +94,13 @@ class _Beside(NamedTuple):
     rows: int | None
 
 
-def _sum(rows: Sequence[_Beside]) -> int:
+def _sum(rows: Sequence[_Metadata]) -> int:
     """The sum of it; -1, which is none, if it cannot have been put at once."""
     time, headers, _, count = rows[0]
     same = len(rows) == 1 or all((row.time, row.headers, row.rows) == (time, headers, None) for row in rows)
     if not same or (count is not None and count < 1):
         return -1
-    return checksums.beside(time, headers, [row.key for row in rows], count)
+    return checksums.of_metadata(time, headers, [row.key for row in rows], count)
 
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:

@@ -96,8 +96,8 @@ def salvage(
 ) -> Salvage:
     """Copy what can be read of one log into another, new one.
 
-    Messages keep their times, keys and headers, and are numbered anew; clients go on with the first message that they
-    had not acknowledged, ids and cursors hold. Batches that were handed out will be handed out anew.
+    Messages keep their times, keys and headers, and get new offsets; clients continue with the first message that they
+    had not acknowledged; ids and cursors stay. Batches that were handed out are cut and handed out again.
 
     Parameters
     ----------

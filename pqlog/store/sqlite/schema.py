@@ -70,7 +70,7 @@ CREATE TABLE claims (              -- batches that are handed out and not acknow
 ) STRICT, WITHOUT ROWID
 """
 
-# What is free is found without looking at what is not: whoever asks for a batch need not read those of all others.
+# What is free is found without looking at what is not: to take a batch, those of others are not read.
 CLAIMS_BY_PROCESS = "CREATE INDEX claims_by_process ON claims (topic, client, process, expires)"
 CLAIMS_BY_WORKER = "CREATE INDEX claims_by_worker ON claims (topic, client, worker) WHERE worker <> ''"
 

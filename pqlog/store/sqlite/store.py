@@ -247,7 +247,7 @@ class SqliteStore:
     def compact(self) -> int:
         """SQLite's VACUUM: one transaction, through the write-ahead log, which is cut off behind it.
 
-        Where somebody reads, it is cut off when it begins anew, that is by a commit after the reader has gone.
+        While somebody reads, it is cut off only when it starts again, that is by a commit after the reader has gone.
         """
         if self.readonly:
             self._refuse()
@@ -267,7 +267,7 @@ class SqliteStore:
         return self._writer.exclusively(vacuum)
 
     def backup(self, path: str) -> None:
-        """The copy is made in one read transaction: puts go on meanwhile."""
+        """The copy is made in one read transaction: puts continue meanwhile."""
         self.check_open()
         with copies.appearing(path, None if self._file.in_memory else self.path) as made, connections.translated(path):
             self.read(lambda db: self._copy(db, made))

@@ -20,7 +20,7 @@ class Tail(msgspec.Struct, frozen=True):
     stop: int
     """The next offset."""
     time: int
-    """Of the newest message, which must not be run behind."""
+    """The time of the newest message: later ones must not have an earlier one."""
     crc: int
     """The checksum to continue."""
 

@@ -41,21 +41,21 @@ class Watch:
         self._closed = False
 
     def notify(self) -> None:
-        """Something may have changed: all who wait look again."""
-        # No lock: whoever comes to wait looks at the number again before it sleeps. Each call gives a new number, so
-        # that of two at once neither goes unnoticed, whichever is stored last.
+        """Something may have changed: all waiting threads look again."""
+        # No lock: a thread that comes to wait looks at the number again before it sleeps. Each call gives a new
+        # number, so that of two at once neither goes unnoticed, whichever is stored last.
         self._sequence = next(self._numbers)
         if self._waiters:
             for waiter in tuple(self._waiters):
                 waiter.wake()
 
     def close(self) -> None:
-        """End all who wait with `ClosedError`."""
+        """End all waiting calls with `ClosedError`."""
         self._closed = True
         self.notify()
 
     def forked(self) -> None:
-        """In a forked child, where none of those who waited is: close what they slept on."""
+        """In a forked child, which has none of the waiting threads: close what they slept on."""
         for waiter in tuple(self._waiters):
             waiter.forked()
         self._waiters.clear()

@@ -1,6 +1,6 @@
-"""The one writer of a file, and group commit: whoever waits for a commit shares it with all who wait.
+"""The one writer of a file, and group commit: all callers that wait for a commit share one.
 
-Whoever finds nobody leading leads: it runs its own job and all that wait in one transaction, wakes their callers, and
+The first waiter becomes the leader: it runs its own job and all that wait in one transaction, wakes their callers, and
 hands over to one of those who queued meanwhile. So one sync pays for all who came during the last one. (Leading on for
 up to 8 groups, so that the disk does not idle while the lead changes, brought less: 38 µs of processor a put in place
 of 35, with 16 threads.)
@@ -125,7 +125,7 @@ class Writer:
     Parameters
     ----------
     leading : RLock
-        Held by whoever leads. Of an RLock a release fails where it was not acquired, which an interrupt needs.
+        Held by the leader. Releasing an RLock that was not acquired fails, which the handling of interrupts needs.
     guard : context manager, optional
         Held while the connection is used, if others use it too.
     path : str
@@ -140,7 +140,7 @@ class Writer:
 
     # A group's jobs are small rows (streams of any size go alone); this bounds how long its first caller waits.
     GROUP = 500
-    # Whoever waits looks for itself that often: it heals what Ctrl-C did to a leader just where it wakes the next.
+    # A waiting caller looks for itself this often: it recovers when Ctrl-C hits a leader just before it wakes the next.
     RECHECK_S = 0.2
 
     def __init__(
@@ -206,7 +206,7 @@ class Writer:
             self._wake_next()
 
     def close(self) -> None:
-        """Let the leader finish, and take no more: whoever waits gets `ClosedError`."""
+        """Let the leader finish, and take no more jobs: waiting callers get `ClosedError`."""
         self._check_nested()
         self._closed = True
         with self._leading:
@@ -216,7 +216,7 @@ class Writer:
             job.wake()
 
     def forked(self) -> None:
-        """In a forked child: those who waited are in the parent."""
+        """In a forked child: the waiting threads are in the parent."""
         self._waiting.clear()
 
     def _closed_error(self) -> ClosedError:
@@ -224,16 +224,14 @@ class Writer:
 
     def _check_nested(self) -> None:
         if self._leading._is_owned():
-            raise StoreError(
-                f"{self._path}: a signal handler or __del__ cannot put or close in the midst of another put"
-            )
+            raise StoreError(f"{self._path}: a signal handler or __del__ cannot put or close during another put")
 
     def _withdraw(self, job: Job[Any]) -> None:
         with contextlib.suppress(ValueError):
             self._waiting.remove(job)
 
     def _lead(self, job: Job[Any]) -> bool:
-        """Commit `job` with all who wait, unless somebody else leads; whether it is done.
+        """Commit `job` with all that wait, unless another thread leads; whether it is done.
 
         Ctrl-C may strike at any call in here. Whatever it leaves, the lead is given back, a transaction is rolled
         back, and no job is done twice.
@@ -265,10 +263,10 @@ class Writer:
                     self._wake_next()
 
     def _gives_way(self, job: Job[Any]) -> bool:
-        """Whether whoever waits first is to lead, and take this job along.
+        """Whether the first waiter is to lead, and take this job along.
 
         Only the main thread can be interrupted. So it commits for nobody but itself, and Ctrl-C leaves no other caller
-        without an answer; nor must it, in a loop of puts, keep the lead from those who wait.
+        without an answer; nor must it, in a loop of puts, keep the lead from those that wait.
         """
         try:
             return self._waiting[0] is not job and not job.taken and _is_main_thread()
@@ -315,7 +313,7 @@ class Writer:
             self._wake(group)
 
     def _interrupted(self) -> StoreError:
-        return StoreError(f"{self._path}: interrupted in the midst of a commit; look whether this was put")
+        return StoreError(f"{self._path}: interrupted during a commit; look whether this was put")
 
     def _take(self, most: int) -> list[Job[Any]]:
         """The next jobs that wait."""
@@ -330,7 +328,7 @@ class Writer:
         return taken
 
     def _wake_next(self) -> None:
-        """Let whoever waits next try to lead."""
+        """Let the next waiter try to lead."""
         try:
             job = self._waiting[0]
         except IndexError:
@@ -341,7 +339,7 @@ class Writer:
         """Wake the callers of a group: each wakes the next.
 
         Woken all at once, they would queue for the interpreter's lock, each asleep a second time: measured with 16
-        threads, 38 µs of processor a put in place of 32.
+        threads, 38 µs of processor per put instead of 32.
         """
         first: Job[Any] | None = None
         for job in reversed(group):
