@@ -116,6 +116,7 @@ def test_lines_keys_headers_and_ids(sh):
     assert found[0]["headers"] == {"source": "till-3", "a": "b=c"}
 
 
+@pytest.mark.slow
 def test_lines_with_ids_are_put_once(sh, folder):
     (folder / "orders.csv").write_text("order,amount\n17,2\n18,3\n")
     assert sh("pqlog put new.db --from orders.csv --ids order") == "2 messages, offsets 1 to 2 of topic 'main'\n"
@@ -387,6 +388,7 @@ def test_export(sh, folder):
     assert oct((folder / "a.csv").stat().st_mode & 0o777) == oct(0o666 & ~os.umask(os.umask(0o22)))
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_nothing(sh, folder):
     db = apsw.Connection(str(folder / "events.db"))
     db.execute("UPDATE messages_1 SET value = '{}' WHERE offset = 5")
@@ -408,6 +410,7 @@ def test_the_demo(sh):
 # topics
 
 
+@pytest.mark.slow
 def test_topics_are_renamed_and_deleted(sh, folder):
     sh("pqlog put events.db --topic raw 1 2")
     assert sh("pqlog rename-topic events.db raw kept") == "topic 'raw' renamed to 'kept'\n"

@@ -285,6 +285,7 @@ with pqlog.open(sys.argv[1], readonly=True) as log:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_export_is_completed_by_the_next(path, tmp_path):
     folder = tmp_path / "out"
     with pqlog.open(path) as log:

@@ -193,6 +193,7 @@ def test_a_killed_worker_is_an_error_that_says_what_was_done(path, tmp_path, mon
         assert sorted(value["n"] for value in values(log.topic("out"))) == list(range(2000))
 
 
+@pytest.mark.slow
 def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monkeypatch):
     with pqlog.open(path) as log:
         log.put_many({"n": n} for n in range(300))
@@ -204,6 +205,7 @@ def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monk
         assert (again.messages_in, again.messages_out) == (300, 300)
 
 
+@pytest.mark.slow
 def test_what_a_worker_raised_is_raised_with_its_traceback(path):
     with pqlog.open(path) as log:
         log.put({"n": 1})

@@ -36,6 +36,7 @@ def test_put_many_of_nothing(log):
     assert log.put_many(["ignored"], id="empty") == range(1, 1)
 
 
+@pytest.mark.slow
 def test_larger_than_memory_is_spooled_and_comes_back(log, monkeypatch):
     monkeypatch.setattr("pqlog.producer.MEMORY_BYTES", 1 << 16)
     values = [{"n": n, "text": "x" * 100} for n in range(20_000)]

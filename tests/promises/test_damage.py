@@ -95,6 +95,7 @@ def test_sums_go_on_after_a_trim_in_the_midst_of_a_run(path, log):
     assert [message.value for message in log] == ["next"]
 
 
+@pytest.mark.slow
 def test_rows_of_very_different_sizes(log):
     values = ["x" * size for size in (1, 3_000_000, 2, 500_000, 600_000, 5)] * 60
     log.put_many(values)

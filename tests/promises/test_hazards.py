@@ -288,6 +288,7 @@ assert len(os.listdir("/proc/self/fd")) <= before + 1, (before, os.listdir("/pro
     run(script, path)
 
 
+@pytest.mark.slow
 def test_a_log_opens_while_another_thread_works_with_sqlite3_imported(path):
     """Every kernel of Jupyter has it imported; a connection in use by another thread cannot be asked for its file."""
     script = """

@@ -359,7 +359,7 @@ def parts(cases, count):
     return [{name: cases[name] for name in names[part::count]} for part in range(count)]
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_segment_of_anybody_is_refused(tmp_path, part):
     canary = tmp_path / "canary"
     found = run(tmp_path, parts(segments(canary), 2)[part])
@@ -375,7 +375,7 @@ def test_a_segment_of_anybody_is_refused(tmp_path, part):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_segment_of_anybody_does_nothing_but_being_read(tmp_path, part):
     canary = tmp_path / "canary"
     found = run(tmp_path, parts(harmless_segments(canary), 2)[part])
@@ -383,7 +383,7 @@ def test_a_segment_of_anybody_does_nothing_but_being_read(tmp_path, part):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2))])
 def test_a_file_of_anybody_is_refused(tmp_path, part):
     found = run(tmp_path, parts(others(), 3)[part])
     assert [name for name, steps in found.items() if not any(steps.values())] == []

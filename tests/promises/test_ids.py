@@ -340,6 +340,7 @@ with pqlog.open(path) as log:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_put_each_id_once(path):
     """Each puts any of the same ids until it is killed. What a call returned is there, and no id is there twice."""
     count, returned, chance = 1200, [], random.Random(7)

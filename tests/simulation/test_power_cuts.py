@@ -21,7 +21,7 @@ TestPowerCuts = Story.TestCase
 TestPowerCuts.settings = settings(stateful_step_count=30)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch):
     if seed % 2:  # and whose write-ahead log is checkpointed meanwhile
         monkeypatch.setattr(checkpointer, "PAGES", 10)
@@ -33,7 +33,7 @@ def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch
 
 
 @pytest.mark.parametrize("reader", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["beside a reader", ""])
-@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("killed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path, killed, reader):
     """Also what the failed put left in the page cache, on which later puts are built, must become durable."""
     for number in range(12):

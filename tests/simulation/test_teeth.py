@@ -316,7 +316,7 @@ def chunks_in_commits_of_their_own():
         (synchronous_off, stories),
         (rollback_journal, stories),
         (acknowledged_before_processing, stories),
-        (claims_not_synced, stories),
+        pytest.param(claims_not_synced, stories, marks=pytest.mark.slow),
         pytest.param(outputs_before_the_acknowledgement, stories, marks=pytest.mark.slow),
         pytest.param(outputs_after_the_acknowledgement, stories, marks=pytest.mark.slow),
         (id_in_a_commit_of_its_own, puts),
