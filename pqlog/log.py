@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pqlog import check, extras, producer
 from pqlog.codecs import Codec
-from pqlog.errors import ArgumentError, CorruptLogError, Error, UnsupportedError
+from pqlog.errors import ArgumentError, ClosedError, CorruptLogError, Error, UnsupportedError
 from pqlog.store.api import IsAFile
 from pqlog.stream import TopicStream, existing_topic
 from pqlog.topic import Topic
@@ -286,8 +286,10 @@ class Log(Topic):
     def __repr__(self) -> str:
         try:
             counts = self._counts()
-        except Error:
+        except ClosedError:
             return f"<pqlog.Log {self.path!r}, closed>"
+        except Error as error:
+            return f"<pqlog.Log {self.path!r}: {error}>"
         topics = "1 topic" if len(counts) == 1 else f"{len(counts)} topics"
         size = f", {self._log.size_bytes():,} bytes" if isinstance(self._log, IsAFile) else ""
         return f"<pqlog.Log {self.path!r}: {sum(counts):,} messages in {topics}{size}>"

@@ -27,13 +27,14 @@ def encode(codec: Codec, value: Any) -> bytes:
     try:
         data = codec.encode(value)
     except Exception as error:
-        _check_no_frame(value)
+        check_no_frame(value)
         raise unencodable(codec, value, error) from error
     check_encoded(codec, data)
     return data
 
 
-def _check_no_frame(value: Any) -> None:
+def check_no_frame(value: Any) -> None:
+    """Raise for a frame where one value is expected."""
     if is_frame(value):
         raise ArgumentError(
             f"a {type(value).__name__} is many messages: put_many(frame) puts it, a message for each row; of several "
@@ -167,7 +168,7 @@ def _encode_chunk(codec: Codec, chunk: Sequence[Any], before: int) -> list[bytes
     try:
         return _encode_many(codec, chunk)
     except EncodeError as error:
-        _check_no_frame(chunk[error.index])
+        check_no_frame(chunk[error.index])
         raise error.placed(index=before + error.index) from error.__cause__
 
 

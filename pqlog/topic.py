@@ -93,6 +93,7 @@ class Topic(Readable):
         try:  # producer.encode in place: each call less counts on the way of a single put
             data = codec.encode(value)
         except Exception as error:
+            producer.check_no_frame(value)
             raise self._placed(unencodable(codec, value, error)) from error
         if type(data) is not bytes:
             producer.check_encoded(codec, data)

@@ -133,12 +133,12 @@ def try_extra(wheel: Path, extra: str, folder: Path) -> str:
     python = str(folder / "venv" / "bin" / "python")
     pip = [sys.executable, "-m", "pip", "--python", python]
     what = f"{wheel}[{extra}]" if extra else str(wheel)
-    for command in (
-        [*pip, "install", "--quiet", "--no-compile", what],
-        [*pip, "check"],
-        [python, "-W", "error", "-c", CORE + WORKS[extra]],
+    for command, cwd in (
+        ([*pip, "install", "--quiet", "--no-compile", what], ROOT),  # where the constraints are
+        ([*pip, "check"], ROOT),
+        ([python, "-W", "error", "-c", CORE + WORKS[extra]], folder),
     ):
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise RuntimeError(f"pqlog[{extra}]: {command[:5]} failed:\n{done.stdout}")
     return f"pqlog{f'[{extra}]' if extra else ''} works ({time.monotonic() - start:.0f} s)"

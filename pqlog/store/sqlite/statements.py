@@ -204,6 +204,7 @@ UPDATE claims SET expires = ?1, crc = {sum_of("claims", expires="?1")}
 WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
 """
 DROP_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ? AND token = ?"
+DROP_TRIMMED_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ?"
 DROP_CLAIMS = "DELETE FROM claims WHERE topic = ? AND client = ?"
 # Several workers acknowledge in any order; the position is the end of the batches that all are. The batch of the lowest
 # number has the lowest offsets: it alone is looked at.

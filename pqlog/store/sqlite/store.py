@@ -228,14 +228,15 @@ class SqliteStore:
     def give_back(self) -> None:
         """Let the file shrink by what is free in it, in steps."""
 
-        def step(transaction: Transaction) -> int:
+        def step(transaction: Transaction) -> bool:
             db = transaction.db
-            free: int = db.pragma("freelist_count")
-            if free:
+            before: int = db.pragma("freelist_count")
+            if before:
                 db.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP})").fetchall()
-            return free
+            left: int = db.pragma("freelist_count")
+            return 0 < left < before  # a file that another program made may not be able to shrink
 
-        while self.write(Task(step)) > VACUUM_STEP:
+        while self.write(Task(step)):
             pass
         self.checkpoint()
 
