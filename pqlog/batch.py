@@ -239,7 +239,7 @@ class Batch(Readable):
         Raises
         ------
         ClaimLostError
-            It was handed to somebody else meanwhile; nothing was acknowledged, and nothing put.
+            It was handed to another worker meanwhile; nothing was acknowledged, and nothing put.
 
         Examples
         --------

@@ -60,7 +60,7 @@ def put(value, rows=None, key=None, headers=None, offset=4):
         (seed,) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchone()
         time, kept = db.execute("SELECT time, crc FROM messages_1 ORDER BY offset DESC LIMIT 1").fetchone()
         crc = checksums.extend(checksums.unmask(kept, seed)[0], value)
-        crc = checksums.mask(crc, checksums.beside(time, headers, (key,), rows), seed)
+        crc = checksums.mask(crc, checksums.of_metadata(time, headers, (key,), rows), seed)
         put = value if rows is not None else value.decode()
         db.execute("INSERT INTO messages_1 VALUES (?, ?, ?, ?, ?, ?, ?)", (offset, time, key, headers, put, rows, crc))
 
