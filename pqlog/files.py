@@ -125,7 +125,7 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
     return open(path, topic, readonly=True).explore()
 
 
-def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: bool = False) -> Salvage:
+def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], *, progress: bool = False) -> Salvage:
     """Copy what can still be read of a damaged log into a new one; the old file is not changed.
 
     Messages keep their times, keys and headers, and get new offsets. Clients continue with the first message that they
@@ -239,7 +239,7 @@ def read_log(
     [3, 4]
     """
     with open(path, topic, codec, readonly=True) as log:
-        return log.history(start, stop, since, until, key).to_pandas(
+        return log.history(start, stop, since=since, until=until, key=key).to_pandas(
             columns,
             flatten=flatten,
             metadata=metadata,

@@ -104,7 +104,7 @@ class Log(Topic):
         """
         existing_topic(self._log, old).rename(check.name("the topic's name", new))
 
-    def delete_topic(self, name: str, force: bool = False) -> None:
+    def delete_topic(self, name: str, *, force: bool = False) -> None:
         """Drop a topic with its messages, clients and ids, in one transaction, and give its disk space back.
 
         From then on, open objects of the topic raise `UnknownTopicError`, in any process. A topic that is created
@@ -223,7 +223,7 @@ class Log(Topic):
         """
         return self._file("compact").compact()
 
-    def verify(self, progress: bool = False) -> list[str]:
+    def verify(self, *, progress: bool = False) -> list[str]:
         """Read the whole file and say what is wrong with it: SQLite's structures, clients, each message's checksum.
 
         Parameters

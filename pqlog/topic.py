@@ -52,7 +52,7 @@ class Topic(Readable):
     # putting
 
     def put(
-        self, value: Any, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
+        self, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> int:
         """Append a message; returns when it survives a power failure.
 
@@ -108,6 +108,7 @@ class Topic(Readable):
     def put_many(
         self,
         values: Iterable[Any],
+        *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
@@ -369,6 +370,7 @@ class Topic(Readable):
         self,
         start: int | None = None,
         stop: int | None = None,
+        *,
         since: Time | None = None,
         until: Time | None = None,
         key: str | None = None,
@@ -404,7 +406,7 @@ class Topic(Readable):
 
     # keeping
 
-    def trim(self, before: int | Time, force: bool = False) -> int:
+    def trim(self, before: int | Time, *, force: bool = False) -> int:
         """Drop the messages before an offset or a time, and give their disk space back.
 
         Parameters
