@@ -92,7 +92,7 @@ class _Export:
         self._selection, self._projection, self._output, self._folder = selection, projection, output, folder
         self._rows, self._partition_by = rows_per_file, partition_by
         self._existing: dict[str, list[str]] = {}
-        """The paths of existing files, by name."""
+        """The paths of existing files, by the name of their bucket."""
         self._schema = parquet_schema(output.schema)
         stream = selection.topic
         self._options = {
@@ -110,7 +110,8 @@ class _Export:
         """Find existing files; raise if the folder has another export."""
         for path in _files(self._folder):
             if path.endswith(".parquet") and os.sep + "." not in path.removeprefix(self._folder):
-                self._existing.setdefault(os.path.basename(path), []).append(path)
+                name = os.path.basename(path).removesuffix(".parquet").partition("-")[0]
+                self._existing.setdefault(name, []).append(path)
         for path in itertools.islice(itertools.chain(*self._existing.values()), 1):
             description = _description_of(path)
             if description is None or description["options"] != self._options:
@@ -121,7 +122,7 @@ class _Export:
 
     def write(self, bucket: Bucket) -> list[str]:
         """Write the file of a bucket unless it exists; with partitions, one in each folder that has messages."""
-        name = f"{bucket.number * self._rows + 1:015}.parquet"
+        name = f"{bucket.number * self._rows + 1:015}"
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()
         expected = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
         for path in self._existing.get(name, ()):
@@ -149,7 +150,7 @@ class _Export:
                 schema=self._schema.with_metadata(metadata),
                 format=form,
                 file_options=form.make_write_options(compression="zstd"),
-                basename_template=f"{{i}}.{name}",
+                basename_template=f"{name}-{{i}}.parquet",
                 partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
                 preserve_order=True,
             )
@@ -177,9 +178,14 @@ class _Export:
                     ) from error
 
     def _publish(self, path: str, partial: str) -> str:
-        """Move a finished file to its folder; both are durable then."""
+        """Move a finished file to its folder; both are durable then.
+
+        A folder has several files of a bucket if Arrow closed the first before its last row, since only so many may be
+        open.
+        """
         folder = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
-        target = os.path.join(folder, os.path.basename(path).partition(".")[2])
+        name, _, number = os.path.basename(path).removesuffix(".parquet").partition("-")
+        target = os.path.join(folder, f"{name}.parquet" if number == "0" else f"{name}-{number}.parquet")
         os.makedirs(folder, exist_ok=True)
         atomic.appear(path, target, replace=True)
         return target

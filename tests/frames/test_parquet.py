@@ -1,5 +1,6 @@
 """A Parquet dataset: read by everyone, whole or not at all, and never twice."""
 
+import functools
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -63,6 +65,16 @@ def test_partitions_without_holes_are_read_by_pandas_as_columns(numbers, tmp_pat
     numbers.topic("whole").to_parquet(folder, rows_per_file=4, partition_by=["city"])
     frame = pd.read_parquet(folder)
     assert frame[frame["city"] == "P"]["n"].tolist() == [1, 3, 5, 7, 9]
+
+
+def test_no_row_is_lost_if_there_are_more_partitions_than_files_that_may_be_open(log, tmp_path, monkeypatch):
+    few = functools.partial(pyarrow.dataset.write_dataset, max_open_files=2)
+    monkeypatch.setattr(pyarrow.dataset, "write_dataset", few)
+    monkeypatch.setattr("pqlog.export.BATCH_ROWS", 6)
+    log.put_many({"n": n, "store": n // 2 % 9} for n in range(54))  # each store in three batches
+    written = log.to_parquet(tmp_path / "out", partition_by="store")
+    assert sorted(pd.read_parquet(tmp_path / "out")["n"]) == list(range(54))
+    assert len(written) > 9
 
 
 def test_the_same_call_again_writes_only_what_is_new(numbers, tmp_path):
