@@ -129,13 +129,14 @@ class _Export:
             description = _description_of(path)
             if description is None:
                 continue
-            if description["first"] < bucket.span.first:
-                raise ArgumentError(
-                    f"{path} begins at offset {description['first']}, this export at {bucket.span.first}, so "
-                    f"messages would be lost: export into a folder of its own"
-                )
-            if not self._partition_by and description["schema"] == schema and bucket.span.stop <= description["stop"]:
+            first, stop = description["first"], description["stop"]
+            if first < bucket.span.first:
+                raise _lossy(path, f"begins at offset {first}, this export at {bucket.span.first}")
+            is_same = description["schema"] == schema and first == bucket.span.first
+            if not self._partition_by and is_same and bucket.span.stop <= stop:
                 return []
+            if stop > bucket.span.stop:
+                raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.stop - 1}")
         with atomic.workplace(os.path.join(self._folder, name)) as partial:
             self._write_files(bucket, partial, name, {_DESCRIPTION: json.dumps(expected).encode()})
             return [self._publish(path, partial) for path in sorted(_files(partial))]
@@ -189,6 +190,10 @@ class _Export:
         os.makedirs(folder, exist_ok=True)
         atomic.appear(path, target, replace=True)
         return target
+
+
+def _lossy(path: str, problem: str) -> ArgumentError:
+    return ArgumentError(f"{path} {problem}, so messages would be lost: export into a folder of its own")
 
 
 def parquet_schema(schema: pa.Schema) -> pa.Schema:

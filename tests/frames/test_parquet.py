@@ -114,6 +114,21 @@ def test_what_would_mix_or_lose_messages_is_refused(numbers, tmp_path):
         numbers.history().latest().to_parquet(tmp_path / "latest")
 
 
+def test_a_range_that_begins_earlier_is_added_and_one_that_ends_earlier_is_refused(numbers, tmp_path):
+    folder = tmp_path / "out"
+    assert len(numbers[7:].to_parquet(folder)) == 1
+    assert read(folder) == [6, 7, 8, 9]
+    with pytest.raises(pqlog.ArgumentError, match="ends at offset 10, this export at 7"):
+        numbers[:8].to_parquet(folder)
+    assert len(numbers.to_parquet(folder)) == 1
+    assert read(folder) == list(range(10))
+    assert numbers[:8].to_parquet(folder) == []
+    parts = tmp_path / "parts"
+    numbers.to_parquet(parts, partition_by="city")
+    with pytest.raises(pqlog.ArgumentError, match="ends at offset 10, this export at 7"):
+        numbers[:8].to_parquet(parts, partition_by="city")
+
+
 READERS = {
     "pandas": lambda folder: pd.read_parquet(folder)["n"].tolist(),
     "polars": lambda folder: pl.scan_parquet(f"{folder}/*.parquet").collect()["n"].to_list(),
