@@ -125,10 +125,12 @@ class _Export:
         name = f"{bucket.number * self._rows + 1:015}"
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()
         expected = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
+        replaced = []
         for path in self._existing.get(name, ()):
             description = _description_of(path)
             if description is None:
                 continue
+            replaced.append(path)
             first, stop = description["first"], description["stop"]
             if first < bucket.span.first:
                 raise _lossy(path, f"begins at offset {first}, this export at {bucket.span.first}")
@@ -139,7 +141,9 @@ class _Export:
                 raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.stop - 1}")
         with atomic.workplace(os.path.join(self._folder, name)) as partial:
             self._write_files(bucket, partial, name, {_DESCRIPTION: json.dumps(expected).encode()})
-            return [self._publish(path, partial) for path in sorted(_files(partial))]
+            published = [self._publish(path, partial) for path in sorted(_files(partial))]
+        _remove_stale(replaced, published)
+        return published
 
     def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
         partitions = pa.schema([self._schema.field(column) for column in self._partition_by])
@@ -190,6 +194,18 @@ class _Export:
         os.makedirs(folder, exist_ok=True)
         atomic.appear(path, target, replace=True)
         return target
+
+
+def _remove_stale(replaced: Sequence[str], published: Sequence[str]) -> None:
+    """Remove those files of a bucket whose messages are in other folders now, since a partition column changed type.
+
+    Files are compared by number, since a file system may ignore the case of names.
+    """
+    present = {os.stat(path).st_ino for path in published}
+    for path in replaced:
+        if os.stat(path).st_ino not in present:
+            os.remove(path)
+            atomic.sync_folder(path)
 
 
 def _lossy(path: str, problem: str) -> ArgumentError:

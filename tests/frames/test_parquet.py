@@ -59,6 +59,16 @@ def test_partitions_are_folders(numbers, tmp_path):
         numbers.to_parquet(tmp_path / "other", partition_by="town")
 
 
+def test_a_partition_column_whose_type_changes_moves_messages_to_other_folders(log, tmp_path):
+    folder = tmp_path / "out"
+    log.put({"g": "a", "n": 1})
+    log.to_parquet(folder, partition_by="g")
+    log.put({"g": 1, "n": 2})  # the column is JSON text from now on
+    written = log.to_parquet(folder, partition_by="g")
+    assert sorted(str(path) for path in folder.rglob("*.parquet")) == sorted(written)
+    assert duckdb.sql(f"SELECT list(n ORDER BY n) FROM '{folder}/**/*.parquet'").fetchall() == [([1, 2],)]
+
+
 def test_partitions_without_holes_are_read_by_pandas_as_columns(numbers, tmp_path):
     folder = tmp_path / "out"
     numbers.topic("whole").put_many({"n": n, "city": "BP"[n % 2]} for n in range(10))
