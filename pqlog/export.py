@@ -132,11 +132,11 @@ class _Export:
                 continue
             replaced.append(path)
             first, stop = description["first"], description["stop"]
+            is_complete = first <= bucket.span.first and bucket.span.stop <= stop
+            if not self._partition_by and description["schema"] == schema and is_complete:
+                return []
             if first < bucket.span.first:
                 raise _lossy(path, f"begins at offset {first}, this export at {bucket.span.first}")
-            is_same = description["schema"] == schema and first == bucket.span.first
-            if not self._partition_by and is_same and bucket.span.stop <= stop:
-                return []
             if stop > bucket.span.stop:
                 raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.stop - 1}")
         with atomic.workplace(os.path.join(self._folder, name)) as partial:

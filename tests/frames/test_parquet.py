@@ -139,6 +139,16 @@ def test_a_range_that_begins_earlier_is_added_and_one_that_ends_earlier_is_refus
         numbers[:8].to_parquet(parts, partition_by="city")
 
 
+def test_a_trim_inside_a_complete_file_leaves_it_alone(numbers, tmp_path):
+    folder = tmp_path / "out"
+    numbers.to_parquet(folder, rows_per_file=4)
+    numbers.trim(before=3)
+    assert numbers.to_parquet(folder, rows_per_file=4) == []
+    numbers.put_many({"n": n, "city": "Brno"} for n in range(10, 14))
+    assert len(numbers.to_parquet(folder, rows_per_file=4)) == 2
+    assert read(folder) == list(range(14))
+
+
 READERS = {
     "pandas": lambda folder: pd.read_parquet(folder)["n"].tolist(),
     "polars": lambda folder: pl.scan_parquet(f"{folder}/*.parquet").collect()["n"].to_list(),
