@@ -92,7 +92,7 @@ class _Export:
         self._selection, self._projection, self._output, self._folder = selection, projection, output, folder
         self._rows, self._partition_by = rows_per_file, partition_by
         self._existing: dict[str, list[str]] = {}
-        """The paths of existing files, by name."""
+        """The paths of existing files, by the name of their bucket."""
         self._schema = parquet_schema(output.schema)
         stream = selection.topic
         self._options = {
@@ -110,7 +110,8 @@ class _Export:
         """Find existing files; raise if the folder has another export."""
         for path in _files(self._folder):
             if path.endswith(".parquet") and os.sep + "." not in path.removeprefix(self._folder):
-                self._existing.setdefault(os.path.basename(path), []).append(path)
+                name = os.path.basename(path).removesuffix(".parquet").partition("-")[0]
+                self._existing.setdefault(name, []).append(path)
         for path in itertools.islice(itertools.chain(*self._existing.values()), 1):
             description = _description_of(path)
             if description is None or description["options"] != self._options:
@@ -121,23 +122,28 @@ class _Export:
 
     def write(self, bucket: Bucket) -> list[str]:
         """Write the file of a bucket unless it exists; with partitions, one in each folder that has messages."""
-        name = f"{bucket.number * self._rows + 1:015}.parquet"
+        name = f"{bucket.number * self._rows + 1:015}"
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()
         expected = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
+        replaced = []
         for path in self._existing.get(name, ()):
             description = _description_of(path)
             if description is None:
                 continue
-            if description["first"] < bucket.span.first:
-                raise ArgumentError(
-                    f"{path} begins at offset {description['first']}, this export at {bucket.span.first}, so "
-                    f"messages would be lost: export into a folder of its own"
-                )
-            if not self._partition_by and description["schema"] == schema and bucket.span.stop <= description["stop"]:
+            replaced.append(path)
+            first, stop = description["first"], description["stop"]
+            is_complete = first <= bucket.span.first and bucket.span.stop <= stop
+            if not self._partition_by and description["schema"] == schema and is_complete:
                 return []
+            if first < bucket.span.first:
+                raise _lossy(path, f"begins at offset {first}, this export at {bucket.span.first}")
+            if stop > bucket.span.stop:
+                raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.stop - 1}")
         with atomic.workplace(os.path.join(self._folder, name)) as partial:
             self._write_files(bucket, partial, name, {_DESCRIPTION: json.dumps(expected).encode()})
-            return [self._publish(path, partial) for path in sorted(_files(partial))]
+            published = [self._publish(path, partial) for path in sorted(_files(partial))]
+        _remove_stale(replaced, published)
+        return published
 
     def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
         partitions = pa.schema([self._schema.field(column) for column in self._partition_by])
@@ -149,7 +155,7 @@ class _Export:
                 schema=self._schema.with_metadata(metadata),
                 format=form,
                 file_options=form.make_write_options(compression="zstd"),
-                basename_template=f"{{i}}.{name}",
+                basename_template=f"{name}-{{i}}.parquet",
                 partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
                 preserve_order=True,
             )
@@ -177,12 +183,33 @@ class _Export:
                     ) from error
 
     def _publish(self, path: str, partial: str) -> str:
-        """Move a finished file to its folder; both are durable then."""
+        """Move a finished file to its folder; both are durable then.
+
+        A folder has several files of a bucket if Arrow closed the first before its last row, since only so many may be
+        open.
+        """
         folder = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
-        target = os.path.join(folder, os.path.basename(path).partition(".")[2])
+        name, _, number = os.path.basename(path).removesuffix(".parquet").partition("-")
+        target = os.path.join(folder, f"{name}.parquet" if number == "0" else f"{name}-{number}.parquet")
         os.makedirs(folder, exist_ok=True)
         atomic.appear(path, target, replace=True)
         return target
+
+
+def _remove_stale(replaced: Sequence[str], published: Sequence[str]) -> None:
+    """Remove those files of a bucket whose messages are in other folders now, since a partition column changed type.
+
+    Files are compared by number, since a file system may ignore the case of names.
+    """
+    present = {os.stat(path).st_ino for path in published}
+    for path in replaced:
+        if os.stat(path).st_ino not in present:
+            os.remove(path)
+            atomic.sync_folder(path)
+
+
+def _lossy(path: str, problem: str) -> ArgumentError:
+    return ArgumentError(f"{path} {problem}, so messages would be lost: export into a folder of its own")
 
 
 def parquet_schema(schema: pa.Schema) -> pa.Schema:

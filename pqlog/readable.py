@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pqlog import check, extras, fields
@@ -64,18 +64,17 @@ class Readable:
         lenient: bool = False,
     ) -> Projection:
         """The options of a reading, checked."""
-        for option, names in (("columns", columns), ("parse_dates", parse_dates)):
-            if isinstance(names, str) or (names is not None and not all(isinstance(name, str) for name in names)):
-                raise ArgumentError(f"{option} is a list of the names of fields, not {names!r}")
+        columns = None if columns is None else _checked_names("columns", columns)
+        parse_dates = _checked_names("parse_dates", parse_dates)
         if columns is not None and len(set(columns)) < len(columns):
             raise ArgumentError(f"columns names a field twice: {columns!r}")
         left_out = [name for name in parse_dates if columns is not None and name not in columns]
         if left_out:
             raise ArgumentError(f"parse_dates names the field {left_out[0]!r}, which columns leaves out: add it there")
         projection: Projection = extras.frames.Projection(
-            None if columns is None else tuple(columns),
+            columns,
             flatten,
-            tuple(parse_dates),
+            parse_dates,
             _checked_metadata(metadata),
             lenient=lenient or self._is_cut,
         )
@@ -370,7 +369,7 @@ class Readable:
         >>> int(pandas.read_parquet(folder)["n"].sum())
         10
         """
-        partitions = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
+        partitions = (partition_by,) if isinstance(partition_by, str) else _checked_names("partition_by", partition_by)
         projection = self._projection(columns, flatten, parse_dates)
         written: list[str] = extras.export.to_parquet(
             self._selection(), projection, check.path("path", path), rows_per_file, partitions, progress
@@ -444,6 +443,14 @@ class Readable:
     def __arrow_c_schema__(self) -> object:
         """The schema of that stream."""
         return extras.frames.schema(self._selection(), self._projection()).__arrow_c_schema__()
+
+
+def _checked_names(option: str, wanted: Iterable[str]) -> tuple[str, ...]:
+    """The names of fields that an option has, checked; it may be an iterator."""
+    names = tuple(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(f"{option} is a list of the names of fields, not {wanted!r}")
+    return names
 
 
 def _checked_metadata(wanted: bool | Sequence[str]) -> bool | tuple[str, ...]:

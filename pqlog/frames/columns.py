@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -179,18 +180,29 @@ def table_of(
         The fields whose values must each stay as they are.
     """
     rows = [value if isinstance(value, Mapping) else {"value": value} for value in values]
-    names = dict.fromkeys(name for row in rows for name in row)
+    if not set(map(type, chain.from_iterable(rows))) <= {str}:
+        rows = [_with_text_names(row) for row in rows]
+    names = dict.fromkeys(chain.from_iterable(rows))
     if fields is not None:
-        names = {name: None for name in names if str(name) in fields}
+        names = {name: None for name in names if name in fields}
     check_field_count(len(names))
-    used: dict[str, None] = {}
     columns: list[Column] = []
     for name in names:
         make = makers.mixed if name in mixed else makers.typed
-        unique = unused_name(str(name), used)
-        used[unique] = None
-        columns.append(make(unique, [row.get(name) for row in rows]))
+        columns.append(make(name, [row.get(name) for row in rows]))
     return make_table([field for field, _ in columns], [column for _, column in columns], len(rows))
+
+
+def _with_text_names(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """An object with the texts of its names, which do not depend on other messages; those that are text stay."""
+    used = {name: None for name in row if type(name) is str}
+    named = {}
+    for name, value in row.items():
+        if type(name) is not str:
+            name = unused_name(str(name), used)
+            used[name] = None
+        named[name] = value
+    return named
 
 
 def make_table(fields: Sequence[pa.Field], columns: Sequence[Any], rows: int) -> pa.Table:

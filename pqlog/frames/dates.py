@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pqlog.errors import ArgumentError
 from pqlog.frames.arrow_types import TIME
 from pqlog.frames.columns import mark_of
 from pqlog.frames.dtypes import python_values
+from pqlog.keys import is_missing
 from pqlog.message import to_micros
 
 NANOSECOND_TIME = pa.timestamp("ns", tz="UTC")
@@ -69,7 +70,8 @@ def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _parse_each(name: str, values: Sequence[Any], offsets: Sequence[int]) -> pa.Array:
     times = [
-        None if value is None else _parse(name, value, offset) for value, offset in zip(values, offsets, strict=True)
+        None if is_missing(value) else _parse(name, value, offset)
+        for value, offset in zip(values, offsets, strict=True)
     ]
     fine = next((offset for time, offset in zip(times, offsets, strict=True) if time and time[1]), None)
     if fine is None:
@@ -86,6 +88,8 @@ _MORE_DIGITS = re.compile(r"[.,]\d{6}(\d+)")
 def _parse(name: str, value: Any, offset: int) -> tuple[int, int]:
     """The microseconds of a time, and the nanoseconds beyond them."""
     try:
+        if isinstance(value, date):
+            return _of_object(value)
         micros = to_micros(datetime.fromisoformat(value))
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(
@@ -99,6 +103,12 @@ def _parse(name: str, value: Any, offset: int) -> tuple[int, int]:
             f"beyond the nanoseconds: leave it as text"
         )
     return micros, int(digits.ljust(3, "0"))
+
+
+def _of_object(value: date) -> tuple[int, int]:
+    """As `_parse`; only pandas' times have nanoseconds."""
+    when = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
+    return to_micros(when), getattr(value, "nanosecond", 0)
 
 
 def _out_of_range(name: str, far: int, fine: int) -> ArgumentError:

@@ -55,7 +55,7 @@ class InferencePass:
 
     def output_from_cache(self, selection: Selection) -> OutputSchema:
         """The output schema, to be compared with each chunk, since it does not follow from chunks alone."""
-        return replace(self.output(), cache_check=CacheCheck(self._inference, selection.topic))
+        return replace(self.output(), cache_check=CacheCheck(self._inference, selection.topic.store))
 
     def output(self) -> OutputSchema:
         """The output schema for all chunks so far."""

@@ -38,8 +38,6 @@ def _by_type(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         return column
     if is_.is_dictionary(of):
         return _by_type(decode_dictionary(column))
-    if is_.is_date64(of):
-        column, of = column.cast(pa.date32()), pa.date32()
     if is_.is_large_string(of) or is_.is_string_view(of) or is_.is_integer(of) or is_.is_date32(of) or is_.is_null(of):
         return column.cast(pa.string())
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.notes import Note
 from pqlog.store.api import TopicStore
-from pqlog.stream import TopicStream
 
 _METADATA_TYPES = {"offset": pa.int64(), "_time": TIME, "_key": pa.string(), "_headers": HEADERS}
 
@@ -96,17 +96,22 @@ def _metadata_column(chunk: Chunk, name: str) -> pa.Array:
 
 
 class CacheCheck:
-    """Compares the chunks of a reading with the schema from the cache, which may be wrong."""
+    """Compares the chunks of a reading with the schema from the cache, which may be wrong.
 
-    def __init__(self, inference: SchemaInference, stream: TopicStream) -> None:
-        self._inference, self._stream = inference, stream
+    It does not keep the store alive, since `remembered_outputs` holds it for as long as the store lives.
+    """
+
+    def __init__(self, inference: SchemaInference, store: TopicStore) -> None:
+        self._inference, self._store = inference, weakref.ref(store)
 
     def check(self, chunk: Chunk, output: OutputSchema) -> None:
         """Raise, and drop the cache, if a chunk contradicts it."""
         wrong = self._contradiction(chunk, output)
         if wrong is not None:
-            schema_cache.invalidate(self._stream)
-            remembered_outputs.pop(self._stream.store, None)
+            store = self._store()
+            if store is not None:
+                schema_cache.invalidate(store)
+                remembered_outputs.pop(store, None)
             raise CorruptLogError(
                 f"the schema cached in the file is wrong about {wrong} of topic {chunk.topic!r} (at offset "
                 f"{chunk.offsets[0]}). The cache has been dropped; call again"
@@ -131,4 +136,4 @@ class CacheCheck:
 
 
 remembered_outputs: WeakKeyDictionary[TopicStore, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
-"""Those of each open log's latest streams: messages never change, so neither does the output schema of a range."""
+"""The output schemas of recent readings, by topic. They stay valid, since the messages of a span never change."""

@@ -32,7 +32,7 @@ class CachedInference(NamedTuple):
 
     inference: SchemaInference
     span: Span
-    """Those messages."""
+    """The span of these messages."""
 
 
 def lookup(selection: Selection, projection: Projection) -> CachedInference | None:
@@ -73,9 +73,8 @@ def store(selection: Selection, projection: Projection, inference: SchemaInferen
         topic.cache_schema(CachedSchema(span, text))
 
 
-def invalidate(stream: TopicStream) -> None:
+def invalidate(topic: TopicStore) -> None:
     """Never use the present entries of a topic again: they are wrong."""
-    topic = stream.store
     _in_memory.pop(topic, None)
     entry = _stored(topic)
     if entry is not None:

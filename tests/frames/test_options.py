@@ -68,6 +68,18 @@ def test_a_name_that_no_message_has_is_an_error_that_says_which_was_meant(cities
     assert not (tmp_path / "dataset").exists()
 
 
+def test_names_of_fields_may_be_any_iterable_and_nothing_else(cities, tmp_path):
+    for how in ({"columns": 5}, {"parse_dates": True}, {"parse_dates": None}, {"columns": "city"}, {"columns": [1]}):
+        with pytest.raises(pqlog.ArgumentError, match="is a list of the names of fields, not"):
+            cities.to_pandas(**how)
+    with pytest.raises(pqlog.ArgumentError, match="partition_by is a list of the names of fields, not None"):
+        cities.to_parquet(tmp_path / "out", partition_by=None)
+    cities.put({"at": "2026-01-01"})
+    found = cities.to_pandas((name for name in ("city", "at")), parse_dates=(name for name in ("at",)))
+    assert list(found) == ["_time", "city", "at"]
+    assert found["at"].iloc[-1] == pd.Timestamp("2026-01-01", tz="UTC")
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_field_that_some_message_has_is_no_error(cities, tmp_path, route):
     ROUTES[route](cities, tmp_path, columns=["late", "note", "city"])
@@ -318,6 +330,23 @@ def test_times_with_nothing_but_null(log):
     log.put_many([{"at": None}, {"at": None}])
     assert str(log.to_pandas(parse_dates=["at"])["at"].dtype) == "datetime64[us, UTC]"
     assert log.to_arrow(["at"], parse_dates=["at"]).schema.field("at").type == pa.timestamp("us", "UTC")
+
+
+def test_times_of_objects(log):
+    """Naive times, and times in a zone, which pickle topics keep as the objects that they are."""
+    zone = datetime.timezone(datetime.timedelta(hours=1))
+    topic = log.topic("objects", codec="pickle")
+    naive = datetime.datetime(2026, 1, 1, 12, 0, 0, 5)
+    values = [naive, naive.replace(tzinfo=zone), datetime.date(2026, 1, 1), "2026-01-01T00:00:00Z", pd.NaT, None]
+    topic.put_many({"at": value} for value in values)
+    found = topic.to_pandas(parse_dates=["at"])["at"]
+    day = pd.Timestamp("2026-01-01", tz="UTC")
+    assert found.tolist() == [
+        *(pd.Timestamp(naive, tz="UTC"), pd.Timestamp(naive, tz="UTC") - datetime.timedelta(hours=1)),
+        *(day, day, pd.NaT, pd.NaT),
+    ]
+    topic.put({"at": pd.Timestamp(FINE[0])})
+    assert topic.to_pandas(parse_dates=["at"])["at"].iloc[-1] == pd.Timestamp(FINE[0])
 
 
 def test_times_of_nested_fields(log):

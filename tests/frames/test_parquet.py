@@ -1,5 +1,6 @@
 """A Parquet dataset: read by everyone, whole or not at all, and never twice."""
 
+import functools
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -57,12 +59,32 @@ def test_partitions_are_folders(numbers, tmp_path):
         numbers.to_parquet(tmp_path / "other", partition_by="town")
 
 
+def test_a_partition_column_whose_type_changes_moves_messages_to_other_folders(log, tmp_path):
+    folder = tmp_path / "out"
+    log.put({"g": "a", "n": 1})
+    log.to_parquet(folder, partition_by="g")
+    log.put({"g": 1, "n": 2})  # the column is JSON text from now on
+    written = log.to_parquet(folder, partition_by="g")
+    assert sorted(str(path) for path in folder.rglob("*.parquet")) == sorted(written)
+    assert duckdb.sql(f"SELECT list(n ORDER BY n) FROM '{folder}/**/*.parquet'").fetchall() == [([1, 2],)]
+
+
 def test_partitions_without_holes_are_read_by_pandas_as_columns(numbers, tmp_path):
     folder = tmp_path / "out"
     numbers.topic("whole").put_many({"n": n, "city": "BP"[n % 2]} for n in range(10))
     numbers.topic("whole").to_parquet(folder, rows_per_file=4, partition_by=["city"])
     frame = pd.read_parquet(folder)
     assert frame[frame["city"] == "P"]["n"].tolist() == [1, 3, 5, 7, 9]
+
+
+def test_no_row_is_lost_if_there_are_more_partitions_than_files_that_may_be_open(log, tmp_path, monkeypatch):
+    few = functools.partial(pyarrow.dataset.write_dataset, max_open_files=2)
+    monkeypatch.setattr(pyarrow.dataset, "write_dataset", few)
+    monkeypatch.setattr("pqlog.export.BATCH_ROWS", 6)
+    log.put_many({"n": n, "store": n // 2 % 9} for n in range(54))  # each store in three batches
+    written = log.to_parquet(tmp_path / "out", partition_by="store")
+    assert sorted(pd.read_parquet(tmp_path / "out")["n"]) == list(range(54))
+    assert len(written) > 9
 
 
 def test_the_same_call_again_writes_only_what_is_new(numbers, tmp_path):
@@ -100,6 +122,31 @@ def test_what_would_mix_or_lose_messages_is_refused(numbers, tmp_path):
     assert read(folder) == list(range(10))
     with pytest.raises(pqlog.ArgumentError, match="the latest messages change"):
         numbers.history().latest().to_parquet(tmp_path / "latest")
+
+
+def test_a_range_that_begins_earlier_is_added_and_one_that_ends_earlier_is_refused(numbers, tmp_path):
+    folder = tmp_path / "out"
+    assert len(numbers[7:].to_parquet(folder)) == 1
+    assert read(folder) == [6, 7, 8, 9]
+    with pytest.raises(pqlog.ArgumentError, match="ends at offset 10, this export at 7"):
+        numbers[:8].to_parquet(folder)
+    assert len(numbers.to_parquet(folder)) == 1
+    assert read(folder) == list(range(10))
+    assert numbers[:8].to_parquet(folder) == []
+    parts = tmp_path / "parts"
+    numbers.to_parquet(parts, partition_by="city")
+    with pytest.raises(pqlog.ArgumentError, match="ends at offset 10, this export at 7"):
+        numbers[:8].to_parquet(parts, partition_by="city")
+
+
+def test_a_trim_inside_a_complete_file_leaves_it_alone(numbers, tmp_path):
+    folder = tmp_path / "out"
+    numbers.to_parquet(folder, rows_per_file=4)
+    numbers.trim(before=3)
+    assert numbers.to_parquet(folder, rows_per_file=4) == []
+    numbers.put_many({"n": n, "city": "Brno"} for n in range(10, 14))
+    assert len(numbers.to_parquet(folder, rows_per_file=4)) == 2
+    assert read(folder) == list(range(14))
 
 
 READERS = {

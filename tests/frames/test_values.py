@@ -249,6 +249,26 @@ def test_a_million_different_fields_are_refused():
         assert log.to_pandas(["key-7"])["key-7"].sum() == 7
 
 
+NO_TEXT = st.dictionaries(
+    st.sampled_from([1, 2, "1", "2", "1_", True, b"1"]), st.integers(-5, 5) | st.floats(-5, 5) | TEXT, max_size=4
+)
+
+
+@given(st.lists(NO_TEXT, max_size=8), st.integers(1, 8))
+def test_names_that_are_no_text_do_not_depend_on_chunks(values, rows):
+    with pqlog.open(":memory:", codec="msgpack") as log:
+        log.put_many(values)
+        whole = log.to_arrow(metadata=False)
+        with chunks_of(rows):
+            assert log.to_arrow(metadata=False).equals(whole, check_metadata=True)
+
+
+def test_integers_of_a_field_whose_name_is_no_text_stay_integers():
+    with pqlog.open(":memory:", codec="msgpack") as log, chunks_of(2):
+        log.put_many([{1: 1}, {1: 0.5}, {1: "x"}])
+        assert repr(log.to_pandas()["1"].tolist()) == "[1, 0.5, 'x']"
+
+
 def test_bytes_and_msgpack_topics():
     with pqlog.open(":memory:", codec="bytes") as log:
         log.put_many([b"a", b"\xff"])

@@ -176,6 +176,13 @@ def test_columns_have_the_keys_that_their_values_have(column, what):
     assert by_column(column, field, what) == by_value(column, field, what)
 
 
+def test_a_date_with_a_time_of_day_is_refused_with_an_error_of_ours(log):
+    """A date64 may have milliseconds beyond its day, which no file of Arrow and no cast to days keeps."""
+    dates = pa.array([1, 86_400_000], pa.int64()).view(pa.date64())
+    with pytest.raises(pqlog.EncodeError, match="column 'd'"):
+        log.put_many(pa.table({"d": dates}), key="d")
+
+
 MIXED = st.sampled_from([None, "", "a", "č", 1, -9, True, 0.5]) | st.lists(st.integers(0, 1))
 
 
