@@ -146,6 +146,7 @@ def test_csv_and_parquet_keep_their_types(sh, folder):
     assert "cannot be read as parquet" in sh("pqlog put new.db --from a.csv --format parquet", code=1)
 
 
+@pytest.mark.slow
 def test_each_line_is_put_when_it_comes(folder, sh):
     command = [sys.executable, "-m", "pqlog", "put", "new.db", "--each", "--text"]
     with Process(command, stdout=None, cwd=folder) as process:
@@ -269,6 +270,7 @@ def test_topics_clients_claims_stats(sh, folder):
     assert "largest lag" in sh("pqlog stats events.db")
 
 
+@pytest.mark.slow
 def test_schema_lists_the_fields(sh, folder):
     with pqlog.open(folder / "events.db") as log:
         log.put({"city": "Brno", "tags": ["\u001b[31m"]})

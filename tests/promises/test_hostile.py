@@ -375,7 +375,8 @@ def test_a_segment_of_anybody_is_refused(tmp_path, part):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(2))
 def test_a_segment_of_anybody_does_nothing_but_being_read(tmp_path, part):
     canary = tmp_path / "canary"
     found = run(tmp_path, parts(harmless_segments(canary), 2)[part])

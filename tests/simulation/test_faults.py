@@ -64,7 +64,7 @@ def a_log_on(disk):
 
 
 @pytest.mark.parametrize("step", [pytest.param(13, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "lasting"])
 @pytest.mark.parametrize(
     ("kind", "full"),
     [("write", False), ("write", True), ("sync", False), ("truncate", False)],
