@@ -60,7 +60,7 @@ def put(value, rows=None, key=None, headers=None, offset=4):
         (seed,) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchone()
         time, kept = db.execute("SELECT time, crc FROM messages_1 ORDER BY offset DESC LIMIT 1").fetchone()
         crc = checksums.extend(checksums.unmask(kept, seed)[0], value)
-        crc = checksums.mask(crc, checksums.beside(time, headers, (key,), rows), seed)
+        crc = checksums.mask(crc, checksums.of_metadata(time, headers, (key,), rows), seed)
         put = value if rows is not None else value.decode()
         db.execute("INSERT INTO messages_1 VALUES (?, ?, ?, ?, ?, ?, ?)", (offset, time, key, headers, put, rows, crc))
 
@@ -394,6 +394,17 @@ def test_what_others_may_do_to_a_file(tmp_path):
     for name, steps in found.items():
         failed = {step: error for step, error in steps.items() if error and not step.endswith(" r")}
         assert failed == {} or name in ("name of a topic", "large number"), (name, failed)
+
+
+@pytest.mark.parametrize("value", [b"", b'{"a": 1}\n{"a": 2}'], ids=["a blank line", "two lines"])
+def test_a_message_that_is_not_one_line_of_json_moves_no_other(tmp_path, value):
+    path = tmp_path / "lines.db"
+    edited(path, put(value), put(b'{"a":5}', offset=5))
+    with pqlog.open(path, readonly=True) as log:
+        for read in (log.to_pandas, log.to_arrow, lambda: list(log.chunks(2)), lambda: list(log)):
+            with pytest.raises(pqlog.DecodeError) as raised:
+                read()
+            assert raised.value.offset == 4
 
 
 def bombs():
