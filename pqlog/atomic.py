@@ -77,8 +77,12 @@ def appear(made: str, path: str, *, replace: bool = False) -> None:
 
 def sync_file(path: str) -> None:
     """Make a file's bytes and its mode durable."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    # Windows syncs only what may be written; elsewhere a file that is read-only can be synced too.
+    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def sync_folder(path: str) -> None:

@@ -110,7 +110,9 @@ class Batch(Readable):
 
     # putting
 
-    def put(self, value: Any, topic: str, key: str | None = None, headers: Mapping[str, str] | None = None) -> Staged:
+    def put(
+        self, value: Any, topic: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Staged:
         """Put a message into a topic of the same file, with the acknowledgement of this batch.
 
         Parameters
@@ -151,6 +153,7 @@ class Batch(Readable):
         self,
         values: Iterable[Any],
         topic: str,
+        *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         index: bool = False,
@@ -239,7 +242,7 @@ class Batch(Readable):
         Raises
         ------
         ClaimLostError
-            It was handed to somebody else meanwhile; nothing was acknowledged, and nothing put.
+            It was handed to another worker meanwhile; nothing was acknowledged, and nothing put.
 
         Examples
         --------

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
     from pqlog.pipe import Summary
 
+HandedOut = dict[tuple[int, str], threading.local]
+"""What `get_one` handed out in an open log: for each topic and client, the batches of one message of each thread."""
+
 
 class Client:
     """A named reader of a topic, as Kafka's consumer group: it gets every message until it has acknowledged it.
 
-    Made by ``log.client(name)``. It becomes known to the log when it first reads, and begins at the start then.
+    Made by ``log.client(name)``. It is registered when it first reads, and starts at the beginning.
 
     Attributes
     ----------
@@ -45,11 +48,10 @@ class Client:
     (4, 0)
     """
 
-    def __init__(self, stream: TopicStream, name: str) -> None:
+    def __init__(self, stream: TopicStream, name: str, handed_out: HandedOut) -> None:
         self.name = name
         self.stream, self.store = stream, stream.store.client(name)
-        self._one_by_one = threading.local()
-        """For each thread: the batches of one message that `get_one` takes."""
+        self._handed_out = handed_out
 
     def __repr__(self) -> str:
         return f"<pqlog.Client {self.name!r} of topic {self.stream.name!r}>"
@@ -59,9 +61,12 @@ class Client:
     def _state(self) -> ClientState:
         state = self.store.state()
         if state is None:
-            topic = self.stream.store
-            raise UnknownClientError(self.name, topic.info.name, check.near(self.name, topic.clients_near(self.name)))
+            raise self._unknown()
         return state
+
+    def _unknown(self) -> UnknownClientError:
+        topic = self.stream.store
+        return UnknownClientError(self.name, topic.info.name, check.near(self.name, topic.clients_near(self.name)))
 
     @property
     def position(self) -> int:
@@ -199,8 +204,8 @@ class Client:
         >>> len(log.clients())
         0
         """
-        self._state()
-        self.store.delete()
+        if not self.store.delete():
+            raise self._unknown()
 
     # message by message
 
@@ -304,9 +309,9 @@ class Client:
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.
 
-        Several threads and processes may share a client so: each message is with one of them at a time. What a thread
-        had when it ended comes again. A message is a batch of one, so `get` waits for no such client: it raises
-        `ClaimedError` while one is out.
+        This way several threads and processes may share a client: each message is with one of them at a time. The
+        message of a thread that ends is handed out again. A message is a batch of one, so while one is handed out,
+        `get` raises `ClaimedError`.
 
         Parameters
         ----------
@@ -352,19 +357,23 @@ class Client:
 
     def _batches_of_one(self) -> delivery.Batches:
         """Those of this thread and process: messages handed out before a fork belong to the parent."""
-        mine = self._one_by_one.__dict__
+        mine = self._mine()
         pid = os.getpid()
         if mine.get("pid") != pid:
-            mine["batches"], mine["pid"] = (
-                delivery.Batches(self.stream, self.store, delivery.BatchOptions(Size(1))),
-                pid,
-            )
+            mine["batches"] = delivery.Batches(self.stream, self.store, delivery.BatchOptions(Size(1)))
+            mine["pid"] = pid
         batches: delivery.Batches = mine["batches"]
+        batches.topic = self.stream  # the codec may be another than at the last call
         return batches
 
-    def _handed_out(self) -> Batch | None:
+    def _mine(self) -> dict[str, Any]:
+        """What `get_one` knows of this client in this thread, by whatever object of the log it was called."""
+        of = self.stream.store.info.id, self.name
+        return self._handed_out.setdefault(of, threading.local()).__dict__
+
+    def _current(self) -> Batch | None:
         """The message that `get_one` handed to this thread, as the batch of one that it is."""
-        mine = self._one_by_one.__dict__
+        mine = self._mine()
         return mine["batches"].open_batch() if mine.get("pid") == os.getpid() else None
 
     def ack(self, message: Message | None = None) -> None:
@@ -396,7 +405,7 @@ class Client:
         >>> billing.position
         3
         """
-        batch = self._handed_out()
+        batch = self._current()
         if message is not None and not isinstance(message, Message):
             raise ArgumentError(f"ack takes a message of the topic, from get(messages=True) say, not {message!r}")
         if batch is not None and (message is None or message.offset == batch.first):
@@ -436,7 +445,7 @@ class Client:
         >>> billing.get_one()
         'a'
         """
-        batch = self._handed_out()
+        batch = self._current()
         if batch is None:
             raise ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
         batch.release(error)

@@ -110,7 +110,8 @@ class _Msgspec:
         except Exception as error:
             if self.type is None:
                 raise
-            reason = f"it is no {getattr(self.type, '__name__', self.type)}, which the topic was opened for: {error}"
+            expected = getattr(self.type, "__name__", self.type)
+            reason = f"it is not a valid {expected}, the type that the topic was opened with: {error}"
             raise EncodeError(reason, value_type=_type_name(value), codec=self.name) from error
         found = exact.change(value, back, self._keys_are_text)
         if found is not None and self.type is not None:

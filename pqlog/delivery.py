@@ -102,7 +102,7 @@ class Batches(Iterator[Batch]):
         options: BatchOptions,
         dead_lettered: Callable[[Batch], object] = lambda batch: None,
     ) -> None:
-        self._topic, self._client, self._log = topic, client, topic.store.log
+        self.topic, self._client, self._log = topic, client, topic.store.log
         self._options, self._dead_lettered = options, dead_lettered
         self._has_joined = False
         self._batch: Batch | None = None
@@ -133,7 +133,7 @@ class Batches(Iterator[Batch]):
         """The next batch, with the one before acknowledged; None if none came in time, or the log has ended."""
         check.process(self._pid, "this loop over batches")
         if not self._has_joined:
-            join(self._topic, self._client)
+            join(self.topic, self._client)
             self._has_joined = True
         until = None if timeout_s is None else time.monotonic() + timeout_s
         try:
@@ -163,7 +163,7 @@ class Batches(Iterator[Batch]):
             claim = self._advance()
             if claim is None:
                 return None
-            batch = self._batch = Batch(Lease(self._topic, self._client, claim), self._options.messages)
+            batch = self._batch = Batch(Lease(self.topic, self._client, claim), self._options.messages)
             if self._options.attempts is None or claim.attempt <= self._options.attempts:
                 return batch
             try:
@@ -203,7 +203,7 @@ class Batches(Iterator[Batch]):
 
     def _linger(self) -> None:
         """Wait a while for a batch to fill, unless there is enough already; the one before need not wait for that."""
-        topic, size = self._topic.store, self._options.size.messages
+        topic, size = self.topic.store, self._options.size.messages
 
         def waiting() -> int:
             state = self._client.state()

@@ -24,6 +24,7 @@
     ├── CursorError                 another process moved the cursor; nothing was put
     ├── WorkerDiedError             a worker of a pipe was killed; has a summary of what was done
     ├── MissingExtraError           an optional package is not installed (an ImportError)
+    ├── UnsupportedError            this log cannot do that
     └── StoreError                  a problem with the file or the disk
         ├── NotALogError            a directory, a text file, or another program's database
         │   └── OldQueueError       a file of persistent-queue-log, which can be migrated
@@ -281,7 +282,7 @@ class MissingExtraError(Error, ImportError):
 
 
 class UnsupportedError(Error):
-    """The log is kept where that cannot be done: see its ``capabilities``."""
+    """This log cannot do that, for example because it is not in a file."""
 
 
 class StoreError(Error):

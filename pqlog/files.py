@@ -34,7 +34,7 @@ def open(
     timeout: float = TIMEOUT_S,
     network: bool = False,
 ) -> Log:
-    """Open a log; the file is made if it is missing.
+    """Open a log; create the file if it does not exist.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def open(
     CorruptLogError
         The file is damaged, or commits in its -wal are.
     UnsafeStorageError
-        Durability cannot be had there: a network disk, say, or a file with two names.
+        Durability cannot be guaranteed there: a network disk, say, or a file with two names.
     StoreError
         The file cannot be opened.
 
@@ -86,8 +86,11 @@ def open(
     """
     from pqlog.store.sqlite.store import SqliteStore
 
-    if not isinstance(readonly, bool):
-        raise ArgumentError(f"readonly is True or False, not {readonly!r}")
+    for name, given in (("readonly", readonly), ("network", network)):
+        if not isinstance(given, bool):
+            raise ArgumentError(f"{name} is True or False, not {given!r}")
+    if vfs is not None:
+        check.name("vfs", vfs)
     timeout_s = check.seconds("timeout", timeout, most=1e6)
     file = check.path("path", path)
     store = SqliteStore(file, readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
@@ -100,7 +103,7 @@ def open(
 
 
 def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
-    """The explorer of a file that is opened for reading only: nothing in it can be changed by looking.
+    """An explorer of a file opened read-only, so looking cannot change it.
 
     Parameters
     ----------
@@ -122,7 +125,7 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
     return open(path, topic, readonly=True).explore()
 
 
-def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], progress: bool = False) -> Salvage:
+def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], *, progress: bool = False) -> Salvage:
     """Copy what can still be read of a damaged log into a new one; the old file is not changed.
 
     Messages keep their times, keys and headers, and get new offsets. Clients continue with the first message that they
@@ -236,7 +239,7 @@ def read_log(
     [3, 4]
     """
     with open(path, topic, codec, readonly=True) as log:
-        return log.history(start, stop, since, until, key).to_pandas(
+        return log.history(start, stop, since=since, until=until, key=key).to_pandas(
             columns,
             flatten=flatten,
             metadata=metadata,

@@ -36,8 +36,6 @@ class Log(Topic):
         super().__init__(stream)
         self.path = path
         self._log = stream.store.log
-        self._topics: dict[tuple[int, object, object], Topic] = {}
-        """Those that were asked for: the same call gives the same object, whose clients know what they handed out."""
 
     def topic(self, name: str, codec: str | Codec | None = None, type: Any = None) -> Topic:
         """Another topic of the same log, created if it does not exist.
@@ -64,11 +62,7 @@ class Log(Topic):
         >>> log.topics()
         ['main', 'raw']
         """
-        stream = TopicStream.open(self._log, name, codec, type)
-        try:
-            return self._topics.setdefault((stream.store.info.id, codec, type), Topic(stream))
-        except TypeError:  # a codec or type that cannot be hashed
-            return Topic(stream)
+        return Topic(TopicStream.open(self._log, name, codec, type), self._handed_out)
 
     def topics(self) -> list[str]:
         """The names of all topics of the file.
@@ -110,7 +104,7 @@ class Log(Topic):
         """
         existing_topic(self._log, old).rename(check.name("the topic's name", new))
 
-    def delete_topic(self, name: str, force: bool = False) -> None:
+    def delete_topic(self, name: str, *, force: bool = False) -> None:
         """Drop a topic with its messages, clients and ids, in one transaction, and give its disk space back.
 
         From then on, open objects of the topic raise `UnknownTopicError`, in any process. A topic that is created
@@ -229,7 +223,7 @@ class Log(Topic):
         """
         return self._file("compact").compact()
 
-    def verify(self, progress: bool = False) -> list[str]:
+    def verify(self, *, progress: bool = False) -> list[str]:
         """Read the whole file and say what is wrong with it: SQLite's structures, clients, each message's checksum.
 
         Parameters
@@ -268,7 +262,7 @@ class Log(Topic):
         >>> log.close()
         >>> log.put(1)
         Traceback (most recent call last):
-        pqlog.errors.ClosedError: :memory: was closed; this was not put
+        pqlog.errors.ClosedError: :memory: was closed; nothing was written
         """
         self._log.close()
 

@@ -61,7 +61,7 @@ class Migration:
 
 
 def migrate(
-    old: str | os.PathLike[str], new: str | os.PathLike[str], trust_pickle: bool = False, progress: bool = False
+    old: str | os.PathLike[str], new: str | os.PathLike[str], *, trust_pickle: bool = False, progress: bool = False
 ) -> Migration:
     """Make a log of a queue of persistent-queue-log, or of the SQLite queues of persist-queue.
 

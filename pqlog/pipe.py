@@ -7,7 +7,7 @@ import multiprocessing.connection
 import pickle
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -124,8 +124,7 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
 def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
     stream = client.stream
     log = stream.store.log
-    path = log.path if isinstance(log, IsAFile) else MEMORY
-    if path == MEMORY:
+    if not isinstance(log, IsAFile) or log.path == MEMORY:
         raise ArgumentError("a log in memory is this process's alone: workers=1, or open a file")
     try:
         pickle.dumps(job)
@@ -137,7 +136,7 @@ def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[i
             f"module, or pass workers=1"
         ) from error
     began = time.perf_counter()
-    crew = _Crew((path, stream.name, codec, client.name, job), workers)
+    crew = _Crew((log.path, log.opening, stream.name, codec, client.name, job), workers)
     left = client.lag
     for _ in crew.work(None if progress is None else POLL_S):
         if progress is not None:
@@ -233,9 +232,11 @@ class _InTheWorker(Exception):
         super().__init__(f"in the worker:\n{trace}")
 
 
-def _work_in_process(out: Connection, path: str, topic: str, codec: Any, client: str, job: Job) -> None:
+def _work_in_process(
+    out: Connection, path: str, opening: Mapping[str, Any], topic: str, codec: Any, client: str, job: Job
+) -> None:
     try:
-        with open(path, topic, codec) as log:
+        with open(path, topic, codec, **opening) as log:
             out.send(job.run(log.client(client), lambda _: None, out.send))
     except Exception as error:
         trace = traceback.format_exc()

@@ -109,7 +109,7 @@ class TopicStream:
         while len(span):
             part = Span(self.store.from_end(step, span), span.stop)
             rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
-            if step > 1 and sum(len(row.value) for row in rows) >= CHUNK_BYTES:
+            if step > 1 and sum(map(_size, rows)) >= CHUNK_BYTES:
                 step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
                 continue
             if rows:
@@ -124,7 +124,7 @@ class TopicStream:
                 when = from_micros(row.time)
                 headers = {} if row.headers is None else {"headers": headers_of(row)}
             except (CorruptLogError, *UNDECODABLE) as error:
-                raise DecodeError(self.name, row.offset, f"its time or headers are none: {error}") from error
+                raise DecodeError(self.name, row.offset, f"its time or headers are not valid: {error}") from error
             if row.rows is None:
                 yield Message(row.offset, when, self._decode(row), row.key, **headers)
             else:
@@ -173,6 +173,11 @@ class TopicStream:
             raise
         except Exception as error:  # a codec of the user's may raise anything
             raise DecodeError(self.name, row.offset, f"{type(error).__name__}: {error}") from error
+
+
+def _size(row: Row) -> int:
+    """About how many bytes the messages have that were asked for."""
+    return len(row.value) * (row.rows or 1) // (row.whole or 1)
 
 
 def headers_of(row: Row) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pqlog import check, extras, history, producer
 from pqlog.batch import Batch
-from pqlog.client import Client
+from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
@@ -35,9 +35,9 @@ class Topic(Readable):
     (1, 0)
     """
 
-    def __init__(self, stream: TopicStream) -> None:
+    def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
         self.stream, self.store = stream, stream.store
-        self._clients: dict[str, Client] = {}
+        self._handed_out: HandedOut = {} if handed_out is None else handed_out
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Topic(Readable):
     # putting
 
     def put(
-        self, value: Any, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
+        self, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> int:
         """Append a message; returns when it survives a power failure.
 
@@ -108,6 +108,7 @@ class Topic(Readable):
     def put_many(
         self,
         values: Iterable[Any],
+        *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
@@ -133,7 +134,7 @@ class Topic(Readable):
             what keys are, but none may be missing or empty. Those of `id` are among them; both in one call are refused.
         cursor : tuple of str, object and object, optional
             A name, how far its source has been read now, and how far it was read before: any JSON values, None if it
-            was never read. It commits with the messages, also if there are none; `Log.cursor` reads it back. If it is
+            was never read. It commits with the messages, even if there are none; `Log.cursor` reads it back. If it is
             not what it was expected to be, another run of the same job was here meanwhile: `CursorError`. Where `id`
             was used before, it is neither looked at nor changed.
         progress : bool
@@ -202,7 +203,7 @@ class Topic(Readable):
         Parameters
         ----------
         name : str or int, optional
-            7 is ``"7"``, None is ``""``. The same name is the same object.
+            7 is ``"7"``, None is ``""``.
 
         Examples
         --------
@@ -213,9 +214,7 @@ class Topic(Readable):
         >>> [list(batch) for batch in log.client("etl").batches(size=1)]
         [['a'], ['b']]
         """
-        checked = client_name(name)
-        client = self._clients.get(checked)
-        return client or self._clients.setdefault(checked, Client(self.stream, checked))
+        return Client(self.stream, client_name(name), self._handed_out)
 
     def clients(self) -> Clients:
         """Where each client stands, as a table.
@@ -371,6 +370,7 @@ class Topic(Readable):
         self,
         start: int | None = None,
         stop: int | None = None,
+        *,
         since: Time | None = None,
         until: Time | None = None,
         key: str | None = None,
@@ -406,7 +406,7 @@ class Topic(Readable):
 
     # keeping
 
-    def trim(self, before: int | Time, force: bool = False) -> int:
+    def trim(self, before: int | Time, *, force: bool = False) -> int:
         """Drop the messages before an offset or a time, and give their disk space back.
 
         Parameters

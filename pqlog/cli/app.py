@@ -69,7 +69,7 @@ _IN_THE_SHELL = [
             r"[Oo]pen it with readonly=True( to read it)?|read it with readonly=True",
             "`pqlog get` and `pqlog export` only read it",
         ),
-        (r"opened with readonly=True: open it without to write", "opened for reading only"),
+        (r"opened with readonly=True: open it without readonly=True to write", "opened for reading only"),
         (r"; without readonly=True it would be made", ""),
         (r", or pass network=True if you know better", ""),
     )

@@ -182,7 +182,7 @@ def delete_topic(
     if not others:
         raise ArgumentError(f"{topic!r} is the only topic: delete the file instead")
     with app.opened(file, others[0], write=True) as log:
-        log.delete_topic(topic, force)
+        log.delete_topic(topic, force=force)
     output.say(f"topic {topic!r} deleted")
 
 
@@ -251,7 +251,7 @@ def trim(
 ) -> None:
     """Delete old messages. Deletes those before an offset or a time, and frees their disk space."""
     with app.existing(file, topic) as log:
-        dropped = log.trim(app.place(before), force)
+        dropped = log.trim(app.place(before), force=force)
         kept = len(log)
     if as_json:
         output.line(output.json_text({"dropped": dropped, "kept": kept}))
@@ -320,7 +320,7 @@ def migrate(
 
     It reads files of persistent-queue-log and persist-queue. If interrupted, run it again to continue.
     """
-    done = pqlog.migrate(old, new, trust_pickle, progress=app.is_watched())
+    done = pqlog.migrate(old, new, trust_pickle=trust_pickle, progress=app.is_watched())
     if as_json:
         output.line(output.json_text(dataclasses.asdict(done)))
         return

@@ -73,7 +73,7 @@ def get(
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
         with app.opened(file, topic, trust_pickle=trust_pickle) as log:
-            history = log.history(start, stop, since, until, key)
+            history = log.history(start, stop, since=since, until=until, key=key)
             _check_fields(field, itertools.islice(history, limit))
             output.lines(map(shown, itertools.islice(history, limit)))
         return
@@ -229,7 +229,7 @@ def export(
     if kind not in _WRITERS:
         raise ArgumentError(f"--format is parquet, csv, tsv or ndjson, not {kind!r}")
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
-        history = log.history(start, stop, since, until, key)
+        history = log.history(start, stop, since=since, until=until, key=key)
         progress = app.is_watched() and out != "-"
         if kind == "parquet" and is_folder and out != "-":
             written = history.to_parquet(out, columns=field, flatten=flatten, progress=progress)

@@ -98,7 +98,7 @@ def put(
             _put_each(log, found, key, headers, id, ids, as_json)
         else:
             progress = app.is_watched() and not values and not (source is None and sys.stdin.isatty())
-            _report(log, log.put_many(found, key, headers, id, progress=progress, ids=ids), as_json)
+            _report(log, log.put_many(found, key=key, headers=headers, id=id, progress=progress, ids=ids), as_json)
 
 
 def _put_each(
@@ -116,7 +116,7 @@ def _put_each(
     count = 0
     try:
         for value in values:
-            put = log.put_many([value], key, headers, ids=ids)
+            put = log.put_many([value], key=key, headers=headers, ids=ids)
             offsets[1:] = put or offsets[1:]
             count += len(put)
     finally:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
-from pqlog.client import offset_of
+from pqlog.client import Client, offset_of
 from pqlog.errors import DecodeError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
 from pqlog.notebook import views
 from pqlog.store.values import Span
-from pqlog.stream import TopicStream
+from pqlog.stream import existing_topic
 from pqlog.topic import Topic
 
 if TYPE_CHECKING:
@@ -75,14 +75,15 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def __init__(self, topic: Topic) -> None:
         self._lock = threading.RLock()
-        self._topic = topic
+        self._topic = self._opened = topic
         self._log = topic.store.log
         self._page = 0
         self._times: list[int] = []
         self._counts: list[int] = []
         self._matches: list[Message] | None = None
         self._searched_to = 0
-        self._seek_to: int | None = None
+        self._seek_to: tuple[Client, int] | None = None
+        """What is asked: which client to move, and where."""
         self._make()
         super().__init__(self._parts())
         self.add_class("pqlog-explorer")
@@ -231,10 +232,15 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _choose_topic(self, change: Any) -> None:
         if change["new"] in (None, self._topic.name):
             return
-        self._topic = Topic(TopicStream.open(self._log, change["new"]))
+        self._topic = self._opened if change["new"] == self._opened.name else self._other(change["new"])
+        self._do_cancel()
         self._page, self._matches = 0, None
         self._range.value = (0, BINS)
         self._load()
+
+    def _other(self, name: str) -> Topic:
+        """Another topic of the log, which exists."""
+        return Topic(self._opened.stream.sibling(existing_topic(self._log, name).info.name, "json"))
 
     @_guarded
     def _tick(self, *_: object) -> None:
@@ -294,8 +300,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             return
         reader = self._topic.client(client)
         position, target = reader.position, offset_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
+        kept = self._topic.store.span()
+        target = min(max(target, kept.first), kept.stop)
         again, skipped = max(0, position - target), max(0, target - position)
-        self._seek_to = target
+        self._seek_to = reader, target
         self._question.value = (
             f"Move {client!r} from {position:,} to {target:,}? {again:,} messages come again, {skipped:,} are skipped."
         )
@@ -304,7 +312,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @_guarded
     def _do_seek(self, *_: object) -> None:
         if self._seek_to is not None:
-            self._topic.client(self._client.value).seek(self._seek_to)
+            client, target = self._seek_to
+            client.seek(target)
         self._do_cancel()
         self._show_clients()
 

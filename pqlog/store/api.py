@@ -12,7 +12,7 @@ Every call that writes returns when its effect survives a power failure. All cal
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from pqlog.store.values import (
     CachedSchema,
@@ -282,6 +282,11 @@ class IsAFile(Protocol):
 
     @property
     def path(self) -> str: ...
+
+    @property
+    def opening(self) -> Mapping[str, Any]:
+        """The other parameters of `pqlog.open` that open it again as it was opened."""
+        ...
 
     def size_bytes(self) -> int:
         """What the file takes on the disk."""

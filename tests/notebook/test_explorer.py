@@ -192,3 +192,32 @@ def test_the_magic(log, path, capsys):
     assert shell.run_line_magic("pqlog", "nowhere.db") is None
     assert "does not exist" in capsys.readouterr().out
     assert shell.run_line_magic("pqlog", "") is None
+
+
+def test_the_client_that_was_asked_about_is_moved(log):
+    list(log.get("another"))
+    explorer = log.explore()
+    explorer._client.value = "another"
+    explorer._to.value = "1000000"
+    explorer._seek.click()
+    assert "0 are skipped" in explorer._question.value
+    explorer._to.value = "10"
+    explorer._seek.click()
+    explorer._client.value = "reader"
+    explorer._confirm.click()
+    assert (log.client("another").position, log.client("reader").position) == (10, 100)
+    log.topic("other").put(1)
+    explorer._refresh.click()
+    explorer._seek.click()
+    explorer._topics.value = "other"
+    explorer._confirm.click()
+    assert log.client("reader").position == 100
+    assert len(log.topic("other").clients()) == 0
+
+
+def test_a_topic_that_is_deleted_elsewhere_is_not_made_again(log):
+    log.topic("other").put(1)
+    explorer = log.explore()
+    log.delete_topic("other")
+    explorer._topics.value = "other"
+    assert log.topics() == ["main"]

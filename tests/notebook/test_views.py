@@ -139,3 +139,10 @@ def test_the_schema_is_shown_as_far_as_it_is_known_and_nothing_is_read_for_it(pa
 
 def topic_html(log):
     return log.topic("main")._repr_html_()
+
+
+def test_a_batch_that_is_trimmed_away_is_shown(log):
+    log.put_many(range(10))
+    batch = log.client("c").next_batch(size=5)
+    log.trim(before=8, force=True)
+    assert "no messages any more" in batch._repr_html_()

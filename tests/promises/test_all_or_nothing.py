@@ -1,5 +1,6 @@
 """A put is there whole or not at all; bad input changes nothing and says what is wrong."""
 
+import pandas as pd
 import pytest
 
 import pqlog
@@ -110,3 +111,10 @@ def test_a_value_beyond_sqlites_limit_is_refused(path):
         with pytest.raises(pqlog.ArgumentError, match="up to 1,000,000,000 bytes"):
             log.put(bytes(1_000_000_001))
         assert log.put(b"a") == 1
+
+
+def test_a_frame_is_not_one_value(log):
+    frame = pd.DataFrame({"a": [1]})
+    for put in (log.put, lambda frame: log.put_many([frame])):
+        with pytest.raises(pqlog.ArgumentError, match=r"put_many\(frame\) puts it, a message for each row"):
+            put(frame)

@@ -436,3 +436,57 @@ def test_a_token_stays_the_same_when_its_topic_is_renamed(path):
         token = batch.token
         batch.release()
         assert log.topic("b").client("c").next_batch().token == token
+
+
+# what is trimmed by force
+
+
+def test_nobody_spins_after_a_forced_trim(log):
+    log.put_many(range(10))
+    client = log.client("c")
+    next(client.get())
+    log.trim(before=11, force=True)
+    assert (client.position, client.lag) == (11, 0)
+    assert client.next_batch() is None  # the first look of a process, which also tells the file what it holds
+    assert not log.store.client("c").has_work("")  # so it sleeps
+    assert client.next_batch(timeout=0.01) is None
+    log.put("new")
+    assert list(client.next_batch()) == ["new"]
+
+
+def test_a_released_message_that_is_trimmed_is_passed_over(log):
+    log.put_many(["a", "b", "c"])
+    client = log.client("c")
+    assert client.get_one() == "a"
+    client.nack()
+    log.trim(before=2, force=True)
+    assert client.get_one() == "b"
+    client.nack(ValueError("no"))
+    log.trim(before=-1, force=True)
+    assert client.get_one() == "c"
+    client.ack()
+    assert (client.position, client.claims(), log.verify()) == (4, [], [])
+    with pytest.raises(pqlog.Empty):
+        client.get_one()
+
+
+def test_what_is_left_of_a_released_batch_is_handed_out(log):
+    log.put_many(range(6))
+    client = log.client("c")
+    client.next_batch(size=4).release()
+    log.trim(before=3, force=True)
+    batch = client.next_batch()
+    assert (batch.number, list(batch)) == (1, [2, 3])
+    batch.ack()
+    assert (client.position, log.verify()) == (5, [])
+
+
+def test_a_batch_whose_release_fails_is_given_back_later(log, monkeypatch):
+    log.put_many(range(2))
+    client = log.client("c")
+    batch = client.next_batch(size=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(log.store.log, "write", lambda job: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            batch.release()
+    assert client.next_batch(size=1).number == 1

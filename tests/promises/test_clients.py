@@ -195,11 +195,24 @@ def test_everything_up_to_a_message_is_acknowledged(log):
             client.ack(wrong)
 
 
-def test_a_client_is_the_same_object_for_the_same_name(log):
-    assert log.client("c") is log.client("c") is not log.client("d")
-    assert log.client(7) is log.client("7")
-    assert log.topic("other").client("c") is log.topic("other").client("c") is not log.client("c")
-    assert log.topic("other", codec="json") is log.topic("other", codec="json")
+def test_get_one_goes_on_by_whatever_object_of_the_log_it_is_called(log):
+    class Json:  # a codec of the user's, made anew for each call, which cannot be hashed
+        name = "mine"
+        __hash__ = None
+
+        def encode(self, value):
+            return str(value).encode()
+
+        def decode(self, data):
+            return int(data)
+
+    log.topic("other", codec=Json()).put_many(range(4))
+    assert log.topic("other", codec=Json()).get_one("c") == 0
+    assert log.topic("other", codec=Json()).client("c").get_one() == 1
+    log.topic("other", codec=Json()).client("c").ack()
+    assert log.topic("other", codec=Json()).client("c").position == 3
+    log.put_many(list("ab"))
+    assert (log.get_one("c"), log.topic("main").get_one("c")) == ("a", "b")
 
 
 def test_no_token_is_used_twice(log):
@@ -281,3 +294,12 @@ def test_unread_never_acknowledges(log):
     log.put("d")
     assert len(unread) == 4
     assert log.client("c").lag == 4
+
+
+def test_a_message_that_does_not_exist_yet_is_not_acknowledged(log):
+    log.put_many(list("abc"))
+    log.topic("other").put_many(range(500))
+    with pytest.raises(pqlog.ArgumentError, match="has no message at offset 400 yet"):
+        log.client("c").ack(log.topic("other")[400])
+    assert (log.client("c").position, list(log.get("c"))) == (1, ["a", "b", "c"])
+    assert log.verify() == []

@@ -293,10 +293,10 @@ def test_a_typed_topic_can_always_be_read(path, codec, kind):
         log.put_many([good] * 3)
         for wrong in ({"city": 3}, 5, [3], {"city": "Brno", "amount": "much"}, {"one": {}}):
             for put in (log.put, lambda value: log.put_many([good, value])):
-                with pytest.raises(pqlog.EncodeError, match="which the topic was opened for"):
+                with pytest.raises(pqlog.EncodeError, match="the type that the topic was opened with"):
                     put(wrong)
         for batch in log.batches("stage"):
-            with pytest.raises(pqlog.EncodeError, match="which the topic was opened for"):
+            with pytest.raises(pqlog.EncodeError, match="the type that the topic was opened with"):
                 batch.put(5, topic="main")
         assert list(log.get("c")) == [good] * 4
         with pytest.raises(pqlog.ArgumentError, match="a frame comes back as dicts"):

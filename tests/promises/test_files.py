@@ -283,3 +283,17 @@ def test_compact_beside_a_reader_ends_and_gives_the_room_back_later(path):
         log.compact()
         assert log.size_bytes() == path.stat().st_size
         assert log.verify() == []
+
+
+@pytest.mark.parametrize("how", ["in memory", "a copy of one in memory"])
+def test_trim_of_a_log_that_was_made_in_memory_comes_to_its_end(tmp_path, how):
+    path = ":memory:"
+    if how != "in memory":
+        path = tmp_path / "copy.db"
+        with pqlog.open(":memory:") as log:
+            log.backup(path)
+    with pqlog.open(path) as log:
+        log.put_many("x" * 10_000 for _ in range(2_000))
+        before = log.size_bytes()
+        assert log.trim(before=-1) == 1_999
+        assert log.size_bytes() < before

@@ -216,7 +216,7 @@ class LogModel(RuleBasedStateMachine):
             found = {c.client: (c.position, c.lag, c.open) for c in topic.clients()}
             assert found == {
                 client: (
-                    next_offset,
+                    max(next_offset, model.first),
                     model.stop - max(next_offset, model.first),
                     int(client in model.claims),
                 )

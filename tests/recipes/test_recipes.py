@@ -201,7 +201,7 @@ def test_a_delta_table_takes_up_where_it_stopped_once_it_has_another_type(log, t
     put(log, [1])
     there.load(log)
     put(log, [2.5])
-    with pytest.raises(TypeError, match=r"is int64 \(number\), .* which are double \(number\)"):
+    with pytest.raises(TypeError, match=r"is int64 \(number\) .* which are double \(number\)"):
         there.load(log)
     table = deltalake.DeltaTable(there.path).to_pyarrow_table()
     table = table.set_column(table.schema.get_field_index("a"), "a", table["a"].cast(pa.float64()))

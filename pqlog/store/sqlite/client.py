@@ -266,7 +266,7 @@ def _state(found: Any, kept: Span) -> ClientState:
     name, position, claimed, epoch, batches, seen, is_open = found
     unread = Span(max(position, kept.first), kept.stop)
     unclaimed = Span(max(claimed, kept.first), kept.stop)
-    return ClientState(name, position, len(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
+    return ClientState(name, unread.first, len(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
 
 
 def claims_of(db: apsw.Connection, table: Table, state: ClientState) -> list[Claim]:
@@ -284,15 +284,15 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
     found: list[str] = []
     for table in tables:
         stop = span(db, table).stop
-        for one in states(db, table):
-            where = f"topic {table.topic!r}, client {one.client!r}"
-            if not 1 <= one.unread.first <= one.unclaimed.first <= stop:
-                found.append(f"{where}: it stands at {one.unread.first}, claims end at {one.unclaimed.first} of {stop}")
-            for claim in claims_of(db, table, one):
-                if not one.position <= claim.span.first < claim.span.stop <= one.unclaimed.first:
-                    found.append(f"{where}: batch {claim.number} has the offsets {tuple(claim.span)}")
-                if claim.number > one.batches:
-                    found.append(f"{where}: batch {claim.number} of only {one.batches}")
+        for name, position, claimed, _, batches, *_ in rows(db.execute(statements.CLIENTS, (table.id,))):
+            where = f"topic {table.topic!r}, client {name!r}"
+            if not 1 <= position <= claimed <= stop:
+                found.append(f"{where}: it stands at {position}, claims end at {claimed} of {stop}")
+            for number, first, end, *_ in rows(db.execute(statements.CLAIMS, (table.id, name))):
+                if not position <= first < end <= claimed:
+                    found.append(f"{where}: batch {number} has the offsets {(first, end)}")
+                if number > batches:
+                    found.append(f"{where}: batch {number} of only {batches}")
     return found
 
 

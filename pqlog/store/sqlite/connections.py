@@ -165,13 +165,13 @@ def _check_kind(db: apsw.Connection, path: str) -> bool:
 
 
 def set_wal(db: apsw.Connection, path: str, timeout_s: float) -> None:
-    """Turn the file to WAL. Of two processes that do so at once one is told "locked" at once, whatever its patience."""
+    """Switch the file to WAL. Of two processes that do so at once, one is told "locked", whatever its busy handler."""
 
     def set_mode() -> None:
         mode = db.pragma("journal_mode", "wal")
         if mode != "wal":
             raise errors.UnsafeStorageError(
-                f"{path}: no write-ahead log can be had here (journal mode {mode}), so no promise could be kept: "
+                f"{path}: SQLite cannot use a write-ahead log here (journal mode {mode}), so no promise could be kept: "
                 f"choose a local disk"
             )
 

@@ -120,9 +120,9 @@ def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_byt
         left -= sum(len(one.value) for one in chosen)
         if run:
             at = run[-1].offset + (run[-1].rows or 1)
-        if left <= 0:
+        if left <= 0 or len(found) >= rows:
             break
-    return found
+    return found[:rows]
 
 
 def anchor(db: apsw.Connection, table: Table, offset: int) -> tuple[int | None, int]:

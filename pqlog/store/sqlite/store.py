@@ -74,6 +74,7 @@ class SqliteStore:
             raise ours from (None if ours is error else error)
         self.name = self.path = self._file.path
         self.readonly = readonly
+        self.opening = {"vfs": vfs, "timeout": timeout_s, "network": network}
         self.uuid, self.seed = self._file.uuid, self._file.seed
         self.read = self._file.read
         guard = self._file.guard if self._file.in_memory else None  # a database in memory has one connection for all
@@ -117,7 +118,7 @@ class SqliteStore:
     def _refuse(self, job: Job[T] | None = None) -> T:
         """In place of the writer's `submit`, where nothing can be written."""
         self.check_open()
-        raise errors.ReadOnlyError(f"{self.path} was opened with readonly=True: open it without to write")
+        raise errors.ReadOnlyError(f"{self.path} was opened with readonly=True: open it without readonly=True to write")
 
     # the file below
 

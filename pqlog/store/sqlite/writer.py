@@ -125,7 +125,8 @@ class Writer:
     Parameters
     ----------
     leading : RLock
-        Held by the leader. Releasing an RLock that was not acquired fails, which the handling of interrupts needs.
+        Held by the leader. An RLock, because releasing one that was not acquired fails, which tells an interrupted
+        call whether it held it.
     guard : context manager, optional
         Held while the connection is used, if others use it too.
     path : str
@@ -220,7 +221,7 @@ class Writer:
         self._waiting.clear()
 
     def _closed_error(self) -> ClosedError:
-        return ClosedError(f"{self._path} was closed; this was not put")
+        return ClosedError(f"{self._path} was closed; nothing was written")
 
     def _check_nested(self) -> None:
         if self._leading._is_owned():
