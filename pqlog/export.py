@@ -121,7 +121,7 @@ class _Export:
                 )
 
     def write(self, bucket: Bucket) -> list[str]:
-        """Write the file of a bucket unless it exists; with partitions, one in each folder that has messages."""
+        """Write the files of a bucket, unless they are complete; with partitions, in each folder that has messages."""
         name = f"{bucket.number * self._rows + 1:015}"
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()
         expected = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}

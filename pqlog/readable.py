@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def selection_of(readable: Readable) -> Selection:
-    """The messages that it has now: for the rooms around the core."""
+    """What a readable selects now, for the packages around the core."""
     return readable._selection()
 
 
@@ -49,7 +49,7 @@ class Readable:
     """
 
     _is_cut = False
-    """Whether its bounds are given by a number of messages, so that an optional field may be absent by chance."""
+    """Whether it was cut to a number of messages, so that an optional field may be absent by chance."""
 
     def _selection(self) -> Selection:
         """The range, with its bounds as of now."""
@@ -287,7 +287,7 @@ class Readable:
         return frames
 
     def head(self, n: int = 5) -> pandas.DataFrame:
-        """The first `n` messages as a frame; reads no others.
+        """The first `n` messages as a frame; reads few others.
 
         Examples
         --------
@@ -330,7 +330,7 @@ class Readable:
         Each file holds a fixed range of `rows_per_file` offsets, is named by the first of them, and is created
         atomically. Repeating the call after a crash, or when the log has grown, completes the dataset: finished files
         are left alone, and no message is exported twice. All files have one schema; if a new field or a new type
-        changes it, older files are rewritten.
+        changes it, older files are rewritten. With `partition_by`, each call rewrites all files.
 
         Parameters
         ----------
@@ -352,8 +352,11 @@ class Readable:
         Raises
         ------
         ArgumentError
-            The folder holds an export of another log, topic or history, or one made with other options; or Parquet
-            cannot hold a column, which the error names.
+            The folder holds an export of another log, topic or history, or one made with other options; a file would
+            have to be rewritten without messages that it has, since they were trimmed or are not in this range; or
+            Parquet cannot hold a column, which the error names.
+        DecodeError
+            A message cannot be decoded; it carries the offset.
 
         Examples
         --------

@@ -38,13 +38,13 @@ class BlockParser:
     mixed : frozenset of str
         Fields whose values must each stay as they are.
     key : str, optional
-        Of segments, take only messages with this key; of single messages, only such are in the blocks.
+        Take only messages with this key. (Single messages were already selected when the block was read.)
     offsets : numpy.ndarray, optional
-        Take only these messages; ascending.
+        Take only the messages at these offsets, ascending.
     headers : bool
         Whether chunks have the messages' headers.
     reread : callable, optional
-        What chunks have as ``reread``.
+        Passed to each chunk.
     """
 
     def __init__(

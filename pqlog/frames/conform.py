@@ -48,7 +48,7 @@ def _cast(column: pa.ChunkedArray, source: pa.Field, target: pa.Field) -> pa.Chu
 
 
 def lenient_json_column(values: Sequence[Any]) -> pa.Array:
-    """Values of any kind as JSON text, in which values that JSON does not have are text."""
+    """Values of any kind as JSON text; those that JSON cannot express become strings."""
     texts = [None if value is None else _encode(_for_json(value)) for value in values]
     return pa.array(texts, pa.binary()).cast(pa.string())
 

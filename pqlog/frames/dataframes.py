@@ -56,7 +56,7 @@ def head(selection: Selection, n: int) -> pd.DataFrame:
 
 
 def _up_to(selection: Selection, n: int) -> Selection:
-    """A range that ends with its first `n` messages of a key: all of the topic may lie behind them."""
+    """The range up to the `n`-th message of its key, so that the rest of the topic is not read."""
     stream, span, key, _ = selection
     if key is None:
         return selection

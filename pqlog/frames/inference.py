@@ -160,11 +160,11 @@ class _Column:
     def __init__(self) -> None:
         self.valid = 0
         self._with_values = _Occurrences()
-        """In chunks with a value in this column."""
+        """From chunks in which the column has a value."""
         self._without_values = _Occurrences()
-        """In chunks without one: these types count only if there are no others."""
+        """From chunks without one: their types count only if there are no others."""
         self._bounds: tuple[int, int] | None = None
-        """Of integers, and of times in nanoseconds."""
+        """The smallest and the largest integer, or time in nanoseconds."""
         self.dictionary: pa.Array | None = None
         self.dictionaries_differ = False
 
@@ -252,7 +252,7 @@ class _Column:
 
     @property
     def _occurrences(self) -> _Occurrences:
-        """Those that count."""
+        """The occurrences that determine the type."""
         return self._with_values if self.valid else self._without_values
 
     @property

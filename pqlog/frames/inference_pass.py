@@ -112,7 +112,7 @@ def _is_unique(dictionary: pa.Array) -> bool:
 
 
 def check_names(selection: Selection, projection: Projection, output: OutputSchema) -> None:
-    """Raise for a name that was asked for and that no message has; if `lenient`, only warn if it looks misspelt.
+    """Raise for a requested name that no message has; if the projection is lenient, only warn if it looks misspelt.
 
     That no message has a value for it is not enough: the field may be null in all of them.
     """

@@ -151,7 +151,7 @@ def _check_expanded_size(table: pa.Table) -> None:
 
 
 def _expanded_bytes(array: pa.Array) -> int:
-    """An upper bound of how many bytes the values of an array take, roughly."""
+    """A rough upper bound of the bytes that the values of an array take."""
     of, is_ = array.type, pa.types
     each = 16 * len(array)
     if isinstance(array, pa.ExtensionArray):

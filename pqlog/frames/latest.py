@@ -52,7 +52,7 @@ class Latest:
         self._decoder = _decoder(by)
 
     def add(self, selection: Selection) -> None:
-        """Read a range, which comes after those before."""
+        """Read the next range; ranges must be added in order."""
         for block in blocks(selection.topic, selection.span, selection.key):
             if isinstance(block, Lines):
                 offsets = range(block.offset, block.offset + block.rows)

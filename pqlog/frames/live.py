@@ -106,7 +106,7 @@ class Live:
         return latest.offsets()
 
     def _select(self, stream: TopicStream, is_current: Callable[[Any], Any]) -> tuple[InferencePass, list[Chunk]]:
-        """Those of the messages so far that `is_current` selects by their offsets, and inference from them alone."""
+        """The chunks so far, without the messages that `is_current` rejects, and an inference from these alone."""
         inference, chunks = InferencePass(self._projection), list[Chunk]()
         for chunk in self._chunks:
             offsets = chunk.offsets.to_numpy()

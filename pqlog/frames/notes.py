@@ -10,7 +10,7 @@ import pyarrow as pa
 NOTE = b"pqlog.pandas"
 """In the metadata of a field: a `Note`."""
 ARROW = "arrow"
-"""The dtype in the note of any Arrow dtype; which one, is the type of the field."""
+"""The dtype in the note of every Arrow dtype; the type of the field says which one."""
 OBJECT = "object"
 CATEGORY = "category"
 

@@ -85,7 +85,7 @@ def plain_of(value: Any) -> Any:
 
 
 def _unpack(field: pa.Field, array: pa.Array) -> list[Any]:
-    """The objects of a column; only None if Python has no value for one of them."""
+    """The objects of a column, or None for all of them if Python cannot represent one."""
     try:
         return decoded_values(pa.chunked_array([array]), field)
     except (OverflowError, ValueError):

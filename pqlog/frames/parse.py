@@ -55,15 +55,20 @@ class JsonParser:
         if table is not None:
             yield table
         else:
-            yield from self._decode(lines.values)
+            yield from self._decode(lines.values, lines.rows)
 
-    def _decode(self, text: bytes) -> Iterator[pa.Table]:
+    def _decode(self, text: bytes, rows: int) -> Iterator[pa.Table]:
         """Message by message, inferring types; after the first sample, the parser takes over if it can."""
         lines = text.split(b"\n")
+        if len(lines) != rows:  # of a foreign file: a value may have line feeds
+            lines = [text]
         start, size = 0, DECODED_ROWS if self._has_sample else SAMPLE_ROWS
         while start < len(lines):
             part = lines[start : start + size]
-            table = table_of(decode_lines(b"\n".join(part)), self._fields, self._mixed)
+            values = decode_lines(b"\n".join(part))
+            if len(values) != (len(part) if len(lines) == rows else rows):
+                raise ValueError("a message is a blank line, or several values")
+            table = table_of(values, self._fields, self._mixed)
             self._widen(table.schema)
             yield table
             start += len(part)

@@ -1,4 +1,4 @@
-"""Projection: which columns a reading is to give, and in what form."""
+"""Projection: which columns a reading returns, and in what form."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     mask : bytes or None
         1 for each message to keep; None for all, if other segments of the same frame lose some.
     start : int
-        How many messages of the segments before are kept.
+        How many messages of earlier segments are kept: the number of this segment's first row in the frame.
     """
     table = _with_index(ipc.decode(segment.value, None, segment.rows))
     if mask is not None:

@@ -1,6 +1,6 @@
 """What comes back how: a case for each sort of column, and the table of docs/frames.md that is made from them.
 
-``python -m tests.frames.cases`` writes the table anew.
+``python -m tests.frames.cases`` rewrites the table.
 """
 
 from __future__ import annotations

@@ -34,14 +34,14 @@ NAN = float("nan")
 
 
 def whole(bits: int, signed: bool = True) -> st.SearchStrategy[int]:
-    """Integers of so many bits, with those at the edges more often than chance would have them."""
+    """Integers of this many bits, with those at the edges more often than chance would have them."""
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     edges = [n for n in (0, 1, -1, low, low + 1, high, 2**53, 2**53 + 1, -(2**53) - 1) if low <= n <= high]
     return pick(edges) | st.integers(low, high)
 
 
 def floats(bits: int) -> st.SearchStrategy[Any]:
-    """Floating numbers of so many bits: any bits, and those that are a case of their own more often."""
+    """Floating-point numbers of this many bits: any bits, and those that are a case of their own more often."""
     of = {16: np.float16, 32: np.float32, 64: np.float64}[bits]
     edges = [of(value) for value in (0.0, -0.0, 0.5, -2.5, NAN, float("inf"), float("-inf"))]
     edges += [np.finfo(of).max, np.finfo(of).smallest_subnormal]

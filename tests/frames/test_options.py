@@ -172,7 +172,7 @@ def test_head_of_a_key_reads_no_further(log):
 # metadata
 
 
-def test_meta_names_what_comes_beside_the_fields(log):
+def test_metadata_names_what_comes_beside_the_fields(log):
     log.put({"n": 1}, key="a", headers={"source": "till-3", "ř": ""})
     log.put_many(pd.DataFrame({"n": [2, 3]}), headers={"source": "file"})
     log.put({"n": 4})
@@ -238,7 +238,7 @@ def test_a_field_has_its_own_name_where_the_other_is_not_asked_for(log):
     assert log.to_arrow().schema.names == ["offset", "_time", "offset_", "_headers"]
 
 
-def test_meta_has_no_other_names(log):
+def test_metadata_has_no_other_names(log):
     with pytest.raises(pqlog.ArgumentError, match="metadata has no 'header': did you mean 'headers'"):
         log.to_pandas(metadata=["header"])
     with pytest.raises(pqlog.ArgumentError, match="did you mean 'key'"):

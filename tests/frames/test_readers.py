@@ -166,7 +166,7 @@ def test_live_reads_only_what_is_new(sales, monkeypatch):
     from pqlog.frames import live as module
 
     read = module.read_chunks
-    monkeypatch.setattr(module, "read_chunks", lambda stretch, how: asked.append(stretch.span) or read(stretch, how))
+    monkeypatch.setattr(module, "read_chunks", lambda part, how: asked.append(part.span) or read(part, how))
     assert live.refresh() is live.frame
     sales.put({"n": 0.5})
     assert live.refresh()["n"].tolist() == [*range(12), 0.5]

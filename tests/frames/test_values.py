@@ -230,7 +230,7 @@ def test_dtype_backends(backend):
         frame({"n": 1}, dtype_backend="polars")
 
 
-def test_empty_stretches_have_the_logs_own_columns():
+def test_empty_ranges_have_the_logs_own_columns():
     with pqlog.open(":memory:") as log:
         found = log.to_pandas()
         assert (len(found), list(found.columns), found.index.name) == (0, ["_time"], "offset")

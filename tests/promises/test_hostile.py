@@ -397,6 +397,17 @@ def test_what_others_may_do_to_a_file(tmp_path):
         assert failed == {} or name in ("name of a topic", "large number"), (name, failed)
 
 
+@pytest.mark.parametrize("value", [b"", b'{"a": 1}\n{"a": 2}'], ids=["a blank line", "two lines"])
+def test_a_message_that_is_not_one_line_of_json_moves_no_other(tmp_path, value):
+    path = tmp_path / "lines.db"
+    edited(path, put(value), put(b'{"a":5}', offset=5))
+    with pqlog.open(path, readonly=True) as log:
+        for read in (log.to_pandas, log.to_arrow, lambda: list(log.chunks(2)), lambda: list(log)):
+            with pytest.raises(pqlog.DecodeError) as raised:
+                read()
+            assert raised.value.offset == 4
+
+
 def bombs():
     many = 65_536
     return {
