@@ -28,9 +28,9 @@ def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
                 for workers in (1, 2, 4):
                     client = uuid.uuid4().hex  # one that is like no other
                     rate = timed(
-                        lambda client=client, work=work, workers=workers, frames=frames, size=size: frames.pipe(
-                            client, work, into="out", size=size, workers=workers
-                        ),
+                        lambda client=client, work=work, workers=workers, frames=frames, size=size: frames.client(
+                            client
+                        ).pipe(work, into="out", size=size, workers=workers),
                         many,
                     )
                     found.setdefault(f"pipe, {name}, workers={workers}", []).append(rate)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from pqlog import errors
-from pqlog.store.sqlite import owners, statements
-from pqlog.store.sqlite.claims import Held, lease_micros, now_micros
+from pqlog.store.sqlite import claims, owners, statements
+from pqlog.store.sqlite.claims import Held
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.owners import Fate
 from pqlog.store.sqlite.reader import span
@@ -54,7 +54,7 @@ class SqliteClient:
             states(db, self._table)  # its name may be damaged: then it is not a new one
             kept = span(db, self._table)
             first = kept.first if start is None else min(max(start, kept.first), kept.stop)
-            db.execute(statements.JOIN, (*self._id, first, _next_epoch(db), now_micros()))
+            db.execute(statements.JOIN, (*self._id, first, _next_epoch(db), claims.now_micros()))
             found = self.state_in(db)
             assert found is not None
         return found
@@ -72,7 +72,7 @@ class SqliteClient:
 
     def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
         """The same in one statement; False also if a batch is handed out."""
-        db.execute(statements.ACKNOWLEDGE, (offset + 1, now_micros(), *self._id, epoch))
+        db.execute(statements.ACKNOWLEDGE, (offset + 1, claims.now_micros(), *self._id, epoch))
         return bool(db.changes())
 
     def seek(self, to: int) -> Moved:
@@ -84,7 +84,7 @@ class SqliteClient:
         target = min(max(to, kept.first), kept.stop)
         was = self.join_in(db).position
         db.execute(statements.DROP_CLAIMS, self._id)
-        db.execute(statements.SEEK, (target, _next_epoch(db), now_micros(), *self._id))
+        db.execute(statements.SEEK, (target, _next_epoch(db), claims.now_micros(), *self._id))
         return Moved(target, again=len(Span(target, was)), skipped=len(Span(max(was, kept.first), target)))
 
     def delete(self) -> bool:
@@ -118,11 +118,11 @@ class SqliteClient:
             return True
         if self._first_free(db, worker):
             return True
-        now = now_micros()
+        now = claims.now_micros()
         for process, fate in self._not_living(db):
             if fate is Fate.GONE:
                 return True
-            if row(db.execute(statements.EXPIRED, (*self._id, process, now, now + lease_micros())))[0]:
+            if row(db.execute(statements.EXPIRED, (*self._id, process, now, now + claims.lease_micros())))[0]:
                 return True
         return False
 
@@ -166,7 +166,7 @@ class SqliteClient:
         db.execute(statements.DROP_CLAIM, (*self._id, done.number, done.token))
         if not db.changes():
             raise errors.ClaimLostError(self.name, done.number)
-        db.execute(statements.MOVE_ON, (*self._id, now_micros()))
+        db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
         return [output.topic.append_in(transaction, output.chunks, output.ids) for output in outputs]  # type: ignore[attr-defined]
 
     def release(self, claim: Claim, error: str | None) -> bool:
@@ -192,7 +192,7 @@ class SqliteClient:
         process = owners.this_process()
         owner = owners.owner(worker)
         self._let_go(db)
-        token, expires = secrets.randbits(62), now_micros() + lease_micros()
+        token, expires = secrets.randbits(62), claims.now_micros() + claims.lease_micros()
         claimed, epoch, batches = row(db.execute(statements.NEXT_BATCH, self._id)) or self._begin_again(db)
         kept = span(db, self._table)
         while free := self._first_free(db, worker):
@@ -201,12 +201,12 @@ class SqliteClient:
                 db.execute(statements.TAKE_OVER, (token, worker, process, expires, *self._id, number))
                 return Claim(self.name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
             db.execute(statements.DROP_TRIMMED_CLAIM, (*self._id, number))  # nothing of it is left to be handed out
-            db.execute(statements.MOVE_ON, (*self._id, now_micros()))
+            db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
         batch = _cut(db, self._table, Span(max(claimed, kept.first), kept.stop), size)
         if not len(batch):
             return None
         number = batches + 1
-        db.execute(statements.CUT, (number, batch.stop, now_micros(), *self._id))
+        db.execute(statements.CUT, (number, batch.stop, claims.now_micros(), *self._id))
         db.execute(statements.CLAIM, (*self._id, number, *batch, token, worker, process, expires))
         return Claim(self.name, epoch, number, batch, token, 1, owner, expires, None)
 
@@ -233,13 +233,13 @@ class SqliteClient:
 
         What is known of a process counts first: of one that lives no clock can take its batch.
         """
-        now = now_micros()
+        now = claims.now_micros()
         for process, fate in self._not_living(db):
             if fate is Fate.GONE:
                 db.execute(statements.RELEASE_EXPIRED, (*self._id, process, _NEVER))
             else:
                 db.execute(statements.RELEASE_EXPIRED, (*self._id, process, now))
-                db.execute(statements.SHORTEN, (*self._id, process, now + lease_micros()))
+                db.execute(statements.SHORTEN, (*self._id, process, now + claims.lease_micros()))
 
 
 class _Acknowledge(Job[bool]):
