@@ -411,7 +411,7 @@ class Client:
         if batch is not None and (message is None or message.offset == batch.first):
             batch.ack()
         elif message is None:
-            raise ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
+            raise self._nothing_handed_out()
         else:
             state = delivery.join(self.stream, self.store)
             if message.offset >= state.unread.stop:
@@ -447,8 +447,11 @@ class Client:
         """
         batch = self._current()
         if batch is None:
-            raise ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
+            raise self._nothing_handed_out()
         batch.release(error)
+
+    def _nothing_handed_out(self) -> ArgumentError:
+        return ArgumentError("get_one has handed nothing to this thread that is not acknowledged yet")
 
     # batch by batch
 

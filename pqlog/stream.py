@@ -96,7 +96,7 @@ class TopicStream:
             if not chunk:
                 return
             yield from chunk
-            span = Span(stop_of(chunk[-1]), span.stop)
+            span = Span(chunk[-1].stop, span.stop)
             limit = min(2 * limit, CHUNK_ROWS)
 
     def lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
@@ -113,7 +113,7 @@ class TopicStream:
                 step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
                 continue
             if rows:
-                rows += self.rows(Span(stop_of(rows[-1]), part.stop), key)
+                rows += self.rows(Span(rows[-1].stop, part.stop), key)
             yield from reversed(list(self.messages(rows, key)))
             span = Span(span.first, part.first)
 
@@ -155,7 +155,7 @@ class TopicStream:
         rows = self.store.read(span, CHUNK_ROWS, CHUNK_BYTES)
         if not rows:
             return None, []
-        return stop_of(rows[-1]), (message.value for message in self.messages(rows))
+        return rows[-1].stop, (message.value for message in self.messages(rows))
 
     def _decode(self, row: Row) -> Any:
         name = self.codec_name
@@ -183,11 +183,6 @@ def _size(row: Row) -> int:
 def headers_of(row: Row) -> dict[str, str]:
     """The headers of a row that has some."""
     return msgspec.json.decode(row.headers or "{}", type=dict[str, str])
-
-
-def stop_of(row: Row) -> int:
-    """The offset behind a row."""
-    return row.offset + (row.rows or 1)
 
 
 def existing_topic(log: Store, name: str) -> TopicStore:

@@ -22,7 +22,7 @@ from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
 from pqlog.frames.tables import check_size, regroup
 from pqlog.store.values import Span
-from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, stop_of
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection
 
 
 def to_pandas(selection: Selection, projection: Projection, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def _up_to(selection: Selection, n: int) -> Selection:
     rest = span
     while n > 0 and (rows := stream.store.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
         n -= sum(1 for _ in stream.messages(rows, key))
-        rest = Span(stop_of(rows[-1]), rest.stop)
+        rest = Span(rows[-1].stop, rest.stop)
     return selection._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
 
 

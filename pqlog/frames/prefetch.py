@@ -13,7 +13,7 @@ from pqlog.frames import parse, segments
 from pqlog.frames.background import submit
 from pqlog.frames.parse import decode_lines
 from pqlog.store.values import Lines, Row, Span
-from pqlog.stream import Selection, TopicStream, stop_of
+from pqlog.stream import Selection, TopicStream
 
 READ_ROWS = 100_000
 READ_BYTES = 32 << 20
@@ -57,7 +57,7 @@ def _fetch(
         if lines is not None:
             return lines, Span(lines.offset + lines.rows, span.stop)
     rows = stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key)
-    return (rows, Span(stop_of(rows[-1]), span.stop)) if rows else None
+    return (rows, Span(rows[-1].stop, span.stop)) if rows else None
 
 
 def growing(first: int, most: int) -> Iterator[int]:

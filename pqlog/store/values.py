@@ -74,6 +74,11 @@ class Row(NamedTuple):
         """Whether all of its messages were asked for."""
         return self.rows == self.whole
 
+    @property
+    def stop(self) -> int:
+        """The offset behind the last message that was asked for."""
+        return self.offset + (self.rows or 1)
+
 
 class Lines(NamedTuple):
     """A run of single messages in one piece, for readers of columns."""

@@ -119,7 +119,7 @@ def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_byt
         found += chosen
         left -= sum(len(one.value) for one in chosen)
         if run:
-            at = run[-1].offset + (run[-1].rows or 1)
+            at = run[-1].stop
         if left <= 0 or len(found) >= rows:
             break
     return found[:rows]

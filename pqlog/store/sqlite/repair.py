@@ -58,7 +58,7 @@ def runs(topic: SqliteTopic) -> Iterator[tuple[Sequence[Row], StoreError | None]
         rows: Sequence[Row] = []
         try:
             rows = topic.read(span, RUN_ROWS, RUN_BYTES)
-            behind = rows[-1].offset + (rows[-1].rows or 1) if rows else span.stop
+            behind = rows[-1].stop if rows else span.stop
             yield rows, None
         except DamagedError as error:
             yield rows, error
@@ -113,7 +113,7 @@ def salvage(
         at = 1
         for rows, _ in runs(topic):
             if rows:
-                span = Span(rows[0].offset, rows[-1].offset + (rows[-1].rows or 1))
+                span = Span(rows[0].offset, rows[-1].stop)
                 if kept and span.first > at:
                     lost.append(range(at, span.first))
                 first = into.adopt(1, _chunks(rows, name, cut)).first
