@@ -12,6 +12,7 @@ import pytest
 
 import pqlog
 from tests import seams
+from tests.messages import is_same
 
 WHEN = dt.datetime(2026, 11, 25, 12, 0, 0, 1, tzinfo=dt.UTC)
 
@@ -30,19 +31,6 @@ FRAMES = {
     "named index": pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="id")),
     "arrow": pd.DataFrame({"a": pd.Series(["x", None], dtype=pd.ArrowDtype(pa.string()))}),
 }
-
-
-def is_same(one, other):
-    """Equal, of one type, through and through; NaN equals itself, and -0.0 is not 0.0."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(map(is_same, one.values(), other.values()))
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, float):
-        return math.isnan(one) == math.isnan(other) and (one != one or math.copysign(1, one) == math.copysign(1, other))
-    return one == other and repr(one) == repr(other)
 
 
 def put_aside(log, which=lambda message: True):

@@ -15,6 +15,7 @@ import pqlog
 from pqlog import migration
 from pqlog.store.sqlite.foreign import open_foreign
 from pqlog.store.sqlite.store import SqliteStore
+from tests.messages import is_same
 from tests.processes import run, run_until_killed, start
 from tests.simulation.disk import Disk, write
 
@@ -102,7 +103,7 @@ def test_what_json_would_change_makes_it_a_pickle_topic(old, path, value):
     json_keeps_it = isinstance(value, float) and value == value
     assert done.topics == {"main": "json" if json_keeps_it else "pickle"}
     found = values_of(path, "pickle" if not json_keeps_it else None)
-    assert repr(found[-1]) == repr(value)
+    assert is_same(found[-1], value)
 
 
 plain = st.recursive(
