@@ -32,6 +32,7 @@ from pqlog.errors import (
     StoreError,
     TrimmedError,
     TrimRefusedError,
+    UncertainError,
     UncountedError,
     UnknownClientError,
     UnknownTopicError,
@@ -47,12 +48,13 @@ from pqlog.lease import Staged
 from pqlog.log import Log
 from pqlog.message import Message
 from pqlog.migration import Migration, migrate
-from pqlog.store.values import Moved, Salvage
+from pqlog.store.values import Capabilities, Moved, Put, Salvage
 from pqlog.topic import Topic
 
 __all__ = [
     "ArgumentError",
     "Batch",
+    "Capabilities",
     "ClaimInfo",
     "ClaimLostError",
     "ClaimedError",
@@ -86,11 +88,13 @@ __all__ = [
     "OldQueueError",
     "PickleRefusedError",
     "ReadOnlyError",
+    "Put",
     "Salvage",
     "Staged",
     "StoreError",
     "Topic",
     "TrimRefusedError",
+    "UncertainError",
     "UncountedError",
     "TrimmedError",
     "UnknownClientError",

@@ -53,14 +53,14 @@ class Batch(Readable):
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
     >>> log.put_many(range(5))
-    range(1, 6)
+    Put(first=1, last=5, messages=5)
     >>> for batch in log.batches("double", size=3):
     ...     staged = batch.put_many([2 * value for value in batch], topic="doubled")
     ...     print(batch.number, batch.first, batch.last, list(batch))
     1 1 3 [0, 1, 2]
     2 4 5 [3, 4]
-    >>> [message.value for message in log.topic("doubled")], staged.offsets
-    ([0, 2, 4, 6, 8], range(4, 6))
+    >>> [message.value for message in log.topic("doubled")], staged.put
+    ([0, 2, 4, 6, 8], Put(first=4, last=5, messages=2))
     """
 
     _is_cut = True
@@ -70,7 +70,7 @@ class Batch(Readable):
         claim = lease.claim
         self.client, self.topic = claim.client, lease.topic.name
         self.number, self.attempt, self.error = claim.number, claim.attempt, claim.error
-        self.first, self.last = claim.span.first, claim.span.stop - 1
+        self.first, self.last = claim.span.first, claim.span.last
 
     @property
     def token(self) -> str:
@@ -87,7 +87,7 @@ class Batch(Readable):
         return Selection(self._topic, self.lease.claim.span)
 
     def __len__(self) -> int:
-        return len(self.lease.claim.span)
+        return self.lease.claim.messages
 
     def __iter__(self) -> Iterator[Any]:
         """The values, in order; with ``batches(messages=True)`` the messages."""
@@ -101,7 +101,7 @@ class Batch(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("ab"))
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> for batch in log.batches("etl"):
         ...     print([(message.offset, message.value) for message in batch.messages()])
         [(1, 'a'), (2, 'b')]
@@ -125,7 +125,7 @@ class Batch(Readable):
         Returns
         -------
         Staged
-            Its ``offsets`` are known after the acknowledgement.
+            Its ``put`` is known after the acknowledgement.
 
         Raises
         ------
@@ -137,17 +137,19 @@ class Batch(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([3, 4])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> for batch in log.batches("sum"):
         ...     staged = batch.put(sum(batch), topic="sums", key="total")
         ...     len(log.topic("sums"))              # not there yet
         0
-        >>> log.topic("sums")[staged.offsets[0]].value
+        >>> log.topic("sums")[staged.put.first].value
         7
         """
         producer.check_key(key)
         into, text = self.lease.output(topic), producer.header_text(headers)
-        return self.lease.stage(into, [Singles([producer.encode(into.writable(), value)], [key], text)])
+        return self.lease.stage(
+            into, producer.Encoded.of(Singles([producer.encode(into.writable(), value)], [key], text))
+        )
 
     def put_many(
         self,
@@ -175,14 +177,14 @@ class Batch(Readable):
         Returns
         -------
         Staged
-            Its ``offsets`` are known after the acknowledgement.
+            Its ``put`` is known after the acknowledgement.
 
         Examples
         --------
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"n": 1}, {"n": None}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> for batch in log.batches("clean"):
         ...     _ = batch.put_many(batch.to_pandas(["n"], metadata=False).dropna(), topic="clean")
         >>> [message.value for message in log.topic("clean")]
@@ -218,7 +220,7 @@ class Batch(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"amount": 1}, {}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> for batch in log.batches("etl"):
         ...     for message in batch.messages():
         ...         if "amount" not in message.value:
@@ -230,7 +232,7 @@ class Batch(Readable):
         self.lease.check_open()
         if not isinstance(message, Message) or not self.first <= message.offset <= self.last:
             raise ArgumentError(f"reject takes a message of this batch, from batch.messages(), not {message!r}")
-        for row in self._topic.rows(Span(message.offset, message.offset + 1)):
+        for row in self._topic.rows(Span.at(message.offset)):
             return self.lease.put_aside(row, topic or f"{self.topic}.rejected", reason)
         raise TrimmedError(message.offset, self._topic.store.span().first)
 
@@ -249,7 +251,7 @@ class Batch(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("ab"))
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> batch = log.client("etl").next_batch(size=1)
         >>> batch.ack()
         >>> log.client("etl").position

@@ -40,7 +40,7 @@ class Client:
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
     >>> log.put_many(list("abc"))
-    range(1, 4)
+    Put(first=1, last=3, messages=3)
     >>> billing = log.client("billing")
     >>> list(billing.get())
     ['a', 'b', 'c']
@@ -82,7 +82,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abc"))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> billing = log.client("billing")
         >>> next(billing.get())
         'a'
@@ -105,7 +105,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abc"))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> etl = log.client("etl")
         >>> next(etl.get())
         'a'
@@ -127,7 +127,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abc"))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> etl = log.client("etl")
         >>> next(etl.get())
         'a'
@@ -145,7 +145,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(range(5))
-        range(1, 6)
+        Put(first=1, last=5, messages=5)
         >>> etl = log.client("etl")
         >>> batch = etl.next_batch(size=2)
         >>> [(claim.number, claim.first, claim.last, claim.attempt) for claim in etl.claims()]
@@ -175,7 +175,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abcd"))
-        range(1, 5)
+        Put(first=1, last=4, messages=4)
         >>> billing = log.client("billing")
         >>> list(billing.get())
         ['a', 'b', 'c', 'd']
@@ -237,7 +237,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("ab"))
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> billing = log.client("billing")
         >>> for value in billing.get():
         ...     print(value)
@@ -263,7 +263,7 @@ class Client:
 
     def _refuse_claimed(self) -> None:
         for claim in self.store.claims():
-            raise ClaimedError(self.name, claim.number, claim.span.first, claim.span.stop - 1, self.stream.name)
+            raise ClaimedError(self.name, claim.number, claim.span.first, claim.span.last, self.stream.name)
 
     def get_blocking(self, *, tick: float | None = None, messages: bool = False) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
@@ -335,7 +335,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("ab"))
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> billing = log.client("billing")
         >>> billing.get_one(), billing.get_one()
         ('a', 'b')
@@ -396,7 +396,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abc"))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> billing = log.client("billing")
         >>> billing.get_one()
         'a'
@@ -513,7 +513,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(range(5))
-        range(1, 6)
+        Put(first=1, last=5, messages=5)
         >>> [list(batch) for batch in log.client("etl").batches(size=2)]
         [[0, 1], [2, 3], [4]]
         """
@@ -553,7 +553,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(range(3))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> etl = log.client("etl")
         >>> with etl.next_batch(size=2) as batch:
         ...     list(batch)
@@ -618,7 +618,7 @@ class Client:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"n": 1}, {"n": None}, {"n": 3}])
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> done = log.client("cleaner").pipe(lambda frame: frame.dropna(), into="clean")
         >>> done.messages_in, done.messages_out, [message.value for message in log.topic("clean")]
         (3, 2, [{'n': 1}, {'n': 3}])

@@ -82,7 +82,7 @@ class Clients(Sequence[ClientInfo]):
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
     >>> log.put_many(list("abc"))
-    range(1, 4)
+    Put(first=1, last=3, messages=3)
     >>> list(log.get("billing"))
     ['a', 'b', 'c']
     >>> clients = log.clients()
@@ -158,4 +158,4 @@ def client_info(state: ClientState, open: int = 0, attempt: int = 0) -> ClientIn
 def claim_info(claim: Claim) -> ClaimInfo:
     """A batch that is handed out, as it is shown."""
     span, expires = claim.span, from_micros(claim.expires)
-    return ClaimInfo(claim.number, span.first, span.stop - 1, claim.attempt, claim.owner, expires, claim.error)
+    return ClaimInfo(claim.number, span.first, span.last, claim.attempt, claim.owner, expires, claim.error)

@@ -63,10 +63,10 @@ def to_parquet(
     export = _Export(selection, projection, output, folder, rows_per_file, tuple(partition_by))
     export.find_existing()
     written = []
-    with extras.progress_bar(len(selection.span), "exporting", progress) as done:
+    with extras.progress_bar(selection.total(), "exporting", progress) as done:
         for bucket in _buckets(selection.span, rows_per_file):
             written += export.write(bucket)
-            done(len(bucket.span))
+            done(selection.topic.store.count(bucket.span))
     return written
 
 
@@ -138,7 +138,7 @@ class _Export:
             if first < bucket.span.first:
                 raise _lossy(path, f"begins at offset {first}, this export at {bucket.span.first}")
             if stop > bucket.span.stop:
-                raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.stop - 1}")
+                raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.last}")
         with atomic.workplace(os.path.join(self._folder, name)) as partial:
             self._write_files(bucket, partial, name, {_DESCRIPTION: json.dumps(expected).encode()})
             published = [self._publish(path, partial) for path in sorted(_files(partial))]

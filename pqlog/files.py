@@ -118,7 +118,7 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
     >>> path = pathlib.Path(tempfile.mkdtemp(), "events.db")
     >>> with pqlog.open(path) as log:
     ...     log.put_many([{"n": n} for n in range(100)])
-    range(1, 101)
+    Put(first=1, last=100, messages=100)
     >>> len(pqlog.explore(path).frame)
     100
     """
@@ -159,7 +159,7 @@ def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], *, progres
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> with pqlog.open(folder / "old.db") as log:
     ...     log.put_many(range(1000))
-    range(1, 1001)
+    Put(first=1, last=1000, messages=1000)
     >>> pqlog.salvage(folder / "old.db", folder / "new.db")
     Salvage(messages=1000, lost={}, problems=[])
     """
@@ -234,7 +234,7 @@ def read_log(
     >>> path = pathlib.Path(tempfile.mkdtemp(), "events.db")
     >>> with pqlog.open(path) as log:
     ...     log.put_many({"n": n} for n in range(5))
-    range(1, 6)
+    Put(first=1, last=5, messages=5)
     >>> pqlog.read_log(path, columns=["n"], start=-2)["n"].tolist()
     [3, 4]
     """

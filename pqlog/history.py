@@ -77,7 +77,7 @@ class History(Readable):
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
     >>> log.put_many(list("abcde"))
-    range(1, 6)
+    Put(first=1, last=5, messages=5)
     >>> [message.value for message in log[-2:]]
     ['d', 'e']
     >>> len(log[2:4])
@@ -174,7 +174,7 @@ class History(Readable):
     def _chosen(self, selection: Selection) -> Iterator[Message]:
         for offsets in extras.frames.latest_groups(selection):
             chosen = set(offsets)
-            for message in selection.topic.messages(selection.topic.rows(Span(offsets[0], offsets[-1] + 1))):
+            for message in selection.topic.messages(selection.topic.rows(Span.through(offsets[0], offsets[-1]))):
                 if message.offset in chosen:
                     yield message
 
@@ -188,7 +188,7 @@ class History(Readable):
     def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
         for offsets in reversed(list(extras.frames.latest_groups(selection))):
             chosen = set(offsets)
-            for message in selection.topic.backwards(Span(offsets[0], offsets[-1] + 1)):
+            for message in selection.topic.backwards(Span.through(offsets[0], offsets[-1])):
                 if message.offset in chosen:
                     yield message
 
@@ -217,7 +217,7 @@ class History(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abc"))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> list(log[2:].values())
         ['b', 'c']
         """
@@ -242,15 +242,15 @@ def timeline(topic: TopicStore, span: Span, bins: int) -> tuple[list[int], list[
 
     Bounded work however long the span is: a search by bisection for each of the times.
     """
-    first, last = topic.time_at(span.first), topic.time_at(span.stop - 1)
-    if first is None or last is None:
+    earliest, latest = topic.time_at(span.first), topic.time_at(topic.from_end(1, span))
+    if earliest is None or latest is None:
         return [], []
-    width = max(1, -(-(last - first + 1) // bins))
-    times = [first + width * index for index in range(bins + 1)]
+    width = max(1, -(-(latest - earliest + 1) // bins))
+    times = [earliest + width * index for index in range(bins + 1)]
     offsets = [span.first, *(topic.offset_at(time) for time in times[1:-1]), span.stop]
     offsets = [min(max(offset, span.first), span.stop) for offset in offsets]
-    times[-1] = last
-    return times, [stop - start for start, stop in itertools.pairwise(offsets)]
+    times[-1] = latest
+    return times, [topic.count(Span(*bounds)) for bounds in itertools.pairwise(offsets)]
 
 
 def message_at(topic: TopicStream, offset: int) -> Message:
@@ -260,12 +260,12 @@ def message_at(topic: TopicStream, offset: int) -> Message:
     if offset < 0:
         at = topic.store.from_end(-offset, kept)
         if topic.store.count(Span(at, kept.stop)) != -offset:
-            raise OffsetError(f"topic {topic.name!r} has only {len(kept):,} messages")
+            raise OffsetError(f"topic {topic.name!r} has only {topic.store.count(kept):,} messages")
     if 0 < at < kept.first:
         raise TrimmedError(at, kept.first)
-    for message in topic.messages(topic.store.read(Span(at, at + 1), 1, CHUNK_BYTES)):
+    for message in topic.messages(topic.store.read(Span.at(at), 1, CHUNK_BYTES)):
         return message
-    have = f"{kept.first} to {kept.stop - 1}" if len(kept) else "none"
+    have = f"{kept.first} to {topic.store.from_end(1, kept)}" if kept else "none"
     hint = "" if offset else ". Offsets count from 1: what counts from 0, random.choice for one, takes list(log)"
     raise OffsetError(f"topic {topic.name!r} has no message at offset {_shown(offset)}: it keeps {have}{hint}")
 

@@ -9,7 +9,7 @@ from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError
 from pqlog.message import from_micros
 from pqlog.store.api import ClientStore
-from pqlog.store.values import LATEST, Chunk, Claim, Output, Row, Segment, Singles, Span
+from pqlog.store.values import LATEST, Chunk, Claim, Output, Put, Row, Segment, Singles, Span
 from pqlog.stream import TopicStream, headers_of
 
 
@@ -29,23 +29,23 @@ class Staged:
     1
     >>> for batch in log.batches("etl"):
     ...     staged = batch.put("b", topic="out")
-    >>> staged.offsets
-    range(1, 2)
+    >>> staged.put
+    Put(first=1, last=1, messages=1)
     """
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self._offsets: range | None = None
+        self._went: Put | None = None
 
     @property
-    def offsets(self) -> range:
+    def put(self) -> Put:
         """Where the messages went; `ArgumentError` before the acknowledgement."""
-        if self._offsets is None:
+        if self._went is None:
             raise ArgumentError("the batch is not acknowledged yet, so what it put has no offsets")
-        return self._offsets
+        return self._went
 
     def __repr__(self) -> str:
-        where = "not acknowledged yet" if self._offsets is None else f"offsets {self._offsets}"
+        where = "not acknowledged yet" if self._went is None else repr(self._went)
         return f"<pqlog.Staged for topic {self.topic!r}: {where}>"
 
 
@@ -64,7 +64,7 @@ class Lease:
         self._client = client
         self._ended: str | None = None
         """How it ended; None while it is open."""
-        self._staged: list[tuple[TopicStream, Sequence[Chunk] | producer.Put, Staged]] = []
+        self._staged: list[tuple[TopicStream, producer.Encoded, Staged]] = []
 
     @property
     def is_open(self) -> bool:
@@ -85,16 +85,16 @@ class Lease:
             raise ArgumentError(f"topic is the name of a topic of the same log, not {topic!r}")
         return self.topic.sibling(topic, "json")
 
-    def stage(self, topic: TopicStream, chunks: Sequence[Chunk] | producer.Put) -> Staged:
+    def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:
         """Note what is to be put into a topic with the acknowledgement."""
         staged = Staged(topic.name)
-        self._staged.append((topic, chunks, staged))
+        self._staged.append((topic, put, staged))
         return staged
 
     def put_aside(self, row: Row, topic: str, reason: str) -> Staged:
         """Stage a row for a dead-letter topic, as it is: nothing is encoded again."""
         self.check_open()
-        return self.stage(self._dead_letters(topic), [self._letter(row, reason)])
+        return self.stage(self._dead_letters(topic), producer.Encoded.of(self._letter(row, reason)))
 
     def put_all_aside(self, topic: str | None, reason: str) -> None:
         """The same with all of its rows: they may be what cannot be decoded."""
@@ -120,7 +120,7 @@ class Lease:
             try:
                 value = extras.frames.cut(row, self.topic.name)
             except DecodeError:
-                headers["pqlog-part"] = f"{row.offset}-{row.offset + row.rows - 1}"
+                headers["pqlog-part"] = f"{row.offset}-{Span(row.offset, row.stop).last}"
                 rows = row.whole or row.rows
         return Segment(value, rows, row.key, producer.header_text(headers))
 
@@ -147,15 +147,12 @@ class Lease:
 
     def outputs(self) -> list[Output]:
         """What was put through it."""
-        return [
-            Output(topic.store, put.chunks, put.ids) if isinstance(put, producer.Put) else Output(topic.store, put)
-            for topic, put, _ in self._staged
-        ]
+        return [Output(topic.store, put.chunks, put.ids) for topic, put, _ in self._staged]
 
-    def acknowledged(self, went: Sequence[Span]) -> None:
+    def acknowledged(self, went: Sequence[Put]) -> None:
         """Note that it was acknowledged, and where what was put through it went."""
-        for (_, _, staged), span in zip(self._staged, went, strict=True):
-            staged._offsets = range(span.first, span.stop)
+        for (_, _, staged), put in zip(self._staged, went, strict=True):
+            staged._went = put
         self._end("it was acknowledged")
 
     def release(self, error: BaseException | None) -> None:
@@ -177,7 +174,6 @@ class Lease:
 
     def _end(self, how: str) -> None:
         self._ended = how
-        for _, chunks, _ in self._staged:
-            if isinstance(chunks, producer.Put):
-                chunks.close()
+        for _, put, _ in self._staged:
+            put.close()
         self._staged = []

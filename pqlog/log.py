@@ -11,6 +11,7 @@ from pqlog import check, extras, producer
 from pqlog.codecs import Codec
 from pqlog.errors import ArgumentError, ClosedError, CorruptLogError, Error, UnsupportedError
 from pqlog.store.api import IsAFile
+from pqlog.store.values import Capabilities
 from pqlog.stream import TopicStream, existing_topic
 from pqlog.topic import Topic
 
@@ -147,11 +148,16 @@ class Log(Topic):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"order": 1}], cursor=("orders-api", {"page": 2}, log.cursor("orders-api")))
-        range(1, 2)
+        Put(first=1, last=1, messages=1)
         >>> log.cursor("orders-api"), log.cursor("returns-api")
         ({'page': 2}, None)
         """
         return producer.cursor_value(self._log.cursor(check.name("the name of a cursor", name)))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it promises beyond what every log does: see `Capabilities`."""
+        return self._log.capabilities
 
     @property
     def uuid(self) -> str:
@@ -241,7 +247,7 @@ class Log(Topic):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(range(1000))
-        range(1, 1001)
+        Put(first=1, last=1000, messages=1000)
         >>> log.verify()
         []
         """

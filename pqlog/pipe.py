@@ -21,7 +21,6 @@ from pqlog.files import open
 from pqlog.lease import Staged
 from pqlog.store.api import IsAFile
 
-MEMORY = ":memory:"
 POLL_S = 0.2
 """How often the bar of several workers is drawn."""
 
@@ -83,7 +82,7 @@ class Job:
 
         staged: Staged | None = None
         for batch in delivery.Batches(client.stream, client.store, self.options, dead_lettered):
-            messages_out += 0 if staged is None else len(staged.offsets)
+            messages_out += 0 if staged is None else staged.put.messages
             report(Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began))
             try:
                 staged = self._work(batch)
@@ -95,7 +94,7 @@ class Job:
                 continue
             count, messages_in = count + 1, messages_in + len(batch)
             progress(len(batch))
-        messages_out += 0 if staged is None else len(staged.offsets)
+        messages_out += 0 if staged is None else staged.put.messages
         return Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began)
 
     def _work(self, batch: Batch) -> Staged | None:
@@ -124,7 +123,7 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
 def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
     stream = client.stream
     log = stream.store.log
-    if not isinstance(log, IsAFile) or log.path == MEMORY:
+    if not isinstance(log, IsAFile) or not log.capabilities.shared_by_processes:
         raise ArgumentError("a log in memory is this process's alone: workers=1, or open a file")
     try:
         pickle.dumps(job)

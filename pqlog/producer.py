@@ -120,7 +120,7 @@ def chunks(
     ids: str | None = None,
     report: Callable[[int], object] = lambda messages: None,
     index: bool = True,
-) -> Put:
+) -> Encoded:
     """Everything that one call puts, encoded; `report` is told of each number of messages that are.
 
     `index` says whether a pandas index without a name goes along.
@@ -132,7 +132,7 @@ def chunks(
     if ids is not None:
         check.name("ids", ids)
     text = header_text(headers)
-    put = Put(None if ids is None else Spool())
+    put = Encoded(None if ids is None else Spool())
     try:
         if is_frame(values):
             into = getattr(codec, "type", None)
@@ -194,7 +194,7 @@ def _texts(codec: Codec, chunk: Sequence[Any], field: str, what: str, before: in
         raise error.encode_error(codec.name, before) from None
 
 
-class Put:
+class Encoded:
     """What one call puts: chunks, and the ids of their messages."""
 
     def __init__(self, ids: Spool | None) -> None:
@@ -212,6 +212,13 @@ class Put:
         self.chunks.add(chunk)
         if self._ids is not None:
             self._ids.add(ids)
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> Encoded:
+        """One chunk, whose messages have no ids."""
+        put = cls(None)
+        put.add(chunk, None)
+        return put
 
     def close(self) -> None:
         """Give temporary files back."""

@@ -133,7 +133,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"city": "Brno", "n": 1}, {"city": "Praha", "n": 2}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> log.to_pandas(["city", "n"]).drop(columns="_time")
                  city  n
         offset
@@ -163,7 +163,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"n": 1}, {"n": 2}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> log.to_polars(metadata=False)["n"].sum()
         3
         """
@@ -199,7 +199,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"n": 1}, {"n": 2, "tags": ["a"]}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> log.to_arrow().select(["n", "tags"]).to_pylist()
         [{'n': 1, 'tags': None}, {'n': 2, 'tags': '["a"]'}]
         """
@@ -238,7 +238,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(5))
-        range(1, 6)
+        Put(first=1, last=5, messages=5)
         >>> [batch.num_rows for batch in log.to_batches(batch_size=2)]
         [2, 2, 1]
         """
@@ -276,7 +276,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(5))
-        range(1, 6)
+        Put(first=1, last=5, messages=5)
         >>> [int(frame["n"].sum()) for frame in log.chunks(chunksize=2)]
         [1, 5, 4]
         """
@@ -294,7 +294,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(9))
-        range(1, 10)
+        Put(first=1, last=9, messages=9)
         >>> log.head(2)["n"].tolist(), log.tail(2)["n"].tolist()
         ([0, 1], [7, 8])
         """
@@ -308,7 +308,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(9))
-        range(1, 10)
+        Put(first=1, last=9, messages=9)
         >>> log.history(stop=5).tail(2)["n"].tolist()
         [2, 3]
         """
@@ -363,7 +363,7 @@ class Readable:
         >>> import pandas, pqlog, tempfile
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(5))
-        range(1, 6)
+        Put(first=1, last=5, messages=5)
         >>> folder = tempfile.mkdtemp()
         >>> len(log.to_parquet(folder, rows_per_file=2))
         3
@@ -431,7 +431,7 @@ class Readable:
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"city": "Brno", "n": 1}, {"n": 2}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> log.schema
         city: string
         n: int64

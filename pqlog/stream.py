@@ -91,13 +91,22 @@ class TopicStream:
     def rows(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Row]:
         """The rows of a span, read in chunks; no statement is open while the caller works."""
         limit = CHUNK_ROWS if key is None else 1  # what lies behind the first of a key may be all of the topic
-        while len(span):
+        while span:
             chunk = self.store.read(span, limit, CHUNK_BYTES, key, damaged)
             if not chunk:
                 return
             yield from chunk
             span = Span(chunk[-1].stop, span.stop)
             limit = min(2 * limit, CHUNK_ROWS)
+
+    def part(self, span: Span, start: int, messages: int) -> Span:
+        """A part of a span: so many of its messages, from the one with the index `start` on."""
+        count = self.store.count(span)
+
+        def at(index: int) -> int:
+            return self.store.from_end(count - index, span) if index < count else span.stop
+
+        return Span(at(start), at(start + messages))
 
     def lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
         """The first single messages of a span in one piece; None where there are none, or the store has no such way."""
@@ -106,7 +115,7 @@ class TopicStream:
     def backwards(self, span: Span, key: str | None = None) -> Iterator[Message]:
         """The messages of a span, the newest first, read in chunks from the end."""
         step = CHUNK_ROWS
-        while len(span):
+        while span:
             part = Span(self.store.from_end(step, span), span.stop)
             rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
             if step > 1 and sum(map(_size, rows)) >= CHUNK_BYTES:
@@ -136,7 +145,7 @@ class TopicStream:
 
     def values(self, span: Span) -> Iterator[Any]:
         """The values of a span, decoded many at a time where the codec can."""
-        while len(span):
+        while span:
             stop, values = self._next_values(span)
             if stop is None:
                 return
@@ -151,7 +160,7 @@ class TopicStream:
             except UNDECODABLE:
                 values = []  # one by one, to say which it was
             if len(values) == lines.rows:
-                return lines.offset + lines.rows, values
+                return lines.stop, values
         rows = self.store.read(span, CHUNK_ROWS, CHUNK_BYTES)
         if not rows:
             return None, []
@@ -220,6 +229,10 @@ class Selection(NamedTuple):
     """Only messages with this key."""
     latest: str | None = None
     """Only the last message of each key ("key"), or of each value of that field."""
+
+    def total(self) -> int:
+        """How many messages its span has, those of other keys included."""
+        return self.topic.store.count(self.span)
 
     @property
     def identity(self) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.history import History, Time
 from pqlog.message import Message
 from pqlog.readable import Readable, selection_of
-from pqlog.store.values import Singles, Span
+from pqlog.store.values import Put, Singles, Span
 from pqlog.stream import Selection, TopicStream
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Topic(Readable):
         cursor: tuple[str, Any, Any] | None = None,
         progress: bool = False,
         ids: str | None = None,
-    ) -> range:
+    ) -> Put:
         """Append many messages in one transaction: all or nothing.
 
         Parameters
@@ -142,8 +142,9 @@ class Topic(Readable):
 
         Returns
         -------
-        range
-            The offsets of the messages that were put; with `ids` perhaps of fewer than there were values, or of none.
+        Put
+            The offsets of the first and the last message that were put, and how many they are; with `ids` perhaps
+            fewer than there were values, or none.
 
         Raises
         ------
@@ -159,13 +160,13 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(1000))
-        range(1, 1001)
+        Put(first=1, last=1000, messages=1000)
         >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city", id="backfill-2026-11-23")
-        range(1001, 1003)
+        Put(first=1001, last=1002, messages=2)
         >>> log.put_many([{"order": 1}, {"order": 2}], ids="order")
-        range(1003, 1005)
+        Put(first=1003, last=1004, messages=2)
         >>> log.put_many([{"order": 2}, {"order": 3}], ids="order")    # only the second is new
-        range(1005, 1006)
+        Put(first=1005, last=1005, messages=1)
         """
         codec = self.stream.codec or self.stream.writable()
         if id is not None and ids is not None:
@@ -174,7 +175,7 @@ class Topic(Readable):
         if producer.check_id(id) is not None:
             found = self.store.find_id(id or "")
             if found is not None:
-                return range(found.first, found.stop)
+                return found
         total = len(values) if isinstance(values, Sized) else None
         try:
             with extras.progress_bar(total, "put", progress) as report:
@@ -182,17 +183,17 @@ class Topic(Readable):
         except EncodeError as error:
             raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
-            something = put.messages or id or mark
-            went = self.store.append(put.chunks, id, mark, put.ids) if something else self._nothing()
+            if put.messages or id or mark:
+                return self.store.append(put.chunks, id, mark, put.ids)
         finally:
             put.close()
-        return range(went.first, went.stop)
-
-    def _nothing(self) -> Span:
-        stop = self.store.span().stop
-        return Span(stop, stop)
+        end = self.store.span().stop
+        return Put(end, Span(end, end).last, 0)
 
     def _placed(self, error: EncodeError) -> EncodeError:
+        """An error with the offset that its message would have had, where that is known."""
+        if not self.store.log.capabilities.dense_offsets:
+            return error
         return error.placed(index=error.index, offset=self.store.span().stop + error.index)
 
     # clients
@@ -210,7 +211,7 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("ab"))
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> [list(batch) for batch in log.client("etl").batches(size=1)]
         [['a'], ['b']]
         """
@@ -224,7 +225,7 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abc"))
-        range(1, 4)
+        Put(first=1, last=3, messages=3)
         >>> for value in log.get("billing"):
         ...     if value == "b":
         ...         break
@@ -297,7 +298,7 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(range(5))
-        range(1, 6)
+        Put(first=1, last=5, messages=5)
         >>> [list(batch) for batch in log.batches("etl", size=2)]
         [[0, 1], [2, 3], [4]]
         """
@@ -326,7 +327,7 @@ class Topic(Readable):
 
     def __len__(self) -> int:
         """How many messages are kept."""
-        return len(self.store.span())
+        return self.store.count(self.store.span())
 
     def __bool__(self) -> bool:
         """A topic is true also while it is empty."""
@@ -336,13 +337,13 @@ class Topic(Readable):
     def first(self) -> int | None:
         """The offset of the first message that is kept; None if the topic is empty."""
         kept = self.store.span()
-        return kept.first if len(kept) else None
+        return kept.first if kept else None
 
     @property
     def last(self) -> int | None:
         """The offset of the last message; None if none is kept."""
         kept = self.store.span()
-        return kept.stop - 1 if len(kept) else None
+        return self.store.from_end(1, kept) if kept else None
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
@@ -395,7 +396,7 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city")
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> [message.offset for message in log.history(since="1h", key="Praha")]
         [2]
         """
@@ -431,7 +432,7 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many(list("abcd"))
-        range(1, 5)
+        Put(first=1, last=4, messages=4)
         >>> log.trim(before=3)
         2
         >>> log.first, log.put("e")
@@ -461,7 +462,7 @@ class Topic(Readable):
         >>> import pqlog
         >>> log = pqlog.open(":memory:")
         >>> log.put_many([{"city": "Brno", "amount": 12.5}, {"city": "Praha", "amount": 3.0}])
-        range(1, 3)
+        Put(first=1, last=2, messages=2)
         >>> log.explore().frame["amount"].tolist()
         [12.5, 3.0]
         """

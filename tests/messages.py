@@ -13,6 +13,12 @@ def values(messages: pqlog.Topic | pqlog.History) -> list[Any]:
     return [message.value for message in messages]
 
 
+def offsets(put: pqlog.Put) -> range:
+    """The offsets of what was put into a file at once: there they have no gaps."""
+    assert put.last - put.first + 1 == put.messages
+    return range(put.first, put.last + 1)
+
+
 def is_same(one: Any, other: Any) -> bool:
     """Equal, of one type, through and through: NaN equals itself, -0.0 is not 0.0, True is not 1.
 

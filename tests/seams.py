@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pqlog.store.sqlite.held import Holdings
-from pqlog.store.values import Row, Singles, Span
+from pqlog.store.values import Put, Row, Singles
 
 if TYPE_CHECKING:
     import apsw
@@ -43,7 +43,7 @@ def first(topic: Topic) -> int:
     return topic.store.span().first
 
 
-def find_id(topic: Topic, id: str) -> Span | None:
+def find_id(topic: Topic, id: str) -> Put | None:
     """Where the messages of a call with an id went: to ask by putting again would change what is told."""
     return topic.store.find_id(id)
 

@@ -22,7 +22,7 @@ CORE = """
 import importlib.util, pqlog
 with pqlog.open("smoke.db") as log:
     assert log.put({"n": 1}) == 1
-    assert log.put_many({"n": n} for n in range(2, 1000)) == range(2, 1000)
+    assert log.put_many({"n": n} for n in range(2, 1000)) == pqlog.Put(2, 999, 998)
     assert sum(value["n"] for value in log.get("client")) == 999 * 1000 // 2
     for batch in log.batches("stage"):
         batch.put_many([value["n"] for value in batch], topic="out")

@@ -297,7 +297,7 @@ def _ndjson(history: pqlog.History, target: IO[bytes], field: list[str] | None, 
     shown = _shower(False, field)
     _check_fields(field, history)
     count = 0
-    with extras.progress_bar(len(selection_of(history).span) if progress else None, "export", progress) as report:
+    with extras.progress_bar(selection_of(history).total() if progress else None, "export", progress) as report:
         for message in history:
             _write(target, shown(message).encode() + b"\n")
             count += 1

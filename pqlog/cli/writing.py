@@ -112,26 +112,25 @@ def _put_each(
 ) -> None:
     if id is not None:
         raise ArgumentError("--id identifies the whole call, so it cannot be combined with --each")
-    offsets: list[int] = []  # the first and the last; other processes may put in between
-    count = 0
+    whole: pqlog.Put | None = None  # other processes may put in between
     try:
         for value in values:
             put = log.put_many([value], key=key, headers=headers, ids=ids)
-            offsets[1:] = put or offsets[1:]
-            count += len(put)
+            if put.messages:
+                whole = put if whole is None else pqlog.Put(whole.first, put.last, whole.messages + put.messages)
     finally:
-        _report(log, range(offsets[0], offsets[-1] + 1) if offsets else range(0), as_json, count)
+        _report(log, whole or log.put_many([]), as_json)
 
 
-def _report(log: pqlog.Log, put: range, as_json: bool, count: int | None = None) -> None:
-    count = len(put) if count is None else count
+def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool) -> None:
     if as_json:
-        found = {"topic": log.name, "first": put.start, "stop": put.stop, "messages": count}
-        output.line(output.json_text(found))
-    elif count == 1:
-        output.say(f"offset {put.start} of topic {log.name!r}")
-    elif put:
-        output.say(f"{output.count(count, 'message')}, offsets {put.start} to {put.stop - 1} of topic {log.name!r}")
+        output.line(
+            output.json_text({"topic": log.name, "first": put.first, "last": put.last, "messages": put.messages})
+        )
+    elif put.messages == 1:
+        output.say(f"offset {put.first} of topic {log.name!r}")
+    elif put.messages:
+        output.say(f"{output.count(put.messages, 'message')}, offsets {put.first} to {put.last} of topic {log.name!r}")
     else:
         output.say("no messages")
 

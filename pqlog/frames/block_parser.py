@@ -72,7 +72,7 @@ class BlockParser:
             yield from self._parse_segment(part) if isinstance(part, Row) else self._parse_singles(part)
 
     def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
-        offsets = pa.array(np.arange(lines.offset, lines.offset + lines.rows))
+        offsets = pa.array(np.arange(lines.offset, lines.stop))
         chunk = Chunk(offsets, _times_of(lines), _keys_of(lines), _NO_FIELDS, self._topic, reread=self._reread)
         if self._offsets is not None:
             mask = contains(self._offsets, offsets.to_numpy())

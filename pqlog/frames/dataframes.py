@@ -51,7 +51,7 @@ def head(selection: Selection, n: int) -> pd.DataFrame:
     group = next(regroup(read_chunks(_up_to(selection, n), Projection()), n), []) if n else []
     if group:  # the last chunk may have been cut from one whose types were inferred from later messages as well
         first, last = group[0].offsets[0].as_py(), group[-1].offsets[-1].as_py()
-        group = list(read_chunks(selection._replace(span=Span(first, last + 1)), Projection()))
+        group = list(read_chunks(selection._replace(span=Span.through(first, last)), Projection()))
     return _inferred_frame(group)
 
 

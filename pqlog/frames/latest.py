@@ -55,7 +55,7 @@ class Latest:
         """Read the next range; ranges must be added in order."""
         for block in blocks(selection.topic, selection.span, selection.key):
             if isinstance(block, Lines):
-                offsets = range(block.offset, block.offset + block.rows)
+                offsets = range(block.offset, block.stop)
                 self._add_keys(self._keys_of_lines(selection, block, offsets), offsets)
                 continue
             for part in split_segments(block):

@@ -71,7 +71,7 @@ class Live:
         was_trimmed = bool(self._chunks) and self._chunks[0].offsets[0].as_py() < begin
         first = selection.span.first if self._next is None else max(self._next, selection.span.first)
         new = selection._replace(span=Span(first, selection.span.stop))
-        if len(new.span) or self._next is None or was_trimmed:
+        if new.span or self._next is None or was_trimmed:
             self._update(new, begin, was_trimmed)
             self._next = max(first, new.span.stop)
         return self.frame

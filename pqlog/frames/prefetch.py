@@ -22,7 +22,7 @@ FIRST_READ_ROWS = parse.SAMPLE_ROWS
 FIRST_READ_BYTES = 1 << 20
 """How much is read at first, so that the first messages arrive at once; each further read is four times as large."""
 MIN_THREADED_ROWS = 20_000
-"""For a shorter span, starting a thread takes longer than it saves."""
+"""For fewer, starting a thread takes longer than it saves."""
 
 Block = Lines | Sequence[Row]
 """What one read returns; lines only if the topic's codec is JSON."""
@@ -32,30 +32,30 @@ def blocks(stream: TopicStream, span: Span, key: str | None = None, *, headers: 
     """The rows of a span, in order; with `headers` always as rows, since lines have no headers."""
     sizes = zip(growing(FIRST_READ_ROWS, READ_ROWS), growing(FIRST_READ_BYTES, READ_BYTES), strict=True)
     fetch = functools.partial(_fetch, stream, key, headers, sizes)
-    if len(span) <= MIN_THREADED_ROWS:
-        fetched = fetch(span)
+    fetched = fetch(span)
+    if fetched is None or stream.store.count(fetched[1]) <= MIN_THREADED_ROWS:
         while fetched is not None:
             yield fetched[0]
             fetched = fetch(fetched[1])
         return
     with ThreadPoolExecutor(1, thread_name_prefix="pqlog-read") as executor:
-        future = submit(executor, fetch, span)
-        while (fetched := future.result()) is not None:
+        while fetched is not None:
             future = submit(executor, fetch, fetched[1])
             yield fetched[0]
+            fetched = future.result()
 
 
 def _fetch(
     stream: TopicStream, key: str | None, headers: bool, sizes: Iterator[tuple[int, int]], span: Span
 ) -> tuple[Block, Span] | None:
     """The first block of a span, and the rest of the span; None at its end."""
-    if not len(span):
+    if not span:
         return None
     max_rows, max_bytes = next(sizes)
     if key is None and not headers:
         lines = stream.lines(span, max_rows, max_bytes)
         if lines is not None:
-            return lines, Span(lines.offset + lines.rows, span.stop)
+            return lines, Span(lines.stop, span.stop)
     rows = stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key)
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
 
@@ -111,5 +111,5 @@ def raise_undecodable(error: Exception | None, stream: TopicStream, offsets: Seq
     if isinstance(error, Error):
         raise error
     for offset in offsets:
-        list(stream.messages(stream.rows(Span(offset, offset + 1))))
+        list(stream.messages(stream.rows(Span.at(offset))))
     raise DecodeError(stream.name, offsets[0], "its JSON is damaged") from None

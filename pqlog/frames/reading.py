@@ -33,7 +33,7 @@ def read_chunks(
     The values of `mixed` fields each stay as they are. (If it is found out only later that a field is mixed, see
     `Chunk.with_exact_values`.)
     """
-    with extras.progress_bar(len(selection.span), "reading", progress) as done:
+    with extras.progress_bar(selection.total() if progress else None, "reading", progress) as done:
         for chunk in _read_chunks(selection, projection, mixed):
             done(len(chunk.offsets))
             yield chunk
@@ -72,7 +72,7 @@ def _parser(stream: TopicStream, projection: Projection, mixed: frozenset[str], 
 
 def _parse_at(parser: BlockParser, stream: TopicStream, offsets: Any, headers: bool = False) -> Iterator[Chunk]:
     for group in nearby(offsets):
-        for block in blocks(stream, Span(group[0], group[-1] + 1), headers=headers):
+        for block in blocks(stream, Span.through(group[0], group[-1]), headers=headers):
             yield from parser.parse(block)
 
 

@@ -66,7 +66,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     >>> import pqlog
     >>> log = pqlog.open(":memory:")
     >>> log.put_many({"n": n} for n in range(100))
-    range(1, 101)
+    Put(first=1, last=100, messages=100)
     >>> explorer = log.explore()
     >>> explorer.search("n = 7")
     >>> explorer.frame["n"].tolist()
@@ -194,6 +194,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             stop = self._topic.store.offset_at(self._times[high])
         return Span(max(kept.first, first), min(kept.stop, stop))
 
+    def _count(self, span: Span) -> int:
+        return self._topic.store.count(span)
+
     @property
     def frame(self) -> pandas.DataFrame:
         """The selection as a DataFrame."""
@@ -202,7 +205,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             frame = self._topic.history(span.first, span.stop, key=wanted.key if wanted else None).to_pandas()
             if wanted is None or wanted.is_all:
                 return frame
-            offsets = [message.offset for message in self._find(span, wanted, len(span))]
+            offsets = [message.offset for message in self._find(span, wanted)]
             return frame[frame.index.isin(offsets)]
 
     def search(self, query: str) -> None:
@@ -248,7 +251,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         before = self._where.value
         self._show_timeline()
         span = self._span
-        self._page = max(0, (len(span) - 1) // ROWS)
+        self._page = max(0, (self._count(span) - 1) // ROWS)
         if self._position(span) != before:
             self._matches = None
             self._show_page()
@@ -302,7 +305,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         position, target = reader.position, offset_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
         kept = self._topic.store.span()
         target = min(max(target, kept.first), kept.stop)
-        again, skipped = max(0, position - target), max(0, target - position)
+        again, skipped = self._count(Span(target, position)), self._count(Span(position, target))
         self._seek_to = reader, target
         self._question.value = (
             f"Move {client!r} from {position:,} to {target:,}? {again:,} messages come again, {skipped:,} are skipped."
@@ -337,16 +340,16 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         topic = self._topic.store
         kept = topic.span()
         if anew:
-            self._times, self._counts = timeline(topic, kept, BINS) if len(kept) else ([], [])
+            self._times, self._counts = timeline(topic, kept, BINS) if kept else ([], [])
         low, high = self._range.value
         size = views.size_of(self._log)
         path = views.esc(self._log.name)
         head = f'<span class="head" title="{path}">{views.esc(os.path.basename(self._log.name))}</span>'
-        self._summary.value = views.page(f'{head} <span class="dim">{size}, {len(kept):,} messages</span>')
+        self._summary.value = views.page(f'{head} <span class="dim">{size}, {self._count(kept):,} messages</span>')
         self._plot.value = views.page(views.histogram(self._counts, (low, high), width=860, height=64))
         if self._times:
             since, until = (views.instant(from_micros(self._times[index])) for index in (low, high))
-            text = f"{since} to {until} UTC, {len(self._span):,} messages"
+            text = f"{since} to {until} UTC, {self._count(self._span):,} messages"
             self._range_label.value = views.page(f'<span class="dim">{text}</span>')
         else:
             self._range_label.value = ""
@@ -359,15 +362,14 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if self._matches is not None:
             found = self._matches[start : start + ROWS]
         else:
-            here = Span(span.first + start, min(span.stop, span.first + start + ROWS))
-            found = views.read_some(self._topic.stream, here, ROWS)
+            found = views.read_some(self._topic.stream, self._topic.stream.part(span, start, ROWS), ROWS)
         names = ["offset", "time", "key", *views.columns_of(found)]
         if list(self._sort.options) != names:
             chosen = self._sort.value
             self._sort.options = names
             self._sort.value = chosen if chosen in names else "offset"
         shown = sorted(found, key=lambda one: _rank(one, self._sort.value), reverse=self._down.value)
-        none = "No messages yet." if not len(span) else "No message matches."
+        none = "No messages yet." if not span else "No message matches."
         self._table.value = views.page(views.messages_table(shown, short=60) if shown else f'<p class="dim">{none}</p>')
         self._where.value = self._position(span)
         if self._code.value:  # it is in view: let it be that of this selection
@@ -377,12 +379,12 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _position(self, span: Span) -> str:
         pages = f"page {self._page + 1:,} of {self._pages():,}"
         if self._matches is None:
-            return f"{pages}, {len(span):,} messages"
-        looked = self._searched_to - span.first
-        return f"{pages}, {len(self._matches):,} found in {looked:,} of {len(span):,} messages"
+            return f"{pages}, {self._count(span):,} messages"
+        looked = self._count(Span(span.first, self._searched_to))
+        return f"{pages}, {len(self._matches):,} found in {looked:,} of {self._count(span):,} messages"
 
     def _pages(self) -> int:
-        count = len(self._span) if self._matches is None else len(self._matches)
+        count = self._count(self._span) if self._matches is None else len(self._matches)
         return max(1, -(-count // ROWS))
 
     def _show_clients(self) -> None:
@@ -397,13 +399,12 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     # searching
 
     def _look(self, wanted: _Query) -> None:
-        span = self._span
-        stop = min(span.stop, self._searched_to + SEARCH)
+        part = self._topic.stream.part(Span(self._searched_to, self._span.stop), 0, SEARCH)
         assert self._matches is not None
-        self._matches += self._find(Span(self._searched_to, stop), wanted, len(span))
-        self._searched_to = stop
+        self._matches += self._find(part, wanted)
+        self._searched_to = part.stop
 
-    def _find(self, span: Span, wanted: _Query, most: int) -> Iterator[Message]:
+    def _find(self, span: Span, wanted: _Query) -> Iterator[Message]:
         stream = self._topic.stream
         for message in stream.messages(stream.rows(span, wanted.key), wanted.key):
             if wanted.fits(message):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Shown = TypeVar("Shown")
 
 LOOK = 20_000
-"""How many offsets are looked through for messages to show."""
+"""How many messages are looked through for those to show."""
 SHOWN = 5
 SHORT = 80
 LONG = 10_000
@@ -194,27 +194,28 @@ def _cells(message: Message | DecodeError, fields: Sequence[str], has_key: bool,
 def read_some(stream: TopicStream, span: Span, count: int, key: str | None = None) -> list[Message | DecodeError]:
     """The first messages of a span; where one cannot be decoded, the error in its place, and on behind it."""
     found: list[Message | DecodeError] = []
-    span = Span(span.first, min(span.stop, span.first + LOOK))
-    while len(span) and len(found) < count:
-        rows = stream.rows(Span(span.first, min(span.stop, span.first + 500)), key)
+    span = stream.part(span, 0, LOOK)
+    while span and len(found) < count:
+        part = stream.part(span, 0, 500)
         try:
-            found += itertools.islice(stream.messages(rows, key), count - len(found))
-            span = Span(span.first + 500, span.stop)
+            found += itertools.islice(stream.messages(stream.rows(part, key), key), count - len(found))
+            span = Span(part.stop, span.stop)
         except DecodeError as error:
             found.append(error)
-            span = Span(getattr(error, "last", error.offset) + 1, span.stop)
+            span = Span(Span.at(getattr(error, "last", error.offset)).stop, span.stop)
     return found
 
 
 def _span_line(stream: TopicStream, span: Span) -> str:
-    if not len(span):
+    if not span:
         return '<span class="dim">no messages</span>'
     times, counts = timeline(stream.store, span, BINS)
     if not times:  # trimmed away
         return '<span class="dim">no messages any more</span>'
     first, last = from_micros(times[0]), from_micros(times[-1])
     return (
-        f'{len(span):,} messages <span class="dim">offsets {span.first:,} to {span.stop - 1:,}, '
+        f'{stream.store.count(span):,} messages <span class="dim">'
+        f"offsets {span.first:,} to {stream.store.from_end(1, span):,}, "
         f"{instant(first)} to {instant(last)} UTC</span><br>{histogram(counts)}"
     )
 
@@ -260,12 +261,13 @@ def log_view(log: Log) -> str:
         if topic is None:  # it was deleted just now
             continue
         span = topic.span()
-        times, counts = timeline(topic, span, BINS) if len(span) else ([], [])
+        count = topic.count(span)
+        times, counts = timeline(topic, span, BINS) if count else ([], [])
         until = moment(from_micros(times[-1])) if times else ""
         over_time = histogram(counts, width=160, height=18)
-        fields = _schema(TopicStream(topic, None)) if len(span) else ""
-        rows.append([esc(info.name), esc(info.codec), f"{len(span):,}", until, over_time, fields])
-        clients += [(info.name, len(span), client) for client in topic.clients()]
+        fields = _schema(TopicStream(topic, None)) if count else ""
+        rows.append([esc(info.name), esc(info.codec), f"{count:,}", until, over_time, fields])
+        clients += [(info.name, count, client) for client in topic.clients()]
     parts.append(table(["topic", "codec", "messages", "last put (UTC)", "over time", "schema"], rows, frozenset({2})))
     if clients:
         parts.append(
@@ -286,12 +288,12 @@ def topic_view(topic: Topic) -> str:
     """A topic: its span, its latest messages, its clients."""
     stream = topic.stream
     span = topic.store.span()
-    fields = _schema(stream) if len(span) else ""
-    recent = Span(max(span.first, span.stop - SHOWN), span.stop)
+    fields = _schema(stream) if span else ""
+    recent = Span(topic.store.from_end(SHOWN, span), span.stop)
     return page(
         f'<span class="head">{esc(topic.name)}</span> <span class="dim">codec {esc(topic.codec)}</span><br>',
         _span_line(stream, span),
-        messages_table(read_some(stream, recent, SHOWN)) if len(span) else "",
+        messages_table(read_some(stream, recent, SHOWN)) if span else "",
         fields,
         clients_table(topic.clients()) if len(topic.clients()) else "",
     )
@@ -340,8 +342,12 @@ def _messages_of(selection: Selection) -> str:
         return '<span class="dim">not looked for yet: take it as a frame</span>'
     found = read_some(stream, span, 2 * SHOWN, key)
     line = _span_line(stream, span) if key is None else ""
-    none = "" if found else f'<span class="dim">none among the first {min(len(span), LOOK):,} offsets</span>'
-    return line + (messages_table(found) if found else none if len(span) else "")
+    none = (
+        ""
+        if found
+        else f'<span class="dim">none among the first {min(stream.store.count(span), LOOK):,} messages</span>'
+    )
+    return line + (messages_table(found) if found else none if span else "")
 
 
 def message_view(message: Message) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pqlog.store.values import (
     CachedSchema,
+    Capabilities,
     Chunk,
     Claim,
     ClientState,
@@ -24,6 +25,7 @@ from pqlog.store.values import (
     Lines,
     Moved,
     Output,
+    Put,
     Row,
     Size,
     Span,
@@ -47,6 +49,11 @@ class Store(Protocol):
     @property
     def readonly(self) -> bool:
         """Whether nothing can be changed."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it promises beyond what every engine does."""
         ...
 
     def topics(self) -> Sequence[TopicInfo]:
@@ -114,7 +121,7 @@ class TopicStore(Protocol):
         id: str | None = None,
         cursor: Cursor | None = None,
         ids: Ids | None = None,
-    ) -> Span:
+    ) -> Put:
         """Put everything in one transaction; with an `id` that was used before, only say where it went.
 
         With `ids`, only the messages whose id the topic does not have, each id once; where those went.
@@ -123,14 +130,14 @@ class TopicStore(Protocol):
         """
         ...
 
-    def find_id(self, id: str) -> Span | None:
+    def find_id(self, id: str) -> Put | None:
         """Where the put with that `id` went, if there was one."""
         ...
 
     # reading
 
     def span(self) -> Span:
-        """The offsets that are kept."""
+        """The offsets that are kept: from the first message's up to one behind the last's; empty if there is none."""
         ...
 
     def count(self, span: Span) -> int:
@@ -138,7 +145,10 @@ class TopicStore(Protocol):
         ...
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
-        """The offset with that many messages from it on, or the first: of what is kept, or of a span of it."""
+        """The offset of the message with that many from it on, or of the first: of what is kept, or of a span of it.
+
+        The end of the span if there is none.
+        """
         ...
 
     def offset_at(self, time: int) -> int:
@@ -146,7 +156,10 @@ class TopicStore(Protocol):
         ...
 
     def time_at(self, offset: int) -> int | None:
-        """When the message at an offset was put (microseconds), without reading it; None if it is not kept."""
+        """When the first message at or behind an offset was put (microseconds), without reading it.
+
+        None if there is none, or if the offset lies before what is kept.
+        """
         ...
 
     def read(
@@ -229,7 +242,7 @@ class ClientStore(Protocol):
 
     def advance(
         self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
-    ) -> tuple[Claim | None, list[Span]]:
+    ) -> tuple[Claim | None, list[Put]]:
         """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is nothing to claim.
 
         That is the first free claim, with the same boundaries and a new token, or else a new batch. A claim is free if
@@ -240,7 +253,7 @@ class ClientStore(Protocol):
         """
         ...
 
-    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
+    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         """The same without claiming another batch."""
         ...
 

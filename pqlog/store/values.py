@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,67 @@ if TYPE_CHECKING:
 
 LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
+
+
+class Span(msgspec.Struct, frozen=True, gc=False):
+    """A range of offsets: from `first` up to, not including, `stop`.
+
+    How many messages it has, only the engine can say (`TopicStore.count`): offsets may have gaps.
+    """
+
+    first: int
+    stop: int
+
+    @classmethod
+    def at(cls, offset: int) -> Span:
+        """That of one offset."""
+        return cls(offset, offset + 1)
+
+    @classmethod
+    def through(cls, first: int, last: int) -> Span:
+        """That from one offset to another, both included."""
+        return cls(first, last + 1)
+
+    @property
+    def last(self) -> int:
+        """Its last offset; that before `first` if it is empty."""
+        return self.stop - 1
+
+    def __bool__(self) -> bool:
+        """Whether it has any offset."""
+        return self.first < self.stop
+
+    def __iter__(self) -> Iterator[int]:
+        """Both bounds."""
+        return iter((self.first, self.stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Where the messages of one call went.
+
+    Offsets ascend. In a file they have no gaps; elsewhere they may, and other messages may lie in between.
+
+    Attributes
+    ----------
+    first, last : int
+        The offsets of the first and the last of them. If there are none, the next offset and the one before it.
+    messages : int
+        How many there are.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> log.put_many(list("abc"))
+    Put(first=1, last=3, messages=3)
+    >>> log.put_many([])
+    Put(first=4, last=3, messages=0)
+    """
+
+    first: int
+    last: int
+    messages: int
 
 
 class Singles(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +113,25 @@ class Ids(NamedTuple):
     """A segment without some of its messages: the mask has a 1 for each that stays, or is None if all do; the number is
     how many stayed before."""
 
+    def thinned(self, chunks: Iterable[Chunk], masks: Sequence[bytes | None]) -> Iterable[Chunk]:
+        """Chunks without the messages whose id is known: each chunk has a mask, as for `thin`."""
+        return _thinned(self, chunks, masks) if any(mask is not None for mask in masks) else chunks
+
+
+def _thinned(ids: Ids, chunks: Iterable[Chunk], masks: Sequence[bytes | None]) -> Iterator[Chunk]:
+    start = 0
+    for chunk, mask in zip(chunks, masks, strict=True):
+        count = len(chunk.values) if isinstance(chunk, Singles) else chunk.rows
+        kept = count if mask is None else sum(mask)
+        if isinstance(chunk, Segment):
+            yield from ids.thin(chunk, mask, start) if kept else ()
+        elif mask is None:
+            yield chunk
+        elif kept:
+            keys = None if chunk.keys is None else list(itertools.compress(chunk.keys, mask))
+            yield Singles(list(itertools.compress(chunk.values, mask)), keys, chunk.headers)
+        start += kept
+
 
 class Row(NamedTuple):
     """A row as it is read: clipped to what was asked for."""
@@ -81,7 +162,7 @@ class Row(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """A run of single messages in one piece, for readers of columns."""
+    """A run of single messages in one piece, for readers of columns: message ``i`` has the offset ``offset + i``."""
 
     offset: int
     rows: int
@@ -91,6 +172,11 @@ class Lines(NamedTuple):
     """The times in microseconds as decimal text, a line each; or one number for all."""
     keys: bytes | None
     """The keys as JSON text, a line each; None if there are none."""
+
+    @property
+    def stop(self) -> int:
+        """The offset behind the last of them."""
+        return self.offset + self.rows
 
 
 class Cursor(NamedTuple):
@@ -116,22 +202,40 @@ def _is_same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
-class Span(NamedTuple):
-    """A run of offsets: from `first` up to, not including, `stop`."""
-
-    first: int
-    stop: int
-
-    def __len__(self) -> int:
-        return max(0, self.stop - self.first)
-
-
 class CachedSchema(NamedTuple):
     """What a reader inferred about the columns of a span of messages, so that nobody has to read them again for it."""
 
     span: Span
     text: str
     """Opaque to the engine. It may be missing at any time, and come from anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a log promises beyond what every log does; asking for more raises `UnsupportedError`.
+
+    Attributes
+    ----------
+    durable : bool
+        Whether what was put survives a crash of the process, of the system, and a power failure.
+    dense_offsets : bool
+        Whether offsets have no gaps.
+    shared_by_processes : bool
+        Whether several processes can use it at once.
+    is_file : bool
+        Whether it is a file: `size_bytes`, `backup`, `compact` and `verify` need one.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> pqlog.open(":memory:").capabilities
+    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False, is_file=True)
+    """
+
+    durable: bool
+    dense_offsets: bool
+    shared_by_processes: bool
+    is_file: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +293,10 @@ class Claim:
 
     Attributes
     ----------
+    span : Span
+        From the offset of its first message to that behind its last.
+    messages : int
+        How many messages it had when it was cut.
     token : int
         Changes whenever it is handed out; an older holder cannot acknowledge it.
     attempt : int
@@ -205,6 +313,7 @@ class Claim:
     epoch: int
     number: int
     span: Span
+    messages: int
     token: int
     attempt: int
     owner: str

@@ -83,7 +83,7 @@ def test_help_version_and_wrong_usage(sh):
 def test_what_is_put_is_got(sh, folder):
     assert sh("""pqlog put new.db '{"n": 1}' '"text"' 3 null""") == "4 messages, offsets 1 to 4 of topic 'main'\n"
     assert ndjson(sh("pqlog get new.db")) == [{"n": 1}, "text", 3, None]
-    assert sh("pqlog put new.db 5 --json") == '{"topic":"main","first":5,"stop":6,"messages":1}\n'
+    assert sh("pqlog put new.db 5 --json") == '{"topic":"main","first":5,"last":5,"messages":1}\n'
     assert sh("pqlog put new.db --text 'till 3' 4") == "2 messages, offsets 6 to 7 of topic 'main'\n"
     assert ndjson(sh("pqlog get new.db --start 6")) == ["till 3", "4"]
 
@@ -122,7 +122,7 @@ def test_lines_with_ids_are_put_once(sh, folder):
     assert sh("pqlog put new.db --from orders.csv --ids order") == "2 messages, offsets 1 to 2 of topic 'main'\n"
     lines = "".join(json.dumps({"order": n}) + "\n" for n in (18, 19, 19, 20))
     assert sh("pqlog put new.db --ids order --json", stdin=lines) == (
-        '{"topic":"main","first":3,"stop":5,"messages":2}\n'
+        '{"topic":"main","first":3,"last":4,"messages":2}\n'
     )
     assert sh("pqlog put new.db --ids order --each", stdin=lines + '{"order":21}\n') == "offset 5 of topic 'main'\n"
     assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages\n"
@@ -158,7 +158,7 @@ def test_each_line_is_put_when_it_comes(folder, sh):
     assert sh("printf 'two\\nthree\\n' | pqlog put new.db --each --text") == (
         "2 messages, offsets 2 to 3 of topic 'main'\n"
     )
-    assert sh("printf '4' | pqlog put new.db --each --json") == '{"topic":"main","first":4,"stop":5,"messages":1}\n'
+    assert sh("printf '4' | pqlog put new.db --each --json") == '{"topic":"main","first":4,"last":4,"messages":1}\n'
     assert sh("pqlog put new.db --each") == "no messages\n"
     assert "--id" in sh("pqlog put new.db --each --id x", code=1)
 

@@ -1,24 +1,18 @@
-"""What any engine must do, run over each that there is: in a file, and in memory."""
+"""What any engine must do, run over each that there is. Nothing here assumes how far apart two offsets are."""
 
 import gc
+import os
 import threading
 
 import pytest
 
 import pqlog
-from pqlog.store.sqlite.store import SqliteStore
-from pqlog.store.values import CachedSchema, Cursor, Ids, Moved, Output, Segment, Singles, Size, Span
+from pqlog.store.api import CachesSchema
+from pqlog.store.values import CachedSchema, Cursor, Ids, Moved, Output, Put, Segment, Singles, Size, Span
+from tests.contract.engines import ENGINES, around, fill, in_memory, offsets, put, rows, singles, sparse
 
 
-def in_a_file(folder):
-    return SqliteStore(str(folder / "a.db"))
-
-
-def in_memory(folder):
-    return SqliteStore(":memory:")
-
-
-@pytest.fixture(params=[in_a_file, in_memory], ids=lambda make: make.__name__)
+@pytest.fixture(params=ENGINES, ids=lambda make: make.__name__)
 def engine(request, tmp_path):
     engine = request.param(tmp_path)
     yield engine
@@ -30,42 +24,16 @@ def topic(engine):
     return engine.topic("main", "json")
 
 
-def singles(*values, key=None):
-    return Singles(values, None if key is None else [key] * len(values))
+@pytest.fixture
+def client(topic):
+    return topic.client("c")
 
 
-def fill(engine, topic):
-    """Three single messages, a segment of four, one more: offsets 1 to 8."""
-    topic.append([singles(b"1", b"2", b"3")])
-    topic.append([Segment(b"segment", 4)])
-    topic.append([singles(b"8", key="k")])
+def take(client, owner="", done=None, messages=5, outputs=()):
+    return client.advance(Size(messages), owner, done, outputs)[0]
 
 
-def test_times_without_reading(engine, topic):
-    fill(engine, topic)
-    times = [row.time for row in topic.read(Span(1, 9), 100, 1 << 20)]
-    assert [topic.time_at(offset) for offset in (1, 3, 4, 7, 8)] == [times[i] for i in (0, 2, 3, 3, 4)]
-    assert topic.time_at(0) is None
-    assert topic.time_at(9) is None
-
-
-def test_verify_reads_everything_and_tells(engine, topic):
-    fill(engine, topic)
-    told = []
-    assert engine.verify(told.append) == []
-    assert sum(told) == 8
-
-
-def test_what_is_damaged_is_read_only_on_request(engine, topic):
-    fill(engine, topic)
-    if isinstance(engine, SqliteStore):
-        engine._file._db.execute("UPDATE messages_1 SET value = '9' WHERE offset = 8")
-    assert [row.value for row in topic.read(Span(4, 8), 100, 1 << 20)] == [b"segment"]
-    with pytest.raises(pqlog.DamagedError) as caught:
-        topic.read(Span(8, 9), 100, 1 << 20)
-    assert (caught.value.offset, caught.value.last) == (8, 8)
-    assert [row.value for row in topic.read(Span(8, 9), 100, 1 << 20, damaged=True)] == [b"9"]
-    assert len(engine.verify(lambda messages: None)) == 1
+# topics
 
 
 def test_topics_are_made_once(engine):
@@ -75,225 +43,118 @@ def test_topics_are_made_once(engine):
     assert [(info.name, info.codec) for info in engine.topics()] == [("a", "json")]
 
 
-def test_offsets_ascend_over_all_ways_of_putting(engine, topic):
-    assert topic.append([singles(b"1")]).first == 1
-    assert topic.append([singles(b"2", b"3"), singles(b"4", key="k")]) == Span(2, 5)
-    assert topic.append([Segment(b"segment", 10), Segment(b"segment", 5)]) == Span(5, 20)
-    assert topic.append([singles(b"20")]).first == 20
-    assert topic.span() == Span(1, 21)
+def test_a_topic_keeps_everything_under_another_name(engine, topic, client):
+    at = fill(topic)
+    client.join()
+    other = engine.topic("other", "json")
+    with pytest.raises(pqlog.ArgumentError, match="already"):
+        topic.rename("other")
+    topic.rename("new")
+    assert (topic.info.name, engine.find_topic("main"), engine.find_topic("new")) == ("new", None, topic)
+    assert offsets(topic) == at
+    assert client.state().lag == 8
+    assert {info.name for info in engine.topics()} == {"new", other.info.name}
 
 
-def test_append_is_all_or_nothing(engine, topic):
+def test_a_deleted_topic_is_gone_and_one_of_the_same_name_is_another(engine, topic, client):
+    fill(topic)
+    client.join()
+    with pytest.raises(pqlog.TrimRefusedError) as caught:
+        topic.delete(force=False)
+    assert caught.value.clients == (("c", 8),)
+    topic.delete(force=True)
+    assert (engine.find_topic("main"), engine.topics()) == (None, [])
+    for call in (topic.span, client.state, client.join, lambda: topic.append([singles(b"1")]), lambda: rows(topic)):
+        with pytest.raises(pqlog.UnknownTopicError):
+            call()
+    again = engine.topic("main", "json")
+    assert again.info.id != topic.info.id
+    assert (offsets(again), again.clients()) == ([], [])
+
+
+# putting
+
+
+def test_offsets_ascend_over_all_ways_of_putting(topic):
+    at = [
+        *put(topic, singles(b"1")),
+        *put(topic, singles(b"2", b"3"), singles(b"4", key="k")),
+        topic.append_one(b"5", "k", '{"a":"b"}'),
+        *put(topic, Segment(b"segment", 10), Segment(b"segment", 5)),
+        *put(topic, singles(b"20")),
+    ]
+    assert len(at) == 21
+    assert at == sorted(set(at)) == offsets(topic)
+    kept = topic.span()
+    assert kept.first == at[0] > 0
+    assert kept.stop > at[-1]
+
+
+def test_a_put_of_nothing_says_where_the_next_would_go(topic):
+    fill(topic)
+    stop = topic.span().stop
+    assert topic.append([]) == Put(stop, stop - 1, 0)
+    assert topic.append_one(b"1", None, None) >= stop
+
+
+def test_what_is_read_is_what_was_put(topic):
+    put(topic, Singles([b"1", b"2"], ["k", None], '{"a":"b"}'), Segment(b"\0segment", 3, "field", '{"c":"d"}'))
+    topic.append_one(b"3", "k", None)
+    found = [(row.value, row.key, row.headers, row.rows, row.skip, row.whole) for row in rows(topic)]
+    assert found == [
+        (b"1", "k", '{"a":"b"}', None, 0, None),
+        (b"2", None, '{"a":"b"}', None, 0, None),
+        (b"\0segment", "field", '{"c":"d"}', 3, 0, 3),
+        (b"3", "k", None, None, 0, None),
+    ]
+
+
+def test_append_is_all_or_nothing(topic):
     def chunks():
         yield singles(b"1")
         raise RuntimeError("the source broke")
 
+    before = topic.span()
     with pytest.raises(pqlog.Error, match="the source broke"):
         topic.append(chunks())
-    assert topic.span() == Span(1, 1)
-    assert topic.append([singles(b"1")]).first == 1
+    assert topic.span() == before
+    assert not before
+    assert offsets(topic) == []
+    assert put(topic, singles(b"1")) == offsets(topic)
 
 
 def test_an_id_puts_once(engine, topic):
     assert topic.find_id("x") is None
-    assert topic.append([singles(b"1", b"2")], "x") == Span(1, 3)
-    assert topic.append([singles(b"3")], "x") == Span(1, 3)
-    assert topic.find_id("x") == Span(1, 3)
+    went = topic.append([singles(b"1", b"2")], "x")
+    assert went.messages == 2
+    assert topic.append([singles(b"3")], "x") == went
+    assert topic.find_id("x") == went
     assert engine.topic("other", "json").find_id("x") is None
-    assert topic.span() == Span(1, 3)
+    assert offsets(topic) == [went.first, went.last]
 
 
-@pytest.mark.parametrize("first", range(10))
-@pytest.mark.parametrize("stop", range(10))
-def test_rows_are_clipped_to_what_was_asked_for(engine, topic, first, stop):
-    fill(engine, topic)
-    rows = topic.read(Span(first, stop), 100, 1 << 20)
-    offsets = [offset for row in rows for offset in range(row.offset, row.offset + (row.rows or 1))]
-    assert offsets == [offset for offset in range(1, 9) if first <= offset < stop]
-    for row in rows:
-        if row.rows is not None:
-            assert (row.value, row.skip, row.whole) == (b"segment", row.offset - 4, 4)
+def test_of_messages_with_ids_only_those_are_put_whose_id_is_new(topic):
+    def thin(segment, mask, start):
+        thinned.append((mask, start))
+        yield Segment(b"thinned", segment.rows if mask is None else sum(mask), segment.key, segment.headers)
 
+    def put_ids(chunks, *ids):
+        return topic.append(chunks, ids=Ids(ids, thin)).messages
 
-def test_a_read_is_bounded_but_never_empty(engine, topic):
-    topic.append([singles(*[b"x" * 100] * 50)])
-    assert len(topic.read(Span(1, 51), 7, 1 << 20)) == 7
-    assert len(topic.read(Span(1, 51), 100, 950)) == 10
-    assert len(topic.read(Span(1, 51), 100, 1)) == 1
-
-
-def test_lines_end_where_a_segment_begins(engine, topic):
-    fill(engine, topic)
-    lines = topic.read_lines(Span(2, 9), 100, 1 << 20)
-    assert (lines.offset, lines.rows, lines.values) == (2, 2, b"2\n3")
-    assert topic.read_lines(Span(4, 9), 100, 1 << 20) is None
-    assert topic.read_lines(Span(5, 9), 100, 1 << 20) is None
-    lines = topic.read_lines(Span(8, 9), 100, 1 << 20)
-    assert (lines.offset, lines.values, lines.keys) == (8, b"8", b'"k"')
-
-
-def test_from_the_end_and_counts(engine, topic):
-    fill(engine, topic)
-    assert [topic.from_end(n) for n in (0, 1, 8, 100)] == [9, 8, 1, 1]
-    assert topic.count(Span(0, 100)) == 8
-    assert topic.count(Span(6, 3)) == 0
-
-
-def test_a_client_moves_on_unless_it_was_moved_meanwhile(engine, topic):
-    fill(engine, topic)
-    joined = topic.client("c").join()
-    assert (joined.position, joined.lag, joined.unread) == (1, 8, Span(1, 9))
-    assert topic.client("c").join() == joined
-    assert topic.client("c").acknowledge(5, joined.epoch)
-    assert topic.client("c").acknowledge(3, joined.epoch)  # never backwards
-    assert topic.client("c").state().position == 6
-    assert topic.client("c").seek(2) == Moved(position=2, again=4, skipped=0)
-    assert not topic.client("c").acknowledge(8, joined.epoch)
-    assert topic.client("c").state().position == 2
-
-
-def test_a_client_that_is_made_again_has_another_epoch(engine, topic):
-    epoch = topic.client("c").join().epoch
-    assert topic.client("c").delete()
-    assert not topic.client("c").delete()
-    assert topic.client("c").state() is None
-    again = topic.client("c").join().epoch
-    assert again != epoch
-    topic.client("c").seek(1)
-    assert topic.client("c").state().epoch not in (epoch, again)
-
-
-def take(engine, topic, owner, done=None, messages=5, outputs=()):
-    return topic.client("c").advance(Size(messages), owner, done, outputs)[0]
-
-
-def test_a_claim_is_stable_and_only_its_holder_acknowledges(engine, topic):
-    fill(engine, topic)
-    topic.client("c").join()
-    me = ""
-    first = take(engine, topic, me)
-    assert (first.number, first.span, first.attempt) == (1, Span(1, 6), 1)
-    topic.client("c").leave(first)
-    again = take(engine, topic, me, messages=2)
-    assert (again.number, again.span, again.attempt) == (1, Span(1, 6), 2)
-    with pytest.raises(pqlog.ClaimLostError):
-        take(engine, topic, me, first)
-    with pytest.raises(pqlog.ClaimLostError):
-        topic.client("c").finish(first)
-    with pytest.raises(pqlog.ClaimedError):
-        topic.client("c").acknowledge(5, again.epoch)
-    assert topic.client("c").state().position == 1
-    second = take(engine, topic, me, again)
-    assert (second.number, second.span) == (2, Span(6, 9))
-    assert topic.client("c").state().position == 6
-    assert take(engine, topic, me, second) is None
-    assert topic.client("c").state().position == 9
-
-
-def test_workers_have_batches_of_their_own_and_the_position_is_the_end_of_those_done(engine, topic):
-    topic.append([singles(*[b"1"] * 9)])
-    topic.client("c").join()
-    one, two = "one", "two"
-    first = take(engine, topic, one, messages=3)
-    second = take(engine, topic, two, messages=3)
-    assert (first.span, second.span) == (Span(1, 4), Span(4, 7))
-    third = take(engine, topic, two, second, messages=3)
-    assert third.span == Span(7, 10)
-    assert topic.client("c").state().position == 1  # the first batch is open still
-    assert take(engine, topic, two, third) is None
-    assert topic.client("c").state().position == 1
-    topic.client("c").finish(first)
-    assert topic.client("c").state().position == 10
-    assert topic.client("c").claims() == []
-
-
-def test_a_claim_is_with_one_reader_whatever_its_thread(engine, topic):
-    """Two readers of one thread, and one whose thread has ended though the claim is worked on elsewhere."""
-    topic.append([singles(*[b"1"] * 9)])
-    topic.client("c").join()
-    taken = []
-    reading = threading.Thread(target=lambda: taken.append(take(engine, topic, "", messages=3)))
-    reading.start()
-    reading.join()
-    for _ in range(2):
-        taken.append(take(engine, topic, "", messages=3))
-    assert [claim.span for claim in taken] == [Span(1, 4), Span(4, 7), Span(7, 10)]
-    assert not topic.client("c").has_work("")
-    for claim in taken:
-        topic.client("c").finish(claim)
-    assert topic.client("c").state().position == 10
-
-
-def test_a_claim_that_nobody_has_any_more_is_free(engine, topic):
-    topic.append([singles(*[b"1"] * 4)])
-    topic.client("c").join()
-    held = take(engine, topic, "", messages=2)
-    assert take(engine, topic, "", messages=2).number == 2
-    del held
-    gc.collect()
-    assert topic.client("c").has_work("")
-    again = take(engine, topic, "", messages=2)
-    assert (again.number, again.attempt) == (1, 2)
-
-
-def test_a_worker_that_begins_again_has_its_own(engine, topic):
-    topic.append([singles(*[b"1"] * 6)])
-    topic.client("c").join()
-    held = [take(engine, topic, name, messages=2) for name in ("a", "b", "")]
-    assert not topic.client("c").has_work("c")
-    assert topic.client("c").has_work("b")
-    again = take(engine, topic, "b", messages=2)
-    assert (again.number, again.attempt) == (2, 2)
-    with pytest.raises(pqlog.ClaimLostError):
-        topic.client("c").finish(held[1])
-
-
-def test_a_released_claim_is_free_and_says_why(engine, topic):
-    topic.append([singles(*[b"1"] * 4)])
-    topic.client("c").join()
-    one, two = "one", "two"
-    held = take(engine, topic, one, messages=2)
-    assert topic.client("c").release(held, "TypeError: no")
-    (free,) = topic.client("c").claims()
-    assert (free.owner, free.error, free.attempt) == ("", "TypeError: no", 1)
-    taken = take(engine, topic, two)
-    assert (taken.number, taken.span, taken.attempt, taken.error) == (1, Span(1, 3), 2, "TypeError: no")
-    assert not topic.client("c").release(held, None)
-    with pytest.raises(pqlog.ClaimLostError):
-        topic.client("c").finish(held)
-
-
-def test_outputs_commit_with_the_acknowledgement_or_not_at_all(engine, topic):
-    other = engine.topic("other", "json")
-    topic.append([singles(b"1", b"2")])
-    topic.client("c").join()
-    me = ""
-    lost = take(engine, topic, me)
-    topic.client("c").leave(lost)
-    held = take(engine, topic, me)
-    outputs = [Output(other, [singles(b"3")]), Output(other, [Segment(b"segment", 4)])]
-    with pytest.raises(pqlog.ClaimLostError):
-        topic.client("c").finish(lost, outputs)
-    assert len(other.span()) == 0
-    assert topic.client("c").finish(held, outputs) == [Span(1, 2), Span(2, 6)]
-    assert other.span() == Span(1, 6)
-
-
-def test_a_batch_may_be_bounded_by_bytes(engine, topic):
-    topic.append([singles(*[b"1" * 100] * 10)])
-    topic.append([Segment(b"s" * 1000, 10)])
-    topic.client("c").join()
-    me, held, spans = "", None, []
-    while True:
-        held, _ = topic.client("c").advance(Size(100, 450), me, held)
-        if held is None:
-            break
-        spans.append(len(held.span))
-    assert sum(spans) == 20
-    assert max(spans) == 4
-    topic.append([singles(b"1" * 1000, b"2")])
-    held, _ = topic.client("c").advance(Size(100, 450), me, None)
-    assert len(held.span) == 1  # larger than the bound, but never nothing
+    thinned = []
+    assert put_ids([singles(b"1", b"2", b"3", key="k")], ["a", "b", "a"]) == 2
+    assert put_ids([Segment(b"segment", 2, "k"), singles(b"4")], ["c", "d"], ["e"]) == 3
+    assert put_ids([singles(b"5"), Segment(b"x", 2)], ["c"], ["a", "b"]) == 0
+    assert thinned == []
+    chunks = [singles(b"6", b"7"), Segment(b"x", 3, "k", "{}"), Segment(b"y", 1), Segment(b"z", 1)]
+    assert put_ids(chunks, ["e", "f"], ["f", "g", "h"], ["a"], ["i"]) == 4
+    assert thinned == [(b"\0\1\1", 1), (None, 3)]
+    assert [(row.value, row.rows, row.key) for row in rows(topic)] == [
+        *((b"1", None, "k"), (b"2", None, "k"), (b"segment", 2, "k"), (b"4", None, None)),
+        *((b"7", None, None), (b"thinned", 2, "k"), (b"thinned", 1, None)),
+    ]
+    at = offsets(topic)
+    assert [topic.find_id(id) for id in "aci"] == [Put(at[n], at[n], 1) for n in (0, 2, 8)]
 
 
 def test_a_cursor_commits_with_its_messages(engine, topic):
@@ -310,30 +171,7 @@ def test_a_cursor_commits_with_its_messages(engine, topic):
     assert engine.cursor("source") == "1"
     topic.append([], cursor=Cursor("source", "2", "1.0"))
     assert engine.cursor("source") == "2"
-
-
-def test_of_messages_with_ids_only_those_are_put_whose_id_is_new(engine, topic):
-    def thin(segment, mask, start):
-        thinned.append((mask, start))
-        yield Segment(b"thinned", segment.rows if mask is None else sum(mask), segment.key, segment.headers)
-
-    def put(chunks, *ids):
-        return topic.append(chunks, ids=Ids(ids, thin))
-
-    thinned = []
-    assert put([singles(b"1", b"2", b"3", key="k")], ["a", "b", "a"]) == Span(1, 3)
-    assert put([Segment(b"segment", 2, "k"), singles(b"4")], ["c", "d"], ["e"]) == Span(3, 6)
-    assert put([singles(b"5"), Segment(b"x", 2)], ["c"], ["a", "b"]) == Span(6, 6)
-    assert thinned == []
-    chunks = [singles(b"6", b"7"), Segment(b"x", 3, "k", "{}"), Segment(b"y", 1), Segment(b"z", 1)]
-    assert put(chunks, ["e", "f"], ["f", "g", "h"], ["a"], ["i"]) == Span(6, 10)
-    assert thinned == [(b"\0\1\1", 1), (None, 3)]
-    found = [(row.offset, row.value, row.rows, row.key) for row in topic.read(Span(1, 99), 99, 1000)]
-    assert found == [
-        *((1, b"1", None, "k"), (2, b"2", None, "k"), (3, b"segment", 2, "k"), (5, b"4", None, None)),
-        *((6, b"7", None, None), (7, b"thinned", 2, "k"), (9, b"thinned", 1, None)),
-    ]
-    assert [topic.find_id(id) for id in "aci"] == [Span(1, 2), Span(3, 4), Span(9, 10)]
+    assert len(offsets(topic)) == 1
 
 
 @pytest.mark.parametrize(
@@ -343,7 +181,7 @@ def test_a_cursor_that_is_not_as_expected_puts_nothing(engine, topic, found, exp
     topic.append([], cursor=Cursor("source", found, "null"))
     with pytest.raises(pqlog.CursorError, match="another process moved it"):
         topic.append([singles(b"1")], cursor=Cursor("source", "3", expected), id="x")
-    assert (engine.cursor("source"), topic.span(), topic.find_id("x")) == (found, Span(1, 1), None)
+    assert (engine.cursor("source"), offsets(topic), topic.find_id("x")) == (found, [], None)
 
 
 @pytest.mark.parametrize(("found", "expected"), [('{"a":1,"b":[2.0]}', '{"b": [2], "a": 1.0}'), ('"x"', '"\\u0078"')])
@@ -353,67 +191,339 @@ def test_a_cursor_is_compared_as_a_value(engine, topic, found, expected):
     assert engine.cursor("source") == "3"
 
 
-def test_seek_gives_up_claims(engine, topic):
-    fill(engine, topic)
-    topic.client("c").join()
-    me = ""
-    held = take(engine, topic, me)
-    topic.client("c").seek(3)
+# reading
+
+
+@pytest.mark.parametrize("first", range(10))
+@pytest.mark.parametrize("stop", range(10))
+def test_rows_are_clipped_to_what_was_asked_for(topic, first, stop):
+    at = fill(topic)
+    edges = [0, *at, topic.span().stop]
+    span = Span(edges[first], edges[stop])
+    assert offsets(topic, span) == [offset for offset in at if span.first <= offset < span.stop]
+    assert topic.count(span) == len(offsets(topic, span))
+    for row in rows(topic, span):
+        if row.rows is not None:
+            assert (row.value, row.skip, row.whole) == (b"segment", row.offset - at[3], 4)
+
+
+def test_the_messages_of_a_segment_have_offsets_one_after_the_other(topic):
+    at = put(topic, singles(b"1"), Segment(b"segment", 1_000))[1:]
+    assert at == list(range(at[0], at[0] + 1_000))
+
+
+def test_a_read_is_bounded_but_never_empty(topic):
+    at = put(topic, singles(*[b"x" * 100] * 50))
+    assert 1 <= len(topic.read(topic.span(), 7, 1 << 20)) <= 7
+    assert 1 <= len(topic.read(topic.span(), 100, 950)) <= 10
+    assert [row.offset for row in topic.read(topic.span(), 100, 1)] == at[:1]
+    assert topic.read(Span(topic.span().stop, topic.span().stop + 100), 100, 1 << 20) == []
+
+
+def test_a_key_is_of_single_messages_and_perhaps_of_segments(topic):
+    put(topic, Singles([b"1", b"2", b"3"], ["a", "b", "a"]), Segment(b"keyed", 3, "field"), Segment(b"plain", 2))
+    put(topic, singles(b"4", key="a"), singles(b"5"))
+    assert [row.value for row in rows(topic, key="a") if row.key] == [b"1", b"3", b"keyed", b"4"]
+    assert [row.value for row in rows(topic, key="c") if row.key] == [b"keyed"]
+
+
+def test_counting_from_the_end(topic):
+    at = fill(topic)
+    stop = topic.span().stop
+    assert [topic.from_end(n) for n in range(10)] == [stop, *reversed(at), at[0]]
+    part = Span.through(at[1], at[5])
+    assert [topic.from_end(n, part) for n in range(7)] == [part.stop, *reversed(at[1:6]), at[1]]
+    assert topic.count(Span(0, stop + 100)) == 8
+    assert topic.count(Span(at[5], at[2])) == 0
+
+
+def test_times_without_reading(topic):
+    at = fill(topic)
+    times = {offset: row.time for row in rows(topic) for offset in range(row.offset, row.stop)}
+    assert [topic.time_at(offset) for offset in at] == [times[offset] for offset in at]
+    assert topic.time_at(at[0] - 1) is None
+    assert topic.time_at(topic.span().stop) is None
+    assert sorted(times.values()) == list(times.values())
+    for time in {*times.values(), 0, max(times.values()) + 1}:
+        later = [offset for offset in at if times[offset] >= time]
+        assert topic.offset_at(time) == (later[0] if later else topic.span().stop)
+
+
+# clients
+
+
+def test_a_client_moves_on_unless_it_was_moved_meanwhile(topic, client):
+    at = fill(topic)
+    joined = client.join()
+    assert (joined.position, joined.lag, joined.unread) == (at[0], 8, topic.span())
+    assert client.join() == joined
+    assert client.acknowledge(at[4], joined.epoch)
+    assert client.acknowledge(at[2], joined.epoch)  # never backwards
+    assert at[4] < client.state().position <= at[5]
+    assert client.state().lag == 3
+    assert client.seek(at[1]) == Moved(position=at[1], again=4, skipped=0)
+    assert not client.acknowledge(at[7], joined.epoch)
+    assert client.state().position == at[1]
+    assert client.seek(10**12) == Moved(position=topic.span().stop, again=0, skipped=7)
+    assert client.state().lag == 0
+
+
+def test_a_client_may_join_anywhere(topic):
+    at = fill(topic)
+    assert topic.client("a").join(at[3]).position == at[3]
+    assert topic.client("b").join(10**12).position == topic.span().stop
+    assert topic.client("c").join(0).position == at[0]
+    assert [(state.client, state.lag) for state in topic.clients()] == [("a", 5), ("b", 0), ("c", 8)]
+    assert "a" in topic.clients_near("ab")
+
+
+def test_a_client_that_is_made_again_has_another_epoch(topic, client):
+    epoch = client.join().epoch
+    assert client.delete()
+    assert not client.delete()
+    assert client.state() is None
+    again = client.join().epoch
+    assert again != epoch
+    client.seek(1)
+    assert client.state().epoch not in (epoch, again)
+
+
+# batches
+
+
+def test_a_claim_is_stable_and_only_its_holder_acknowledges(topic, client):
+    at = fill(topic)
+    client.join()
+    first = take(client)
+    assert (first.number, first.span, first.messages, first.attempt) == (1, around(at[:5]), 5, 1)
+    client.leave(first)
+    again = take(client, messages=2)
+    assert (again.number, again.span, again.messages, again.attempt) == (1, around(at[:5]), 5, 2)
     with pytest.raises(pqlog.ClaimLostError):
-        take(engine, topic, me, held)
-    following = take(engine, topic, me)
-    assert (following.number, following.span) == (2, Span(3, 8))
+        take(client, done=first)
+    with pytest.raises(pqlog.ClaimLostError):
+        client.finish(first)
+    with pytest.raises(pqlog.ClaimedError):
+        client.acknowledge(at[4], again.epoch)
+    assert client.state().position == at[0]
+    second = take(client, done=again)
+    assert (second.number, second.span, second.messages) == (2, around(at[5:]), 3)
+    assert client.state().lag == 3
+    assert take(client, done=second) is None
+    assert client.state().lag == 0
+
+
+def test_workers_have_batches_of_their_own_and_the_position_is_the_end_of_those_done(topic, client):
+    at = put(topic, singles(*[b"1"] * 9))
+    client.join()
+    first = take(client, "one", messages=3)
+    second = take(client, "two", messages=3)
+    assert (first.span, second.span) == (around(at[:3]), around(at[3:6]))
+    third = take(client, "two", second, messages=3)
+    assert third.span == around(at[6:])
+    assert client.state().position == at[0]  # the first batch is open still
+    assert topic.open_batches() == {"c": (2, 1)}
+    assert take(client, "two", third) is None
+    assert client.state().position == at[0]
+    client.finish(first)
+    assert client.state().lag == 0
+    assert client.claims() == []
+
+
+def test_a_claim_is_with_one_reader_whatever_its_thread(topic, client):
+    """Two readers of one thread, and one whose thread has ended though the claim is worked on elsewhere."""
+    at = put(topic, singles(*[b"1"] * 9))
+    client.join()
+    taken = []
+    reading = threading.Thread(target=lambda: taken.append(take(client, messages=3)))
+    reading.start()
+    reading.join()
+    for _ in range(2):
+        taken.append(take(client, messages=3))
+    assert [claim.span for claim in taken] == [around(at[:3]), around(at[3:6]), around(at[6:])]
+    assert not client.has_work("")
+    for claim in taken:
+        client.finish(claim)
+    assert client.state().lag == 0
+
+
+def test_a_claim_that_nobody_has_any_more_is_free(topic, client):
+    put(topic, singles(*[b"1"] * 4))
+    client.join()
+    held = take(client, messages=2)
+    assert take(client, messages=2).number == 2
+    del held
+    gc.collect()
+    assert client.has_work("")
+    again = take(client, messages=2)
+    assert (again.number, again.attempt) == (1, 2)
+
+
+def test_a_worker_that_begins_again_has_its_own(topic, client):
+    put(topic, singles(*[b"1"] * 6))
+    client.join()
+    held = [take(client, name, messages=2) for name in ("a", "b", "")]
+    assert not client.has_work("c")
+    assert client.has_work("b")
+    again = take(client, "b", messages=2)
+    assert (again.number, again.attempt) == (2, 2)
+    with pytest.raises(pqlog.ClaimLostError):
+        client.finish(held[1])
+
+
+def test_a_released_claim_is_free_and_says_why(topic, client):
+    at = put(topic, singles(*[b"1"] * 4))
+    client.join()
+    held = take(client, "one", messages=2)
+    (open_claim,) = client.claims()
+    assert open_claim.owner.startswith("one|")
+    assert client.release(held, "TypeError: no")
+    (free,) = client.claims()
+    assert (free.owner, free.error, free.attempt) == ("", "TypeError: no", 1)
+    taken = take(client, "two")
+    assert (taken.number, taken.span, taken.attempt, taken.error) == (1, around(at[:2]), 2, "TypeError: no")
+    assert not client.release(held, None)
+    with pytest.raises(pqlog.ClaimLostError):
+        client.finish(held)
+
+
+def test_outputs_commit_with_the_acknowledgement_or_not_at_all(engine, topic, client):
+    other = engine.topic("other", "json")
+    put(topic, singles(b"1", b"2"))
+    client.join()
+    lost = take(client)
+    client.leave(lost)
+    held = take(client)
+    outputs = [Output(other, [singles(b"3")]), Output(other, [Segment(b"segment", 4)])]
+    with pytest.raises(pqlog.ClaimLostError):
+        client.finish(lost, outputs)
+    assert offsets(other) == []
+    went = client.finish(held, outputs)
+    assert [one.messages for one in went] == [1, 4]
+    assert offsets(other) == [went[0].first, *range(went[1].first, went[1].last + 1)]
+    assert client.state().lag == 0
+
+
+def test_outputs_into_one_topic_know_of_each_other(engine, topic, client):
+    put(topic, singles(b"1"))
+    client.join()
+    other = engine.topic("other", "json")
+    ids = Ids([["a", "b"]], lambda segment, mask, start: [segment])
+    went = client.finish(take(client), [Output(other, [singles(b"1", b"2")], ids)] * 2)
+    assert [one.messages for one in went] == [2, 0]
+    assert offsets(other) == [went[0].first, went[0].last]
+
+
+def test_an_output_that_fails_acknowledges_nothing_and_puts_nothing(engine, topic, client):
+    def broken():
+        yield singles(b"1")
+        raise RuntimeError("the output broke")
+
+    one, two = engine.topic("one", "json"), engine.topic("two", "json")
+    put(topic, singles(b"1", b"2"))
+    client.join()
+    held = take(client)
+    with pytest.raises(pqlog.Error, match="the output broke"):
+        client.finish(held, [Output(one, [singles(b"3")]), Output(two, broken())])
+    assert (offsets(one), offsets(two), client.state().lag) == ([], [], 2)
+    client.finish(held, [Output(one, [singles(b"3")])])
+    assert (len(offsets(one)), client.state().lag) == (1, 0)
+
+
+def test_a_batch_may_be_bounded_by_bytes(topic, client):
+    put(topic, singles(*[b"1" * 100] * 10), Segment(b"s" * 1000, 10))
+    client.join()
+    held, sizes = None, []
+    while True:
+        held, _ = client.advance(Size(100, 450), "", held)
+        if held is None:
+            break
+        sizes.append(held.messages)
+        assert topic.count(held.span) == held.messages
+    assert sum(sizes) == 20
+    assert max(sizes) == 4
+    put(topic, singles(b"1" * 1000, b"2"))
+    held, _ = client.advance(Size(100, 450), "", None)
+    assert held.messages == 1  # larger than the bound, but never nothing
+
+
+def test_seek_gives_up_claims(topic, client):
+    at = fill(topic)
+    client.join()
+    held = take(client)
+    client.seek(at[2])
+    with pytest.raises(pqlog.ClaimLostError):
+        take(client, done=held)
+    following = take(client)
+    assert (following.number, following.span) == (2, around(at[2:7]))
     assert following.epoch != held.epoch
 
 
+# keeping
+
+
+def test_trim_keeps_what_is_asked_for_also_inside_a_segment(topic, client):
+    at = [*fill(topic), *put(topic, singles(b"9"), id="x")]
+    client.join()
+    with pytest.raises(pqlog.TrimRefusedError) as caught:
+        topic.trim(at[5], force=False)
+    assert caught.value.clients == (("c", 5),)
+    assert topic.trim(at[5], force=True) == 5
+    assert topic.trim(at[5], force=False) == 0  # nobody loses anything by it
+    assert offsets(topic) == at[5:]
+    assert topic.span().first == at[5]
+    assert (client.state().unread, client.state().lag) == (topic.span(), 4)
+    assert [(row.offset, row.rows, row.skip) for row in rows(topic, Span(0, at[7]))] == [(at[5], 2, 2)]
+    assert topic.time_at(at[4]) is None
+    assert topic.find_id("x") == Put(at[8], at[8], 1)
+    assert topic.trim(10**12, force=True) == 4
+    assert topic.find_id("x") is None
+    assert not topic.span()
+    assert (offsets(topic), topic.count(Span(0, 10**12))) == ([], 0)
+    assert topic.append([singles(b"10")]).first > at[-1]
+
+
+def test_a_batch_of_which_nothing_is_kept_is_not_handed_out_again(topic, client):
+    at = fill(topic)
+    client.join()
+    for claim in [take(client, messages=3), take(client, messages=3)]:
+        client.leave(claim)
+    topic.trim(at[4], force=True)
+    claim = take(client)
+    assert (claim.number, claim.span, claim.messages) == (2, around(at[3:6]), 3)
+
+
 def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_kept(engine, topic):
-    fill(engine, topic)
+    at = fill(topic)
+    assert isinstance(topic, CachesSchema)
+    whole = topic.span()
     assert topic.cached_schema() is None
-    topic.cache_schema(CachedSchema(Span(1, 4), "three"))
-    topic.cache_schema(CachedSchema(Span(1, 9), "all"))
-    assert topic.cached_schema() == CachedSchema(Span(1, 9), "all")
-    topic.trim(3, force=True)
-    topic.cache_schema(CachedSchema(Span(1, 9), "by somebody who began before"))
-    assert topic.cached_schema() in (None, CachedSchema(Span(1, 9), "all"))
-    topic.cache_schema(CachedSchema(Span(3, 9), "the rest"))
-    assert topic.cached_schema() == CachedSchema(Span(3, 9), "the rest")
+    topic.cache_schema(CachedSchema(around(at[:3]), "three"))
+    topic.cache_schema(CachedSchema(whole, "all"))
+    assert topic.cached_schema() == CachedSchema(whole, "all")
+    topic.trim(at[2], force=True)
+    topic.cache_schema(CachedSchema(whole, "by somebody who began before"))
+    assert topic.cached_schema() in (None, CachedSchema(whole, "all"))
+    topic.cache_schema(CachedSchema(topic.span(), "the rest"))
+    assert topic.cached_schema() == CachedSchema(topic.span(), "the rest")
     other = engine.topic("other", "json")
     assert other.cached_schema() is None
-    other.cache_schema(CachedSchema(Span(1, 1), "nothing"))
+    other.cache_schema(CachedSchema(other.span(), "nothing"))
     other.delete(force=True)
     other.cache_schema(CachedSchema(Span(1, 1), "of what is gone"))
     assert other.cached_schema() is None
 
 
-def test_compact_gives_space_back_and_keeps_everything(engine, topic):
-    for _ in range(3):
-        topic.append([singles(*[b"x" * 1_000] * 1_000)])
-    topic.client("c").join()
-    kept = topic.read(Span(1, 3_001), 3_000, 1 << 24)
-    assert engine.compact() >= 0
-    assert topic.read(Span(1, 3_001), 3_000, 1 << 24) == kept
-    assert topic.span() == Span(1, 3_001)
-    assert topic.client("c").state().unread == Span(1, 3_001)
-    assert topic.append([singles(b"1")]).first == 3_001
+# the log
 
 
-def test_trim_keeps_what_is_asked_for_also_inside_a_segment(engine, topic):
-    fill(engine, topic)
-    topic.append([singles(b"9")], "x")
-    topic.client("c").join()
-    with pytest.raises(pqlog.TrimRefusedError) as caught:
-        topic.trim(6, force=False)
-    assert caught.value.clients == (("c", 5),)
-    assert topic.trim(6, force=True) == 5
-    assert topic.trim(6, force=False) == 0  # nobody loses anything by it
-    assert topic.span() == Span(6, 10)
-    assert topic.client("c").state().unread == Span(6, 10)
-    assert [(row.offset, row.rows, row.skip) for row in topic.read(Span(0, 8), 9, 1 << 20)] == [(6, 2, 2)]
-    assert topic.find_id("x") == Span(9, 10)
-    assert topic.trim(10**9, force=True) == 4
-    assert topic.find_id("x") is None
-    assert topic.span() == Span(10, 10)
-    assert topic.append([singles(b"10")]).first == 10
+def test_what_an_engine_promises_is_said(engine):
+    found = engine.capabilities
+    assert found.is_file == hasattr(engine, "backup")
+    assert found.shared_by_processes == found.durable
+    topic = engine.topic("main", "json")
+    at = [topic.append_one(b"1", None, None) for _ in range(50)]
+    assert found.dense_offsets == (at == list(range(at[0], at[0] + 50)))
 
 
 def test_waiting_is_ended_by_a_put_the_time_or_closing(engine, topic):
@@ -424,7 +534,7 @@ def test_waiting_is_ended_by_a_put_the_time_or_closing(engine, topic):
 
     def ready():
         looked.set()
-        return topic.span().stop > 1
+        return topic.count(topic.span()) > 0
 
     def wait():
         while not ready():
@@ -443,10 +553,56 @@ def test_waiting_is_ended_by_a_put_the_time_or_closing(engine, topic):
     engine.close()
 
 
-def test_a_backup_is_a_file_of_its_own(engine, topic, tmp_path):
-    fill(engine, topic)
-    engine.backup(str(tmp_path / "copy.db"))
-    copy = SqliteStore(str(tmp_path / "copy.db"), readonly=True)
-    assert copy.find_topic("main").span() == Span(1, 9)
-    assert copy.uuid != engine.uuid
-    copy.close()
+def test_closing_ends_what_waits(engine, topic):
+    ended, looked = [], threading.Event()
+
+    def wait():
+        try:
+            while True:
+                engine.wait(lambda: looked.set() or False, None, 60)
+        except pqlog.ClosedError as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert looked.wait(30)
+    engine.close()
+    waiting.join(30)
+    assert ended
+    for call in (topic.span, engine.topics, lambda: topic.append([singles(b"1")]), topic.client("c").state):
+        with pytest.raises(pqlog.ClosedError):
+            call()
+
+
+def test_threads_that_put_and_read_at_once_see_whole_puts_in_one_order(engine, topic):
+    def work(name):
+        for n in range(30):
+            topic.append([Singles([b"%d" % name] * (n % 3 + 1))])
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        at = offsets(topic)
+        assert at == sorted(set(at))
+    for thread in threads:
+        thread.join()
+    values = [row.value for row in rows(topic)]
+    assert sorted(values) == sorted(b"%d" % name for name in range(4) for n in range(30) for _ in range(n % 3 + 1))
+
+
+@pytest.mark.parametrize("make", [in_memory, sparse])
+def test_a_log_in_memory_is_of_the_process_that_opened_it(make, tmp_path):
+    engine = make(tmp_path)
+    assert not engine.capabilities.shared_by_processes
+    topic = engine.topic("main", "json")
+    child = os.fork()
+    if not child:
+        try:
+            topic.append([singles(b"1")])
+        except pqlog.ForkError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert put(topic, singles(b"1")) == offsets(topic)

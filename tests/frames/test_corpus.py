@@ -146,7 +146,7 @@ def test_336_776_flights_are_the_same_by_every_route(log):
     for how in ({}, {"dtype_backend": "pyarrow"}, {"parse_dates": ["time_hour"]}):
         frame = pd.read_csv(path, **how)
         put = log.put_many(frame)
-        history = log[put.start : put.stop]
+        history = log[put.first : put.last + 1]
         pd.testing.assert_frame_equal(history.to_pandas(metadata=False), frame, check_exact=True)
         whole = history.to_pandas()
         assert list(whole.dtypes[1:]) == list(frame.dtypes)
@@ -156,6 +156,6 @@ def test_336_776_flights_are_the_same_by_every_route(log):
         table = pa.Table.from_pandas(frame, preserve_index=False)
         assert history.to_arrow(metadata=False).equals(table)
         assert history.to_polars(metadata=False).equals(pl.DataFrame(table))
-        rows = log[put.start : put.start + 20_000].values()
+        rows = log[put.first : put.first + 20_000].values()
         for row, expected in zip(rows, table.slice(0, 20_000).to_pylist(), strict=True):
             assert all(same_row_value(value, row[name]) for name, value in expected.items())

@@ -167,9 +167,9 @@ def test_labels_and_indexes_come_back_as_they_were(log, labels):
     assert log[1].value == {str(label): at for at, label in enumerate(labels, 1)}
     indexed = pd.DataFrame({"n": [1, 2]}, index=labels)
     put = log.put_many(indexed)
-    pd.testing.assert_frame_equal(log[put.start :].to_pandas(metadata=False), indexed)
+    pd.testing.assert_frame_equal(log[put.first :].to_pandas(metadata=False), indexed)
     names = {"n"} if labels.name is None else {"n", labels.name}
-    assert set(log[put.start].value) == names
+    assert set(log[put.first].value) == names
 
 
 @pytest.mark.parametrize("dtype", ["str", "int64[pyarrow]", "object", "category"])
@@ -231,7 +231,7 @@ def test_what_parquet_gives_can_be_put(log):
     for how in ({}, {"dtype_backend": "pyarrow"}, {"dtype_backend": "numpy_nullable"}):
         read = pd.read_parquet(file, **how)
         put = log.put_many(read)
-        history = log[put.start :]
+        history = log[put.first :]
         pd.testing.assert_frame_equal(history.to_pandas(metadata=False), read)
         assert [message.value for message in history] == frame.to_dict("records")
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 import pqlog
+from tests.messages import offsets
 
 
 def test_a_generator_that_raises_leaves_nothing(log):
@@ -26,22 +27,22 @@ def test_a_value_without_a_form_leaves_nothing_and_says_which(log):
 
 
 def test_put_many_may_put_through_the_same_log(log):
-    assert log.put_many(log.put(n) for n in range(3)) == range(4, 7)
+    assert offsets(log.put_many(log.put(n) for n in range(3))) == range(4, 7)
     assert [message.value for message in log] == [0, 1, 2, 1, 2, 3]
 
 
 def test_put_many_of_nothing(log):
-    assert log.put_many([]) == range(1, 1)
-    assert log.put_many([], id="empty") == range(1, 1)
+    assert offsets(log.put_many([])) == range(1, 1)
+    assert offsets(log.put_many([], id="empty")) == range(1, 1)
     assert log.put("a") == 1
-    assert log.put_many(["ignored"], id="empty") == range(1, 1)
+    assert offsets(log.put_many(["ignored"], id="empty")) == range(1, 1)
 
 
 @pytest.mark.slow
 def test_larger_than_memory_is_spooled_and_comes_back(log, monkeypatch):
     monkeypatch.setattr("pqlog.producer.MEMORY_BYTES", 1 << 16)
     values = [{"n": n, "text": "x" * 100} for n in range(20_000)]
-    assert log.put_many(iter(values), key="n") == range(1, 20_001)
+    assert offsets(log.put_many(iter(values), key="n")) == range(1, 20_001)
     assert list(log.get("c")) == values
     assert log[20_000].key == "19999"
 
@@ -49,10 +50,10 @@ def test_larger_than_memory_is_spooled_and_comes_back(log, monkeypatch):
 def test_the_same_id_again_puts_nothing(path):
     with pqlog.open(path) as log:
         assert log.put("a", id="one") == 1
-        assert log.put_many(list("bcd"), id="many") == range(2, 5)
+        assert offsets(log.put_many(list("bcd"), id="many")) == range(2, 5)
     with pqlog.open(path) as log:
         assert log.put("z", id="one") == 1
-        assert log.put_many((1 / 0 for _ in "x"), id="many") == range(2, 5)  # not even looked at
+        assert offsets(log.put_many((1 / 0 for _ in "x"), id="many")) == range(2, 5)  # not even looked at
         assert log.topic("other").put("a", id="one") == 1  # ids belong to their topic
         assert [message.value for message in log] == ["a", "b", "c", "d"]
 

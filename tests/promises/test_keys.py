@@ -242,7 +242,7 @@ def test_missing_text_is_no_key_in_every_kind_of_column(log):
         missing = [None, None] if dtype is object else [None, float("nan")]
         frame = pd.DataFrame({"k": pd.Series(["a", *missing], dtype=dtype)})
         where = log.put_many(frame, key="k")
-        assert [message.key for message in log[where.start : where.stop]] == ["a", None, None], dtype
+        assert [message.key for message in log[where.first : where.last + 1]] == ["a", None, None], dtype
     assert log.to_pandas()["_key"].notna().sum() == 5
 
 

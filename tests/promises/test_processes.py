@@ -200,7 +200,7 @@ log = pqlog.open(sys.argv[1])
 for n in range(10**9):
     if n % 5 == 4:
         put = log.put_many([["many", n, i] for i in range(50)])
-        print(put.start, put.stop, flush=True)
+        print(put.first, put.last + 1, flush=True)
     else:
         offset = log.put(["one", n])
         print(offset, offset + 1, flush=True)

@@ -15,7 +15,7 @@ import pytest
 
 import pqlog
 from tests import rows, seams
-from tests.messages import values
+from tests.messages import offsets, values
 from tests.processes import start, wait_until
 
 
@@ -28,10 +28,10 @@ def test_outputs_are_there_with_the_acknowledgement_and_not_before(log):
         more = batch.put("end", topic="out", key="k", headers={"of": str(batch.number)})
         seen.append(values(out))
         with pytest.raises(pqlog.ArgumentError, match="not acknowledged yet"):
-            _ = staged.offsets
+            _ = offsets(staged.put)
     assert seen == [[], [0, 10, "end"]]
     assert values(out) == [0, 10, "end", 20, 30, "end"]
-    assert (staged.offsets, more.offsets) == (range(4, 6), range(6, 7))
+    assert (offsets(staged.put), offsets(more.put)) == (range(4, 6), range(6, 7))
     assert (out[6].key, out[6].headers) == ("k", {"of": "2"})
 
 

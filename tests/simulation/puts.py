@@ -48,6 +48,6 @@ def cut_puts_at_every_event(folder: Path) -> None:
                 had = "one" in values
                 assert log.put("one", id="a") == (6 if had else len(values) + 1)
                 put = log.put_many([{"order": 3}, {"order": 3}], ids="order")
-                assert len(put) == ({"order": 3} not in values)
-                assert len(log) == len(values) + (not had) + len(put)
+                assert put.messages == ({"order": 3} not in values)
+                assert len(log) == len(values) + (not had) + put.messages
                 assert log.verify() == []

@@ -29,12 +29,12 @@ def opening(path: Path) -> None:
 def putting(log: pqlog.Log) -> None:
     assert_type(log.put({"city": "Brno"}), int)
     assert_type(log.put(None, key="cz", headers={"source": "till-3"}, id="order-1"), int)
-    assert_type(log.put_many([1, 2, 3]), range)
-    assert_type(log.put_many({"n": n} for n in range(3)), range)
-    assert_type(log.put_many(pd.DataFrame({"n": [1]}), key="n"), range)
-    assert_type(log.put_many(pl.DataFrame({"n": [1]}), key="n", ids="n"), range)
-    assert_type(log.put_many(pa.table({"n": [1]})), range)
-    assert_type(log.put_many([1], cursor=("api", 2, None)), range)
+    assert_type(log.put_many([1, 2, 3]), pqlog.Put)
+    assert_type(log.put_many({"n": n} for n in range(3)), pqlog.Put)
+    assert_type(log.put_many(pd.DataFrame({"n": [1]}), key="n"), pqlog.Put)
+    assert_type(log.put_many(pl.DataFrame({"n": [1]}), key="n", ids="n"), pqlog.Put)
+    assert_type(log.put_many(pa.table({"n": [1]})), pqlog.Put)
+    assert_type(log.put_many([1], cursor=("api", 2, None)), pqlog.Put)
     log.put(1, key=2)  # type: ignore[arg-type]
     log.put(1, headers={"n": 1})  # type: ignore[dict-item]
     log.put_many(3)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ LAYERS = [
     ["demo"],
     ["export", "notebook", "pipe"],
     ["__init__"],
-    ["files", "migration"],
+    ["files", "migration", "testing"],
     ["log"],
     ["topic"],
     ["client"],
@@ -29,7 +29,7 @@ LAYERS = [
     ["extras", "codecs", "message"],
     ["keys"],
     ["check", "exact", "fields"],
-    ["store.sqlite"],
+    ["store.sqlite", "store.memory"],
     ["store.api"],
     ["store.values"],
     ["errors", "atomic"],
@@ -95,9 +95,13 @@ def test_only_the_engine_imports_apsw():
     assert all(module.startswith("store.sqlite") for module in users)
 
 
-def test_only_what_opens_files_names_an_engine():
-    users = {module for module, tree in trees() if any("store.sqlite" in name for name in imports(tree, types=True))}
-    assert {module for module in users if not module.startswith("store.sqlite")} == {"files", "migration"}
+ENGINES = ("store.sqlite", "store.memory")
+
+
+def test_only_what_opens_logs_names_an_engine():
+    """`testing` opens the one that is for tests."""
+    users = {module for module, tree in trees() if any(name.startswith(ENGINES) for name in imports(tree, types=True))}
+    assert {module for module in users if not module.startswith(ENGINES)} == {"files", "migration", "testing"}
 
 
 def names_defined(tree):
@@ -160,3 +164,42 @@ def test_import_loads_nothing_heavy():
 def test_a_command_loads_nothing_heavy_before_it_is_run():
     script = "import sys, pqlog.cli.commands; print({'pandas', 'pyarrow', 'rich', 'tqdm'} & set(sys.modules))"
     assert run(script) == "set()\n"
+
+
+OFFSETS = {"offset", "first", "last", "stop", "begin", "position"}
+"""Names of offsets."""
+
+COUNTED = {
+    "cli.keeping": "what salvage tells of a file",
+    "cli.reading": "where to continue behind a message: its offset + 1",
+    "errors": "where to continue behind a message: its offset + 1",
+    "export": "the name of a file, which is that of a range of offsets",
+    "frames.ipc": "offsets of Arrow's buffers",
+    "frames.pandas_table": "the bounds of a RangeIndex",
+    "frames.writer": "the bounds of a RangeIndex",
+    "migration": "the offsets of another program's queue",
+    "topic": "where dense_offsets is promised: which offset a message would have had",
+}
+"""Where offsets are computed all the same, and why that is right on any engine."""
+
+
+def is_offset(node):
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in OFFSETS
+    return False
+
+
+def sums_of_offsets(tree):
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(left=ast.Attribute(value=ast.Name(id="row"), attr="offset"), op=ast.Add()):
+                pass  # message i of a row has the offset row.offset + i
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right) if is_offset(left) or is_offset(right):
+                yield ast.unparse(node)
+
+
+def test_nothing_above_the_store_computes_offsets():
+    found = {module: list(sums_of_offsets(tree)) for module, tree in trees() if not module.startswith("store")}
+    assert {module: sums for module, sums in found.items() if sums and module not in COUNTED} == {}
+    assert {module for module in COUNTED if not found[module]} == set()

@@ -18,7 +18,7 @@ ROWS_A_STATEMENT = 50
 _NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.SQLError)
 
 
-class Put(Job[int]):
+class PutOne(Job[int]):
     """A put of one message: several are one insertion."""
 
     def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
@@ -48,7 +48,7 @@ class Put(Job[int]):
         table.tail = Tail(tail.stop + 1, now, crc)
         return tail.stop
 
-    def run_together(self, db: apsw.Connection, jobs: Sequence[Put]) -> list[int] | None:
+    def run_together(self, db: apsw.Connection, jobs: Sequence[PutOne]) -> list[int] | None:
         table = self.table
         tail: Tail = table.tail or table.read_tail(db)
         now, crc = max(tail.time, claims.now_micros()), tail.crc

@@ -15,9 +15,9 @@ from pqlog.store.sqlite.claims import Held
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.owners import Fate
 from pqlog.store.sqlite.reader import span
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Job, Task, Transaction
-from pqlog.store.values import Claim, ClientState, Moved, Output, Size, Span
+from pqlog.store.values import Claim, ClientState, Moved, Output, Put, Size, Span
 
 if TYPE_CHECKING:
     from pqlog.store.sqlite.topic import SqliteTopic
@@ -67,7 +67,7 @@ class SqliteClient:
         if self.acknowledge_unclaimed(db, offset, epoch):
             return True
         for claim in self.claims_in(db):
-            raise errors.ClaimedError(self.name, claim.number, claim.span.first, claim.span.stop - 1, self._table.topic)
+            raise errors.ClaimedError(self.name, claim.number, claim.span.first, claim.span.last, self._table.topic)
         return False
 
     def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
@@ -85,7 +85,9 @@ class SqliteClient:
         was = self.join_in(db).position
         db.execute(statements.DROP_CLAIMS, self._id)
         db.execute(statements.SEEK, (target, _next_epoch(db), claims.now_micros(), *self._id))
-        return Moved(target, again=len(Span(target, was)), skipped=len(Span(max(was, kept.first), target)))
+        return Moved(
+            target, again=messages_in(Span(target, was)), skipped=messages_in(Span(max(was, kept.first), target))
+        )
 
     def delete(self) -> bool:
         return self._log.write(Task(lambda transaction: self._delete_in(transaction.db)))
@@ -128,11 +130,11 @@ class SqliteClient:
 
     def advance(
         self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
-    ) -> tuple[Claim | None, list[Span]]:
+    ) -> tuple[Claim | None, list[Put]]:
         held = self._log.held
         made: list[Claim] = []
 
-        def work(transaction: Transaction) -> tuple[Claim | None, list[Span], list[Held]]:
+        def work(transaction: Transaction) -> tuple[Claim | None, list[Put], list[Held]]:
             went = [] if done is None else self._finish_in(transaction, done, outputs)
             left = held.release_left(transaction.db)
             claim = self._take_in(transaction.db, size, worker)
@@ -154,12 +156,12 @@ class SqliteClient:
             self._log.renewal.start()
         return claim, went
 
-    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Span]:
+    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         went = self._log.write(Task(lambda transaction: self._finish_in(transaction, done, outputs)))
         self._log.held.drop(self._held(done))
         return went
 
-    def _finish_in(self, transaction: Transaction, done: Claim, outputs: Sequence[Output]) -> list[Span]:
+    def _finish_in(self, transaction: Transaction, done: Claim, outputs: Sequence[Output]) -> list[Put]:
         _check_mine(done)
         db = transaction.db
         self._table.read_first(db)
@@ -167,7 +169,7 @@ class SqliteClient:
         if not db.changes():
             raise errors.ClaimLostError(self.name, done.number)
         db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
-        return [output.topic.append_in(transaction, output.chunks, output.ids) for output in outputs]  # type: ignore[attr-defined]
+        return [put_of(output.topic.append_in(transaction, output.chunks, output.ids)) for output in outputs]  # type: ignore[attr-defined]
 
     def release(self, claim: Claim, error: str | None) -> bool:
         _check_mine(claim)
@@ -199,16 +201,16 @@ class SqliteClient:
             number, first, stop, attempt, error = free
             if stop > kept.first:
                 db.execute(statements.TAKE_OVER, (token, worker, process, expires, *self._id, number))
-                return Claim(self.name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
+                return claim_of(self.name, epoch, number, Span(first, stop), token, attempt + 1, owner, expires, error)
             db.execute(statements.DROP_TRIMMED_CLAIM, (*self._id, number))  # nothing of it is left to be handed out
             db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
         batch = _cut(db, self._table, Span(max(claimed, kept.first), kept.stop), size)
-        if not len(batch):
+        if not batch:
             return None
         number = batches + 1
         db.execute(statements.CUT, (number, batch.stop, claims.now_micros(), *self._id))
         db.execute(statements.CLAIM, (*self._id, number, *batch, token, worker, process, expires))
-        return Claim(self.name, epoch, number, batch, token, 1, owner, expires, None)
+        return claim_of(self.name, epoch, number, batch, token, 1, owner, expires, None)
 
     def _first_free(self, db: apsw.Connection, worker: str) -> Any:
         """The first claim that was released, or is the worker's own: its holder of that name is gone."""
@@ -266,13 +268,18 @@ def _state(found: Any, kept: Span) -> ClientState:
     name, position, claimed, epoch, batches, seen, is_open = found
     unread = Span(max(position, kept.first), kept.stop)
     unclaimed = Span(max(claimed, kept.first), kept.stop)
-    return ClientState(name, unread.first, len(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
+    return ClientState(name, unread.first, messages_in(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
+
+
+def claim_of(client: str, epoch: int, number: int, span: Span, *rest: Any) -> Claim:
+    """A batch that is handed out, with the number of its messages."""
+    return Claim(client, epoch, number, span, messages_in(span), *rest)
 
 
 def claims_of(db: apsw.Connection, table: Table, state: ClientState) -> list[Claim]:
     """The batches that are handed out to a client."""
     return [
-        Claim(state.client, state.epoch, number, Span(first, stop), token, attempt, owner, expires, error)
+        claim_of(state.client, state.epoch, number, Span(first, stop), token, attempt, owner, expires, error)
         for number, first, stop, token, attempt, owner, expires, error in rows(
             db.execute(statements.CLAIMS, (table.id, state.client))
         )

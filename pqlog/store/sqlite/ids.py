@@ -23,7 +23,7 @@ from pqlog.errors import CorruptLogError
 from pqlog.store.sqlite import statements
 from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.table import LAST_OFFSET, Table
-from pqlog.store.values import Chunk, Ids, Segment, Singles, Span
+from pqlog.store.values import Span
 
 RUN = 256
 """Ids in a run at most: what is read to use one of them."""
@@ -225,22 +225,6 @@ def _forgotten(db: apsw.Connection, table: Table, known: Mapping[str, int]) -> s
     kept = itertools.chain(*(run.ids for run in runs.values() if run is not None and run.first >= first))
     others = known.keys() - set(kept)
     return {id for id in others if not _is_kept(_where(table, runs[known[id]], id), first)}
-
-
-def thinned(chunks: Iterable[Chunk], masks: Sequence[Mask], ids: Ids) -> Iterator[Chunk]:
-    """Chunks without the messages that are not new."""
-    start = 0
-    for chunk, mask in zip(chunks, masks, strict=True):
-        count = len(chunk.values) if isinstance(chunk, Singles) else chunk.rows
-        kept = count if mask is None else sum(mask)
-        if isinstance(chunk, Segment):
-            yield from ids.thin(chunk, mask, start) if kept else ()
-        elif mask is None:
-            yield chunk
-        elif kept:
-            keys = None if chunk.keys is None else list(itertools.compress(chunk.keys, mask))
-            yield Singles(list(itertools.compress(chunk.values, mask)), keys, chunk.headers)
-        start += kept
 
 
 # keeping

@@ -11,7 +11,7 @@ from pqlog.errors import DamagedError
 from pqlog.store.sqlite import checksums
 from pqlog.store.sqlite.connections import row
 from pqlog.store.sqlite.connections import rows as rows_of
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.table import Table, messages_in
 from pqlog.store.values import Lines, Row, Span
 
 
@@ -29,7 +29,7 @@ def read(
     They are read from behind a checksum up to the next one, and verified before they are returned.
     """
     wanted = Span(max(wanted.first, table.read_first(db)), wanted.stop)
-    if not len(wanted):
+    if not wanted:
         return []
     begin, crc = anchor(db, table, wanted.first)
     expected = begin
@@ -216,4 +216,4 @@ def time_at(db: apsw.Connection, table: Table, offset: int) -> int | None:
 def count(db: apsw.Connection, table: Table, wanted: Span) -> int:
     """How many messages are kept in `wanted`. Offsets have no gaps here, so nothing is read."""
     kept = span(db, table)
-    return len(Span(max(wanted.first, kept.first), min(wanted.stop, kept.stop)))
+    return messages_in(Span(max(wanted.first, kept.first), min(wanted.stop, kept.stop)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
+from pqlog.store.sqlite.table import messages_in
 from pqlog.store.sqlite.topic import topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import Chunk, ClientState, Row, Salvage, Segment, Singles, Span
@@ -54,7 +55,7 @@ def runs(topic: SqliteTopic) -> Iterator[tuple[Sequence[Row], StoreError | None]
     except _UNREADABLE as error:
         yield [], error
         return
-    while len(span):
+    while span:
         rows: Sequence[Row] = []
         try:
             rows = topic.read(span, RUN_ROWS, RUN_BYTES)
@@ -74,7 +75,7 @@ def _next_readable(topic: SqliteTopic, span: Span) -> int:
 
     def readable(offset: int) -> bool:
         try:
-            topic.read(Span(offset, offset + 1), 1, RUN_BYTES)
+            topic.read(Span.at(offset), 1, RUN_BYTES)
         except DamagedError:
             return True  # this error says itself how far it goes
         except _UNREADABLE:
@@ -122,8 +123,8 @@ def salvage(
                 else:
                     kept.append((span, first))
                 at = span.stop
-                done.messages += len(span)
-                report(len(span))
+                done.messages += messages_in(span)
+                report(messages_in(span))
         _ends(topic, kept, lost)
         if lost:
             done.lost[name] = lost
@@ -178,7 +179,7 @@ def _rest(
         for span, first in kept:
             if offset < span.stop:
                 return first + max(0, offset - span.first)
-        return kept[-1][1] + len(kept[-1][0]) if kept else 1
+        return kept[-1][1] + messages_in(kept[-1][0]) if kept else 1
 
     def work(transaction: Transaction) -> None:
         db = transaction.db

@@ -31,7 +31,7 @@ from pqlog.store.sqlite.renewal import Renewal
 from pqlog.store.sqlite.topic import SqliteTopic, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
-from pqlog.store.values import TopicInfo
+from pqlog.store.values import Capabilities, TopicInfo
 
 T = TypeVar("T")
 
@@ -74,11 +74,15 @@ class SqliteStore:
             raise ours from (None if ours is error else error)
         self.name = self.path = self._file.path
         self.readonly = readonly
+        in_memory = self._file.in_memory
+        self.capabilities = Capabilities(
+            durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory, is_file=True
+        )
         self.opening = {"vfs": vfs, "timeout": timeout_s, "network": network}
         self.uuid, self.seed = self._file.uuid, self._file.seed
         self.read = self._file.read
-        guard = self._file.guard if self._file.in_memory else None  # a database in memory has one connection for all
-        self._watch = Watch(self.path, None if self._file.in_memory else self.path + "-wal")
+        guard = self._file.guard if in_memory else None  # a database in memory has one connection for all
+        self._watch = Watch(self.path, None if in_memory else self.path + "-wal")
         self._writer = Writer(self._file.leading, guard, path, self._file.ready, self._after, self._failed)
         self.write = self._refuse if readonly else self._writer.submit
         self.renewal = Renewal(weakref.WeakMethod(self._renew))

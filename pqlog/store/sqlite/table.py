@@ -8,7 +8,7 @@ import msgspec
 from pqlog.errors import CorruptLogError, UnknownTopicError
 from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import row
-from pqlog.store.values import LATEST, TopicInfo
+from pqlog.store.values import LATEST, Put, Span, TopicInfo
 
 LAST_OFFSET = 2**62
 """No topic comes that far; beyond it SQLite's sums would become fractions."""
@@ -120,3 +120,13 @@ class Table:
                 f"restore a backup, or copy what can be read with pqlog.salvage(path, to)"
             )
         return Tail(stop, time, checksums.unmask(kept, self.seed)[0])
+
+
+def messages_in(span: Span) -> int:
+    """How many messages a span has, if all of it is kept: in a file, offsets have no gaps."""
+    return max(0, span.stop - span.first)
+
+
+def put_of(span: Span) -> Put:
+    """What a put says that wrote the messages of a span."""
+    return Put(span.first, span.last, messages_in(span))

@@ -10,10 +10,10 @@ import apsw
 from pqlog import errors
 from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.sqlite import reader, statements
-from pqlog.store.sqlite.append import Put, append, append_at, begin_at
+from pqlog.store.sqlite.append import PutOne, append, append_at, begin_at
 from pqlog.store.sqlite.client import SqliteClient, states
 from pqlog.store.sqlite.connections import row, rows
-from pqlog.store.sqlite.table import Table
+from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
     CachedSchema,
@@ -22,6 +22,7 @@ from pqlog.store.values import (
     Cursor,
     Ids,
     Lines,
+    Put,
     Row,
     Span,
     TopicInfo,
@@ -72,7 +73,7 @@ class SqliteTopic:
         db, table = transaction.db, self.table
         kept = reader.span(db, table)
         losing = [(one.client, one.lag) for one in states(db, table) if one.lag]
-        if losing and len(kept) and not force:
+        if losing and kept and not force:
             raise errors.TrimRefusedError(losing, self.info.name, "deleted")
         for statement in statements.DELETE_TOPIC:
             db.execute(statement, (table.id,))
@@ -83,7 +84,7 @@ class SqliteTopic:
     # putting
 
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        return self.log.write(Put(self.table, value, key, headers))
+        return self.log.write(PutOne(self.table, value, key, headers))
 
     def append(
         self,
@@ -91,7 +92,7 @@ class SqliteTopic:
         id: str | None = None,
         cursor: Cursor | None = None,
         ids: Ids | None = None,
-    ) -> Span:
+    ) -> Put:
         def put(transaction: Transaction) -> Span:
             db = transaction.db
             if id is not None:
@@ -107,14 +108,13 @@ class SqliteTopic:
                 db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
             return where
 
-        return self.log.write(Task(put))
+        return put_of(self.log.write(Task(put)))
 
     def append_in(self, transaction: Transaction, chunks: Iterable[Chunk], ids: Ids | None) -> Span:
         """Put everything inside a transaction."""
         if ids is not None:
             masks = message_ids.note(transaction.db, self.table, ids.lists, transaction.tail(self.table).stop)
-            if any(mask is not None for mask in masks):
-                chunks = message_ids.thinned(chunks, masks, ids)
+            chunks = ids.thinned(chunks, masks)
         return append(transaction, self.table, chunks)
 
     def adopt(self, first: int, chunks: Sequence[tuple[int, Chunk]], cursor: tuple[str, str] | None = None) -> Span:
@@ -130,8 +130,9 @@ class SqliteTopic:
 
         return self.log.write(Task(put))
 
-    def find_id(self, id: str) -> Span | None:
-        return self.log.read(lambda db: message_ids.find(db, self.table, id))
+    def find_id(self, id: str) -> Put | None:
+        found = self.log.read(lambda db: message_ids.find(db, self.table, id))
+        return None if found is None else put_of(found)
 
     def id_runs(self) -> list[message_ids.Run]:
         """All ids, and where what was put with them went."""
@@ -221,14 +222,14 @@ class SqliteTopic:
         kept = reader.span(db, self.table)
         first = min(before, kept.stop)
         behind = [
-            (name, len(Span(max(next_offset, kept.first), first)))
+            (name, messages_in(Span(max(next_offset, kept.first), first)))
             for name, next_offset in rows(db.execute(statements.BEHIND, (self.table.id, first)))
         ]
         losing = [(name, count) for name, count in behind if count]
         if losing and not force:
             raise errors.TrimRefusedError(losing, self.info.name)
         db.execute(statements.TRIM, (first, self.table.id))
-        return len(Span(kept.first, first))
+        return messages_in(Span(kept.first, first))
 
     def _drop_trimmed(self, db: apsw.Connection) -> int:
         first = self.table.read_first(db)

@@ -1,0 +1,1 @@
+"""The sparse engine: in memory, for tests."""

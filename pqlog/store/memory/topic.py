@@ -1,0 +1,261 @@
+"""A topic in memory: its rows in a list, with gaps between their offsets."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import operator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pqlog import errors
+from pqlog.store.memory.client import MemoryClient
+from pqlog.store.values import (
+    CachedSchema,
+    Chunk,
+    ClientState,
+    Cursor,
+    Ids,
+    Output,
+    Put,
+    Row,
+    Segment,
+    Singles,
+    Span,
+    TopicInfo,
+)
+
+if TYPE_CHECKING:
+    from pqlog.store.memory.store import MemoryStore
+
+GAPS = (0, 0, 0, 1, 2, 90)
+"""How many offsets may be left out before a row."""
+PAGE = 7
+"""How many rows a read returns at most."""
+
+
+class MemoryTopic:
+    """A topic; the protocol is `pqlog.store.api.TopicStore`."""
+
+    def __init__(self, log: MemoryStore, info: TopicInfo) -> None:
+        self.log, self.info = log, info
+        self._is_deleted = False
+        self._rows: list[Row] = []
+        """Ascending, each of them whole."""
+        self._begin = self._stop = 1
+        """What is kept, and at least where the next message goes."""
+        self._ids: dict[str, Put] = {}
+        self._clients: dict[str, MemoryClient] = {}
+        self._schema: CachedSchema | None = None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """As `MemoryStore.locked`."""
+        with self.log.locked():
+            if self._is_deleted:
+                raise errors.UnknownTopicError(self.info.name, [])
+            yield
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """As `MemoryStore.changing`."""
+        with self.locked(), self.log.changing():
+            yield
+
+    def rename(self, name: str) -> None:
+        with self.changing():
+            if self.log.find_topic(name):
+                raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
+            for client in self._clients.values():
+                client.check_unclaimed()
+            self.info = TopicInfo(self.info.id, name, self.info.codec)
+            self.log.file_under(self, name)
+
+    def delete(self, force: bool) -> None:
+        with self.changing():
+            losing = [(state.client, state.lag) for state in self.clients() if state.lag]
+            if losing and not force:
+                raise errors.TrimRefusedError(losing, self.info.name, "deleted")
+            self._is_deleted, self._schema = True, None
+            self.log.file_under(self, None)
+
+    # putting
+
+    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
+        return self.append([Singles([value], [key], headers)]).first
+
+    def append(
+        self, chunks: Iterable[Chunk], id: str | None = None, cursor: Cursor | None = None, ids: Ids | None = None
+    ) -> Put:
+        with self.changing():
+            if id is not None and (found := self.find_id(id)):
+                return found
+            if cursor is not None:
+                cursor.check(self.log.cursor(cursor.name))
+            (put,) = self.log.append_all([Output(self, chunks, ids)])
+            if id is not None:
+                self._ids[id] = put
+            if cursor is not None:
+                self.log.set_cursor(cursor)
+            return put
+
+    def mark(self) -> tuple[int, int, dict[str, Put]]:
+        """How far it has come."""
+        return len(self._rows), self._stop, dict(self._ids)
+
+    def back_to(self, mark: tuple[int, int, dict[str, Put]]) -> None:
+        """Drop what was put since."""
+        rows, self._stop, self._ids = mark
+        del self._rows[rows:]
+
+    def add(self, chunks: Iterable[Chunk], ids: Ids | None) -> Put:
+        """Put chunks, or of those with ids the messages whose id is new."""
+        before, new = self._stop, dict[str, None]()
+        if ids is not None:
+            masks = [self._mask(some, new) for some in ids.lists]
+            chunks = ids.thinned(chunks, masks)
+        offsets = [offset for row in self._add_rows(chunks) for offset in range(row.offset, row.stop)]
+        if not offsets:
+            return Put(before, Span(before, before).last, 0)
+        self._ids |= {id: Put(offset, offset, 1) for id, offset in zip(new, offsets, strict=False)}
+        return Put(offsets[0], offsets[-1], len(offsets))
+
+    def _mask(self, ids: Sequence[str], new: dict[str, None]) -> bytes | None:
+        """A 1 for each id that is not known, or None if none is; those are added to `new`."""
+        mask = bytearray()
+        for id in ids:
+            is_new = id not in new and self.find_id(id) is None
+            mask.append(is_new)
+            new |= {id: None} if is_new else {}
+        return None if all(mask) else bytes(mask)
+
+    def _add_rows(self, chunks: Iterable[Chunk]) -> list[Row]:
+        chance = self.log.chance
+        now = max(self._rows[-1].time if self._rows else 0, time.time_ns() // 1000)
+        added = []
+        for row in _rows(chunks, now):
+            added.append(row._replace(offset=self._stop + chance.choice(GAPS)))
+            self._rows.append(added[-1])
+            self._stop = added[-1].stop
+        self._stop += chance.choice(GAPS) if added else 0
+        return added
+
+    def find_id(self, id: str) -> Put | None:
+        with self.locked():
+            put = self._ids.get(id)
+            return put if put is not None and max(put.first, put.last) >= self._begin else None
+
+    # reading
+
+    def all_rows(self, span: Span) -> Iterator[Row]:
+        """The rows of a span that are kept, each with the messages that were asked for."""
+        begin, stop = max(span.first, self._begin), span.stop
+        for index in range(self._index_of(begin), len(self._rows)):
+            row = self._rows[index]
+            first, end = max(row.offset, begin), min(row.stop, stop)
+            if first >= end:
+                break
+            yield row if row.rows is None else row._replace(offset=first, rows=end - first, skip=first - row.offset)
+
+    def _index_of(self, offset: int) -> int:
+        """The index of the first row that ends behind an offset."""
+        return bisect.bisect_right(self._rows, offset, key=operator.attrgetter("stop"))
+
+    def span(self) -> Span:
+        with self.locked():
+            first = next((row.offset for row in self.all_rows(Span(self._begin, self._stop))), self._stop)
+            return Span(first, self._stop)
+
+    def count(self, span: Span) -> int:
+        with self.locked():
+            return sum(row.rows or 1 for row in self.all_rows(span))
+
+    def from_end(self, messages: int, span: Span | None = None) -> int:
+        with self.locked():
+            span = self.span() if span is None else span
+            rows, offset = list(self.all_rows(span)), span.stop
+            while messages > 0 and rows:
+                row = rows.pop()
+                count = min(messages, row.rows or 1)
+                messages -= count
+                offset = row.stop - count
+            return offset
+
+    def offset_at(self, time: int) -> int:
+        with self.locked():
+            index = bisect.bisect_left(self._rows, time, key=operator.attrgetter("time"))
+            return max(self.span().first, self._rows[index].offset) if index < len(self._rows) else self._stop
+
+    def time_at(self, offset: int) -> int | None:
+        with self.locked():
+            index = self._index_of(offset)
+            is_kept = offset >= self.span().first and index < len(self._rows)
+            return self._rows[index].time if is_kept else None
+
+    def read(self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False) -> list[Row]:
+        found: list[Row] = []
+        with self.locked():
+            rows = min(rows, self.log.chance.randint(1, PAGE))
+            for row in self.all_rows(span):
+                if max_bytes <= 0 or len(found) >= rows:
+                    break
+                if key is None or row.key == key or (row.rows is not None and row.key is not None):
+                    found.append(row)
+                    max_bytes -= len(row.value)
+        return found
+
+    # the schema cache
+
+    def cached_schema(self) -> CachedSchema | None:
+        with self.log.locked():
+            return self._schema
+
+    def cache_schema(self, schema: CachedSchema) -> None:
+        with self.log.changing():
+            if not self._is_deleted and schema.span.first == self.span().first:
+                self._schema = schema
+
+    # clients
+
+    def clients(self) -> list[ClientState]:
+        with self.locked():
+            states = [client.state() for _, client in sorted(self._clients.items())]
+            return [state for state in states if state is not None]
+
+    def open_batches(self) -> dict[str, tuple[int, int]]:
+        with self.locked():
+            found = {name: client.claims() for name, client in self._clients.items()}
+            return {name: (len(some), max(one.attempt for one in some)) for name, some in found.items() if some}
+
+    def clients_near(self, name: str) -> list[str]:
+        with self.locked():
+            return [state.client for state in self.clients()]
+
+    def client(self, name: str) -> MemoryClient:
+        return self._clients.setdefault(name, MemoryClient(self, name))
+
+    # keeping
+
+    def trim(self, before: int, force: bool) -> int:
+        with self.changing():
+            trimmed = Span(self._begin, min(before, self._stop))
+            states = {state.client: state.position for state in self.clients()}
+            lost = {name: self.count(Span(position, trimmed.stop)) for name, position in states.items()}
+            if any(lost.values()) and not force:
+                raise errors.TrimRefusedError([(name, count) for name, count in lost.items() if count], self.info.name)
+            messages = self.count(trimmed)
+            self._begin = max(self._begin, trimmed.stop)
+            self._rows = self._rows[self._index_of(self._begin) :]
+            self._ids = {id: put for id, put in self._ids.items() if self.find_id(id)}
+            return messages
+
+
+def _rows(chunks: Iterable[Chunk], now: int) -> Iterator[Row]:
+    """Chunks as rows, without their offsets."""
+    for chunk in chunks:
+        if isinstance(chunk, Segment):
+            yield Row(0, now, chunk.key, chunk.headers, chunk.value, chunk.rows, 0, chunk.rows)
+        else:
+            for value, key in zip(chunk.values, chunk.keys or [None] * len(chunk.values), strict=True):
+                yield Row(0, now, key, chunk.headers, value, None, 0, None)

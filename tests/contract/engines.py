@@ -1,0 +1,67 @@
+"""The engines that the contract runs over, and what its tests put into them. Offsets are those that an engine gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pqlog.store.api import Store, TopicStore
+from pqlog.store.memory.store import MemoryStore
+from pqlog.store.sqlite.store import SqliteStore
+from pqlog.store.values import Chunk, Row, Segment, Singles, Span
+
+
+def in_a_file(folder: Path) -> Store:
+    return SqliteStore(str(folder / "a.db"))
+
+
+def in_memory(folder: Path) -> Store:
+    return SqliteStore(":memory:")
+
+
+def sparse(folder: Path) -> Store:
+    return MemoryStore()
+
+
+ENGINES = [in_a_file, in_memory, sparse]
+
+
+def singles(*values: bytes, key: str | None = None) -> Singles:
+    return Singles(values, None if key is None else [key] * len(values))
+
+
+def put(topic: TopicStore, *chunks: Chunk, id: str | None = None) -> list[int]:
+    """Put chunks; the offsets of their messages."""
+    went = topic.append(chunks, id)
+    found = offsets(topic, Span.through(went.first, went.last))
+    assert (len(found), found[:1], found[-1:]) == (went.messages, [went.first], [went.last])
+    return found
+
+
+def fill(topic: TopicStore) -> list[int]:
+    """Three single messages, a segment of four, one more; their offsets."""
+    return [
+        *put(topic, singles(b"1", b"2", b"3")),
+        *put(topic, Segment(b"segment", 4)),
+        *put(topic, singles(b"8", key="k")),
+    ]
+
+
+def rows(topic: TopicStore, span: Span | None = None, key: str | None = None) -> list[Row]:
+    """The rows of a span, or all of them: a read may give fewer than were asked for, but never none."""
+    left = topic.span() if span is None else span
+    found: list[Row] = []
+    while page := topic.read(left, 1_000, 1 << 24, key):
+        found += page
+        left = Span(page[-1].stop, left.stop)
+    return found
+
+
+def offsets(topic: TopicStore, span: Span | None = None) -> list[int]:
+    """The offsets of the messages of a span, or of all."""
+    return [offset for row in rows(topic, span) for offset in range(row.offset, row.stop)]
+
+
+def around(offsets: Sequence[int]) -> Span:
+    """The span from the first to the last of some offsets."""
+    return Span.through(offsets[0], offsets[-1])

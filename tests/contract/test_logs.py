@@ -1,0 +1,238 @@
+"""Promise 9: a log answers the same on every engine. One whose offsets have gaps is asked what one without is asked."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pqlog
+from pqlog.history import timeline
+from pqlog.notebook import views
+from pqlog.testing import sparse_log
+
+KEYS = st.sampled_from(["a", "b", "c"])
+ONE = st.tuples(st.just("one"), st.integers(0, 9), KEYS | st.none())
+MANY = st.tuples(st.just("many"), st.lists(st.integers(0, 9), max_size=30), st.booleans())
+FRAME = st.tuples(st.just("frame"), st.lists(st.integers(0, 9), min_size=1, max_size=30), st.booleans())
+PUTS = st.lists(ONE | MANY | FRAME, min_size=1, max_size=8)
+
+
+def fill(log, puts):
+    """Put everything; the offsets of the messages."""
+    for kind, content, key in puts:
+        if kind == "one":
+            log.put({"n": content, "k": key}, key=key)
+            continue
+        values = [{"n": n, "k": "abc"[n % 3]} for n in content]
+        log.put_many(pd.DataFrame(values) if kind == "frame" else values, key="k" if key else None)
+    return [message.offset for message in log]
+
+
+class Ranks:
+    """Offsets of a log as the numbers of its messages, from 0: the same on every engine."""
+
+    def __init__(self, at):
+        self.at = np.array(at, int)
+
+    def of(self, offset):
+        """How many messages lie before an offset."""
+        return int(np.searchsorted(self.at, offset))
+
+    def frame(self, frame):
+        """A frame with ranks in its index, and without times."""
+        return frame.set_axis([self.of(offset) for offset in frame.index]).drop(columns="_time", errors="ignore")
+
+    def message(self, message):
+        return self.of(message.offset), message.value, message.key, message.headers
+
+    def messages(self, messages):
+        return list(map(self.message, messages))
+
+
+def reading(log, ranks, first, stop):
+    """Everything that reads."""
+    start, end = ranks.at[[first, stop]].tolist()
+    yield "len", len(log)
+    yield "bounds", (ranks.of(log.first), ranks.of(log.last))
+    yield "messages", ranks.messages(log)
+    yield "backwards", ranks.messages(reversed(log))
+    yield "one", (ranks.message(log[start]), ranks.message(log[-1]), ranks.message(log[-first - 1]))
+    yield "values", list(log.history().values())
+    part = log[start:end]
+    yield "part", (len(part), bool(part), ranks.messages(part), list(part.values()), ranks.messages(reversed(part)))
+    yield "from the end", (ranks.messages(log[-first - 1 :]), len(log[-stop - 1 : -first - 1 or None]))
+    for key in "ab":
+        history = log.history(start, key=key)
+        yield "key", (bool(history), ranks.messages(history), ranks.messages(reversed(history)))
+        yield (
+            "key in frames",
+            (ranks.frame(history.to_pandas()), ranks.frame(history.tail(3)), ranks.frame(history.head(3))),
+        )
+    for by in ("key", "k"):
+        latest = part.latest(by) if by == "k" else log.history().latest()
+        yield "latest", (ranks.messages(latest), ranks.messages(reversed(latest)))
+        yield "latest in frames", (ranks.frame(latest.to_pandas()), ranks.frame(latest.tail(2)))
+    yield "frame", ranks.frame(part.to_pandas())
+    yield "ends", (ranks.frame(log.head(5)), ranks.frame(log.tail(5)), ranks.frame(part.tail(2)))
+    yield "chunks", [ranks.frame(chunk) for chunk in log.history().chunks(chunksize=7)]
+    yield "polars", log.to_polars(["n", "k"], metadata=False).to_dicts()
+    yield "arrow", part.to_arrow(["n"], metadata=False).to_pylist()
+    yield "schema", log.history().schema.names
+    shown = views.topic_view(log)
+    yield "views", (shown.count("<tr>"), shown.split(" messages")[0])
+    yield "over time", sum(timeline(log.store, log.store.span(), 12)[1])
+
+
+def assert_same(one, other):
+    if isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other)
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+def both(puts, **options):
+    """A log of SQLite and one whose offsets have gaps, with the ranks of each."""
+    logs = pqlog.open(":memory:", **options), sparse_log(**options)
+    return [(log, Ranks(fill(log, puts))) for log in logs]
+
+
+def compare(one, other):
+    """Compare the answers to one question after the other."""
+    for (what, here), (_, there) in itertools.zip_longest(one, other):
+        try:
+            assert_same(here, there)
+        except AssertionError as error:
+            raise AssertionError(f"{what}: {here} is not {there}") from error
+
+
+@settings(max_examples=40)
+@given(puts=PUTS, codec=st.sampled_from(["json", "msgpack"]), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_reading(puts, codec, ends):
+    (dense, its), (sparse, theirs) = both(puts, codec=codec)
+    if not len(its.at):
+        assert (len(sparse), sparse.first, sparse.last, list(sparse)) == (0, None, None, [])
+        return
+    first, stop = sorted(int(end * (len(its.at) - 1)) for end in ends)
+    compare(reading(dense, its, first, stop), reading(sparse, theirs, first, stop))
+
+
+def consuming(log, ranks, size, stop):
+    """Everything that a client does."""
+    client = log.client("c")
+    where = lambda: (ranks.of(client.position), client.lag)  # noqa: E731
+    client.seek("start")
+    taken = ranks.messages(itertools.islice(client.get(messages=True), stop))
+    yield "get", (taken, where())
+    client.ack(log[int(ranks.at[stop])])
+    yield "ack", (where(), ranks.messages(client.unread()))
+    moved = client.seek(int(ranks.at[stop // 2]))
+    yield "seek", (ranks.of(moved.position), moved.again, moved.skipped, where())
+    moved = client.seek(-1)
+    yield "seek from the end", (ranks.of(moved.position), moved.again, moved.skipped)
+    yield "seek to both ends", [(client.seek(to).again, client.lag) for to in ("end", "start")]
+    one = client.get_one(messages=True), client.nack(), client.get_one(messages=True)
+    yield "one by one", (ranks.message(one[0]), ranks.message(one[2]), where(), client.ack(), where())
+    client.seek("start")
+    for batch in client.batches(size=size):
+        around = (ranks.of(batch.first), ranks.of(batch.last), len(batch), batch.number)
+        (claim,) = client.claims()
+        yield "batch", (around, list(batch), ranks.messages(batch.messages()), ranks.frame(batch.to_pandas()))
+        yield "claim", (ranks.of(claim.first), ranks.of(claim.last), claim.attempt)
+        staged = batch.put_many([{"m": value["n"]} for value in batch], topic="out", key="m")
+        rejected = batch.reject(next(batch.messages()), "why")
+    yield "staged", (staged.put.messages, rejected.put.messages, log.topic("out").last == staged.put.last, where())
+    out = log.topic("out")
+    yield "out", [(message.value, message.key) for message in out]
+    dead = log.topic("main.rejected")
+    offsets = [int(message.headers["pqlog-offset"]) for message in dead]
+    yield "rejected", ([message.value for message in dead], list(map(ranks.of, offsets)))
+    done = out.client("pipe").pipe(lambda frame: frame[frame.m > 4], into="large", size=size)
+    yield "pipe", (done.batches, done.messages_in, done.messages_out, list(log.topic("large").history().values()))
+    yield "clients", [(one.client, one.lag, one.batches, one.open) for one in [*log.clients(), *out.clients()]]
+
+
+@settings(max_examples=30)
+@given(puts=PUTS, size=st.integers(1, 12), end=st.floats(0, 1))
+def test_consuming(puts, size, end):
+    (dense, its), (sparse, theirs) = both(puts)
+    if len(its.at):
+        stop = int(end * (len(its.at) - 1))
+        compare(consuming(dense, its, size, stop), consuming(sparse, theirs, size, stop))
+
+
+def keeping(log, ranks, puts, stop):
+    """What changes while somebody looks."""
+    live = log.live()
+    explorer = log.explore()
+    yield "explorer", (ranks.frame(explorer.frame), explorer._where.value, explorer._table.value.count("<tr>"))
+    explorer._turn("last")
+    yield "explorer's last page", (explorer._where.value, explorer._table.value.count("<tr>"))
+    explorer.search("n = 3")
+    yield "search", (ranks.frame(explorer.frame), explorer._where.value)
+    yield "schema", log.schema.names
+    yield "trim", (log.trim(int(ranks.at[stop])), len(log), ranks.of(log.first))
+    yield "trimmed", (ranks.frame(live.refresh()), ranks.messages(log))
+    everything = Ranks([*ranks.at, *(offset for offset in fill(log, puts) if offset > ranks.at[-1])])
+    yield "more", (everything.frame(live.refresh()), everything.frame(log.to_pandas()), log.schema.names)
+    yield "more, by a new reading", everything.frame(log.live().frame)
+    yield "trim from the end", (log.trim(-2), len(log), everything.messages(log))
+    yield "trim all", (log.trim(everything.at[-1].item() + 1), len(log), log.first, log.last, list(log))
+    explorer._reload()
+    yield "explorer of nothing", (explorer._where.value, len(explorer.frame))
+
+
+@settings(max_examples=30)
+@given(puts=PUTS, end=st.floats(0, 1))
+def test_keeping(puts, end):
+    (dense, its), (sparse, theirs) = both(puts)
+    if len(its.at) > 1:
+        stop = int(end * (len(its.at) - 1))
+        compare(keeping(dense, its, puts, stop), keeping(sparse, theirs, puts, stop))
+
+
+def exported(log, folder, rows_per_file):
+    log.to_parquet(folder, rows_per_file=rows_per_file)
+    fill(log, [("many", list(range(9)), True)])
+    log.to_parquet(folder, rows_per_file=rows_per_file)
+    return pd.read_parquet(folder).sort_values("offset")[["n", "k"]].to_dict("records")
+
+
+@pytest.mark.parametrize("rows_per_file", [3, 1000])
+def test_an_export_is_completed(tmp_path, rows_per_file):
+    (dense, _), (sparse, _) = both([("many", list(range(20)), True), ("frame", [1, 2, 3], False)])
+    one, other = (exported(log, tmp_path / name, rows_per_file) for log, name in ((dense, "1"), (sparse, "2")))
+    assert one == other == list(sparse.history().values())
+
+
+def test_ids_and_cursors():
+    for log in (pqlog.open(":memory:"), sparse_log()):
+        first = log.put_many([{"id": 1}, {"id": 2}], ids="id")
+        again = log.put_many([{"id": 2}, {"id": 3}], ids="id")
+        assert (first.messages, again.messages, len(log)) == (2, 1, 3)
+        assert log.put({"id": 4}, id="x") == log.put({"id": 5}, id="x")
+        whole = log.put_many([1, 2], id="call")
+        assert log.put_many([3], id="call") == whole
+        log.put_many([], cursor=("source", {"page": 1}, None))
+        assert log.cursor("source") == {"page": 1}
+        with pytest.raises(pqlog.CursorError):
+            log.put_many([1], cursor=("source", 2, None))
+        nothing = log.put_many([])
+        assert (nothing.messages, nothing.first) == (0, nothing.last + 1)
+
+
+def test_what_only_a_file_can_is_refused_elsewhere(tmp_path):
+    log = sparse_log()
+    calls = (log.size_bytes, log.verify, log.compact, lambda: log.backup(tmp_path / "copy.db"))
+    assert not log.capabilities.is_file
+    for call in calls:
+        with pytest.raises(pqlog.UnsupportedError, match="needs a log in a file, which :sparse: is not"):
+            call()
+    with pytest.raises(pqlog.ArgumentError, match="workers=1, or open a file"):
+        log.client("c").pipe(print, workers=2)
