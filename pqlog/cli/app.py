@@ -76,7 +76,7 @@ _IN_THE_SHELL = [
 ]
 
 
-# How errors name the topic; a name quoted for Python is quoted well enough for a shell.
+# How errors name the topic. A name that is quoted for Python is also quoted for a shell.
 _TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
 
 
@@ -174,7 +174,7 @@ def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:
 
 
 def whole(file: str, *, write: bool = False) -> pqlog.Log:
-    """Open a log for a command about the whole file: at the topic main or, if there is none, at its first topic."""
+    """Open a log for a command about the whole file: at the topic main or, if it does not exist, at the first topic."""
     try:
         opened(file).close()
         name = "main"
