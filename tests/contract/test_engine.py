@@ -1,4 +1,4 @@
-"""What any engine must do, run over each that there is: in a file, and in memory."""
+"""What any engine must do, run on each engine: in a file, and in memory."""
 
 import gc
 import threading
@@ -199,7 +199,7 @@ def test_workers_have_batches_of_their_own_and_the_position_is_the_end_of_those_
     assert (first.span, second.span) == (Span(1, 4), Span(4, 7))
     third = take(engine, topic, two, second, messages=3)
     assert third.span == Span(7, 10)
-    assert topic.client("c").state().position == 1  # the first batch is open still
+    assert topic.client("c").state().position == 1  # the first batch is still open
     assert take(engine, topic, two, third) is None
     assert topic.client("c").state().position == 1
     topic.client("c").finish(first)
@@ -208,7 +208,7 @@ def test_workers_have_batches_of_their_own_and_the_position_is_the_end_of_those_
 
 
 def test_a_claim_is_with_one_reader_whatever_its_thread(engine, topic):
-    """Two readers of one thread, and one whose thread has ended though the claim is worked on elsewhere."""
+    """Two readers in one thread, and one whose thread has ended while the claim is in use elsewhere."""
     topic.append([singles(*[b"1"] * 9)])
     topic.client("c").join()
     taken = []
@@ -293,7 +293,7 @@ def test_a_batch_may_be_bounded_by_bytes(engine, topic):
     assert max(spans) == 4
     topic.append([singles(b"1" * 1000, b"2")])
     held, _ = topic.client("c").advance(Size(100, 450), me, None)
-    assert len(held.span) == 1  # larger than the bound, but never nothing
+    assert len(held.span) == 1  # larger than the limit, but a batch is never empty
 
 
 def test_a_cursor_commits_with_its_messages(engine, topic):
@@ -405,7 +405,7 @@ def test_trim_keeps_what_is_asked_for_also_inside_a_segment(engine, topic):
         topic.trim(6, force=False)
     assert caught.value.clients == (("c", 5),)
     assert topic.trim(6, force=True) == 5
-    assert topic.trim(6, force=False) == 0  # nobody loses anything by it
+    assert topic.trim(6, force=False) == 0  # no client loses anything
     assert topic.span() == Span(6, 10)
     assert topic.client("c").state().unread == Span(6, 10)
     assert [(row.offset, row.rows, row.skip) for row in topic.read(Span(0, 8), 9, 1 << 20)] == [(6, 2, 2)]
