@@ -51,7 +51,7 @@ _IN_THE_SHELL = [
         (r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
         (r"log\.client\((\w+)\)\.delete\(\)", r"`pqlog delete-client FILE \1`"),
         (
-            r"(?:ask )?log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: anew)?(?: or log\.get_one\([^)]*\))?",
+            r"log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: or log\.get_one\([^)]*\))?",
             r"`pqlog get FILE --client \1 --batch 1000`",
         ),
         (r"pqlog\.salvage\(path, to\)", "`pqlog salvage FILE NEW`"),
