@@ -67,7 +67,7 @@ def test_what_cannot_be_is_said_at_once(log):
         log.client("x").pipe(lambda frame: frame, into="main")
     with pytest.raises(pqlog.ArgumentError, match=r"name a topic for it with into="):
         log.client("x").pipe(lambda frame: frame)
-    with pytest.raises(pqlog.ArgumentError, match="cannot be called"):
+    with pytest.raises(pqlog.ArgumentError, match="is not callable"):
         log.client("x").pipe(None, into="y")
     with pytest.raises(pqlog.ArgumentError, match="workers is a number"):
         log.client("x").pipe(len, workers=0)
