@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Everything that is installed is pinned, also in the build environments of pip and those of `make smoke`.
+# Everything that is installed is pinned, including the build environments of pip and those of `make smoke`.
 CONSTRAINTS := .ci/constraints.txt
 export PIP_CONSTRAINT := $(CONSTRAINTS)
 export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
@@ -45,11 +45,11 @@ $(VENV)/all: $(INPUTS) | $(VENV)/made
 demo: $(VENV)/demo  ## Real flights through a log, a process killed halfway, a picture
 	@$(BIN)/python -m pqlog.demo
 
-test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv; TESTS=tests/unit for some of it
+test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv; TESTS=tests/unit for a part of it
 	$(PYTEST) $(TESTS)
 	@echo "Left out: the long ring (long searches, the browser, Redis, tmux, notebooks, recipes). Run it with: make test-all"
 
-test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; nothing may be skipped because something is missing
+test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; a missing package or program is a failure
 	$(PYTEST) --all --nbmake
 
 programs:
@@ -65,7 +65,7 @@ renew-constraints: $(VENV)/made  ## Pin the newest version of everything that ma
 		--custom-compile-command "make renew-constraints" \
 		--all-extras --group dev --group installer --output-file $(CONSTRAINTS) pyproject.toml
 
-lint: $(VENV)/all  ## Lint, format check and strict types
+lint: $(VENV)/all  ## Lint, format check and strict type check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -85,7 +85,7 @@ bench: $(VENV)/all  ## Measure the workloads that have a goal, and this disk (5 
 bench-full: $(VENV)/all  ## Measure everything: syncs, latency, other libraries, routes to pandas, stages (half an hour)
 	$(BIN)/python -m benchmarks all --rounds 3 --large --results benchmarks/results
 
-pictures: $(VENV)/all  ## Make the pictures of docs/: diagrams, plots of the stored results, the explorer in Chromium
+pictures: $(VENV)/all  ## Draw the pictures of docs/: diagrams, plots of the stored results, the explorer in Chromium
 	$(BIN)/python -m benchmarks draw
 	$(BIN)/python docs/pictures/draw.py
 	$(BIN)/python -m docs.pictures.explorer

@@ -1,1 +1,1 @@
-"""What pqlog costs, as ratios to this disk's own speed: ``python -m benchmarks --help``."""
+"""Benchmarks of pqlog, as ratios to the speed of this disk: ``python -m benchmarks --help``."""

@@ -1,7 +1,7 @@
 """``python -m benchmarks PART``: what a sync costs on this disk, and where pqlog and its peers stand.
 
-Parts: goals (the workloads that have a goal), fsync, growth (what operations take where there is much), latency, peers,
-routes (from a log to pandas), stages, all; and draw, which makes the pictures of docs/ from stored results.
+Parts: goals (the workloads that have a goal), fsync, growth (operations on small and large logs), latency, peers,
+routes (from a log to pandas), stages, all; and draw, which draws the pictures of docs/ from stored results.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ PARTS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, print, save; 1 if a goal is not reached."""
+    """Run, print and save; returns 1 if a goal is not reached."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=["goals", *PARTS, "all", "draw"], nargs="?", default="goals")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians count (default 3)")
-    parser.add_argument("--scale", type=float, default=1.0, help="how much work, 1 is what the figures need")
-    parser.add_argument("--only", default="", help="of goals and peers, the workloads whose name contains this")
-    parser.add_argument("--large", action="store_true", help="of growth and routes, also 10,000,000 messages")
+    parser.add_argument("--scale", type=float, default=1.0, help="amount of work; 1 is what the published figures need")
+    parser.add_argument("--only", default="", help="for goals and peers: only workloads whose name contains this")
+    parser.add_argument("--large", action="store_true", help="for growth and routes: also 10,000,000 messages")
     parser.add_argument("--folder", type=Path, help="the disk to measure (default: this folder's)")
     parser.add_argument(
         "--results", type=Path, help="where to save (default: nowhere; benchmarks/results is for docs/)"
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
                 rows = []
                 for row in _told(PARTS[part](Path(folder), options.rounds, options.scale, **more), part):
                     rows.append(row)
-                    _save(part, machine, options, rows)  # a run that is broken off leaves what it has measured
+                    _save(part, machine, options, rows)  # an interrupted run keeps what it has measured
                 shown = _table(rows)
         print(" ".join(f"{name}: {value};" for name, value in machine.items()))
         print(shown)
@@ -90,7 +90,7 @@ def _told(rows: Iterable[dict[str, object]], part: str) -> Iterator[dict[str, ob
 
 
 def _table(rows: list[dict[str, object]]) -> str:
-    """Rows for a terminal: of lists of numbers the median and the spread."""
+    """Rows for a terminal; lists of numbers are shown as their median and spread."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names] + [[_cell(row.get(name, "")) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -12,19 +12,19 @@ _numbers = itertools.count()
 
 @dataclass
 class Counts:
-    """What went through a VFS."""
+    """What passed through a VFS."""
 
     syncs: int = 0
     writes: int = 0
     bytes: int = 0
 
     def per(self, operations: int) -> dict[str, float]:
-        """By operation, for a table."""
+        """The counts per operation, for a table."""
         return {name: round(value / operations, 4) for name, value in vars(self).items()}
 
 
 class CountingVfs(apsw.VFS):
-    """A VFS over the system's own; `vfs_name` opens files through it."""
+    """A VFS on top of the system's own; pass `vfs_name` to open files through it."""
 
     def __init__(self) -> None:
         self.vfs_name = f"counting-{next(_numbers)}"

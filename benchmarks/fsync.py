@@ -28,7 +28,7 @@ CUTS = 150
 
 
 class Setting(NamedTuple):
-    """How SQLite keeps a file."""
+    """The settings with which SQLite writes a file."""
 
     journal: str
     synchronous: str
@@ -52,7 +52,7 @@ def _insert(db: apsw.Connection, first: int, size: int) -> None:
 
 
 def rate(folder: Path, setting: Setting, size: int, threads: int, messages: int) -> float:
-    """Messages a second, a transaction of `size` at a time; each thread has a connection of its own."""
+    """Messages per second, in transactions of `size`; each thread has a connection of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as inner:
         path = Path(inner, "a.db")
         _open(path, setting).close()
@@ -78,7 +78,7 @@ def rate(folder: Path, setting: Setting, size: int, threads: int, messages: int)
 
 
 def counts(folder: Path, setting: Setting, size: int) -> dict[str, float]:
-    """Syncs, writes and bytes a message."""
+    """Syncs, writes and bytes per message."""
     vfs = CountingVfs()
     with tempfile.TemporaryDirectory(dir=folder) as inner:
         db = _open(Path(inner, "a.db"), setting, vfs.vfs_name)
@@ -94,7 +94,7 @@ def counts(folder: Path, setting: Setting, size: int) -> dict[str, float]:
 
 
 def survives(setting: Setting, cuts: int = CUTS) -> str:
-    """Of the power cuts that lost what had returned or broke the file: "0 of 150" is durable."""
+    """How many power cuts lost a commit that had returned, or broke the file: "0 of 150" is durable."""
     lost = 0
     with tempfile.TemporaryDirectory() as inner:
         (Path(inner) / "disk").mkdir()

@@ -1,6 +1,6 @@
-"""Growth: what each operation takes where there is little and where there is much, of messages, topics, clients, ids.
+"""Growth: the time of each operation on small and large logs, by messages, topics, clients, ids and open batches.
 
-`tests/promises/test_growth.py` counts the same operations' steps in SQLite, and fails where one grows.
+`tests/promises/test_growth.py` counts the steps of the same operations in SQLite, and fails if one grows.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _held: list[object] = []
 
 
 def messages(log: pqlog.Log, count: int) -> None:
-    """Two thirds of them a row each, a third in frames."""
+    """Messages: two thirds as a row each, a third in frames."""
     log.put_many(event(n) for n in range(count // 3))
     log.put_many(pd.DataFrame({"id": range(count - 2 * (count // 3))}))
     log.put_many(event(n) for n in range(count // 3))
 
 
 def topics(log: pqlog.Log, count: int) -> None:
-    """Empty ones."""
+    """Empty topics."""
     for number in range(count):
         log.topic(f"topic {number}")
 
 
 def clients(log: pqlog.Log, count: int) -> None:
-    """Clients that have read nothing; by `seek`, which compares no names."""
+    """Clients that have read nothing; created with `seek`, which does not compare names."""
     for number in range(count):
         log.client(f"{number:x} client").seek(to="start")
 
@@ -49,13 +49,13 @@ def ids(log: pqlog.Log, count: int) -> None:
 
 
 def cursors(log: pqlog.Log, count: int) -> None:
-    """Sources that have been read."""
+    """Cursors of sources."""
     for number in range(count):
         log.put_many([], cursor=(f"source {number}", number, None))
 
 
 def batches(log: pqlog.Log, count: int) -> None:
-    """Batches of one client that are being worked on."""
+    """Open batches of one client."""
     _held.append([log.client("busy").next_batch(size=1) for _ in range(count)])
 
 
@@ -122,7 +122,7 @@ OPERATIONS: dict[str, Callable[[pqlog.Log], object]] = {
     "a new topic": lambda log: log.topic(_new("topic")),
     "trim, 20": _trim,
 }
-"""What should take the same everywhere."""
+"""Operations that should take the same time in every log."""
 
 
 def _reopened(log: pqlog.Log) -> None:
@@ -145,7 +145,7 @@ WHOLE: dict[str, Callable[[pqlog.Log], object]] = {
     "backup": _backup,
     "compact": lambda log: log.compact(),
 }
-"""What looks at all that there is of something, once each."""
+"""Operations that go through everything of one kind, once each."""
 
 SIZES: dict[Callable[[pqlog.Log, int], None], tuple[int, ...]] = {
     messages: (100_000, 1_000_000, 10_000_000),
@@ -159,7 +159,7 @@ SIZES: dict[Callable[[pqlog.Log, int], None], tuple[int, ...]] = {
 
 @contextlib.contextmanager
 def filled(path: Path, grow: Callable[[pqlog.Log, int], None], count: int) -> Iterator[pqlog.Log]:
-    """A log that has a little of everything, and so much of one thing."""
+    """A log that has a little of everything, and `count` of one kind."""
     with pqlog.open(path) as log:
         log.put_many(event(n) for n in range(1_500))
         log.put(0, id="old")
@@ -173,7 +173,7 @@ def filled(path: Path, grow: Callable[[pqlog.Log, int], None], count: int) -> It
 
 
 def _milliseconds(log: pqlog.Log, work: Callable[[pqlog.Log], object], repeats: int) -> float:
-    """The quickest of several: what it takes, without what the disk and other programs add now and then."""
+    """The fastest of several calls, which leaves out the delays that the disk and other programs add now and then."""
     took = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -183,7 +183,7 @@ def _milliseconds(log: pqlog.Log, work: Callable[[pqlog.Log], object], repeats: 
 
 
 def run(folder: Path, rounds: int, scale: float, largest: int = 1_000_000) -> Iterator[dict[str, object]]:
-    """A row for each operation and thing of which there may be much: milliseconds at each size, and their ratio."""
+    """A row for each operation and kind that grows: milliseconds at each size, and their ratio."""
     warnings.filterwarnings("ignore", message="client .* is new")
     each = max(1, int(REPEATS * min(1, scale)))
     for grow, full in SIZES.items():

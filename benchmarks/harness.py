@@ -1,4 +1,4 @@
-"""Measuring: every round measures the disk first, then each workload, and what counts is their ratio in that round."""
+"""Measuring: each round measures the disk first, then each workload; the result is their ratio in that round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKS = 1024
 
 
 def sync_rate(folder: Path, count: int) -> float:
-    """How many times a second this disk makes 4 KiB durable: ``pwrite`` and ``fdatasync`` on a preallocated file."""
+    """How many times per second this disk makes 4 KiB durable: ``pwrite`` and ``fdatasync`` on a preallocated file."""
     path = folder / "disk.bin"
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -38,7 +38,7 @@ def sync_rate(folder: Path, count: int) -> float:
 
 
 def beside_the_disk(folder: Path, bursts: int, syncs: int, work: Callable[[], int]) -> tuple[float, float]:
-    """The rates of `work`, which says how much it did, and of the disk, in turns: the disk's drifts within seconds."""
+    """The rates of `work`, which returns how much it did, and of the disk, in turns: the disk drifts within seconds."""
     done = took = synced = 0.0
     for _ in range(bursts):
         synced += syncs / sync_rate(folder, syncs)
@@ -52,7 +52,7 @@ def beside_the_disk(folder: Path, bursts: int, syncs: int, work: Callable[[], in
 class Result:
     """A workload's rounds.
 
-    `rates` are in units a second; `limits` what each is compared to, measured in the same round.
+    `rates` are in units per second; `limits` are what each is compared to, measured in the same round.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Result:
     limits: list[float] = field(default_factory=list)
     needed: float = 0.0
     absolute: float | None = None
-    """The rate that is needed where the disk's loop gives 8,000/s; None where the ratio itself is."""
+    """The rate that is needed if the disk makes 8,000 syncs/s; None if the ratio itself is the goal."""
     less: bool = False
-    """Whether what was measured, in place of a rate, shall stay below the limit; the ratio is then the limit by it."""
+    """Whether the measured value must stay below the limit instead of above; the ratio is then limit / value."""
 
     @property
     def ratios(self) -> list[float]:
-        """Each round's rate by its limit; by the rate that is needed at that round's disk speed, if one is named."""
+        """Each round's rate divided by its limit, or by the rate needed at that round's disk speed, if one is given."""
         if self.less:
             return [limit / rate for rate, limit in zip(self.rates, self.limits, strict=True)]
         if self.absolute is None:
@@ -79,11 +79,11 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether the median reaches what is needed."""
+        """Whether the median reaches the goal."""
         return statistics.median(self.ratios) >= self.needed
 
     def as_dict(self) -> dict[str, object]:
-        """For the JSON file of results."""
+        """The result for the JSON file."""
         ratios = self.ratios
         return {
             "name": self.name,
@@ -101,14 +101,14 @@ class Result:
 
 
 def timed(work: Callable[[], object], count: float) -> float:
-    """`count` by the seconds that `work` takes."""
+    """`count` divided by the seconds that `work` takes."""
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)
 
 
 def machine(folder: Path) -> dict[str, object]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     model = ""
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -24,7 +24,7 @@ def _timed(count: int, work: Callable[[int], object]) -> list[float]:
 
 
 def quantiles(took: list[float]) -> dict[str, float]:
-    """Of times in microseconds."""
+    """Percentiles of times in microseconds."""
     ordered = sorted(took)
     return {name: ordered[min(len(ordered) - 1, int(len(ordered) * q))] for name, q in QUANTILES.items()}
 
@@ -33,7 +33,7 @@ def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
     """A row for the disk itself, one for puts, and one for the puts that ran a checkpoint: in microseconds."""
     count = max(50, int(20_000 * scale))
     for number in range(rounds):
-        sync_rate(folder, 20)  # makes its file
+        sync_rate(folder, 20)  # creates its file
         file = os.open(folder / "disk.bin", os.O_RDWR)
         data = os.urandom(BLOCK)
 

@@ -1,7 +1,7 @@
 """The peers, each used as its README says, at its default and at its most durable setting.
 
-Each is labelled with what survives a power cut: "all" what returned; "most", perhaps not the latest; "some", those of
-the last second may be gone.
+Each is labelled with what survives a power cut: "all", every put that returned; "most", perhaps not the latest; "some",
+those of the last second may be lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.workloads import event
 
 
 class Peer:
-    """A queue or log in a folder, with the operations that are compared; what it has not raises NotImplementedError."""
+    """A queue or log in a folder, with the operations to compare; missing ones raise NotImplementedError."""
 
     name: ClassVar[str]
     survives: ClassVar[str]
@@ -44,26 +44,26 @@ class Peer:
         raise NotImplementedError
 
     def put_many(self, values: Sequence[Any]) -> None:
-        """Append many, in as few commits as it can."""
+        """Append many messages, in as few commits as possible."""
         raise NotImplementedError
 
     def consume(self, count: int) -> None:
-        """Get so many messages one by one, each acknowledged before the next."""
+        """Get `count` messages one by one, each acknowledged before the next."""
         raise NotImplementedError
 
     def batches(self, count: int) -> None:
-        """Get so many messages, 1,000 at a time, each batch acknowledged."""
+        """Get `count` messages, 1,000 at a time, each batch acknowledged."""
         raise NotImplementedError
 
     def wait(self) -> Any:
-        """The next message, waiting for it; for another process than the one that puts."""
+        """Wait for the next message; called in another process than the one that puts."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
 
     def size_bytes(self) -> int:
-        """What it takes on the disk."""
+        """The size on the disk, in bytes."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
@@ -205,7 +205,7 @@ class LiteQueueFull(LiteQueue):
 
 
 class DiskCache(Peer):
-    """`Deque`; a message is looked at, and taken away once it is done."""
+    """`Deque`; a message is read first, and removed once it is processed."""
 
     name, survives, synchronous = "diskcache", "most", 1
 
@@ -249,7 +249,7 @@ class DiskCacheFull(DiskCache):
 
 
 class EventSourcing(Peer):
-    """Its SQLite process recorder: stored events and tracking, in one transaction where both are given."""
+    """Its SQLite process recorder: stored events and tracking, in one transaction if both are given."""
 
     name, survives = "eventsourcing", "all"
 
@@ -389,10 +389,10 @@ PEERS: tuple[type[Peer], ...] = (
 
 
 def available() -> list[type[Peer]]:
-    """Those whose server is installed here."""
+    """The peers whose server is installed here."""
     found = list(PEERS)
     if shutil.which("redis-server") is None:
-        print("redis-server is missing: Redis Streams are left out", file=sys.stderr)
+        print("redis-server is not installed: skipping Redis Streams", file=sys.stderr)
         found = [peer for peer in found if not issubclass(peer, RedisStreams)]
     return found
 
@@ -469,7 +469,7 @@ def batches(peer: Peer, count: int) -> float:
 
 
 def size(peer: Peer, count: int) -> float:
-    """Bytes a message on the disk, once it is closed."""
+    """Bytes per message on the disk after closing."""
     _fill(peer, count)
     peer.close()
     peer.close = lambda: None  # type: ignore[method-assign]
@@ -477,7 +477,7 @@ def size(peer: Peer, count: int) -> float:
 
 
 def behind(peer: Peer, count: int) -> float:
-    """One after the other, behind so many that are there already; who has no put_many is spared that."""
+    """One after the other, into a queue that is already large; skipped for peers without put_many."""
     values = [event(n) for n in range(min(count, 10_000))]
     for _ in range(max(1, count // len(values))):
         peer.put_many(values)
@@ -485,7 +485,7 @@ def behind(peer: Peer, count: int) -> float:
 
 
 def latency(peer: Peer, count: int) -> tuple[float, float]:
-    """From before a put in this process until another has the message: p50 and p99 in ms."""
+    """From before a put in this process until another process has the message: p50 and p99 in ms."""
     if type(peer).wait is Peer.wait:
         raise NotImplementedError
     port = str(peer.port) if isinstance(peer, RedisStreams) else ""
@@ -513,7 +513,7 @@ def _receive(name: str, folder: str, count: str, port: str) -> None:
     os._exit(0)
 
 
-# name, the work, messages at scale 1 for a peer that syncs each
+# name, the work, messages at scale 1 for a peer that syncs each message
 WORKLOADS: tuple[tuple[str, Callable[[Peer, int], Any], int], ...] = (
     ("put", put, 2_000),
     ("put, 16 threads", put_threads, 4_000),

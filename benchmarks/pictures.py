@@ -20,7 +20,7 @@ def _rows(results: Path, part: str) -> list[dict[str, Any]]:
 
 
 def draw(results: Path, folder: Path) -> None:
-    """One picture for each part of which there are results."""
+    """One picture for each part that has results."""
     folder.mkdir(parents=True, exist_ok=True)
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "pqlog"})
     for part, make in {"fsync": _fsync, "peers": _peers, "routes": _routes}.items():
@@ -36,7 +36,7 @@ def _durable(row: dict[str, Any]) -> bool:
 
 
 def _fsync(rows: list[dict[str, Any]]) -> plt.Figure:
-    """What durability costs, and what larger transactions give back."""
+    """What durability costs, and how much larger transactions save."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 1.2])
     single = [row for row in rows if row["messages a transaction"] == 1 and row["threads"] == 1]
     names = [f"{row['journal']}, {row['synchronous']}" for row in single]
@@ -86,7 +86,7 @@ def _peers(rows: list[dict[str, Any]]) -> plt.Figure:
 
 
 def _routes(rows: list[dict[str, Any]]) -> plt.Figure:
-    """Seconds and memory for a million messages, or as many as there are results of."""
+    """Seconds and memory for a million messages, or for the largest number that has results."""
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     figure, axes = plt.subplots(1, 2 * len(shapes), figsize=(6.5 * len(shapes), 3.4), sharey=True, squeeze=False)
     for number, shape in enumerate(shapes):

@@ -1,4 +1,4 @@
-"""The routes from a log to pandas that a user has: seconds, processor seconds and peak memory, each in its own process.
+"""The routes from a log to pandas: seconds, processor seconds and peak memory, each in its own process.
 
 All but pqlog read the same JSON from a plain table of a SQLite file.
 """
@@ -131,7 +131,7 @@ def run(folder: Path, rounds: int, scale: float, largest: int = 1_000_000) -> It
                     )
                     if done.returncode == 0:
                         found[route].append([float(word) for word in done.stdout.split()])
-                    elif done.returncode != -9:  # killed: no memory left
+                    elif done.returncode != -9:  # killed because memory ran out
                         raise RuntimeError(f"{route}: {done.stderr}")
             for route, measured in found.items():
                 seconds, cpu, memory = [list(one) for one in zip(*measured, strict=True)] or [[], [], []]

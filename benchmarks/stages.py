@@ -1,4 +1,4 @@
-"""Stages: `pipe` beside a get and a put for each message, with 1, 2 and 4 workers."""
+"""Stages: `pipe` with 1, 2 and 4 workers, compared with a get and a put for each message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(folder: Path, rounds: int, scale: float) -> Iterator[dict[str, object]]:
             size = max(100, many // 20)
             for name, work in (("unchanged", same), ("computing", compute)):
                 for workers in (1, 2, 4):
-                    client = uuid.uuid4().hex  # one that is like no other
+                    client = uuid.uuid4().hex  # a name that resembles no other
                     rate = timed(
                         lambda client=client, work=work, workers=workers, frames=frames, size=size: frames.client(
                             client

@@ -1,4 +1,4 @@
-"""The workloads: what is done, on what, and what it is compared to."""
+"""The workloads: the work, its data, and what it is compared to."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def event(n: int) -> dict[str, object]:
 
 @dataclass
 class Bench:
-    """One folder, one size of work, and a fresh path for each log."""
+    """A folder, a scale, and a fresh path for each log."""
 
     folder: Path
     scale: float
     fresh: Iterator[int]
 
     def count(self, full: int) -> int:
-        """As much of `full` as the scale says."""
+        """`full`, scaled."""
         return max(20, int(full * self.scale))
 
     def path(self) -> Path:
@@ -57,7 +57,7 @@ BURSTS = 5
 
 
 def bare_apsw(bench: Bench) -> tuple[float, float]:
-    """One INSERT a commit into a plain table, in WAL mode with synchronous=FULL: what SQLite itself takes."""
+    """One INSERT per commit into a plain table, in WAL mode with synchronous=FULL: what SQLite itself takes."""
     count = bench.count(1000)
     db = apsw.Connection(str(bench.path()))
     db.pragma("journal_mode", "wal")
@@ -70,7 +70,7 @@ def bare_apsw(bench: Bench) -> tuple[float, float]:
         return count
 
     for _ in range(2):
-        work()  # the write-ahead log has its size then
+        work()  # so that the write-ahead log has its full size
     try:
         return beside_the_disk(bench.folder, BURSTS, bench.count(1000), work)
     finally:
@@ -115,7 +115,7 @@ def put_many(bench: Bench) -> float:
 
 
 def put_many_with_ids(bench: Bench) -> float:
-    """Ids of random text, as of UUIDs: the worst there are for a table that is kept in their order."""
+    """Ids of random text, like UUIDs: the worst case for a table that is sorted by id."""
     values = [event(n) | {"order": uuid.uuid4().hex} for n in range(bench.count(1_000_000))]
     return _with_ids(bench, values)
 
@@ -154,7 +154,7 @@ def batches(bench: Bench) -> float:
 
 
 def usual_way(bench: Bench, count: int, name: str = "events", make: Callable[[int], object] = event) -> float:
-    """``read_sql`` and ``json.loads`` and ``DataFrame``, over the same JSON in a plain table; by the sqlite3 module."""
+    """``read_sql``, ``json.loads`` and ``DataFrame`` on the same JSON in a plain table, with the sqlite3 module."""
     script = """
 import json, sqlite3, sys, time
 import pandas as pd
@@ -170,7 +170,7 @@ print(len(frame) / (time.perf_counter() - start))
         with db:
             db.executemany("INSERT INTO plain (value) VALUES (?)", ((json.dumps(make(n)),) for n in range(count)))
         db.close()
-    # a process of its own: the standard sqlite3 module must not meet ours in one process
+    # in its own process: the standard sqlite3 module and apsw must not use a file in the same process
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -251,7 +251,7 @@ SHAPES: dict[str, Callable[[int], object]] = {
 
 
 def worst_shapes(bench: Bench) -> tuple[float, float]:
-    """The shape for which pqlog does worst against the usual way."""
+    """The shape for which pqlog does worst, compared with the usual way."""
     count = bench.count(200_000)
     found = []
     for name, make in SHAPES.items():
@@ -285,7 +285,7 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def memory(path: Path, what: str) -> tuple[float, float]:
-    """The memory in MB that reading takes, in a process of its own, and the limit."""
+    """The memory in MB that reading takes, in its own process, and the limit."""
     command = [sys.executable, "-c", MEMORY, str(path), what]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, limit = map(float, done.stdout.split())
@@ -315,7 +315,7 @@ with pqlog.open(sys.argv[1]) as log:
 
 
 def first_rows(bench: Bench, what: str, make: Callable[[Bench, int], Path]) -> tuple[float, float]:
-    """Milliseconds to the first rows, in a process that knows nothing but what the file has."""
+    """Milliseconds until the first rows, in a new process, which has only what the file caches."""
     path = make(bench, bench.count(1_000_000))
     if what == "batch":
         with pqlog.open(path) as log:
@@ -325,7 +325,7 @@ def first_rows(bench: Bench, what: str, make: Callable[[Bench, int], Path]) -> t
 
 
 def schema_of_new(bench: Bench) -> tuple[float, float]:
-    """Messages per second that a schema is inferred from, by those that become a frame."""
+    """The rate at which a schema is inferred, compared with that of reading a frame."""
     count = bench.count(1_000_000)
     with pqlog.open(bench.path()) as log:
         log.put_many(event(n) for n in range(count))
@@ -346,7 +346,7 @@ def pipe_messages(bench: Bench) -> float:
 
 
 def pipe_against_single_messages(bench: Bench) -> tuple[float, float]:
-    """Against a get and a put for each message, at the disk's rate: two syncs a message."""
+    """Compared with a get and a put for each message, at the rate of the disk: two syncs per message."""
     rate = pipe_messages(bench)
     return rate, sync_rate(bench.folder, bench.count(3000)) / 2
 
@@ -359,7 +359,7 @@ def pipe_segments(bench: Bench) -> float:
 
 
 def pipe_processes(bench: Bench) -> tuple[float, float]:
-    """Two processes and one, on a function that only computes."""
+    """Two processes compared with one, for a function that only computes."""
     count = bench.count(400_000)
     with pqlog.open(bench.path()) as log:
         log.put_many(event_frame(count))
@@ -369,12 +369,12 @@ def pipe_processes(bench: Bench) -> tuple[float, float]:
 
 
 def same(frame: pd.DataFrame) -> pd.DataFrame:
-    """The stage that changes nothing."""
+    """A stage that changes nothing."""
     return frame
 
 
 def compute(frame: pd.DataFrame) -> None:
-    """Half a second of the processor's time for 20,000 rows."""
+    """A stage that takes half a second of processor time per 20,000 rows."""
     until = time.process_time() + 0.5 * len(frame) / 20_000
     while time.process_time() < until:
         sum(range(1000))
@@ -388,7 +388,7 @@ def put_into_large(bench: Bench) -> tuple[float, float]:
 
 
 def import_time(bench: Bench) -> tuple[float, float]:
-    """Imports a second, by ten: 100 ms are 1."""
+    """Imports per second; 10 is the limit, which is 100 ms each."""
     script = "import time; t = time.perf_counter(); import pqlog; print(time.perf_counter() - t)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return 1 / float(done.stdout), 10.0

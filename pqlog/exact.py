@@ -1,13 +1,13 @@
-"""What is read is what was put: finds out where a value, encoded and decoded again, is another than before.
+"""What is read is what was put: finds where a value changes when it is encoded and decoded again.
 
-Most values come back equal, which one comparison tells. What does not is walked through here, and only these
-differences are let pass; docs/concepts.md has them as a table:
+Most values come back equal, which a single comparison shows. The others are compared part by part, and only these
+differences are accepted (docs/concepts.md has them as a table):
 
-- tuples and named tuples are lists, and subclasses of dict and list are plain ones;
-- datetime, date, time, timedelta, UUID and Decimal are text, from which each can be made again;
-- a member of an Enum is its value;
-- dataclasses, attrs classes, Structs and pydantic models are objects of their fields;
-- NumPy's scalars and arrays, and pandas' Timestamp, are the same as Python's numbers, lists and datetimes.
+- tuples and named tuples become lists, and subclasses of dict and list become plain ones;
+- datetime, date, time, timedelta, UUID and Decimal become text that converts back without loss;
+- a member of an Enum becomes its value;
+- dataclasses, attrs classes, Structs and pydantic models become objects with their fields;
+- NumPy's scalars and arrays, and pandas' Timestamp, become Python's numbers, lists and datetimes.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from uuid import UUID
 import msgspec
 
 _TEXTS = (datetime, date, time, timedelta, UUID, Decimal)
-"""What is kept as text."""
+"""Types that are stored as text."""
 
 
 class Change(NamedTuple):
     """A value that would not come back as it is."""
 
     path: str
-    """Where it lies: ``$.a[3]``."""
+    """Where it is: ``$.a[3]``."""
     value: Any
     said: str
-    """What would become of it."""
+    """What it would become."""
 
 
 def is_pydantic(thing: Any) -> bool:
-    """Whether it is a pydantic model, or its class; pydantic itself is not needed to know that."""
+    """Whether it is a pydantic model, or its class; finding out does not need pydantic itself."""
     return hasattr(thing, "model_validate_json") and hasattr(thing, "model_dump")
 
 
 def plain(value: Any) -> Any:
-    """The form, in values that msgspec knows, of what it does not: pydantic models, NumPy's and pandas' values.
+    """The equivalent of a value that msgspec cannot encode: of a pydantic model, or a value of NumPy or pandas.
 
     Raises
     ------
     NotImplementedError
-        There is none that holds all of it.
+        No such value is equivalent.
     """
     kind = type(value)
     if is_pydantic(value) and not isinstance(value, type):
@@ -159,7 +159,7 @@ def _is_text_of(value: Any, back: Any) -> bool:
 
 
 def _instant(value: Any) -> Any:
-    """For a comparison of times that different zones may have: in the hour that a clock repeats, == says no."""
+    """For comparing times of different zones: in the hour that a clock repeats, == says that they are not equal."""
     return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value
 
 
@@ -169,7 +169,7 @@ def _is_model_of(value: Any, back: Any) -> bool:
 
 
 def _fields(value: Any) -> dict[str, str] | None:
-    """The fields of an object, and what they are called when it is encoded."""
+    """The names of an object's fields, and their names when it is encoded."""
     if isinstance(value, msgspec.Struct):
         return dict(zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True))
     if dataclasses.is_dataclass(value):

@@ -40,7 +40,7 @@ class Bucket(NamedTuple):
 
     number: int
     span: Span
-    """The part of it to export."""
+    """The part of the range to export."""
 
 
 def to_parquet(
@@ -116,8 +116,8 @@ class _Export:
             description = _description_of(path)
             if description is None or description["options"] != self._options:
                 raise ArgumentError(
-                    f"{path} is of another log, topic or history, or was written with other options: "
-                    f"export into a folder of its own"
+                    f"{path} belongs to another log, topic or history, or was written with other options: "
+                    f"export into another folder"
                 )
 
     def write(self, bucket: Bucket) -> list[str]:
@@ -183,10 +183,10 @@ class _Export:
                     ) from error
 
     def _publish(self, path: str, partial: str) -> str:
-        """Move a finished file to its folder; both are durable then.
+        """Move a finished file to its folder, durably.
 
-        A folder has several files of a bucket if Arrow closed the first before its last row, since only so many may be
-        open.
+        A folder has several files of a bucket if Arrow closed the first before its last row, because it limits the
+        number of open files.
         """
         folder = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
         name, _, number = os.path.basename(path).removesuffix(".parquet").partition("-")
@@ -209,7 +209,7 @@ def _remove_stale(replaced: Sequence[str], published: Sequence[str]) -> None:
 
 
 def _lossy(path: str, problem: str) -> ArgumentError:
-    return ArgumentError(f"{path} {problem}, so messages would be lost: export into a folder of its own")
+    return ArgumentError(f"{path} {problem}, so messages would be lost: export into another folder")
 
 
 def parquet_schema(schema: pa.Schema) -> pa.Schema:
@@ -286,7 +286,7 @@ def _files(folder: str) -> Iterator[str]:
 
 
 def _description_of(path: str) -> dict[str, Any] | None:
-    """What a file says it holds; None if it is not ours."""
+    """The description in a file's metadata; None if pqlog did not write the file."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except pa.ArrowInvalid:

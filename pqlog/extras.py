@@ -1,7 +1,7 @@
-"""The one door to the rooms around the core: loads one on first use, or says what to install.
+"""The only way from the core to the packages around it: loads one on first use, or says what to install.
 
-``extras.frames`` is the module `pqlog.frames`, imported when it is first asked for. A type checker sees the module
-itself, so that a call through the door is checked like any other.
+``extras.frames`` is the module `pqlog.frames`, imported at the first access. A type checker sees the module itself, so
+calls through it are checked like any others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _EXTRA = {
     "pipe": "pandas",
 }
 _OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars"}
-"""Packages that a room loads only for some of what it does, and their extra."""
+"""Packages that are needed only by a part of a module, and their extra."""
 
 
 def load(room: str) -> Any:
@@ -81,12 +81,12 @@ def load(room: str) -> Any:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """``%load_ext pqlog`` in IPython and Jupyter: makes the magic ``%pqlog`` known."""
+    """``%load_ext pqlog`` in IPython and Jupyter: registers the magic ``%pqlog``."""
     load("notebook.magic").register(shell)
 
 
 def package(name: str) -> Any:
-    """A package that a room needs for some of what it does."""
+    """A package that is needed only by a part of a module."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -95,7 +95,7 @@ def package(name: str) -> Any:
 
 @contextlib.contextmanager
 def progress_bar(total: int | None, what: str, show: bool) -> Iterator[Callable[[int], object]]:
-    """What to call with each number of messages that are done: moves a bar in a terminal or a notebook, if `show`."""
+    """A function to call with each number of messages done; it moves a bar in a terminal or a notebook, if `show`."""
     if not show:
         yield lambda messages: None
         return

@@ -1,4 +1,4 @@
-"""Fields: which names messages have; for a name that none of them has, the one that was meant."""
+"""Fields: the names that messages have, and suggestions for a name that none of them has."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pqlog import check
 METADATA_COLUMNS = {"offset": "offset", "time": "_time", "key": "_key", "headers": "_headers"}
 """The columns that a table has for the messages' metadata, by what the option ``metadata`` calls them."""
 MOST_NAMES = 5_000
-"""So many are remembered to find the one that was meant."""
+"""At most this many are remembered for suggestions."""
 SHOWN, LONGEST = 8, 60
-"""How many names a sentence has, and how much of each."""
+"""How many names an error shows, and how many characters of each."""
 
 NamesOf = Callable[[Any], Iterable[str]]
 """The names that a value has."""
@@ -38,7 +38,7 @@ def flat_columns(value: Any) -> Iterator[str]:
 
 
 def paths(value: Any) -> Iterator[str]:
-    """The fields that a value has, the nested ones, ``outer.inner``, among them."""
+    """The fields that a value has, including nested ones such as ``outer.inner``."""
     waiting = [("", value)]
     while waiting:
         outer, inner = waiting.pop()
@@ -63,10 +63,10 @@ class Unknown(NamedTuple):
 
 
 def unknown(names: Iterable[str], values: Iterable[Any], names_of: NamesOf, bare: bool = False) -> Unknown | None:
-    """The first of `names` that no value has; None if there is no such name, or no value at all to tell by.
+    """The first of `names` that no value has; None if every name occurs, or if there are no values.
 
-    No more values are read than it takes to find all names. With `bare`, underscores at the end do not count: they may
-    be what tells two columns apart that would have the same name.
+    Values are read only until all names have occurred. With `bare`, underscores at the end are ignored: they may have
+    been appended to tell apart two columns that would have the same name.
     """
     end = "_" if bare else ""
     missing = {name.rstrip(end): name for name in names}

@@ -1,10 +1,10 @@
-"""Keys and ids: the text that a message's field gives, by one rule for values and frames.
+"""Keys and ids: the text of a message's field, by one rule for values and frames.
 
-Text is itself. An integer is its decimal text, a date and a UUID are their standard text, a member of an Enum is its
-value by the same rule. None, NaN, NA and NaT are no text at all. Everything else is refused when it is put: a float, a
-bool, a time, bytes, a list have more than one text, and which one it would be depended on how they were put.
+Text stays as it is. An integer becomes its decimal text, a date and a UUID become their standard text, a member of an
+Enum becomes its value by the same rule. None, NaN, NA and NaT mean that there is no key. Everything else is refused
+when it is put: a float, a bool, a time, bytes or a list could become different texts, depending on how it was put.
 
-`pqlog.frames.keys` is the same for columns.
+`pqlog.frames.keys` does the same for columns.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pqlog import check
 from pqlog.errors import ArgumentError, EncodeError
 
 KEY, ID = "key", "id"
-"""What a field is to be. An id is never missing, and not empty."""
+"""What a field is used as. An id must not be missing or empty."""
 
 _PLAIN = {str, type(None)}
 
 
 class RefusedError(ValueError):
-    """A value is no key, or no id.
+    """A value cannot be a key or an id.
 
     Attributes
     ----------
     index : int
-        Which of the values it is; 0 is the first.
+        The position of the value; 0 is the first.
     reason : str
         What is wrong with it, and what to do.
     value_type : str
-        Its type.
+        The type of the value.
     """
 
     def __init__(self, index: int, reason: str, value_type: str) -> None:
@@ -49,7 +49,7 @@ class RefusedError(ValueError):
 
 
 def text(value: Any) -> str | None:
-    """The text of a value, or None if it is missing; raises `TypeError` if it has none."""
+    """The text of a value, or None if the value is missing; raises `TypeError` if it cannot be a key."""
     if value is None or type(value) is str:
         return value
     if isinstance(value, Enum):
@@ -64,11 +64,11 @@ def text(value: Any) -> str | None:
         return str(value)
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no text of its own")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be a key")
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value says that there is none."""
+    """Whether a value stands for a missing one."""
     kind = type(value)
     if kind.__module__.startswith("pandas.") and kind.__name__ in ("NAType", "NaTType"):
         return True
@@ -86,14 +86,14 @@ def texts(values: Sequence[Any], field: str, what: str) -> list[str | None]:
     Parameters
     ----------
     field : str
-        Its name, for the error.
+        The name of the field, for the error.
     what : {KEY, ID}
-        What it is to be.
+        What the field is used as.
 
     Raises
     ------
     RefusedError
-        A value has no text; or it is missing or empty, and is to be the id.
+        A value cannot be a key or an id; or it is missing or empty, and is used as the id.
     """
     kinds = set(map(type, values))
     if kinds <= _PLAIN:
@@ -105,12 +105,12 @@ def texts(values: Sequence[Any], field: str, what: str) -> list[str | None]:
         for index, value in enumerate(values):
             try:
                 found.append(text(value))
-            except (TypeError, ValueError) as error:  # a ValueError: of more digits than Python writes
+            except (TypeError, ValueError) as error:  # a ValueError for an int with too many digits for str()
                 raise RefusedError(index, reason(field, what, value), type(value).__name__) from error
     if not "".join(filter(None, found)).isascii():
         for index, one in enumerate(found):
             try:
-                check.text(f"the field {field!r}, which is to be the {what},", one or "")
+                check.text(f"the field {field!r}, which is used as the {what},", one or "")
             except ArgumentError as error:
                 raise RefusedError(index, str(error), "str") from None
     return required(found, field) if what == ID else found
@@ -125,12 +125,12 @@ def _decimal(values: Sequence[int], field: str, what: str) -> list[str | None]:
 
 
 def required(found: Sequence[str | None], field: str) -> list[str | None]:
-    """The same texts, of which none may be missing or empty."""
+    """The same texts; raises if one is missing or empty."""
     if not all(found):
         index = next(index for index, one in enumerate(found) if not one)
         how = "missing" if found[index] is None else "empty"
         said = (
-            f"the field {field!r}, which is to be the id, is {how}: each message needs an id. Fill it in, or leave "
+            f"the field {field!r}, which is used as the id, is {how}: each message needs an id. Fill it in, or leave "
             f"that message out"
         )
         raise RefusedError(index, said, "message")
@@ -139,23 +139,23 @@ def required(found: Sequence[str | None], field: str) -> list[str | None]:
 
 def reason(field: str, what: str, value: Any) -> str:
     """Why a value is refused."""
-    advice = f"make it text, for instance with str(), and put that as {field!r} or as a field of its own"
+    advice = f"convert it to text, for instance with str(), and put that as {field!r} or as another field"
     return (
-        f"the field {field!r}, which is to be the {what}, is {_shown(value)} (of type {type(value).__name__}), and "
-        f"{'an' if what == ID else 'a'} {what} is text, an integer, a date or a UUID: {advice}"
+        f"the field {field!r}, which is used as the {what}, is {_shown(value)} (of type {type(value).__name__}), but "
+        f"{'an' if what == ID else 'a'} {what} must be text, an integer, a date or a UUID: {advice}"
     )
 
 
 def _shown(value: Any) -> str:
     try:
         shown = repr(value)
-    except Exception:  # an int of more digits than Python writes, or anything of the caller's
+    except Exception:  # an int with too many digits for repr(), or a class of the caller's
         return "a value that cannot be shown"
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def column(values: Sequence[Any], field: str) -> list[Any]:
-    """A field of many values: of mappings what is under that name, of others the attribute; None if there is none."""
+    """A field of many values: the item with that name for mappings, the attribute for others; None if it is missing."""
     if set(map(type, values)) == {dict}:
         return [value.get(field) for value in values]
     return [_field(value, field) for value in values]

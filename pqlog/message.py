@@ -1,4 +1,4 @@
-"""Message: what a log keeps, as it is handed out."""
+"""Message: one message of a topic, as readers get it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Message:
     offset : int
         Its place in the topic; ascending from 1, never used twice.
     time : datetime.datetime
-        When it was put: UTC, in microseconds, never running backwards in its topic.
+        When it was put: UTC, in microseconds, never decreasing within its topic.
     value : object
-        What was put, as the topic's codec gives it back.
+        What was put, as the topic's codec returns it.
     key : str or None
-        What the message is about, if its producer said so.
+        What the message is about, if it was put with a key.
     headers : Mapping of str to str
         Metadata that its producer stored with the value; empty if none.
 

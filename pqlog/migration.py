@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pqlog.store.sqlite.topic import SqliteTopic
 
 CURSOR = "pqlog.migrate"
-"""Under this name the new file keeps how far it has come."""
+"""The name of the cursor in which the new file keeps the progress of the migration."""
 
 STEP_ROWS, STEP_BYTES = 10_000, 16 << 20
 """How much is copied in one transaction."""
@@ -37,12 +37,12 @@ _JSON = Json()
 
 @dataclass(slots=True)
 class Migration:
-    """What became of a queue.
+    """The result of a migration.
 
     Attributes
     ----------
     program : str
-        What had written it: ``"persistent-queue-log"`` or ``"persist-queue"``.
+        The program that wrote the old file: ``"persistent-queue-log"`` or ``"persist-queue"``.
     messages : int
         How many messages were copied by this call.
     topics : dict of str to str
@@ -50,7 +50,7 @@ class Migration:
     clients : int
         How many clients kept their positions.
     notes : list of str
-        What one should know, a sentence each.
+        What you should know about the result, one sentence each.
     """
 
     program: str
@@ -63,21 +63,21 @@ class Migration:
 def migrate(
     old: str | os.PathLike[str], new: str | os.PathLike[str], *, trust_pickle: bool = False, progress: bool = False
 ) -> Migration:
-    """Make a log of a queue of persistent-queue-log, or of the SQLite queues of persist-queue.
+    """Convert a queue of persistent-queue-log, or SQLite queues of persist-queue, to a log.
 
-    The old file is not changed. Of persistent-queue-log the ids become offsets and clients keep their positions; of
-    persist-queue what is not consumed yet is copied, with its times. Values become JSON where that loses nothing, else
-    the topic has the codec pickle. If interrupted, call it again to continue. At the end all
-    messages are read again and compared.
+    The old file is not changed. From persistent-queue-log, ids become offsets and clients keep their positions; from
+    persist-queue, items that are not consumed yet are copied, with their times. Values become JSON if that loses
+    nothing; otherwise the topic has the codec pickle. If interrupted, call it again to continue. At the end all
+    messages are read back and compared.
 
     Parameters
     ----------
     old : str or os.PathLike
-        The old file; of persist-queue also its folder.
+        The old file; for persist-queue, its folder works too.
     new : str or os.PathLike
-        Where nothing is yet, or a migration that was broken off.
+        A path that does not exist yet, or the file of a migration that was interrupted.
     trust_pickle : bool
-        Both keep pickles, and unpickling can run any code: say True of a file whose origin you trust.
+        Both programs store pickles, and unpickling can run any code: pass True only for a file whose origin you trust.
     progress : bool
         Show a bar.
 
@@ -88,18 +88,18 @@ def migrate(
     Raises
     ------
     UntrustedPicklesError
-        There are pickles, and `trust_pickle` is not given; it says how many. Nothing was made.
+        There are pickles, and `trust_pickle` is not given; the error says how many. Nothing was created.
     NotALogError
-        The old file is of neither.
+        The old file is not from either program.
     ArgumentError
-        At `new` is something else.
+        The path `new` holds something else.
     CorruptLogError
-        A message was not what it should be when it was read again.
+        A message was not what it should be when it was read back.
 
     Notes
     -----
-    If the ids have gaps, offsets are counted from 1. persistent-queue-log keeps no times: its messages have
-    that of the migration. Byte strings of Python 2 are read as UTF-8, or else as Latin-1.
+    If the ids have gaps, offsets are counted from 1. persistent-queue-log does not store times: its messages get
+    the time of the migration. Byte strings of Python 2 are decoded as UTF-8, or as Latin-1 if that fails.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def migrate(
             raise ArgumentError(f"{target} is the old file, which is not changed: give another path for the new one")
         if not trust_pickle:
             _refuse_pickles(file)
-        total = 3 * sum(queue.messages for queue in file.queues)  # looked at, copied, read again
+        total = 3 * sum(queue.messages for queue in file.queues)  # examined, copied, read back
         with closing(SqliteStore(target)) as log:
             migrating = _Migrating(file, log)
             with extras.progress_bar(total, "migrate", progress) as report:
@@ -141,9 +141,9 @@ def _refuse_pickles(file: Foreign) -> None:
 
 
 class _Migrating:
-    """A migration under way: its state is committed with the messages that it speaks of.
+    """A migration in progress: its state commits with the messages that it describes.
 
-    The new file is empty, or a migration of the same old file that was broken off.
+    The new file is empty, or that of an interrupted migration of the same old file.
     """
 
     def __init__(self, file: Foreign, log: SqliteStore) -> None:
@@ -153,19 +153,17 @@ class _Migrating:
         if state is None and log.topics():
             raise ArgumentError(f"{log.path} is a log with messages of its own: give a path that does not exist yet")
         if state is not None and state["source"] != source:
-            raise ArgumentError(
-                f"{log.path} was made from another file than {file.path}: give a path that does not exist yet"
-            )
+            raise ArgumentError(f"{log.path} was not migrated from {file.path}: give a path that does not exist yet")
         self._state = state or {"source": source, "last": {}, "done": False}
         self._done = Migration(file.program)
 
     def run(self, report: Callable[[int], object]) -> Migration:
-        """Do what is left to do; `report` is told of each number of messages that are done."""
+        """Do the rest of the work; `report` is called with each number of messages done."""
         self._report = report
         if self._state["done"]:
             self._was_done()
             return self._done
-        self._log.adopt_clients([], self._cursor())  # from now on the file is known for what it is
+        self._log.adopt_clients([], self._cursor())  # marks the file as that of a migration
         queues = [(queue, self._topic(queue)) for queue in self._file.queues]
         for queue, topic in queues:
             self._copy(queue, topic)
@@ -192,14 +190,14 @@ class _Migrating:
         )
         if later:
             raise ArgumentError(
-                f"{self._file.path} was migrated to {self._log.path} before, and {later:,} messages came after "
-                f"that: migrate it again, to a path that does not exist yet"
+                f"{self._file.path} was migrated to {self._log.path} before, and has {later:,} new "
+                f"message{'s' * (later != 1)} since: migrate it again, to a path that does not exist yet"
             )
         self._done.topics = {topic.name: topic.codec for topic in self._log.topics()}
         self._done.notes.append("It was migrated before: nothing was done.")
 
     def _topic(self, queue: Queue) -> SqliteTopic:
-        """The topic of a queue, made with the codec that loses nothing."""
+        """The topic of a queue, created with a codec that loses nothing."""
         found = self._log.find_topic(queue.topic)
         if found is not None:
             return found
@@ -212,7 +210,7 @@ class _Migrating:
                 doubtful, is_certain = (id if is_doubtful else doubtful), is_certain or not is_doubtful
             if not _is_pickle(self._file, data) and _json_value(data) is _NONE:
                 raise ArgumentError(
-                    f"{self._file.path} has in {queue.topic!r} an item, {id}, that is neither a pickle nor JSON: "
+                    f"item {id} of {queue.topic!r} in {self._file.path} is neither a pickle nor JSON: "
                     f"persist-queue's other serializers cannot be read"
                 )
             if codec == "json" and self._as_json(data) is None:
@@ -220,13 +218,13 @@ class _Migrating:
             self._report(1)
         if doubtful is not None and not is_certain:
             raise ArgumentError(
-                f"{self._file.path} has in {queue.topic!r} items such as {doubtful} that are one number as JSON and "
-                f"another as msgpack or cbor2, and none that tells which: get them with persist-queue, and put them"
+                f"items such as {doubtful} of {queue.topic!r} in {self._file.path} are one number as JSON and another "
+                f"as msgpack or cbor2, and no other item shows which it is: get them with persist-queue, and put them"
             )
         return self._log.topic(queue.topic, codec)
 
     def _as_json(self, data: bytes) -> bytes | None:
-        """A value as JSON; None where that would lose something, or there is no value."""
+        """A value as JSON; None if that would lose something, or if the value cannot be read."""
         try:
             value = _unpickle(data)[0] if _is_pickle(self._file, data) else _json_value(data)
             encoded = _JSON.encode(value)
@@ -235,12 +233,12 @@ class _Migrating:
             return None
 
     def _form(self, topic: SqliteTopic, id: int, data: bytes) -> bytes:
-        """What the new file keeps of a row."""
+        """The bytes that the new file stores for a row."""
         if is_text(topic.info.codec):
             encoded = self._as_json(data)
             if encoded is None:
                 raise ArgumentError(
-                    f"the item {id}, which has come to {self._file.path} since the migration began, loses something as "
+                    f"item {id}, which was added to {self._file.path} after the migration began, loses something as "
                     f"JSON: migrate it again, to a path that does not exist yet"
                 )
             return encoded
@@ -249,7 +247,7 @@ class _Migrating:
         try:
             value, as_is = _unpickle(data)
             return data if as_is else pickle.dumps(value, protocol=5)
-        except Exception:  # its class may be missing here: it is kept as it is
+        except Exception:  # its class may be missing here: keep it unchanged
             return data
 
     def _copy(self, queue: Queue, topic: SqliteTopic) -> None:
@@ -265,7 +263,7 @@ class _Migrating:
             self._report(len(rows))
 
     def _compare(self, queue: Queue, topic: SqliteTopic) -> None:
-        """Read all messages of a topic again."""
+        """Read all messages of a topic back and compare them with the old file."""
         kept = TopicStream(topic, None).rows(topic.span())
         old = _rows(self._file, queue, -1)
         for offset, (was, message) in enumerate(itertools.zip_longest(old, kept), queue.first):
@@ -276,8 +274,8 @@ class _Migrating:
                 or message.value != self._form(topic, was[0], was[1])
             ):
                 raise CorruptLogError(
-                    f"{self._log.path} has not what it should have at offset {offset} of topic {topic.info.name!r}: "
-                    f"delete it and migrate again"
+                    f"the message at offset {offset} of topic {topic.info.name!r} in {self._log.path} is not what was "
+                    f"copied: delete that file and migrate again"
                 )
             self._report(1)
 
@@ -292,13 +290,13 @@ def _rows(file: Foreign, queue: Queue, after: int) -> Iterator[tuple[int, bytes,
 
 
 _MANY_MEANINGS = re.compile(rb"[0-9]|8[0-9]|9[0-9.][0-9]|9[eE][0-9]")
-"""Digits that are a number in JSON, and another as an item of msgpack (one byte) or cbor2 (up to three)."""
+"""Digits that are one number in JSON, and another as an item of msgpack (one byte) or cbor2 (up to three)."""
 
 
 def _is_pickle(file: Foreign, data: bytes) -> bool:
-    """persistent-queue-log has nothing else; persist-queue's pickles say their protocol, and end with a full stop.
+    """persistent-queue-log has only pickles; those of persist-queue begin with their protocol and end with a full stop.
 
-    The first byte alone does not do: it is an empty dict in msgpack, and an empty list in cbor2.
+    The first byte alone is not enough: it is an empty dict in msgpack, and an empty list in cbor2.
     """
     marks = data[:1] == pickle.PROTO and data[1:2] in _PROTOCOLS and data[-1:] == pickle.STOP
     return file.program == "persistent-queue-log" or marks
@@ -327,7 +325,7 @@ def _unpickle(data: bytes) -> tuple[Any, bool]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal in all they hold: True is not 1, a tuple is no list.
+    """Whether two values are equal, including the types of everything in them: True is not 1, a tuple is not a list.
 
     marshal's first format writes exact built-in types and nothing else, without references; it raises otherwise.
     """

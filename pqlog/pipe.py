@@ -1,4 +1,4 @@
-"""Pipe: a stage as one call. Frames of one topic through a function into another, exactly once."""
+"""Pipe: a stage as one call. It passes the frames of one topic through a function into another topic, exactly once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pqlog.lease import Staged
 from pqlog.store.api import IsAFile
 
 POLL_S = 0.2
-"""How often the bar of several workers is drawn."""
+"""How often the progress bar is updated when there are several workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class Summary:
     Attributes
     ----------
     batches : int
-        Batches that were acknowledged, those that were given up included.
+        Batches that were acknowledged, including those that were moved to the dead letters.
     messages_in, messages_out : int
-        Messages of these batches, and messages that were put.
+        Messages in these batches, and messages that were put.
     rejected : int
-        Messages that went to the dead letters.
+        Messages that were moved to the dead letters.
     seconds : float
         How long it took.
     """
@@ -71,7 +71,7 @@ class Job:
         progress: Callable[[int], object],
         report: Callable[[Summary], object] = lambda summary: None,
     ) -> Summary:
-        """Work until there is nothing more; `report` is told what was done, whenever it is acknowledged."""
+        """Work until there are no more messages; `report` is called with a summary at each acknowledgement."""
         began = time.perf_counter()
         count = messages_in = messages_out = rejected = 0
 
@@ -102,7 +102,7 @@ class Job:
         if found is None:
             return None
         if self.into is None:
-            raise ArgumentError(f"the function returned a {type(found).__name__}: say into which topic with into=")
+            raise ArgumentError(f"the function returned a {type(found).__name__}: name a topic for it with into=")
         return batch.put_many(found, topic=self.into, key=self.key, index=self.index)
 
 
@@ -110,7 +110,7 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
     """Run a pipe in this process, or in several."""
     check.count("workers", workers, "processes")
     if not callable(job.function):
-        raise ArgumentError(f"function is called with a DataFrame, but {job.function!r} cannot be called")
+        raise ArgumentError(f"function must be callable with a DataFrame, but {job.function!r} is not callable")
     if job.into == client.stream.name:
         raise ArgumentError("a pipe from a topic into itself would never end")
     state = delivery.join(client.stream, client.store)
@@ -124,7 +124,7 @@ def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[i
     stream = client.stream
     log = stream.store.log
     if not isinstance(log, IsAFile) or not log.capabilities.shared_by_processes:
-        raise ArgumentError("a log in memory is this process's alone: workers=1, or open a file")
+        raise ArgumentError("a log in memory cannot be shared with other processes: pass workers=1, or use a file")
     try:
         pickle.dumps(job)
         codec = None if is_safe(stream.codec_name) else stream.codec
@@ -155,14 +155,14 @@ def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[i
 
 
 class _Crew:
-    """Processes that do a job together; what the others do does not depend on one that dies.
+    """Processes that do a job together; if one of them dies, the others continue.
 
     Parameters
     ----------
     job : tuple
-        What each is started with.
+        The arguments that each is started with.
     workers : int
-        How many there are.
+        The number of processes.
     """
 
     def __init__(self, job: tuple[Any, ...], workers: int) -> None:
@@ -171,15 +171,15 @@ class _Crew:
         self.failures: list[tuple[Exception, str]] = []
         """Exceptions that workers ended with, and their tracebacks."""
         self.died: list[str] = []
-        """How those ended that could not say why."""
+        """How workers ended that did not report an exception."""
 
     @property
     def done(self) -> list[Summary]:
-        """What each did, as far as it is known."""
+        """The latest summary of each."""
         return list(self._summaries.values())
 
     def work(self, poll_s: float | None) -> Iterator[None]:
-        """Work to the end; a yield at least every `poll_s` seconds."""
+        """Work until all have ended; yields at least every `poll_s` seconds."""
         context = multiprocessing.get_context("spawn")
         crew: dict[Connection, Any] = {}
         try:
@@ -206,10 +206,10 @@ class _Crew:
                 self._look_at(process.exitcode)
 
     def _listen(self, one: Connection) -> bool:
-        """Take what a worker says; False when it says no more."""
+        """Take a message from a worker; False when it has ended."""
         try:
             said = one.recv()
-        except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
+        except (EOFError, OSError):  # it has ended, perhaps in the middle of a message
             return False
         if isinstance(said, Summary):
             self._summaries[one] = said

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def selection_of(readable: Readable) -> Selection:
-    """What a readable selects now, for the packages around the core."""
+    """The messages that a readable covers now, for the packages around the core."""
     return readable._selection()
 
 
@@ -102,9 +102,9 @@ class Readable:
             Turn the fields of nested objects into columns named ``outer.inner``.
         metadata : bool or sequence of str
             Include the messages' metadata: the index ``offset`` and the columns ``_time`` and ``_key`` (if any message
-            has a key); or exactly the named ones of ``"offset"``, ``"time"``, ``"key"`` and ``"headers"``, the last as
-            dicts in the column ``_headers``. With False, a frame that one `put_many` put comes back as it was, with its
-            index and dtypes.
+            has a key). A list includes exactly those of ``"offset"``, ``"time"``, ``"key"`` and ``"headers"`` that it
+            names; headers are dicts in the column ``_headers``. With False, a frame that one `put_many` put comes back
+            as it was, with its index and dtypes.
         parse_dates : sequence of str
             Fields with ISO 8601 text, or with times, that become ``datetime64[us, UTC]``, or ``datetime64[ns, UTC]``
             if a value has nanoseconds; times without a zone are taken as UTC.
@@ -452,7 +452,7 @@ def _checked_names(option: str, wanted: Iterable[str]) -> tuple[str, ...]:
     """The names of fields that an option has, checked; it may be an iterator."""
     names = tuple(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else None
     if names is None or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f"{option} is a list of the names of fields, not {wanted!r}")
+        raise ArgumentError(f"{option} must be a list of the names of fields, not {wanted!r}")
     return names
 
 
@@ -462,7 +462,7 @@ def _checked_metadata(wanted: bool | Sequence[str]) -> bool | tuple[str, ...]:
         return wanted
     names = list(fields.METADATA_COLUMNS)
     if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not all(isinstance(name, str) for name in wanted):
-        raise ArgumentError(f"metadata is True, False or a list of names such as {names}, not {wanted!r}")
+        raise ArgumentError(f"metadata must be True, False or a list of names such as {names}, not {wanted!r}")
     for name in wanted:
         if name not in names:
             near = [name[1:]] if name[1:] in names else check.near(name, names)

@@ -1,6 +1,6 @@
 """The two rings, and what all tests share: a log in a fresh file, and hypothesis with a fixed seed.
 
-The fast ring needs no more than pip brings with the dependency group ``test``: a test that does not find what it needs
+The fast ring needs only what pip installs with the dependency group ``test``: a test that does not find what it needs
 is skipped. With ``--all`` the long ring runs too, and nothing may be missing: such a skip is a failure.
 """
 
@@ -13,7 +13,7 @@ import pytest
 
 import pqlog
 
-# Tests that say no number search long in the long ring, and less long in the other.
+# Tests that give no number search longer in the long ring than in the fast one.
 for ring, examples in (("fast", 25), ("all", 100)):
     hypothesis.settings.register_profile(ring, derandomize=True, deadline=None, max_examples=examples)
 
@@ -30,14 +30,14 @@ def pytest_collection_modifyitems(config, items):
     other = "fast" if config.option.all else "slow"
     config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(other)])
     items[:] = [item for item in items if not item.get_closest_marker(other)]
-    # A page's sessions of Python run once: the test that runs its shell commands too needs the files that they leave.
+    # A page's Python sessions run once, in the test that also runs its shell commands, which need the files they leave.
     pages = {item.callspec.params["page"] for item in items if item.name.startswith("test_what_a_page_shows_runs[")}
     items[:] = [item for item in items if item.path not in pages]
 
 
 @functools.cache
 def can_mount():
-    """Root can, but not in every container: a name space of mounts takes the same right."""
+    """Root can, but not in every container: a mount namespace needs the same right."""
     command = ["unshare", "--mount", "--propagation", "unchanged", "true"]
     return bool(shutil.which(command[0])) and not subprocess.run(command, stderr=subprocess.DEVNULL).returncode
 
@@ -53,7 +53,7 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
-    """A whole module is skipped by `importorskip` where a package is missing."""
+    """`importorskip` skips a whole module if a package is missing."""
     report = yield
     if report.skipped and collector.config.option.all:
         report.outcome = "failed"

@@ -1,6 +1,6 @@
-"""An exception at any moment at which Ctrl-C can strike: behind a call, or at the beginning of a function.
+"""Raises an exception at any moment at which Ctrl-C can strike: after a call, or at the beginning of a function.
 
-CPython looks for signals as a part of the call's own instruction, once what was called has done its work. A *profile*
+CPython checks for signals as part of the call instruction, after the called function has returned. A *profile*
 function that raises at the event "c_return" or "return" does the same: the exception leaves the call, and the handlers
 around the call are those that run. (One that is raised at the next instruction, as a trace function does, may find
 itself outside of them already: ``return f()`` in a ``with`` has left its block by then.)
@@ -21,7 +21,7 @@ _WITHIN = tuple(os.sep + name for name in ("contextlib.py", "threading.py", "wea
 
 
 def _is_ours(frame: FrameType | None) -> bool:
-    """Whether a frame is pqlog's, or one of the standard library that works for it."""
+    """Whether a frame belongs to pqlog, or to the standard library called by it."""
     if frame is None:
         return False
     file = frame.f_code.co_filename
@@ -38,7 +38,7 @@ def _is_finalizer(frame: FrameType | None) -> bool:
 
 
 class Strike:
-    """Raises at the n-th moment; to be given to `sys.setprofile`."""
+    """Raises at the n-th moment; to be passed to `sys.setprofile`."""
 
     def __init__(self, at: int, error: BaseException) -> None:
         self.at, self.error, self.seen, self.where = at, error, 0, ""
@@ -65,11 +65,11 @@ class Strike:
 
 
 last: list[BaseException] = []
-"""What was raised the last time: a notebook, too, keeps the traceback, and all that it refers to."""
+"""The last exception raised: a notebook, too, keeps the traceback and everything that it refers to."""
 
 
 def moments(call: Callable[[], object]) -> int:
-    """How many moments a call has."""
+    """The number of moments in a call."""
     strike = Strike(0, KeyboardInterrupt())
     sys.setprofile(strike)
     try:
@@ -98,7 +98,7 @@ def struck(call: Callable[[], object], at: int, error: BaseException) -> tuple[b
 def everywhere(
     call: Callable[[], object], make: Callable[[], BaseException], step: int = 1, first: int = 1
 ) -> Iterator[str]:
-    """Raise at each `step`-th place of a call, one after the other; yields where that was, after each."""
+    """Raise at every `step`-th place of a call, one after the other; yields the place after each."""
     at = first
     while True:
         reached, where = struck(call, at, make())
@@ -109,7 +109,7 @@ def everywhere(
 
 
 def within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What a call in another thread returns; fails where it does not end in time."""
+    """The result of a call in another thread; fails if it does not end in time."""
     outcome: list[Any] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""What a topic has, in the form that tests compare."""
+"""The contents of a topic, in the form that tests compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def offsets(put: pqlog.Put) -> range:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Equal, of one type, through and through: NaN equals itself, -0.0 is not 0.0, True is not 1.
+    """Equal, and of the same types throughout: NaN equals itself, -0.0 is not 0.0, True is not 1.
 
     The text of a set is not compared: equal sets may name their members in another order.
     """

@@ -1,7 +1,7 @@
-"""Other processes: scripts that are started, told something, waited for and killed.
+"""Other processes: scripts that are started, sent lines, waited for and killed.
 
-A test that waits forever is ended by pytest-timeout; what waits here for an end has a deadline of its own, and says of
-what. Where something tells that it happened (a line, a thread's event), tests wait for that, and not with `wait_until`.
+A test that waits forever is ended by pytest-timeout; waiting for an end here has a deadline of its own, whose error
+names the process. If an event signals something (a line, a thread's event), tests wait for that, not with `wait_until`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def python(script: str, *arguments: object) -> list[str]:
 
 
 def run(script: str, *arguments: object, **options: Any) -> str:
-    """What a script prints; fails where the script does, with what it said."""
+    """The output of a script; fails if the script does, with its error."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": DEADLINE_S, **options}
     done = subprocess.run(python(script, *arguments), check=False, **options)
     assert done.returncode == 0, f"ended with {done.returncode}\n{done.stdout}{done.stderr or ''}"
@@ -32,26 +32,26 @@ def run(script: str, *arguments: object, **options: Any) -> str:
 
 
 def run_until_killed(script: str, *arguments: object) -> None:
-    """Run a script that kills itself; fails where it ends otherwise."""
+    """Run a script that kills itself; fails if it ends in another way."""
     done = subprocess.run(python(script, *arguments), check=False, timeout=DEADLINE_S)
     assert done.returncode == -signal.SIGKILL, f"ended with {done.returncode}"
 
 
 def crashed(path: Path, puts: str) -> Path:
-    """The write-ahead log of a log whose process died behind these puts: they are in no other file."""
+    """The write-ahead log of a log whose process died after these puts: they are in no other file."""
     run("import os, sys, pqlog\nlog = pqlog.open(sys.argv[1])\n" + puts + "\nos._exit(0)", path)
     return path.with_name(path.name + "-wal")
 
 
 class Process(subprocess.Popen[str]):
-    """A process that is told lines and prints lines. Left with an exception, or killed, it is reaped as well."""
+    """A process that reads and prints lines. It is reaped even if the block is left with an exception."""
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, **options}
         super().__init__(command, **options)
 
     def line(self) -> str:
-        """The next line that it prints, without its end; empty if it has ended."""
+        """The next line that it prints, without the line end; empty if it has ended."""
         assert self.stdout is not None
         return self.stdout.readline().removesuffix("\n")
 
@@ -62,20 +62,20 @@ class Process(subprocess.Popen[str]):
         self.stdin.flush()
 
     def finish(self, told: str | None = None) -> str:
-        """Tell it the last, and wait until it has ended; what it printed that nobody read. Fails where it fails."""
+        """Close its input and wait for its end; returns the output that was not read yet. Fails if the process does."""
         printed, said = self.communicate(told, timeout=DEADLINE_S)
         assert self.returncode == 0, f"ended with {self.returncode}\n{printed}{said or ''}"
         return str(printed)
 
     def kill_and_read(self) -> list[str]:
-        """Kill it; the lines that it had printed, and nobody read. The last may be incomplete: it has no end then."""
+        """Kill it; returns the lines that were not read yet. The last may be incomplete, without a line end."""
         with self:
             self.kill()
             return [] if self.stdout is None else self.stdout.readlines()
 
     @property
     def was_killed(self) -> bool:
-        """Whether it has not ended by itself."""
+        """Whether it is still running."""
         return self.returncode == -signal.SIGKILL
 
     def __exit__(
@@ -92,7 +92,7 @@ def start(script: str, *arguments: object, **options: Any) -> Process:
 
 
 def wait_until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    """Ask again and again, for what nothing tells: what another process did, how far a client is."""
+    """Poll for what no event signals: what another process did, how far a client is."""
     until = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < until, f"{condition} did not come true within {deadline_s} s"

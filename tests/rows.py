@@ -1,4 +1,4 @@
-"""Rows of the small tables, changed as pqlog itself would: with the checksum that belongs to them."""
+"""Rows of the small tables, changed as pqlog itself would: with their checksum."""
 
 import apsw
 
@@ -6,7 +6,7 @@ from pqlog.store.sqlite import smallrows
 
 
 def change(db: apsw.Connection, table: str, where: str = "1", **new: str) -> None:
-    """Give columns of some rows new values, SQL each; in a file whose log is closed, or is used meanwhile."""
+    """Set columns of some rows to SQL expressions, in a file whose log is closed or in use."""
     seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
     assert isinstance(seed, int)
     smallrows.register(db, seed)

@@ -1,4 +1,4 @@
-"""The private parts that tests stand on, in one place: each says why no public name does."""
+"""The private parts that tests use, in one place; each says why no public name will do."""
 
 from __future__ import annotations
 
@@ -16,65 +16,65 @@ if TYPE_CHECKING:
 
 
 def put_encoded(topic: Topic, *encoded: bytes) -> None:
-    """Put values as their bytes, whatever the topic's codec: what cannot be decoded, no call puts."""
+    """Put values as raw bytes, whatever the topic's codec: no public call puts bytes that cannot be decoded."""
     topic.store.append([Singles(list(encoded))])
 
 
 def rows(topic: Topic) -> list[Row]:
-    """The rows of a topic as they are stored: no call shows where a segment begins."""
+    """The rows of a topic as they are stored: no public call shows where a segment begins."""
     return list(topic.store.read(topic.store.span(), 1 << 20, 1 << 30))
 
 
 def checkpoint(topic: Topic) -> None:
-    """Move the write-ahead log into the file now: the log does so when it thinks fit."""
+    """Run a checkpoint now; the log itself decides when it runs one."""
     log: Any = topic.store.log
     log.checkpoint()
 
 
 def connection(topic: Topic) -> apsw.Connection:
-    """The connection that writes: for hooks of SQLite, and looks at tables within the process."""
+    """The connection that writes: for hooks of SQLite, and for reading tables within the process."""
     log: Any = topic.store.log
     db: apsw.Connection = log._file._db
     return db
 
 
 def first(topic: Topic) -> int:
-    """Where a topic begins, also one that is empty: `first` is None there."""
+    """The first offset of a topic, also of an empty one, where `first` is None."""
     return topic.store.span().first
 
 
 def find_id(topic: Topic, id: str) -> Put | None:
-    """Where the messages of a call with an id went: to ask by putting again would change what is told."""
+    """The offsets of the messages of a call with an id: asking by putting again could change the answer."""
     return topic.store.find_id(id)
 
 
 def join(topic: Topic, client: str) -> None:
-    """Make a client known, as its first call does; and no more, so that a power cut can come behind it."""
+    """Create a client, as its first call does, and nothing else, so that a power cut can follow directly."""
     topic.store.client(client).join()
 
 
 def first_unclaimed(topic: Topic, client: str) -> int:
-    """Where the next batch of a client begins: no call says so without taking it."""
+    """The offset at which a client's next batch begins: no public call returns it without taking the batch."""
     state = topic.store.client(client).state()
     assert state is not None
     return state.unclaimed.first
 
 
 def waiting(topic: Topic) -> int:
-    """How many threads wait for messages: that nothing else tells."""
+    """How many threads wait for messages: nothing public shows it."""
     log: Any = topic.store.log
     return len(log._watch._waiters)
 
 
 def holdings(topic: Topic) -> Holdings:
-    """What this process knows that it holds: to forget it is to be another process."""
+    """The claims that this process knows it holds; forgetting them makes it act like another process."""
     log: Any = topic.store.log
     held: Holdings = log.held
     return held
 
 
 class Reads:
-    """Counts the rows that are read from now on: the promise is how few."""
+    """Counts the rows that are read from now on: the promise is that they are few."""
 
     def __init__(self, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows = 0
@@ -87,4 +87,4 @@ class Reads:
             return found
 
         monkeypatch.setattr(store, "read", counted)
-        monkeypatch.setattr(store, "read_lines", lambda *_: None)  # the other way to read, which counts none
+        monkeypatch.setattr(store, "read_lines", lambda *_: None)  # the other way to read, which is not counted

@@ -1,4 +1,4 @@
-"""Lines by room of the package, its longest files and functions: ``python -m tests.sizes``. For information only."""
+"""Lines by folder of the package, its longest files and functions: ``python -m tests.sizes``. For information only."""
 
 import ast
 import statistics
@@ -11,17 +11,17 @@ ROOT = Path(pqlog.__file__).parent
 
 
 def main(most: int = 12) -> None:
-    rooms: Counter[str] = Counter()
+    folders: Counter[str] = Counter()
     files: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     for path in ROOT.rglob("*.py"):
         name, text = path.relative_to(ROOT), path.read_text()
         files[str(name)] = text.count("\n")
-        rooms[str(name.parent) if name.parent != Path() else "(core)"] += text.count("\n")
+        folders[str(name.parent) if name.parent != Path() else "(core)"] += text.count("\n")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 functions[f"{name}:{node.lineno} {node.name}"] = length(node)
-    for title, counted in (("Rooms", rooms), ("Longest files", files), ("Longest functions", functions)):
+    for title, counted in (("Folders", folders), ("Longest files", files), ("Longest functions", functions)):
         print(f"{title}, in lines")
         for what, lines in counted.most_common(most):
             print(f"{lines:7,} {what}")

@@ -1,6 +1,6 @@
 """``python -m tests.smoke``: the sdist and the wheel, and the wheel in fresh environments: bare, and with each extra.
 
-Each extra must work by itself, and what is missing must be named by the error.
+Each extra must work by itself, and the error must name what is missing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def missing(call, extra):
 log = pqlog.open("smoke.db")
 """
 
-# By extra: what must work with it, and nothing else installed.
+# By extra: what must work with only that extra installed.
 WORKS = {
     "": """
 for package in ("pandas", "numpy", "pyarrow", "typer", "ipywidgets"):
@@ -109,7 +109,7 @@ subprocess.run(command, check=True)
 
 
 def build(folder: Path) -> Path:
-    """Build the sdist, and of it the wheel."""
+    """Build the sdist, and the wheel from it."""
     subprocess.run([sys.executable, "-m", "build", "--quiet", "--outdir", str(folder), str(ROOT)], check=True)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     with tarfile.open(sdist) as archive:

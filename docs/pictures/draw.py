@@ -199,7 +199,7 @@ ROOMS = (
      ("history.py", "ranges"))),
     (BLUE, "values", (("stream.py", "topic and codec"), ("codecs.py", "bytes"), ("message.py", "Message"),
      ("extras.py", "loads extras"))),
-    (GREEN, "the engine: one SQLite file", (("store/sqlite/", "store, topic, client, writer, reader, merger"),)),
+    (GREEN, "the engine: one SQLite file", (("store/sqlite/", "store, topic, client, writer, reader, checkpointer"),)),
     (GREEN, "the seam", (("store/api.py", "Store, TopicStore, ClientStore"), ("store/values.py", "what crosses it"))),
     (ROSE, "", (("errors.py", "every error, as a tree"),)),
 )  # fmt: skip
@@ -207,7 +207,7 @@ ROOMS = (
 
 def architecture() -> None:
     """The folders and files of the package, from top to bottom."""
-    picture = Picture(760, 60 + 74 * len(ROOMS), "The rooms of pqlog; imports point downwards")
+    picture = Picture(760, 60 + 74 * len(ROOMS), "The folders and files of pqlog; imports point downwards")
     picture.arrow((28, 40), (28, 30 + 74 * len(ROOMS)))
     picture.text(28, 28, "imports", 12, SOFT)
     for row, (fill, note, rooms) in enumerate(ROOMS):

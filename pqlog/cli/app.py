@@ -51,7 +51,7 @@ _IN_THE_SHELL = [
         (r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
         (r"log\.client\((\w+)\)\.delete\(\)", r"`pqlog delete-client FILE \1`"),
         (
-            r"(?:ask )?log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: anew)?(?: or log\.get_one\([^)]*\))?",
+            r"log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: or log\.get_one\([^)]*\))?",
             r"`pqlog get FILE --client \1 --batch 1000`",
         ),
         (r"pqlog\.salvage\(path, to\)", "`pqlog salvage FILE NEW`"),
@@ -76,7 +76,7 @@ _IN_THE_SHELL = [
 ]
 
 
-# How errors name the topic; a name quoted for Python is quoted well enough for a shell.
+# How errors name the topic. A name that is quoted for Python is also quoted for a shell.
 _TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
 
 
@@ -174,7 +174,7 @@ def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:
 
 
 def whole(file: str, *, write: bool = False) -> pqlog.Log:
-    """Open a log for a command about the whole file: at the topic main or, if there is none, at its first topic."""
+    """Open a log for a command about the whole file: at the topic main or, if it does not exist, at the first topic."""
     try:
         opened(file).close()
         name = "main"

@@ -44,7 +44,7 @@ def schema(
 ) -> None:
     """List the fields of a topic and their types.
 
-    The types are Arrow's; nested and mixed values are JSON text. Messages whose fields are not known yet are read.
+    The types are Arrow's; nested and mixed values are JSON text. Only messages that the cached schema lacks are read.
     """
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         found = [
@@ -174,7 +174,9 @@ def rename_topic(
 def delete_topic(
     file: app.File,
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete it even if a client has not acknowledged all of it.")
+    ] = False,
 ) -> None:
     """Delete a topic. Its messages and clients are deleted too, and their disk space is freed."""
     with app.whole(file) as log:
@@ -246,7 +248,9 @@ def trim(
         typer.Argument(metavar="BEFORE", help="The first offset to keep (-5: keep the last five), or a time."),
     ],
     topic: app.Topic = "main",
-    force: Annotated[bool, typer.Option("--force", help="Also what a client has not acknowledged.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete also messages that a client has not acknowledged.")
+    ] = False,
     as_json: app.AsJson = False,
 ) -> None:
     """Delete old messages. Deletes those before an offset or a time, and frees their disk space."""

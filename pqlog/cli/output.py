@@ -19,7 +19,7 @@ from pqlog.message import Message
 if TYPE_CHECKING:
     from rich.table import Table
 
-# C0 and C1 controls (escape codes begin with one), and characters that change the direction of text or break lines.
+# C0 and C1 controls (escape codes begin with one), and characters that break lines or change the direction of text.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _encode = msgspec.json.Encoder(enc_hook=exact.plain).encode
 """For display: bytes become base64 text, NaN becomes null."""

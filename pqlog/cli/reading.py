@@ -97,7 +97,7 @@ def _one_by_one(log: pqlog.Log, client: str, follow: bool, limit: int | None, sh
     for count, message in enumerate(messages, 1):
         output.line(shown(message))
         if count == limit:
-            reader.ack(message)  # asking for the next would do so, too, and hand out another
+            reader.ack(message)  # asking for the next message would acknowledge too, but also hand out another
             return
 
 
@@ -180,14 +180,14 @@ def tail(
 def _from(log: pqlog.Log, at: int) -> Iterator[Message]:
     """Messages from an offset on, including those put later; never ends."""
 
-    def have_come() -> bool:
+    def has_more() -> bool:
         return (log.last or 0) >= at
 
     while True:
         for message in log.history(start=at):
             yield message
             at = message.offset + 1
-        log.store.log.wait(have_come, None, TICK_S)
+        log.store.log.wait(has_more, None, TICK_S)
 
 
 @app.command(
@@ -221,7 +221,7 @@ def export(
 ) -> None:
     """Export messages as Parquet, CSV or NDJSON.
 
-    It needs little memory. A file appears complete or not at all. A folder becomes a Parquet dataset; run it again to
+    It uses little memory. A file appears complete or not at all. A folder becomes a Parquet dataset; run it again to
     add new messages.
     """
     is_folder = not Path(out).suffix or out.endswith(os.sep) or os.path.isdir(out)

@@ -11,7 +11,7 @@ NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 TIME = pa.timestamp("us", tz="UTC")
 HEADERS = pa.map_(pa.string(), pa.string())
 MAX_EXACT_INTEGER = 2**53
-"""Up to this, each integer has a double of its own."""
+"""Up to this, a double represents every integer exactly."""
 
 
 def unit_of(of: pa.DataType) -> str | None:
@@ -45,7 +45,7 @@ def is_view(of: pa.DataType) -> bool:
 
 
 def is_plain(of: pa.DataType) -> bool:
-    """Whether a type is neither nested nor rare, so that there can be a dictionary of it."""
+    """Whether a type is neither nested nor rare, so that a dictionary can have it as its value type."""
     if isinstance(of, pa.BaseExtensionType):
         return False
     if is_number(of) or is_text(of) or is_binary(of) or unit_of(of) is not None:
@@ -56,7 +56,7 @@ def is_plain(of: pa.DataType) -> bool:
 
 
 def distinct(types: Iterable[pa.DataType]) -> list[pa.DataType]:
-    """The different ones of some types, in order."""
+    """Some types without duplicates, in order."""
     return list(dict.fromkeys(types))
 
 

@@ -33,7 +33,7 @@ def json_field(name: str) -> pa.Field:
 
 
 def pickle_field(name: str) -> pa.Field:
-    """A field of pickled objects, of topics whose values Arrow has no type for."""
+    """A field of pickled objects, for topics with values for which Arrow has no type."""
     return pa.field(name, pa.binary(), metadata={_MARK: b"pickle"})
 
 

@@ -83,11 +83,11 @@ def tail(selection: Selection, n: int) -> pd.DataFrame:
 
 def _check_count(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-        raise ArgumentError(f"n is a number of messages, not {n!r}")
+        raise ArgumentError(f"n must be a number of messages, not {n!r}")
 
 
 def _inferred_frame(chunks: Iterable[Chunk]) -> pd.DataFrame:
-    """The frame of chunks from which alone its columns are inferred."""
+    """The frame of chunks, whose columns are inferred from these chunks alone."""
     inference = InferencePass(Projection())
     chunks = list(chunks)
     for chunk in chunks:
@@ -97,11 +97,11 @@ def _inferred_frame(chunks: Iterable[Chunk]) -> pd.DataFrame:
 
 def _check_backend(dtype_backend: str | None) -> None:
     if dtype_backend not in (None, "pyarrow", "numpy_nullable"):
-        raise ArgumentError(f'dtype_backend is "pyarrow", "numpy_nullable" or None, not {dtype_backend!r}')
+        raise ArgumentError(f'dtype_backend must be "pyarrow", "numpy_nullable" or None, not {dtype_backend!r}')
 
 
 def frame_of(chunks: Sequence[Chunk], output: OutputSchema, dtype_backend: str | None) -> pd.DataFrame:
-    """Chunks as a pandas frame; an error names the chunk that causes it."""
+    """Chunks as a pandas frame; an error names the chunk that caused it."""
     if not chunks:
         return _frame_of(chunks, output, dtype_backend)
     with chunks[0].as_decode_errors():

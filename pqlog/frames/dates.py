@@ -99,8 +99,8 @@ def _parse(name: str, value: Any, offset: int) -> tuple[int, int]:
     digits = match[1].rstrip("0") if match else ""
     if len(digits) > 3:
         raise ArgumentError(
-            f"parse_dates: the field {name!r} of message {offset} is {value!r}, and columns of times have no digits "
-            f"beyond the nanoseconds: leave it as text"
+            f"parse_dates: the field {name!r} of message {offset} is {value!r}, which is more precise than the "
+            f"nanoseconds that a column of times can hold: leave it as text"
         )
     return micros, int(digits.ljust(3, "0"))
 
@@ -114,7 +114,7 @@ def _of_object(value: date) -> tuple[int, int]:
 def _out_of_range(name: str, far: int, fine: int) -> ArgumentError:
     return ArgumentError(
         f"parse_dates: the field {name!r} of message {fine} has nanoseconds, and that of message {far} lies outside "
-        f"the years 1677 to 2262, the range of times with nanoseconds: no column holds both; leave it as text"
+        f"the years 1677 to 2262, the range of times with nanoseconds: no column can hold both; leave it as text"
     )
 
 

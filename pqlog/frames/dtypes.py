@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OBJECT_DTYPE = np.dtype(object)
-"""The dtype of columns of Python objects; that of pandas' text columns has the same kind, but is another."""
+"""The dtype of columns of Python objects; that of pandas' text columns has the same kind, but is a different one."""
 
 
 def pack(values: pd.Series[Any] | pd.Index[Any], name: str) -> tuple[pa.Field, pa.Array]:
@@ -45,7 +45,7 @@ def pack(values: pd.Series[Any] | pd.Index[Any], name: str) -> tuple[pa.Field, p
     try:
         array = single_array(pa.array(pd.Series(values, copy=False), from_pandas=True))
     except Exception as error:  # an extension dtype may raise anything
-        raise refused(name, dtype, f"Arrow does not hold it: {error}") from error
+        raise refused(name, dtype, f"Arrow cannot hold it: {error}") from error
     if isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)):
         array = array.storage  # its type is registered only if pandas is imported
     if isinstance(dtype, pd.ArrowDtype):

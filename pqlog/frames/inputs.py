@@ -52,7 +52,7 @@ def _check_not_a_column(frame: Any) -> None:
         return
     raise ArgumentError(
         f"a {_kind_of(frame)} is one column: {as_frame} keeps it as a frame with its type, "
-        f"{as_values} puts its values, a message each"
+        f"{as_values} puts its values, one message each"
     )
 
 
@@ -60,9 +60,9 @@ def _check_polars(frame: Any) -> None:
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         reason = None
         if str(dtype) == "Object":
-            reason = "holds Python objects, of which Arrow gets only the addresses"
+            reason = "holds Python objects, and Arrow would get only their addresses"
         elif "Int128" in str(dtype):
-            reason = "holds integers of 128 bits, which Arrow has no type for"
+            reason = "holds integers of 128 bits, for which Arrow has no type"
         if reason is not None:
             raise EncodeError(
                 f"column {name!r} (polars.{dtype}) {reason}: convert it, or put frame.to_dicts()",

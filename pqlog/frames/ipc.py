@@ -64,7 +64,7 @@ def decode(stream: bytes, columns: frozenset[str] | None, rows: int | None = Non
     check_types(reader.schema)
     names = reader.schema.names
     if len(set(names)) < len(names):
-        raise ValueError("it has two columns of one name")
+        raise ValueError("it has two columns with the same name")
     if columns is not None:
         included = [index for index, name in enumerate(names) if name in columns]
         if len(included) < len(names):

@@ -64,7 +64,7 @@ class Live:
         Returns
         -------
         pandas.DataFrame
-            All messages that the log still has, the new ones at the end; of ``latest()``, those that are current now.
+            All messages that the log still has, the new ones at the end; with ``latest()``, those that are current now.
         """
         selection = selection_of(self._readable)
         begin = selection.topic.store.span().first

@@ -56,11 +56,11 @@ def _pack_plain(values: Sequence[Any], note: Note, name: str) -> Packed:
 
 
 def _pack_arrays(values: Sequence[Any], name: str) -> Packed:
-    """NumPy arrays of one dimension, as `pandas.read_parquet` returns lists."""
+    """One-dimensional NumPy arrays, the form in which `pandas.read_parquet` returns lists."""
     dtypes = {str(value.dtype) for value in values if value is not None}
     (dtype, *others) = dtypes
     if others or any(value is not None and value.ndim != 1 for value in values):
-        raise refused(name, OBJECT, "it has arrays of several dtypes, or of several dimensions: make them lists")
+        raise refused(name, OBJECT, "it has arrays of several dtypes, or of several dimensions: convert them to lists")
     if dtype == "object":
         lists = [None if value is None else [plain_of(item) for item in value.tolist()] for value in values]
         field, array = pack_objects(lists, name)
@@ -68,7 +68,7 @@ def _pack_arrays(values: Sequence[Any], name: str) -> Packed:
         try:
             array = single_array(pa.array(values, pa.list_(pa.from_numpy_dtype(np.dtype(dtype)))))
         except (pa.ArrowException, TypeError) as error:
-            raise refused(name, OBJECT, f"it has arrays of {dtype}: make them lists") from error
+            raise refused(name, OBJECT, f"it has arrays of {dtype}: convert them to lists") from error
         field = pa.field(name, array.type)
     return noted(field, Note(OBJECT, array=dtype)), array
 
@@ -94,7 +94,7 @@ def _unpack(field: pa.Field, array: pa.Array) -> list[Any]:
 
 def _reason(name: str, values: Sequence[Any]) -> str:
     """Why objects cannot be kept."""
-    reason = "it has values that Arrow has no common type for, and JSON does not hold"
+    reason = "it has values for which Arrow has no common type, and which JSON cannot hold"
     packed = _as_arrow(name, values)
     if packed is None:
         types = sorted({type(value).__name__ for value in values} - {"NoneType"})

@@ -64,7 +64,7 @@ def _check_sparse(frame: pd.DataFrame) -> None:
     sparse = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.SparseDtype)]
     if sparse:
         raise ArgumentError(
-            f"the frame has sparse columns, which Arrow does not keep: {', '.join(map(repr, sparse))}. Put them dense, "
+            f"the frame has sparse columns, which Arrow does not keep: {', '.join(map(repr, sparse))}. Make them dense "
             f"with frame.astype({{name: frame[name].dtype.subtype for name in ...}})"
         )
 
@@ -94,7 +94,7 @@ def _level(index: pd.Index[Any], number: int, taken: Sequence[str], hidden: byte
 def _name(name: Any, whose: str) -> Any:
     if name is not None and exact_json_column([name]) is None:
         raise EncodeError(
-            f"the name of the {whose}, {name!r}, would not come back as it is: make it text",
+            f"the name of the {whose}, {name!r}, would not come back as it is: convert it to text",
             value_type="DataFrame",
             codec="arrow",
         )
@@ -111,7 +111,7 @@ def _labels(labels: pd.Index[Any], names: Sequence[str]) -> str | None:
         field, array = dtypes.pack(labels, "labels")
     except EncodeError as error:
         raise EncodeError(
-            f"the columns have names that would not come back as they are: {error.reason}. Make them text: "
+            f"the columns have names that would not come back as they are: {error.reason}. Convert them to text: "
             f"frame.columns = frame.columns.map(str)",
             value_type="DataFrame",
             codec="arrow",

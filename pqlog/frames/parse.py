@@ -22,9 +22,9 @@ from pqlog.store.values import Lines
 SAMPLE_ROWS = 1_000
 """Messages that are decoded first, to infer types."""
 DECODED_ROWS = 10_000
-"""Messages that are decoded at a time, which bounds the Python objects that exist at once."""
+"""Messages that are decoded at a time, which limits how many Python objects exist at once."""
 PARSER_BLOCK_BYTES = 1 << 20
-"""What pyarrow's parser gives to one of its threads."""
+"""How much pyarrow's parser gives to one of its threads."""
 
 decode_lines = msgspec.json.Decoder().decode_lines
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode_lines
@@ -131,7 +131,7 @@ def _wider(one: pa.Field, other: pa.Field) -> pa.Field:
 
 
 def _is_exact(table: pa.Table, text: bytes) -> bool:
-    """Whether what the parser made of lines are exactly their values."""
+    """Whether the parser's result has exactly the values of the lines."""
     if all(column.null_count for column in table.columns) and (b"\nnull\n" in text or text.endswith(b"\nnull")):
         return False  # the parser takes a null for an object without fields
     doubles = [column for column in table.columns if pa.types.is_floating(column.type)]

@@ -1,4 +1,4 @@
-"""Prefetching: one thread reads a topic's rows, in blocks, while another makes something of them."""
+"""Prefetching: one thread reads a topic's rows, in blocks, while another processes them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Projection:
         return frozenset(source_fields(self.columns) if self.flatten else self.columns)
 
     def metadata_columns(self, has_keys: bool) -> tuple[str, ...]:
-        """The metadata columns of a table of messages of which some, or none, have keys."""
+        """The metadata columns of a table, which depend on whether any message has a key."""
         if isinstance(self.metadata, tuple):
             return tuple(METADATA_COLUMNS[name] for name in self.metadata)
         return self.reserved_names[: 3 if has_keys else 2]

@@ -39,7 +39,7 @@ def _check(array: pa.Array, is_nested: bool = False) -> None:
     elif is_.is_struct(of):
         names = [child.name for child in of]
         if len(set(names)) < len(names):
-            raise ValueError("its structs have two fields of one name")
+            raise ValueError("its structs have two fields with the same name")
         for child in array.flatten():
             _check(child, is_nested=True)
     elif is_.is_map(of):
@@ -55,7 +55,7 @@ def _check(array: pa.Array, is_nested: bool = False) -> None:
 def _check_flat(array: pa.Array) -> None:
     of, is_ = array.type, pa.types
     if is_.is_date64(of) and not array.cast(pa.date32(), safe=False).cast(of).equals(array):
-        raise ValueError("a date64 that is not midnight")
+        raise ValueError("it has a date64 that is not midnight")
     if is_.is_time64(of) and of.unit == "ns":
         array.cast(pa.time64("us"))
     if is_.is_temporal(of) and of.bit_width in (32, 64):

@@ -74,7 +74,7 @@ def store(selection: Selection, projection: Projection, inference: SchemaInferen
 
 
 def invalidate(topic: TopicStore) -> None:
-    """Never use the present entries of a topic again: they are wrong."""
+    """Never use the current entries of a topic again: they are wrong."""
     _in_memory.pop(topic, None)
     entry = _stored(topic)
     if entry is not None:
@@ -93,7 +93,7 @@ def _entries(stream: TopicStream) -> list[CachedInference]:
 
 
 def _decode(stream: TopicStream, entry: CachedSchema | None) -> CachedInference | None:
-    """An entry, decoded; None if it cannot be true: the file may come from anybody."""
+    """A decoded entry; None if it cannot be true, since the file may come from anybody."""
     if entry is None or entry in _invalid.get(stream.store, ()):
         return None
     try:

@@ -18,7 +18,7 @@ from pqlog.frames.projection import Projection
 from pqlog.stream import Selection
 
 BATCH_ROWS = 65_536
-"""Rows of a record batch, unless the caller says how many."""
+"""The default number of rows in a record batch."""
 
 
 def to_arrow(selection: Selection, projection: Projection, progress: bool) -> pa.Table:
@@ -78,4 +78,4 @@ def regroup(chunks: Iterable[Chunk], size: int | None) -> Iterator[list[Chunk]]:
 def check_size(option: str, size: int) -> None:
     """Raise unless an option is a number of messages."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ArgumentError(f"{option} is a number of messages, 1 or more, not {size!r}")
+        raise ArgumentError(f"{option} must be a number of messages, 1 or more, not {size!r}")

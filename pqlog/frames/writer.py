@@ -66,7 +66,7 @@ def _check_schema(schema: pa.Schema, key: str | None, ids: str | None) -> None:
     try:
         check_types(schema)
     except ValueError as error:
-        raise EncodeError(f"{error}. Convert it first", value_type="DataFrame", codec="arrow") from error
+        raise EncodeError(f"{error}. Convert it before you put it", value_type="DataFrame", codec="arrow") from error
     names = [name for field, name in zip(schema, schema.names, strict=True) if not is_hidden(field)]
     for option, name in (("key", key), ("ids", ids)):
         if name is not None and name not in names:
@@ -233,7 +233,7 @@ def _verify(encoded: _Encoded, pandas_frame: Any) -> None:
     try:
         table = ipc.decode(encoded.value, None, original.num_rows)
     except Exception as error:
-        raise _refusal(_failing_column(original), f"cannot be read again ({error})") from error
+        raise _refusal(_failing_column(original), f"cannot be read back ({error})") from error
     for index, field in enumerate(original.schema):
         _verify_column(field, original.column(index), table.schema.field(index), table.column(index))
     if pandas_frame is not None:
@@ -258,10 +258,10 @@ def _verify_frame(table: pa.Table, frame: Any, start: int) -> None:
     try:
         changed = pandas_table.difference(frame, pandas_table.from_table(table, note, start))
     except Exception as error:  # an extension dtype may raise anything
-        raise _refusal("the frame", f"cannot be made again ({type(error).__name__}: {error})") from error
+        raise _refusal("the frame", f"cannot be rebuilt ({type(error).__name__}: {error})") from error
     if changed is not None:
         raise _refusal(changed, "would not come back as it is")
 
 
 def _refusal(what: str, how: str) -> EncodeError:
-    return EncodeError(f"{what} {how}. Convert it first", value_type="DataFrame", codec="arrow")
+    return EncodeError(f"{what} {how}. Convert it before you put it", value_type="DataFrame", codec="arrow")

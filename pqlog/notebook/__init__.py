@@ -1,1 +1,1 @@
-"""In Jupyter: views of what a cell ends with, the explorer, and the magic."""
+"""For Jupyter: views of a cell's result, the explorer, and the magic."""

@@ -1,7 +1,7 @@
-"""The explorer: a widget that looks through a file, follows it as it grows, and gives what is selected as a frame.
+"""The explorer: a widget that shows the messages of a file, follows it as it grows, and gives a selection as a frame.
 
-The widgets are made once; afterwards only their values change. Every handler holds a lock, since Jupyter may run two at
-once, and shows its own errors: the page would not.
+The widgets are created once; afterwards only their values change. Every handler holds a lock, since Jupyter may run two
+at once, and shows its own errors, since the page would not.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ ROWS = 20
 """Messages on a page."""
 BINS = 60
 SEARCH = 100_000
-"""Messages that one search looks through; "Search further" looks through as many more."""
+"""Messages that one search reads; "Search further" reads as many again."""
 TAIL_MS = 500
 
 
 def _guarded(handler: F) -> F:
-    """A handler that shows its error, and of which only one runs at a time."""
+    """A handler that shows its error, and runs only while no other does."""
 
     @functools.wraps(handler)
     def run(self: Explorer, *arguments: Any) -> Any:
@@ -59,7 +59,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     Attributes
     ----------
     frame : pandas.DataFrame
-        The selection: the topic's messages in the chosen stretch of time, of the key, and of the search.
+        The selection: the topic's messages in the chosen range of time that match the search.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._matches: list[Message] | None = None
         self._searched_to = 0
         self._seek_to: tuple[Client, int] | None = None
-        """What is asked: which client to move, and where."""
+        """What the user is asked to confirm: which client to move, and where to."""
         self._make()
         super().__init__(self._parts())
         self.add_class("pqlog-explorer")
@@ -184,7 +184,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @property
     def _span(self) -> Span:
-        """The offsets in the chosen stretch of time."""
+        """The offsets in the chosen range of time."""
         kept = self._topic.store.span()
         low, high = self._range.value
         first, stop = kept
@@ -209,7 +209,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             return frame[frame.index.isin(offsets)]
 
     def search(self, query: str) -> None:
-        """Look for messages: a text, ``field = value``, or ``key = name``."""
+        """Search for messages: a text, ``field = value``, or ``key = name``."""
         if self._query.value == query:
             self._do_search()
         else:
@@ -242,12 +242,12 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._load()
 
     def _other(self, name: str) -> Topic:
-        """Another topic of the log, which exists."""
+        """Another topic of the log; it must exist."""
         return Topic(self._opened.stream.sibling(existing_topic(self._log, name).info.name, "json"))
 
     @_guarded
     def _tick(self, *_: object) -> None:
-        """Of the live tail: look whether there is more, and if so show the end."""
+        """One step of the live tail: if there are new messages, show the last page."""
         before = self._where.value
         self._show_timeline()
         span = self._span
@@ -260,7 +260,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @_guarded
     def _narrow(self, *_: object) -> None:
         self._page, self._matches = 0, None
-        self._show_timeline(anew=False)
+        self._show_timeline(recount=False)
         self._show_page()
 
     @_guarded
@@ -308,7 +308,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         again, skipped = self._count(Span(target, position)), self._count(Span(position, target))
         self._seek_to = reader, target
         self._question.value = (
-            f"Move {client!r} from {position:,} to {target:,}? {again:,} messages come again, {skipped:,} are skipped."
+            f"Move {client!r} from {position:,} to {target:,}? {again:,} messages will be redelivered, "
+            f"{skipped:,} skipped."
         )
         self._ask.layout.display = ""
 
@@ -336,10 +337,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _say(self, error: str) -> None:
         self._error.value = views.page(f'<span class="wrong">{views.esc(error)}</span>') if error else ""
 
-    def _show_timeline(self, anew: bool = True) -> None:
+    def _show_timeline(self, recount: bool = True) -> None:
         topic = self._topic.store
         kept = topic.span()
-        if anew:
+        if recount:
             self._times, self._counts = timeline(topic, kept, BINS) if kept else ([], [])
         low, high = self._range.value
         size = views.size_of(self._log)
@@ -372,7 +373,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         none = "No messages yet." if not span else "No message matches."
         self._table.value = views.page(views.messages_table(shown, short=60) if shown else f'<p class="dim">{none}</p>')
         self._where.value = self._position(span)
-        if self._code.value:  # it is in view: let it be that of this selection
+        if self._code.value:  # it is shown: keep it in step with the selection
             self._code.value = self._code_view()
         self._search_on.disabled = self._matches is None or self._searched_to >= span.stop
 
@@ -414,7 +415,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @property
     def code(self) -> str:
-        """What gives the same selection without the explorer."""
+        """Python code for the same selection without the explorer."""
         topic = "log" if self._topic.name == "main" else f"log.topic({self._topic.name!r})"
         low, high = self._range.value
         bounds = []
@@ -440,7 +441,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
 
 class _Query:
-    """What is looked for: a text anywhere, the value of a field, or a key."""
+    """What to search for: a text anywhere, the value of a field, or a key."""
 
     def __init__(self, text: str = "", field: str | None = None, key: str | None = None) -> None:
         self.text, self.field, self.key = text, field, key
@@ -461,7 +462,7 @@ class _Query:
 
     @property
     def is_all(self) -> bool:
-        """Whether every message of the key fits."""
+        """Whether it matches every message with the key."""
         return not self.text and self.field is None
 
     def fits(self, message: Message) -> bool:
@@ -471,7 +472,7 @@ class _Query:
 
 
 def _rank(one: Message | DecodeError, name: str) -> tuple[int, Any]:
-    """Where a message belongs in a sorted page: numbers, then text, then what has no value."""
+    """The rank of a message in a sorted page: numbers, then text, then missing values."""
     if isinstance(one, DecodeError):
         return 3, one.offset
     value = {"offset": one.offset, "time": one.offset, "key": one.key}.get(name)

@@ -9,7 +9,7 @@ from pqlog.errors import Error
 
 
 def register(shell: Any) -> None:
-    """Make ``%pqlog`` known to an IPython shell."""
+    """Register ``%pqlog`` with an IPython shell."""
 
     def magic(line: str) -> object:
         """``%pqlog events.db``: opens the file for reading as the variable `log`, and shows its explorer."""

@@ -1,6 +1,6 @@
 """HTML views of logs, clients, histories, batches and messages. Each reads a bounded amount, however large the log is.
 
-Everything that comes from a file is escaped. Colours are those of the page around, so light and dark themes both work.
+Everything that comes from a file is escaped. Colours are those of the surrounding page, so light and dark themes work.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Shown = TypeVar("Shown")
 
 LOOK = 20_000
-"""How many messages are looked through for those to show."""
+"""How many messages are searched for those to show."""
 SHOWN = 5
 SHORT = 80
 LONG = 10_000
@@ -66,7 +66,7 @@ _STYLE = """<style>
 
 
 def page(*parts: str) -> str:
-    """A view made of parts."""
+    """A view that consists of parts."""
     return f'{_STYLE}<div class="pqlog">{"".join(parts)}</div>'
 
 
@@ -76,7 +76,7 @@ def esc(text: object) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes, readable."""
     value = float(count)
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:
@@ -86,12 +86,12 @@ def size(count: int) -> str:
 
 
 def moment(when: datetime) -> str:
-    """A time for people, to the second."""
+    """A time, readable, to the second."""
     return f"{when:%Y-%m-%d %H:%M:%S}"
 
 
 def instant(when: datetime) -> str:
-    """A time for people, to the millisecond."""
+    """A time, readable, to the millisecond."""
     return when.isoformat(" ", "milliseconds").removesuffix("+00:00")
 
 
@@ -106,19 +106,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset
 
 
 def as_text(value: object) -> str:
-    """A payload as text: JSON where it has that form."""
+    """A payload as text: JSON if it can be encoded."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return repr(value)
     try:
         return msgspec.json.encode(value).decode()
-    except Exception:  # a codec of the user's may give anything
+    except Exception:  # a user's codec may return anything
         return repr(value)
 
 
 def value_cell(value: object, short: int = SHORT) -> str:
-    """A payload in a table: shortened, the whole on a click."""
+    """A payload in a table: shortened, and in full after a click."""
     if value is None:
         return ""
     text = as_text(value)
@@ -192,7 +192,7 @@ def _cells(message: Message | DecodeError, fields: Sequence[str], has_key: bool,
 
 
 def read_some(stream: TopicStream, span: Span, count: int, key: str | None = None) -> list[Message | DecodeError]:
-    """The first messages of a span; where one cannot be decoded, the error in its place, and on behind it."""
+    """The first messages of a span; a message that cannot be decoded is replaced by its error."""
     found: list[Message | DecodeError] = []
     span = stream.part(span, 0, LOOK)
     while span and len(found) < count:
@@ -211,7 +211,7 @@ def _span_line(stream: TopicStream, span: Span) -> str:
         return '<span class="dim">no messages</span>'
     times, counts = timeline(stream.store, span, BINS)
     if not times:  # trimmed away
-        return '<span class="dim">no messages any more</span>'
+        return '<span class="dim">no messages left</span>'
     first, last = from_micros(times[0]), from_micros(times[-1])
     return (
         f'{stream.store.count(span):,} messages <span class="dim">'
@@ -221,12 +221,12 @@ def _span_line(stream: TopicStream, span: Span) -> str:
 
 
 def size_of(log: Store) -> str:
-    """What a log takes on the disk; empty if it is not in a file."""
+    """The size of a log on the disk; empty if it is not in a file."""
     return size(log.size_bytes()) if isinstance(log, IsAFile) else ""
 
 
 def _schema(stream: TopicStream) -> str:
-    """The fields of a topic, as far as they are known: nothing is read for it."""
+    """The fields of a topic as far as the cache has them; no message is read."""
     topic = stream.store
     known = None
     is_kept = isinstance(topic, CachesSchema) and topic.cached_schema() is not None
@@ -234,7 +234,7 @@ def _schema(stream: TopicStream) -> str:
         with contextlib.suppress(MissingExtraError):
             known = extras.schema_cache.lookup_topic(stream)
     if known is None:
-        return '<span class="dim">not known yet: <code>.schema</code> reads the topic for it</span>'
+        return '<span class="dim">not known yet: <code>.schema</code> reads the topic to find out</span>'
     fields = known.inference.schema()
     shown = "\n".join(f"{field.name}: {_type(field)}" for field in itertools.islice(fields, MOST_FIELDS))
     more = "" if len(fields) <= MOST_FIELDS else f"\n({len(fields) - MOST_FIELDS:,} more fields)"
@@ -339,19 +339,15 @@ def batch_view(batch: Batch) -> str:
 def _messages_of(selection: Selection) -> str:
     stream, span, key, latest = selection
     if latest is not None:
-        return '<span class="dim">not looked for yet: take it as a frame</span>'
+        return '<span class="dim">not computed yet: convert it to a frame</span>'
     found = read_some(stream, span, 2 * SHOWN, key)
     line = _span_line(stream, span) if key is None else ""
-    none = (
-        ""
-        if found
-        else f'<span class="dim">none among the first {min(stream.store.count(span), LOOK):,} messages</span>'
-    )
+    none = f'<span class="dim">none in the first {min(stream.store.count(span), LOOK):,} messages</span>'
     return line + (messages_table(found) if found else none if span else "")
 
 
 def message_view(message: Message) -> str:
-    """A message, whole."""
+    """A message, in full."""
     text = as_text(message.value)
     if isinstance(message.value, (Mapping, list)):
         text = msgspec.json.format(text, indent=2) if text[:1] in "{[" else text
@@ -364,7 +360,7 @@ def message_view(message: Message) -> str:
 
 
 def or_reason(view: Callable[[Shown], str], of: Shown) -> str:
-    """A view, or why there is none: of a log that was closed, say."""
+    """A view, or the reason why it cannot be shown, for example that the log was closed."""
     try:
         return view(of)
     except Error as error:

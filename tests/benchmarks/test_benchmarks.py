@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a tiny scale: so that none rots. What they measure is not looked at here."""
+"""Every benchmark runs at a tiny scale, so that it keeps working. The results are not checked here."""
 
 import json
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("redis-server")]
 
 @pytest.mark.parametrize("part", ["goals", *program.PARTS])
 def test_every_part_runs_and_saves(tmp_path, part, capsys):
-    scale = "0.0002" if part == "routes" else "0.002"  # where its two numbers of rows are one
+    scale = "0.0002" if part == "routes" else "0.002"  # where both of its numbers of rows are the same
     program.main([part, "--rounds", "1", "--scale", scale, "--folder", str(tmp_path), "--results", str(tmp_path)])
     saved = json.loads((tmp_path / f"{part}.json").read_text())
     assert saved["rows"]

@@ -126,7 +126,7 @@ def test_lines_with_ids_are_put_once(sh, folder):
     )
     assert sh("pqlog put new.db --ids order --each", stdin=lines + '{"order":21}\n') == "offset 5 of topic 'main'\n"
     assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages\n"
-    assert "which is to be the id, is missing" in sh("pqlog put new.db --ids order", stdin='{"n":1}', code=1)
+    assert "which is used as the id, is missing" in sh("pqlog put new.db --ids order", stdin='{"n":1}', code=1)
 
 
 @pytest.mark.slow
@@ -406,7 +406,7 @@ def test_an_export_that_fails_leaves_nothing(sh, folder):
 @pytest.mark.slow
 def test_the_demo(sh):
     out = sh("pqlog demo --folder demo")
-    assert "336,776 in, 336,776 out: none lost, none twice" in out
+    assert "336,776 in, 336,776 out: none lost, none duplicated" in out
 
 
 # topics

@@ -21,7 +21,7 @@ OURS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHO
 
 def test_jupyterlab_opens_the_notebook_and_it_runs(folder, tmp_path_factory):
     environment = {**ENVIRONMENT, **{name: str(tmp_path_factory.mktemp(name.lower())) for name in OURS}}
-    browser = folder / "browser"  # in place of one: notes what it is to open
+    browser = folder / "browser"  # instead of a browser: notes what it is asked to open
     browser.write_text(f'#!/bin/sh\necho "$1" > {folder}/opened.partial\nmv {folder}/opened.partial {folder}/opened\n')
     browser.chmod(0o755)
     environment["BROWSER"] = f"{browser} %s"
@@ -44,7 +44,7 @@ def test_jupyterlab_opens_the_notebook_and_it_runs(folder, tmp_path_factory):
     path = folder / "events-explore.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    elsewhere = tmp_path_factory.mktemp("elsewhere")  # it names the file by its whole path
+    elsewhere = tmp_path_factory.mktemp("elsewhere")  # it contains the absolute path of the file
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(elsewhere)}}).execute()
     assert "Graz" in str(notebook.cells[-1].outputs)
     assert "application/vnd.jupyter.widget-view+json" in str(notebook.cells[-2].outputs)

@@ -1,4 +1,4 @@
-"""Pipes that break, Ctrl-C, kills, terminals, colours, and payloads that mean harm."""
+"""Broken pipes, Ctrl-C, kills, terminals, colours, and malicious payloads."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def on_a_terminal(line, folder, until="", width=100, **environment):
-    """What a line prints on a terminal; with `until`, Ctrl-C is pressed when that has appeared."""
+    """The output of a command line on a terminal; with `until`, Ctrl-C is pressed once that has appeared."""
     main, side = pty.openpty()
     termios.tcsetwinsize(side, (30, width))
     process = subprocess.Popen(
@@ -40,7 +40,7 @@ def on_a_terminal(line, folder, until="", width=100, **environment):
         if select.select([main], [], [], 0.1)[0]:
             try:
                 data = os.read(main, 65_536)
-            except OSError:  # the terminal was closed at its other end
+            except OSError:  # the other end of the terminal was closed
                 break
             if not data:
                 break
@@ -133,7 +133,7 @@ def test_payloads_do_a_terminal_no_harm(sh, folder):
     ]  # fmt: skip
     for line in lines:
         text, _ = on_a_terminal(f"pqlog {line}", folder, NO_COLOR="1")
-        text = re.sub(r"\r\n|\x1b\[[01]m", "", text)  # but for line ends and bold heads
+        text = re.sub(r"\r\n|\x1b\[[01]m", "", text)  # except for line ends and bold headings
         assert text
         assert harmless(text) == text, line
     assert json.loads(sh("pqlog get evil.db")) == {"text": EVIL, EVIL: 1}
@@ -178,7 +178,7 @@ def test_a_table_fits_a_narrow_terminal(folder):
 
 @pytest.mark.needs("tmux")
 def test_in_tmux(folder):
-    """As a person does it: a tail in a window, a put from elsewhere, Ctrl-C."""
+    """As a user would: a tail in one window, a put from another, Ctrl-C."""
     server = f"pqlog-{uuid.uuid4().hex[:8]}"
 
     def tmux(*arguments):

@@ -1,4 +1,4 @@
-"""Every block of the pages that can run is run: sessions of Python and of the shell, in the order of the page."""
+"""Every block of the pages that can run is run: Python and shell sessions, in the order of the page."""
 
 import doctest
 import itertools
@@ -17,7 +17,7 @@ NOT_RUN = re.compile(r"git clone|cd |pip install|pqlog demo|make ")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.M | re.S)
 FILE = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is not run but written to that file
 
-# Sessions (>>>) run here so that the shell finds the files that they leave; pytest runs them where this test does not.
+# Sessions (>>>) run here, so that the shell finds the files that they leave; pytest runs those of other pages.
 SESSION = f"""
 import doctest, sys
 done = doctest.testfile(sys.argv[1], module_relative=False,
@@ -47,7 +47,7 @@ log = pqlog.open("log.db")
 
 
 def blocks(page):
-    """The blocks of a page that are no Python sessions, less what installs or takes long."""
+    """The blocks of a page that are not Python sessions, without those that install something or take long."""
     for kind, text in BLOCK.findall(page.read_text()):
         if FILE.match(text):
             yield "file", text

@@ -1,6 +1,6 @@
-"""What it means that a frame is the same: to the type, the bit, and the sort of what is missing.
+"""What it means for a frame to be the same: to the type, the bit, and the kind of missing value.
 
-pandas' and Arrow's own comparisons let pass what a user would see: ``1`` for ``True``, ``None`` for ``nan``, a
+pandas' and Arrow's own comparisons miss differences that a user would see: ``1`` for ``True``, ``None`` for ``nan``, a
 `Timestamp` for a `datetime`, ``-0.0`` for ``0.0``. Each function here says what differs, or None.
 """
 
@@ -29,9 +29,9 @@ def _text(value: Any) -> str:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two objects are the same: type, value, and what is in them."""
+    """Whether two objects are the same: type, value and contents."""
     if isinstance(one, np.generic) and isinstance(other, np.generic):
-        if one.dtype != other.dtype:  # their classes may differ: two of C's integers have one size
+        if one.dtype != other.dtype:  # their classes may differ: two of C's integer types have the same size
             return False
     elif type(one) is not type(other):
         return False
@@ -91,7 +91,7 @@ def _same_dtype(one: Any, other: Any) -> bool:
 
 
 def values_difference(one: Any, other: Any) -> str | None:
-    """How two arrays of pandas differ: Series, indexes, or extension arrays."""
+    """How two pandas arrays differ: Series, indexes, or extension arrays."""
     if not _same_dtype(one.dtype, other.dtype):
         return f"dtype {one.dtype!r} became {other.dtype!r}"
     if len(one) != len(other):
@@ -103,7 +103,7 @@ def values_difference(one: Any, other: Any) -> str | None:
     if isinstance(one.dtype, pd.SparseDtype):
         one, other = one.array.to_dense(), other.array.to_dense()
     for position, (a, b) in enumerate(zip(one, other, strict=True)):
-        if one.dtype == object:  # among objects NumPy's scalars are Python's
+        if one.dtype == object:  # in columns of objects, NumPy's scalars count as Python's
             a, b = (value.item() if isinstance(value, np.generic) else value for value in (a, b))
         if not same(a, b):
             return f"value {position} was {_text(a)}, is {_text(b)}"
@@ -111,7 +111,7 @@ def values_difference(one: Any, other: Any) -> str | None:
 
 
 def _same_bits(one: Any, other: Any) -> bool:
-    """Whether it is known without a look at each value that they are the same."""
+    """Whether they are known to be the same without comparing each value."""
     if isinstance(one.dtype, np.dtype) and one.dtype.kind in "iufbmM":
         return one.to_numpy().tobytes() == other.to_numpy().tobytes()
     if isinstance(one.dtype, pd.StringDtype):
@@ -122,7 +122,7 @@ def _same_bits(one: Any, other: Any) -> bool:
 
 
 def _listed(index: pd.Index) -> pd.Index:
-    """A range as the numbers that it stands for."""
+    """A range as the numbers that it represents."""
     return pd.Index(index.to_numpy(), name=index.name) if isinstance(index, pd.RangeIndex) else index
 
 
@@ -155,7 +155,7 @@ def index_difference(one: pd.Index, other: pd.Index) -> str | None:
 
 
 def difference(one: pd.DataFrame, other: pd.DataFrame, freq: bool = True) -> str | None:
-    """How two frames differ: the first thing that does."""
+    """The first difference between two frames."""
     if type(one) is not type(other):
         return f"{type(one).__name__} became {type(other).__name__}"
     if one.shape != other.shape:
@@ -178,7 +178,7 @@ def difference(one: pd.DataFrame, other: pd.DataFrame, freq: bool = True) -> str
 
 
 def kept_attrs(attrs: dict[Any, Any]) -> dict[Any, Any]:
-    """Of a frame's attributes those that JSON holds: the others are not kept."""
+    """Those of a frame's attributes that JSON can hold: the others are not kept."""
     found = {}
     for key, value in attrs.items():
         try:
@@ -197,7 +197,7 @@ def _without_freq(index: pd.Index) -> pd.Index:
 
 
 def schema_difference(one: pa.Schema, other: pa.Schema) -> str | None:
-    """How two schemas differ; in the metadata of fields as well, but not in their own."""
+    """How two schemas differ, including the metadata of fields, but not that of the schemas."""
     if one.names != other.names:
         return f"names {one.names} became {other.names}"
     for a, b in zip(one, other, strict=True):
@@ -221,7 +221,7 @@ def table_difference(one: pa.Table, other: pa.Table) -> str | None:
 
 
 def arrow_difference(one: Any, other: Any) -> str | None:
-    """How two arrays of Arrow differ, chunks aside: NaN is NaN, and -0.0 is not 0.0."""
+    """How two Arrow arrays differ, ignoring chunks: NaN is NaN, and -0.0 is not 0.0."""
     if not one.type.equals(other.type, check_metadata=True):
         return f"type {one.type} became {other.type}"
     if len(one) != len(other):
@@ -236,7 +236,7 @@ _COUNTED = {"timestamp": 64, "duration": 64, "date32": 32, "date64": 64, "time32
 
 
 def _plain(array: Any) -> list[Any]:
-    """An array as objects of Python that hold all of it: also a year 20000, and nanoseconds."""
+    """An array as Python objects that hold all of it, including the year 20000 and nanoseconds."""
     if isinstance(array, pa.ChunkedArray):
         return [value for chunk in array.chunks for value in _plain(chunk)]
     t, is_ = array.type, pa.types
@@ -254,7 +254,7 @@ def _plain(array: Any) -> list[Any]:
                 run += 1
             found.append(values[run])
         return found
-    if is_.is_union(t):  # its own type_codes and offsets are those of the array that it was sliced out of
+    if is_.is_union(t):  # its own type_codes and offsets are those of the array that it is a slice of
         part = slice(array.offset, array.offset + len(array))
         buffers = array.buffers()
         codes = np.frombuffer(buffers[1], "int8")[part].tolist() if len(array) else []
@@ -290,7 +290,7 @@ def _lists(array: Any) -> list[Any]:
 
 
 def missing(value: Any) -> bool:
-    """Whether a cell is one of pandas' and NumPy's ways to say that nothing is there."""
+    """Whether a cell is one of the missing values of pandas and NumPy."""
     if isinstance(value, MISSING):
         return True
     if isinstance(value, (np.datetime64, np.timedelta64)):
@@ -299,7 +299,7 @@ def missing(value: Any) -> bool:
 
 
 def same_row_value(cell: Any, got: Any) -> bool:
-    """Whether what a row gives is the cell: as Python's own type, and what is missing as None."""
+    """Whether a row's value is that of the cell, as Python's own type, with None for a missing value."""
     if got is None:
         return missing(cell) or (isinstance(cell, (float, np.floating)) and math.isnan(cell))
     if isinstance(cell, (np.datetime64, np.timedelta64)):

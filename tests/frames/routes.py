@@ -1,6 +1,6 @@
 """The contract of a frame that is put: refused with its column's name, or the same again by every route.
 
-Each function here puts a frame into a fresh log in memory and gives the list of what is wrong, route by route, so
+Each function here puts a frame into a fresh log in memory and returns a list of what is wrong, route by route, so
 that a search finds all routes that fail, and not only the first.
 """
 
@@ -40,13 +40,13 @@ def _said(error: BaseException) -> str:
 
 
 class Checked:
-    """What is wrong so far."""
+    """What was found wrong so far."""
 
     def __init__(self) -> None:
         self.problems: Problems = []
 
     def __call__(self, route: str, check: Route, refusable: bool = False) -> None:
-        """Take a route: it may raise nothing, or, where a format cannot hold everything, an error of ours."""
+        """Take a route: it must not raise, except for our error if a format cannot hold everything."""
         try:
             found = check()
         except pqlog.Error as error:
@@ -60,7 +60,7 @@ class Checked:
 
 
 def put(log: Any, frame: Any, names: Iterator[Any] | list[Any], checked: Checked) -> bool:
-    """Put a frame; whether it was taken. Refused, the error names what is at fault, and nothing is in the log."""
+    """Put a frame; returns whether it was accepted. If not, the error names the cause, and nothing is in the log."""
     before = len(log)
     try:
         log.put_many(frame)
@@ -87,7 +87,7 @@ def put(log: Any, frame: Any, names: Iterator[Any] | list[Any], checked: Checked
 
 
 def rows_of(log: Any) -> list[Any]:
-    """The values by every route that gives values, which all agree."""
+    """The values by every route that returns values, which must all agree."""
     found = list(log.history().values())
     others = {
         "iterating": [message.value for message in log],
@@ -262,7 +262,7 @@ def _names(frame: Any) -> list[Any]:
 
 
 def plain_json(value: Any) -> Any:
-    """What JSON text gives of a value of Python; NotImplemented where it is not for this test to say."""
+    """A Python value after a round trip as JSON text; NotImplemented if this test does not cover it."""
     if value is None or isinstance(value, (bool, str, int)):
         return value
     if isinstance(value, float):
@@ -277,7 +277,7 @@ def plain_json(value: Any) -> Any:
 
 
 def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
-    """Whether a cell of Arrow's is another than the value of the row."""
+    """Whether an Arrow cell differs from the value of the row."""
     if is_json(field):
         if cell is None or missing(value):
             return cell is not None or not missing(value)
@@ -285,7 +285,7 @@ def arrow_cell_problem(field: pa.Field, cell: Any, value: Any) -> bool:
         return expected is not NotImplemented and not same(json.loads(cell), expected)
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(cell, float):
         return cell != value or int(cell) != value
-    if pa.types.is_dictionary(field.type) and isinstance(cell, str):  # categories of many sorts are text
+    if pa.types.is_dictionary(field.type) and isinstance(cell, str):  # categories of many kinds are text
         return cell not in (str(value), repr(value))
     if isinstance(value, (pd.Period, pd.Interval)):  # Arrow has numbers, or their ends
         return (cell is None) != missing(value)
@@ -300,7 +300,7 @@ def arrow_rows_problem(table: pa.Table, rows: list[Any]) -> str | None:
     for position in range(table.num_columns):
         try:
             columns[position] = table.column(position).to_pylist()
-        except (ValueError, OverflowError, TypeError):  # what Python cannot hold is not there as a row either
+        except (ValueError, OverflowError, TypeError):  # what Python cannot hold is not in a row either
             continue
     for number, row in enumerate(rows):
         row = row if isinstance(row, dict) else {"value": row}
@@ -319,7 +319,7 @@ def arrow_rows_problem(table: pa.Table, rows: list[Any]) -> str | None:
 
 
 def _same_cell(cell: Any, got: Any, doubles: bool) -> bool:
-    """Whether a cell is what it was, also where others came into the column: an integer may be its double."""
+    """Whether a cell is what it was, also if others joined the column: an integer may have become its double."""
     if isinstance(cell, np.generic):
         cell = cell.item()
     if doubles and isinstance(got, float) and isinstance(cell, int) and not isinstance(cell, bool):
@@ -382,7 +382,7 @@ def neighbour_problem(log: Any, frame: Any, neighbour: Any) -> str | None:
 def arrow_problems(
     table: pa.Table, start: int = 0, stop: int | None = None, neighbour: Any = None, kept: list[bool] | None = None
 ) -> Problems:
-    """What is wrong with a table of Arrow that is put."""
+    """What is wrong with an Arrow table that is put."""
     checked = Checked()
     with pqlog.open(":memory:") as log:
         if not put(log, table, table.schema.names, checked):
@@ -416,7 +416,7 @@ def _same_dtypes(chunks: list[pd.DataFrame]) -> str | None:
 
 
 def polars_problems(frame: pl.DataFrame, start: int = 0, stop: int | None = None) -> Problems:
-    """What is wrong with a frame of polars that is put."""
+    """What is wrong with a polars frame that is put."""
     checked = Checked()
     with pqlog.open(":memory:") as log:
         if not put(log, frame, frame.columns, checked) or not len(frame):
@@ -435,7 +435,7 @@ def polars_problems(frame: pl.DataFrame, start: int = 0, stop: int | None = None
 
 
 def polars_difference(one: pl.DataFrame, other: pl.DataFrame) -> str | None:
-    """How two frames of polars differ."""
+    """How two polars frames differ."""
     if one.schema != other.schema:
         return f"schema {one.schema} became {other.schema}"
     if len(one) != len(other):

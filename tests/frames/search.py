@@ -1,4 +1,4 @@
-"""Searches that are shared out: a few hundred examples in the fast ring, a hundred thousand in the long one."""
+"""Searches that are split: a few hundred examples in the fast ring, a hundred thousand in the long one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def shares(count: int) -> Any:
 def search(
     check: Callable[..., None], *strategies: st.SearchStrategy[Any], fast: int, long: int, share: int = 0
 ) -> None:
-    """Look for an example of these strategies that `check` does not pass."""
+    """Search for an example of these strategies that fails `check`."""
 
     @seed(share)
     @settings(
         max_examples=by_ring(fast, long),
         derandomize=False,
         database=None,
-        # How long an example takes to draw is not to fail a test on a slow machine.
+        # The time that drawing an example takes must not fail a test on a slow machine.
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(st.tuples(*strategies))

@@ -1,6 +1,6 @@
 """Strategies for frames of every kind: pandas' dtypes, indexes and labels, Arrow's types, polars' types.
 
-A `Kind` is one sort of pandas column: a strategy for its cells, and how cells become a column. The same kinds make
+A `Kind` is one kind of pandas column: a strategy for its cells, and how cells become a column. The same kinds make
 indexes. Arrow's types are drawn first, nested to a depth of two, and then an array of that type is built from its
 parts, so that it has what values in Python cannot tell: nulls in dictionaries, offsets, chunks.
 """
@@ -34,14 +34,14 @@ NAN = float("nan")
 
 
 def whole(bits: int, signed: bool = True) -> st.SearchStrategy[int]:
-    """Integers of this many bits, with those at the edges more often than chance would have them."""
+    """Integers of this many bits, with those at the limits more often than by chance."""
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     edges = [n for n in (0, 1, -1, low, low + 1, high, 2**53, 2**53 + 1, -(2**53) - 1) if low <= n <= high]
     return pick(edges) | st.integers(low, high)
 
 
 def floats(bits: int) -> st.SearchStrategy[Any]:
-    """Floating-point numbers of this many bits: any bits, and those that are a case of their own more often."""
+    """Floating-point numbers of this many bits: any bits, and special values more often."""
     of = {16: np.float16, 32: np.float32, 64: np.float64}[bits]
     edges = [of(value) for value in (0.0, -0.0, 0.5, -2.5, NAN, float("inf"), float("-inf"))]
     edges += [np.finfo(of).max, np.finfo(of).smallest_subnormal]
@@ -50,7 +50,7 @@ def floats(bits: int) -> st.SearchStrategy[Any]:
 
 
 class Kind(NamedTuple):
-    """A sort of pandas column."""
+    """A kind of pandas column."""
 
     name: str
     cells: st.SearchStrategy[Any]
@@ -59,7 +59,7 @@ class Kind(NamedTuple):
 
 
 def objects(cells: list[Any]) -> pd.Series:
-    """A column of Python objects, of which pandas shall not make anything else."""
+    """A column of Python objects, which pandas must not convert."""
     array = np.empty(len(cells), dtype=object)
     for position, value in enumerate(cells):
         array[position] = value
@@ -75,7 +75,7 @@ def _numpy(dtype: str) -> Callable[[list[Any]], Any]:
 
 
 def _counted(dtype: str) -> Callable[[list[Any]], Any]:
-    """Times and spans of their count of units: a NaT is the least integer."""
+    """Times and spans from their number of units: NaT is the smallest integer."""
     return lambda cells: pd.Series(np.array(cells, dtype="int64").view(dtype))
 
 
@@ -136,7 +136,7 @@ Pair = namedtuple("Pair", "x y")
 
 
 class Text(str):
-    """A subclass: what comes back is to be one, too, or the put says that it will not."""
+    """A subclass: either it comes back as one too, or the put refuses it."""
 
     __slots__ = ()
 
@@ -146,7 +146,7 @@ class Number(int):
 
 
 class Odd:
-    """An object that nothing can keep."""
+    """An object that cannot be kept."""
 
 
 MOMENTS = [
@@ -307,7 +307,7 @@ def _kinds() -> dict[str, Kind]:
     }
     for name, make in points.items():
         for closed in ("right", "both") if name == "int64" else ("left",):
-            # Integers have no interval for what is missing: pandas makes them floats.
+            # Integers have no missing interval: pandas makes them floats.
             cells = st.integers(0, 6) if name == "int64" else PLACES
             add(f"interval[{name}, {closed}]", cells, _interval(make, closed))
     categories: dict[str, Callable[[], Any]] = {
@@ -403,13 +403,13 @@ def _kinds() -> dict[str, Kind]:
 
 KINDS = _kinds()
 PLAIN = ["int64", "float64", "bool", "str", "datetime64[us]", "Int64", "category of str", "objects: mixed"]
-"""What most frames consist of."""
+"""What most frames are made of."""
 
 MOST_ROWS = 5
 
 
 def column(kind: Kind, rows: int) -> st.SearchStrategy[Any]:
-    """Columns of a kind."""
+    """Columns of one kind."""
     return st.lists(kind.cells, min_size=rows, max_size=rows).map(kind.make)
 
 
@@ -430,7 +430,7 @@ LISTABLE = [
 
 @st.composite
 def indexes(draw: Any, rows: int, kinds: list[str] | None = None) -> pd.Index:
-    """Indexes of every sort."""
+    """Indexes of every kind."""
     which = draw(st.integers(0, 9))
     name = draw(NAMES)
     if which <= 2:
@@ -481,7 +481,7 @@ LABELS: dict[str, list[Any]] = {
 
 @st.composite
 def labels(draw: Any, width: int) -> pd.Index:
-    """Column labels of every sort, no two alike."""
+    """Column labels of every kind, without duplicates."""
     name = draw(st.none() | NAMES)
     which = draw(st.integers(0, 12))
     if which <= 6 or not width:
@@ -533,8 +533,8 @@ def pandas_frames(
 ) -> pd.DataFrame:
     """Frames of columns of any kinds.
 
-    `first` is the kind of the first column. A `plain` one has text as labels, an index of the simplest sort, and no
-    attributes: as frames are that come beside others.
+    `first` is the kind of the first column. A `plain` one has text as labels, the simplest kind of index, and no
+    attributes, like frames that are put next to others.
     """
     rows = draw(pick([1, 2, 2, 3, 3, MOST_ROWS, 0] if not plain else [1, 2, 3]))
     width = draw(pick([0, 1, 1, 2, 2, 3] if not plain else [1, 2, 3]))
@@ -597,7 +597,7 @@ FIELD_NAMES = pick(["a", "b", "x", "ž", "a.b", "value", "key", ""])
 
 
 def _field(name: str, type_: pa.DataType, nullable: bool, metadata: Any = None) -> pa.Field:
-    """A field; one of nulls is nullable always."""
+    """A field; one of nulls is always nullable."""
     return pa.field(name, type_, nullable or pa.types.is_null(type_), metadata)
 
 
@@ -634,7 +634,7 @@ def _nested(inner: st.SearchStrategy[pa.DataType]) -> st.SearchStrategy[pa.DataT
 _FLAT = pick(LEAVES)
 _ONCE = _nested(_FLAT)
 ARROW_TYPES = _FLAT | _ONCE | _nested(_FLAT | _ONCE)
-"""Any type of Arrow's, nested two deep at most."""
+"""Any Arrow type, nested at most two deep."""
 DICTIONARIES = st.builds(pa.dictionary, pick(_INTEGERS), pick([pa.string(), pa.int64(), pa.date32()]), st.booleans())
 
 
@@ -645,7 +645,7 @@ def _integers(type_: pa.DataType) -> st.SearchStrategy[int]:
 
 @functools.cache
 def _leaf_values(type_: pa.DataType) -> tuple[st.SearchStrategy[Any], pa.DataType]:
-    """Values, and the type that an array of them is made with before it is viewed as the type itself."""
+    """Values, and the type with which their array is created before it is viewed as the type itself."""
     is_ = pa.types
     if is_.is_boolean(type_):
         return st.booleans(), type_
@@ -754,7 +754,7 @@ def _arrays(draw: Any, type_: pa.DataType, rows: int, nulls: bool = True) -> pa.
 
 
 def _offsets(lengths: list[int], mask: list[bool], number: pa.DataType) -> pa.Array:
-    """The offsets of lists; a null list has a null one."""
+    """The offsets of lists; a null list has a null offset."""
     found, start = [], 0
     for length, hole in zip(lengths, mask, strict=True):
         found.append(None if hole else start)
@@ -764,7 +764,7 @@ def _offsets(lengths: list[int], mask: list[bool], number: pa.DataType) -> pa.Ar
 
 @st.composite
 def arrow_columns(draw: Any, type_: pa.DataType, rows: int, nulls: bool = True) -> pa.ChunkedArray:
-    """A column of a type: in one piece or in chunks, sliced out of something longer or not."""
+    """A column of a type: in one piece or in chunks, and perhaps a slice of something longer."""
     extra = draw(pick([0, 0, 1]))
     array = draw(_arrays(type_, rows + 2 * extra, nulls))
     array = array.slice(extra, rows)
@@ -841,7 +841,7 @@ if hasattr(pl, "Float16"):
 
 @st.composite
 def polars_frames(draw: Any, kinds: list[str] | None = None) -> pl.DataFrame:
-    """Frames of polars, of columns of any types."""
+    """polars frames with columns of any types."""
     rows = draw(pick([1, 2, 3, MOST_ROWS, 0]))
     width = draw(pick([1, 1, 2, 3]))
     names = draw(st.lists(pick(LABELS["text"]), min_size=width, max_size=width, unique=True))

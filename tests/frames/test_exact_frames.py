@@ -1,7 +1,7 @@
 """What is read is what was put, by every route, whatever a frame holds; or the put says what cannot be kept.
 
-The contract is in routes.py, the frames come from strategies.py. A kind of column that pandas has, or a type of
-Arrow's, is also searched by itself, so that a rare one is not left to chance.
+The contract is in routes.py, the frames come from strategies.py. Each kind of pandas column and
+each Arrow type is also searched by itself, so that rare ones are not left to chance.
 """
 
 import warnings
@@ -32,13 +32,13 @@ MESSAGE = pick([1, "x", {"c0": 1}, {"c0": 0.5}, {"c0": "x"}, {"c0": None}, {"c0"
 
 @pytest.fixture
 def log_in_memory():
-    """One for many examples: to open one takes longer than to put a small frame."""
+    """One log for many examples: opening one takes longer than putting a small frame."""
     with pqlog.open(":memory:") as log:
         yield log
 
 
 def part(start, stop):
-    """Some of the rows: at least one, where there are any."""
+    """Some of the rows: at least one, if there are any."""
     return (start, None if stop is None else start + stop)
 
 
@@ -67,7 +67,7 @@ def test_a_frame_of_pandas_is_the_same_by_every_route(share):
 
 @shares(8)
 def test_a_frame_of_pandas_comes_back_as_it_was_put(log_in_memory, share):
-    """The cheapest routes alone, of which a long search can do more."""
+    """Only the cheapest routes, so that a long search can try more frames."""
 
     def check(frame, start, stop):
         start, stop = part(min(start, max(0, len(frame) - 1)), stop)

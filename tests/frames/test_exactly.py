@@ -73,7 +73,7 @@ def is_missing(cell):
 
 
 def as_value(cell):
-    """What a message has of a cell."""
+    """What a message has for a cell."""
     if is_missing(cell):
         return None
     return cell.tolist() if isinstance(cell, (np.generic, np.ndarray)) else cell
@@ -84,7 +84,7 @@ def test_a_column_comes_back_as_it_was(log, name):
     frame = KEPT[name]
     log.put_many(frame)
     back = log.to_pandas(metadata=False)
-    if name != "lists of NaN":  # which pandas itself takes for different
+    if name != "lists of NaN":  # which pandas itself considers different
         pd.testing.assert_frame_equal(back, frame, check_exact=True)
     cells = [as_value(cell) for cell in frame["c"]]
     if frame["c"].dtype == object and not name.startswith("arrays"):
@@ -128,7 +128,7 @@ REFUSED = {
     "nanoseconds of a day": (pa.table({"c": pa.array([1], pa.time64("ns"))}), "a message cannot have"),
     "a field twice": (
         pa.table({"c": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])}),
-        "two fields of one name",
+        "two fields with the same name",
     ),
     "objects of polars": (pl.DataFrame({"c": pl.Series([object()], dtype=pl.Object)}), "polars.Object"),
 }
@@ -319,7 +319,7 @@ def test_chunks_have_the_same_dtypes(log):
 
 
 def test_a_segment_that_would_not_come_back_is_not_put(log, monkeypatch):
-    """What is put is what was read again: whatever goes wrong in between, the put tells."""
+    """What is stored is what was read back: if anything goes wrong in between, the put raises an error."""
     decode = writer.ipc.decode
     monkeypatch.setattr(writer.ipc, "decode", lambda *args: decode(*args).set_column(0, "n", pa.array([[1, 2, 4]][0])))
     with pytest.raises(pqlog.EncodeError, match=r"column 'n' .*would not come back as it is"):

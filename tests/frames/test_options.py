@@ -1,4 +1,4 @@
-"""The options of a reading do what they say: columns, metadata, parse_dates, flatten, latest, however chunks fall."""
+"""The options of a reading do what they say, however chunks fall: columns, metadata, parse_dates, flatten, latest."""
 
 import contextlib
 import datetime
@@ -46,7 +46,7 @@ def chunks_of(rows):
 
 @pytest.fixture(params=["messages", "frame", "msgpack"])
 def cities(log, request):
-    """Messages of a field that is there in some only, and of one that is always null."""
+    """Messages with a field that only some have, and one that is always null."""
     rows = [{"city": "Brno", "amount": 1, "note": None}, {"city": "Praha", "amount": 2, "note": None}]
     if request.param == "frame":
         log.put_many(pa.table({"city": ["Brno", "Praha"], "amount": [1, 2], "note": pa.nulls(2)}))
@@ -70,9 +70,9 @@ def test_a_name_that_no_message_has_is_an_error_that_says_which_was_meant(cities
 
 def test_names_of_fields_may_be_any_iterable_and_nothing_else(cities, tmp_path):
     for how in ({"columns": 5}, {"parse_dates": True}, {"parse_dates": None}, {"columns": "city"}, {"columns": [1]}):
-        with pytest.raises(pqlog.ArgumentError, match="is a list of the names of fields, not"):
+        with pytest.raises(pqlog.ArgumentError, match="must be a list of the names of fields, not"):
             cities.to_pandas(**how)
-    with pytest.raises(pqlog.ArgumentError, match="partition_by is a list of the names of fields, not None"):
+    with pytest.raises(pqlog.ArgumentError, match="partition_by must be a list of the names of fields, not None"):
         cities.to_parquet(tmp_path / "out", partition_by=None)
     cities.put({"at": "2026-01-01"})
     found = cities.to_pandas((name for name in ("city", "at")), parse_dates=(name for name in ("at",)))
@@ -333,7 +333,7 @@ def test_times_with_nothing_but_null(log):
 
 
 def test_times_of_objects(log):
-    """Naive times, and times in a zone, which pickle topics keep as the objects that they are."""
+    """Naive times, and times in a zone, which pickle topics keep as they are."""
     zone = datetime.timezone(datetime.timedelta(hours=1))
     topic = log.topic("objects", codec="pickle")
     naive = datetime.datetime(2026, 1, 1, 12, 0, 0, 5)
@@ -362,7 +362,7 @@ VALUES += [[True], {"a": 1}, {"a": 1.0}, {"a": 1, "b": [None]}, {"b": [None], "a
 
 
 def same(one, other):
-    """Whether two values are of one type, and equal."""
+    """Whether two values have the same type and are equal."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list):
@@ -373,7 +373,7 @@ def same(one, other):
 
 
 def model(values):
-    """The offsets of the latest of each."""
+    """The offset of the latest message of each key."""
     return [
         offset
         for offset, value in enumerate(values, 1)

@@ -65,9 +65,9 @@ def test_what_cannot_be_is_said_at_once(log):
     log.put({"n": 1})
     with pytest.raises(pqlog.ArgumentError, match="into itself would never end"):
         log.client("x").pipe(lambda frame: frame, into="main")
-    with pytest.raises(pqlog.ArgumentError, match=r"say into which topic with into="):
+    with pytest.raises(pqlog.ArgumentError, match=r"name a topic for it with into="):
         log.client("x").pipe(lambda frame: frame)
-    with pytest.raises(pqlog.ArgumentError, match="cannot be called"):
+    with pytest.raises(pqlog.ArgumentError, match="is not callable"):
         log.client("x").pipe(None, into="y")
     with pytest.raises(pqlog.ArgumentError, match="workers is a number"):
         log.client("x").pipe(len, workers=0)
@@ -92,7 +92,7 @@ def test_stages_in_a_chain_run_at_once(log):
     """Three stages in one file at the same time, the second of two inputs, the third into two outputs."""
     more, joined, ended = log.topic("more"), log.topic("joined"), threading.Event()
     for topic, client in ((log, "one"), (more, "one"), (joined, "split")):
-        topic.client(client).seek(to="start")  # known before their threads ask
+        topic.client(client).seek(to="start")  # created before their threads ask
 
     def split():
         for batch in joined.batches("split", size=9):
@@ -138,7 +138,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
-    """The whole group of processes is killed at random moments; each message is doubled once."""
+    """The whole group of processes is killed at random moments; still, each message is doubled exactly once."""
     script = tmp_path / "pipe.py"
     script.write_text(PIPE)
     chance = random.Random(workers)
@@ -157,7 +157,7 @@ def test_a_killed_pipe_goes_on_where_it_was(path, tmp_path, workers):
 
 
 def die_in_the_first_batch(frame):
-    """The first worker to come here is killed."""
+    """The first worker to get here is killed."""
     flag = os.environ["PQLOG_TEST_FLAG"]
     try:
         os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
@@ -189,7 +189,7 @@ def test_a_killed_worker_is_an_error_that_says_what_was_done(path, tmp_path, mon
         ) as caught:
             log.client("p").pipe(die_in_the_first_batch, into="out", size=100, workers=2)
         done, left = caught.value.summary, caught.value.left
-        assert (done.messages_in, done.messages_out, left) == (2000, 2000, 0)  # the other did its work
+        assert (done.messages_in, done.messages_out, left) == (2000, 2000, 0)  # the other worker did its work
         assert sorted(value["n"] for value in values(log.topic("out"))) == list(range(2000))
 
 
@@ -200,7 +200,7 @@ def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monk
         with pytest.raises(pqlog.WorkerDiedError, match="300 messages remain: call it again to continue") as caught:
             log.client("p").pipe(die, into="out", size=100, workers=2)
         assert caught.value.summary.messages_in == 0
-        monkeypatch.setenv("PQLOG_TEST_FLAG", str(tmp_path))  # is there: nobody dies any more
+        monkeypatch.setenv("PQLOG_TEST_FLAG", str(tmp_path))  # it exists, so no further worker dies
         again = log.client("p").pipe(die_in_the_first_batch, into="out", size=100, workers=2)
         assert (again.messages_in, again.messages_out) == (300, 300)
 
@@ -209,7 +209,7 @@ def test_where_all_workers_are_killed_the_next_call_goes_on(path, tmp_path, monk
 def test_what_a_worker_raised_is_raised_with_its_traceback(path):
     with pqlog.open(path) as log:
         log.put({"n": 1})
-        with pytest.raises(pqlog.ArgumentError, match="say into which topic") as caught:
+        with pytest.raises(pqlog.ArgumentError, match="name a topic") as caught:
             log.client("p").pipe(operator.itemgetter, workers=2)
         assert "in the worker" in str(caught.value.__cause__)
         with pytest.raises(RuntimeError, match="Unpicklable: this and that"):
@@ -234,7 +234,7 @@ LEVELS = {
 @pytest.mark.parametrize("index", LEVELS.values(), ids=LEVELS.keys())
 @pytest.mark.parametrize("keep", [[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]])
 def test_which_rows_a_stage_keeps_does_not_decide_what_fields_there_are(log, index, keep):
-    """Pandas' index goes along where it has a name: then it is a field, else it numbers the rows of that batch."""
+    """A pandas index with a name is put as a field; one without only numbers the rows of the batch, and is left out."""
     frame = pd.DataFrame({"a": range(4), "keep": pd.Series(keep, dtype=bool).tolist()}, index=index)
     log.put_many(frame)
     log.client("c").pipe(kept, into="clean")

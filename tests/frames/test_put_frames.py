@@ -231,7 +231,7 @@ PUTS = st.lists(
 @settings(max_examples=75)
 @given(PUTS, st.integers(-20, 25), st.integers(-20, 25), st.integers(1, 3))
 def test_mixed_histories_are_lists_of_messages(puts, start, stop, segment_rows):
-    """Segments, messages one by one and many at once, of many schemas, sliced anywhere."""
+    """Segments, single messages and many at once, of many schemas, sliced anywhere."""
     values = []
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "SEGMENT_ROWS", segment_rows)

@@ -1,4 +1,4 @@
-"""Who reads frames: pyarrow, polars, DuckDB, dask, narwhals' protocol; in streams, live, and the latest of each key."""
+"""Readers of frames: pyarrow, polars, DuckDB, dask, narwhals' protocol; as streams, live, and latest of each key."""
 
 import datetime
 
@@ -97,7 +97,7 @@ def test_head_and_tail(sales):
 
 
 def test_head_and_tail_follow_from_their_own_messages(log):
-    """Their columns and dtypes are those of the same messages read as a range, whatever lies beside them."""
+    """Their columns and dtypes are those of the same messages read as a range, whatever is next to them."""
     log.put_many([{"a": n} for n in range(5)], key="x")
     log.put_many([{"a": 2.5, "b": 1} for _ in range(5)], key="x")
     log.put_many(pd.DataFrame({"a": [2**60, 3], "s": ["x", "y"], "k": ["x", "y"]}), key="k")

@@ -34,7 +34,7 @@ def eager():
 
 @contextlib.contextmanager
 def counted(log):
-    """How many messages are read meanwhile."""
+    """Counts the messages that are read meanwhile."""
     topic, count = log.store, [0]
     read, read_lines = topic.read, topic.read_lines
 
@@ -64,7 +64,7 @@ def agree(readable, columns=None, metadata=True):
 
 
 def kept_in(path):
-    """What the file has: first, stop and text, by topic."""
+    """What the file has cached: first, stop and text, by topic."""
     db = apsw.Connection(str(path))
     found = {topic: rest for topic, *rest in db.execute("SELECT topic, first, stop, inference FROM schema_cache")}
     db.close()
@@ -144,7 +144,7 @@ def test_the_first_messages_are_read_alone(log):
     log.put_many({"n": n} for n in range(50_000))
     with counted(log) as count:
         assert log.head()["n"].tolist() == [0, 1, 2, 3, 4]
-        assert count[0] <= 5_005  # what was read ahead, and those of the frame once more
+        assert count[0] <= 5_005  # what was read ahead, and the messages of the frame once more
 
 
 def test_a_schema_is_cached_in_the_file_only_if_that_is_worth_it(path):
@@ -154,7 +154,7 @@ def test_a_schema_is_cached_in_the_file_only_if_that_is_worth_it(path):
         assert kept_in(path) == {}
         with counted(log) as count:
             log.schema
-            assert count == [0]  # this open log has it all the same
+            assert count == [0]  # this open log has it nevertheless
         log.put({"n": 1})
         log.to_pandas()
         assert kept_in(path)[1][:2] == [1, schema_cache.MIN_NEW_MESSAGES + 1]
@@ -225,7 +225,7 @@ def test_two_files_with_one_uuid_do_not_mix_up_what_they_know(tmp_path, eager):
 
 
 def test_reading_does_not_wait_for_those_who_put(path, eager):
-    """A long transaction holds the file, here or in another process; nothing is kept then."""
+    """A long transaction holds the file, here or in another process; nothing is cached then."""
     with pqlog.open(path) as log, pqlog.open(path) as other:
         log.put_many([{"a": 1}] * 10)
         for writing in (log, other):
@@ -258,7 +258,7 @@ def test_reading_within_a_put_is_no_error(path, eager):
 
 
 def change(path, edit):
-    """Change what is kept as a program would that knows the format."""
+    """Change the entry as a program would that knows the format."""
     db = apsw.Connection(str(path))
     ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
     smallrows.register(db, seed)
@@ -270,7 +270,7 @@ def change(path, edit):
 
 
 def of(*values):
-    """What is known of other messages, as text, but of as many."""
+    """An entry about other messages, as text, but about as many."""
     inference = SchemaInference()
     inference.add(pa.Table.from_pylist(values) if not isinstance(values[0], pa.Table) else values[0])
     return lambda text: inference.to_text()
@@ -384,7 +384,7 @@ def test_what_is_kept_and_wrong_is_told_or_ignored_and_changes_nothing(path, eag
 
 
 def test_bytes_changed_anywhere_do_no_harm(path, eager):
-    """Of a process of its own: Arrow reads what anybody may have written."""
+    """In a process of its own: Arrow reads what anybody may have written."""
     with pqlog.open(path) as log:
         log.put_many(FRAMES[4])
         log.put_many(FRAMES[1])

@@ -21,7 +21,7 @@ from tests.frames.search import search, shares
 from tests.frames.strategies import KINDS, LEAVES, TEXT, arrow_columns, arrow_tables, pandas_frames, pick
 from tests.frames.test_values import cell, chunks_of, same
 
-# Few names and sorts of values, so that they meet.
+# Few names and kinds of values, so that they collide.
 NUMBERS = pick([0, 1, -1, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63, 2**64, -(2**70)])
 FRACTIONS = pick([0.5, -0.0, 1.0, 1e300, 2.0**53, 5e-324])
 SCALARS = st.one_of(NUMBERS, FRACTIONS, TEXT, st.none(), st.booleans())
@@ -83,10 +83,10 @@ def sequences(draw: Any) -> list[Any]:
 
 
 class Split(NamedTuple):
-    """How a sequence is put and read."""
+    """How a sequence is split when it is put and read."""
 
     cuts: list[bool]
-    """Of each message: whether a call of put_many ends behind it."""
+    """For each message, whether a put_many call ends after it."""
     segment_rows: int
     chunk_rows: int
 
@@ -102,7 +102,7 @@ def reading(split: Split):
 
 
 def put(log: Any, parts: list[Any], split: Split) -> bool:
-    """Put a sequence as it is split; False if some of it is refused."""
+    """Put a sequence in these splits; False if a part is refused."""
     number, waiting = 0, []
 
     def cut() -> bool:
@@ -137,7 +137,7 @@ def put(log: Any, parts: list[Any], split: Split) -> bool:
 
 
 def read(log: Any, rows: int) -> tuple[Any, Any, Any, Any, Any]:
-    """By all routes that have types; the times of the puts are left out."""
+    """The result of all routes that have types, without the times of the puts."""
     table = log.to_arrow().drop_columns("_time")
     frame = log.to_pandas().drop(columns="_time").reset_index()
     stream = log.to_batches(batch_size=rows)
@@ -159,7 +159,7 @@ def check_split(parts: list[Any], split: Split) -> None:
 
 
 def split_problem(expected: Any, found: Any) -> str | None:
-    """How two readings differ; in the second all routes are the same."""
+    """How two readings differ; all routes of the second agree."""
     table, frame, *_, values = expected
     other, framed, stream, chunks, rows = found
     problem = table_difference(table, other)
@@ -188,7 +188,7 @@ def test_how_messages_and_frames_are_split_changes_nothing(share):
 
 
 def check_messages(messages: list[Any], split: Split) -> None:
-    """Of messages alone it is known what each cell is."""
+    """If there are only messages, the value of each cell is known."""
     check_split(messages, split)
     with pqlog.open(":memory:") as log, reading(split):
         assert put(log, messages, split)
@@ -226,7 +226,7 @@ def test_the_types_of_messages_do_not_depend_on_how_they_are_read(share):
 
 
 def check_tables(tables: list[Any], split: Split) -> None:
-    """Arrow's tables beside each other: cut anywhere they are read as one."""
+    """Consecutive Arrow tables: cut anywhere, they are read as one."""
     with pqlog.open(":memory:") as whole, pqlog.open(":memory:") as log:
         try:
             for table in tables:

@@ -33,7 +33,7 @@ JSON = st.recursive(
     SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5
 )
 NAMES = st.sampled_from(["a", "b", "offset", "_time", "_key", "value", "a.b", "", "offset_"]) | TEXT
-# Fields with one kind of value are likelier than chance would make them.
+# Fields with one kind of value are more frequent than by chance.
 FIELD = st.one_of(st.integers(-9, 9), st.floats(allow_nan=False, allow_infinity=False), TEXT, st.booleans(), JSON)
 OBJECT = st.dictionaries(NAMES, FIELD, max_size=4)
 VALUES = st.lists(OBJECT | JSON, max_size=12) | st.lists(
@@ -54,14 +54,14 @@ def chunks_of(rows):
 
 
 def cell(value):
-    """A cell as plain Python; what is missing as None."""
+    """A cell as a plain Python value; None if it is missing."""
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return None
     return value.item() if hasattr(value, "item") else value
 
 
 def same(one, other, doubles=False):
-    """Equal, and of the same kind: true is not 1. Only in a column of doubles an integer is its double."""
+    """Equal, and of the same kind: true is not 1. Only in a column of doubles may an integer be its double."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list):
@@ -226,7 +226,7 @@ def test_dtype_backends(backend):
     wanted = {"pyarrow": ["int64[pyarrow]", "string[pyarrow]", "double[pyarrow]"]}
     assert kinds == wanted.get(backend, ["Int64", "string", "Float64"])
     assert found["n"].tolist() == [1, pd.NA]
-    with pytest.raises(pqlog.ArgumentError, match="dtype_backend is"):
+    with pytest.raises(pqlog.ArgumentError, match="dtype_backend must be"):
         frame({"n": 1}, dtype_backend="polars")
 
 

@@ -18,7 +18,7 @@ CHROMIUM = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
 
-# The kernel itself must have answered: a page that only looks idle sometimes loses what it is told.
+# The kernel itself must have answered: a page that only looks idle sometimes loses input.
 KERNEL_IS_READY = """async () => {
     const widget = window.jupyterapp.shell.currentWidget;
     await widget.context.ready;
@@ -28,7 +28,7 @@ KERNEL_IS_READY = """async () => {
 
 
 class Lab:
-    """A server in a folder in which nothing of the user's is read or written."""
+    """A server in a folder of its own, which reads and writes none of the user's files."""
 
     def __init__(self, folder: Path, theme: str = "JupyterLab Light") -> None:
         self.root = folder / "work"
@@ -107,7 +107,7 @@ class Page:
         self.page.evaluate(KERNEL_IS_READY)
 
     def reload(self) -> None:
-        """Save it, and reload the page as the user's button does; the kernel lives on."""
+        """Save it, and reload the page as a user would; the kernel keeps running."""
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
         self.page.reload()
         self._ready()

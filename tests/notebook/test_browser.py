@@ -61,7 +61,7 @@ def context(browser):
         yield context
 
 
-# Colours are looked at by the tests that run in both themes; what a person does is the same in each.
+# Colours are checked by the tests that run in both themes; what a user does is the same in each.
 in_one_theme = pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True, ids=["light"])
 
 
@@ -110,12 +110,12 @@ def test_page_search_narrow_seek_tail_and_reload(lab, context, tmp_path):
 
     ex.get_by_placeholder("offset, time").fill("10")
     ex.get_by_role("button", name="Seek").click()
-    ex.get_by_text("391 messages come again").wait_for()
+    ex.get_by_text("391 messages will be redelivered").wait_for()
     ex.screenshot(path=PICTURES / f"seek-{lab.name}.png")
     with pqlog.open(path, readonly=True) as log:
         assert log.client("billing").position == 401  # nothing moved yet
     ex.get_by_role("button", name="Move it").click()
-    ex.get_by_text("391 messages come again").wait_for(state="hidden")
+    ex.get_by_text("391 messages will be redelivered").wait_for(state="hidden")
     with pqlog.open(path, readonly=True) as log:
         assert log.client("billing").position == 10
 

@@ -1,4 +1,4 @@
-"""What a cell ends with: escaped, bounded, and never an error behind the page."""
+"""Views at the end of a cell: escaped, bounded, and never an unhandled error."""
 
 import time
 
@@ -64,7 +64,7 @@ def test_damage_is_shown_where_it_is(path):
 
 
 def test_views_read_a_bounded_amount(path, monkeypatch):
-    """However large the log: counted in rows, since a clock would depend on the machine."""
+    """However large the log: measured in rows read, since times depend on the machine."""
     with pqlog.open(path) as log:
         for _ in range(10):
             log.put_many({"n": n} for n in range(30_000))
@@ -145,4 +145,4 @@ def test_a_batch_that_is_trimmed_away_is_shown(log):
     log.put_many(range(10))
     batch = log.client("c").next_batch(size=5)
     log.trim(before=8, force=True)
-    assert "no messages any more" in batch._repr_html_()
+    assert "no messages left" in batch._repr_html_()

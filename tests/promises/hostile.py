@@ -1,4 +1,4 @@
-"""Does everything to files that anybody may have made, in a process with limits; says a line of JSON for each step."""
+"""Does everything with files that anybody may have made, in a limited process; prints a line of JSON for each step."""
 
 import json
 import resource
@@ -12,7 +12,7 @@ MEMORY, SECONDS = 4 << 30, 60
 
 
 def dead_letters(log):
-    """Work on batch after batch; those that fail twice are put aside, so there is an end."""
+    """Process batch after batch; those that fail twice become dead letters, so the loop ends."""
     for _ in range(9):
         try:
             return [list(batch) for batch in log.batches("b", size=10**6, attempts=1)]
@@ -79,7 +79,7 @@ def main(paths):
 
 
 class told:
-    """Says what happened: nothing, an error of pqlog, or any other."""
+    """Prints what happened: nothing, an error of pqlog, or another error."""
 
     def __init__(self, path, step):
         self.log, self.said = None, {"file": Path(path).name, "step": step}

@@ -1,6 +1,6 @@
-"""What the processes of test_kills.py do until they are killed; each appends to a report what it had come to.
+"""What the processes of test_kills.py do until they are killed; each appends its progress to a report.
 
-Run as a program, it forks one for each line that it reads, which is much faster than to start an interpreter.
+As a program, it forks one for each line that it reads, which is much faster than starting an interpreter.
 """
 
 import os

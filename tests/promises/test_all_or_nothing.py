@@ -1,4 +1,4 @@
-"""A put is there whole or not at all; bad input changes nothing and says what is wrong."""
+"""A put is stored in full or not at all; bad input changes nothing, and the error says what is wrong."""
 
 import pandas as pd
 import pytest
@@ -53,7 +53,7 @@ def test_the_same_id_again_puts_nothing(path):
         assert offsets(log.put_many(list("bcd"), id="many")) == range(2, 5)
     with pqlog.open(path) as log:
         assert log.put("z", id="one") == 1
-        assert offsets(log.put_many((1 / 0 for _ in "x"), id="many")) == range(2, 5)  # not even looked at
+        assert offsets(log.put_many((1 / 0 for _ in "x"), id="many")) == range(2, 5)  # not even iterated
         assert log.topic("other").put("a", id="one") == 1  # ids belong to their topic
         assert [message.value for message in log] == ["a", "b", "c", "d"]
 
@@ -62,21 +62,21 @@ def test_the_same_id_again_puts_nothing(path):
     ("call", "says"),
     [
         (lambda log: log.put(1, key=3), "key is a str"),
-        (lambda log: log.put(1, id=""), "id is a str that is not empty"),
+        (lambda log: log.put(1, id=""), "id must be a non-empty str"),
         (lambda log: log.put(1, headers={"a": 1}), "headers are a dict of str"),
         (lambda log: log.put_many(3), "takes an iterable"),
         (lambda log: log.put_many({"a": 1}), "use put"),
-        (lambda log: log.batches(size=0), "size is a number of messages"),
-        (lambda log: log.batches(max_bytes=0), "max_bytes is a number of bytes"),
-        (lambda log: log.batches(linger=-1), "linger is a number of seconds"),
-        (lambda log: log.batches(attempts=0), "attempts is a number of attempts"),
+        (lambda log: log.batches(size=0), "size must be a number of messages"),
+        (lambda log: log.batches(max_bytes=0), "max_bytes must be a number of bytes"),
+        (lambda log: log.batches(linger=-1), "linger must be a number of seconds"),
+        (lambda log: log.batches(attempts=0), "attempts must be a number of attempts"),
         (lambda log: log.batches(dead_letter="x"), "dead_letter goes with attempts="),
-        (lambda log: log.batches(owner=""), "owner is a str that is not empty"),
+        (lambda log: log.batches(owner=""), "owner must be a non-empty str"),
         (lambda log: log.put_many([], cursor="x"), "cursor is a tuple of a name"),
         (lambda log: log.put_many([], cursor=("x", 1)), "what log.cursor.name. gave"),
         (lambda log: log.put_many([], cursor=("x", object(), None)), "JSON does not hold"),
         (lambda log: log.get(3.5), "a client is named by a str"),
-        (lambda log: log.get_blocking(tick=0), "tick is a number of seconds"),
+        (lambda log: log.get_blocking(tick=0), "tick must be a number of seconds"),
         (lambda log: log.get("\ud800"), "not Unicode text"),
         (lambda log: log.topic(""), "not empty"),
         (lambda log: log.topic("\ud800"), "not Unicode text"),

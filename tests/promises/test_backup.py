@@ -1,4 +1,4 @@
-"""A backup is a whole copy, for the same eyes only, or nothing; whatever happens meanwhile."""
+"""A backup is a complete copy with the same permissions, or nothing, whatever happens meanwhile."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def test_nobody_can_read_it_who_cannot_read_the_log(path, log, mode):
 
 
 def test_nobody_can_read_it_while_it_is_made(path, log):
-    """Not even its name is known before."""
+    """Not even its name exists before."""
     log.put_many(["x" * 100_000] * 300)
     path.chmod(0o600)
     done = threading.Event()
@@ -136,7 +136,7 @@ def test_what_is_salvaged_is_for_the_same_eyes_and_whole_or_not_there(path, monk
 
 
 def test_it_ends_though_others_put_all_the_time(path, log):
-    """One read transaction: SQLite does not begin again when the log changes."""
+    """One read transaction: SQLite does not start over when the log changes."""
     log.put_many(["x" * 10_000] * 2000)
     script = "import sys, pqlog\nlog = pqlog.open(sys.argv[1])\nwhile True: print(log.put('x' * 5000), flush=True)"
     with start(script, path) as other:

@@ -1,4 +1,4 @@
-"""One caller's bad input is that caller's error, said at once; nobody else notices, and nothing is put."""
+"""One caller's bad input is that caller's error, raised immediately; nobody else notices, and nothing is put."""
 
 import os
 import subprocess

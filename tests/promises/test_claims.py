@@ -1,4 +1,4 @@
-"""Who holds a batch: one reader at a time, whatever its thread, whatever the clock says, until it gives it back."""
+"""Who holds a batch: one reader at a time, in any thread, whatever the clock says, until it releases it."""
 
 import contextlib
 import gc
@@ -21,7 +21,7 @@ from tests.processes import run, start, wait_until
 
 
 def elsewhere(path, script):
-    """What another process prints, which has the log open and `take`, which takes a batch of client "c"."""
+    """The output of another process, which has the log open, and `take`, which takes a batch of client "c"."""
     head = """
 import os, sys, pqlog, pqlog.delivery, pqlog.store.sqlite.store, encodings.ascii
 from pqlog.store.sqlite import claims
@@ -132,8 +132,8 @@ def test_batches_that_are_collected_at_any_moment_of_a_call_come_again(log, afte
     cycle = [log.client("c").next_batch(size=1) for _ in range(50)]
     cycle.append(cycle)
     del cycle
-    pairs = [(i, i) for i in range(5000)]  # CPython has none to reuse now: each that a call makes counts
-    gc.set_threshold(gc.get_count()[0] + after)  # so many containers later, and wherever that is, all is collected
+    pairs = [(i, i) for i in range(5000)]  # CPython has none to reuse now: each one that a call creates counts
+    gc.set_threshold(gc.get_count()[0] + after)  # this many containers later, a collection starts
     gc.enable()
     try:
         assert len(seams.holdings(log).all()) >= len(held)
@@ -170,7 +170,7 @@ def test_a_loop_that_fails_between_two_batches_gives_its_batch_back_though_the_e
         other = apsw.Connection(str(path))
         with pytest.raises(pqlog.LockTimeoutError) as kept:
             for _ in log.batches("c", size=2):
-                other.execute("BEGIN IMMEDIATE")  # so that nothing can be acknowledged
+                other.execute("BEGIN IMMEDIATE")  # so that acknowledging fails
         other.execute("ROLLBACK")
         other.close()
         again = log.client("c").next_batch()
@@ -187,7 +187,7 @@ def test_what_a_closed_log_held_is_free_though_the_process_lives(path):
 
 
 def test_what_this_process_is_said_to_hold_and_does_not_is_free(path):
-    """A log that was closed while the disk was full, say."""
+    """For example a log that was closed while the disk was full."""
     log = pqlog.open(path)
     log.put_many(range(4))
     held = log.client("c").next_batch(size=2)
@@ -306,11 +306,11 @@ def test_what_is_known_of_a_process():
         assert owners.fate(process) is Fate.LIVES
         assert owners.fate(f"another {host}@{rest}") is Fate.UNKNOWN
         assert owners.fate(f"{process}x") is Fate.GONE  # the host was started again
-        assert owners.fate(f"{host}@{other.pid}:1:{owners._boot()}") is Fate.GONE  # another of the same number
+        assert owners.fate(f"{host}@{other.pid}:1:{owners._boot()}") is Fate.GONE  # another process, same number
         assert owners.fate("") is Fate.UNKNOWN
         os.kill(other.pid, 9)
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-        assert owners.fate(process) is Fate.GONE  # nobody has asked for its exit status yet
+        assert owners.fate(process) is Fate.GONE  # a zombie: nobody has asked for its exit status yet
     assert owners.fate(process) is Fate.GONE
     assert owners.fate(owners.this_process()) is Fate.LIVES
 
@@ -322,7 +322,7 @@ def test_a_lease_from_a_clock_that_was_a_year_ahead_ends_after_a_lease(path, log
     rows.change(db, "claims", process="'elsewhere@1:1:x'", expires="expires + 365 * 86400 * 1000000")
     db.close()
     monkeypatch.setattr(claims, "LEASE_S", 1)
-    other = log.client("c").next_batch(size=2)  # whoever asks shortens it
+    other = log.client("c").next_batch(size=2)  # asking for a batch shortens it
     assert other.number == 2
     again = next(log.batches("c", size=2, follow=True))
     assert (again.number, again.attempt) == (1, 2)
@@ -334,7 +334,7 @@ def test_a_lease_from_a_clock_that_was_a_year_ahead_ends_after_a_lease(path, log
 
 
 def test_get_one_hands_each_message_to_one_thread_and_waits(log):
-    """None of them is told that there is nothing, and none acknowledges what another works on."""
+    """None of them is told that there are no messages, and none acknowledges what another works on."""
     got, count = [], 400
 
     def work():
@@ -404,14 +404,14 @@ SECONDS = [float("nan"), -1, True, "1", 1j, -float("inf"), [1]]
     ],
 )
 def test_what_is_no_time_is_refused(log, call, value):
-    with pytest.raises(pqlog.ArgumentError, match="is a number of seconds"):
+    with pytest.raises(pqlog.ArgumentError, match="must be a number of seconds"):
         call(log, value)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "1", 1.0, float("nan"), pytest.param(-(10**5000), id="huge")])
 @pytest.mark.parametrize("name", ["size", "max_bytes", "attempts"])
 def test_what_is_no_number_of_things_is_refused(log, name, value):
-    with pytest.raises(pqlog.ArgumentError, match=f"{name} is a number of"):
+    with pytest.raises(pqlog.ArgumentError, match=f"{name} must be a number of"):
         log.batches("c", **{name: value})
 
 
@@ -421,7 +421,7 @@ def test_a_batch_whose_collection_was_interrupted_comes_again(log):
     batch = log.client("c").next_batch(size=1)
     holdings = seams.holdings(log)
     (held,) = holdings.all()
-    holdings._refs[held] = weakref.ref(batch.lease.claim)  # one that tells nobody
+    holdings._refs[held] = weakref.ref(batch.lease.claim)  # one that reports to nobody
     del batch
     gc.collect()
     assert (log.client("c").next_batch(size=1).attempt, log.client("c").next_batch(size=1).number) == (2, 1)
@@ -438,7 +438,7 @@ def test_a_token_stays_the_same_when_its_topic_is_renamed(path):
         assert log.topic("b").client("c").next_batch().token == token
 
 
-# what is trimmed by force
+# trimming by force
 
 
 def test_nobody_spins_after_a_forced_trim(log):
@@ -447,7 +447,7 @@ def test_nobody_spins_after_a_forced_trim(log):
     next(client.get())
     log.trim(before=11, force=True)
     assert (client.position, client.lag) == (11, 0)
-    assert client.next_batch() is None  # the first look of a process, which also tells the file what it holds
+    assert client.next_batch() is None  # a process's first look, which also records in the file what it holds
     assert not log.store.client("c").has_work("")  # so it sleeps
     assert client.next_batch(timeout=0.01) is None
     log.put("new")

@@ -1,4 +1,4 @@
-"""Every client gets every message in order, and again until it has asked past it."""
+"""Every client gets every message in order, and gets it again until it has asked for the next one."""
 
 import threading
 import time
@@ -67,7 +67,7 @@ def test_get_blocking_waits_and_wakes_at_once(log):
     got = []
 
     def read():
-        for value in log.get_blocking("c", tick=60):  # only a wake-up can be in time
+        for value in log.get_blocking("c", tick=60):  # only a wake-up can be this fast
             got.append((value, time.monotonic()))
             if value == "end":
                 return
@@ -159,7 +159,7 @@ def test_a_message_of_get_one_is_given_back_at_once(path, log):
 
 
 def in_another_thread(call):
-    """Call it in another thread; what it raises is raised here."""
+    """Call it in another thread; its exception is raised here."""
     raised = []
 
     def run():
@@ -178,7 +178,7 @@ def in_another_thread(call):
 def test_everything_up_to_a_message_is_acknowledged(log):
     log.put_many(list("abcd"))
     client = log.client("c")
-    client.ack(log[2])  # also of a client that has read nothing yet
+    client.ack(log[2])  # also for a client that has read nothing yet
     assert client.position == 3
     client.ack(log[1])  # never back
     assert client.position == 3
@@ -196,7 +196,7 @@ def test_everything_up_to_a_message_is_acknowledged(log):
 
 
 def test_get_one_goes_on_by_whatever_object_of_the_log_it_is_called(log):
-    class Json:  # a codec of the user's, made anew for each call, which cannot be hashed
+    class Json:  # a user's codec, created for each call and not hashable
         name = "mine"
         __hash__ = None
 
@@ -216,7 +216,7 @@ def test_get_one_goes_on_by_whatever_object_of_the_log_it_is_called(log):
 
 
 def test_no_token_is_used_twice(log):
-    """A sink that keys its output by the token would take new messages for old ones."""
+    """A sink that keys its output by the token would mistake new messages for old ones."""
     log.put_many(range(4))
     tokens = [batch.token for batch in log.batches("c", size=2)]
     log.client("c").seek(to="start")
@@ -232,7 +232,7 @@ def test_seek_says_what_it_did_and_a_reader_follows(log):
     reading = log.get("c")
     assert [next(reading) for _ in range(4)] == [0, 1, 2, 3]
     assert log.client("c").seek(to=9) == pqlog.Moved(position=9, again=0, skipped=5)
-    assert list(reading) == [8, 9]  # the reader that began before neither moves the client back nor repeats
+    assert list(reading) == [8, 9]  # a reader that began before neither moves the client back nor repeats messages
     assert log.client("c").seek(to="start") == pqlog.Moved(position=1, again=10, skipped=0)
     assert log.client("c").seek(to="end") == pqlog.Moved(position=11, again=0, skipped=10)
     assert log.client("c").seek(to=-2) == pqlog.Moved(position=9, again=2, skipped=0)
@@ -274,7 +274,7 @@ def test_unknown_names_get_a_suggestion(log):
 
 
 def test_a_name_is_not_like_itself():
-    """Two threads that make a client known at once are not told that one may have meant the other."""
+    """Two threads that create a client at the same time do not get the warning about a similar name."""
     from pqlog.check import near
 
     assert near("stage", ["", "stage", "stages"]) == ["stages"]

@@ -1,4 +1,4 @@
-"""What is not what was put is not handed out: an error says so, and the rest stays readable."""
+"""A message that is not what was put is not handed out: an error says so, and the rest stays readable."""
 
 import random
 from unittest import mock
@@ -64,7 +64,7 @@ def test_what_stands_beside_a_value_is_covered_too(path, change):
         for read in (lambda: list(log), lambda: list(log.get("c")), lambda: log[500]):
             with pytest.raises(pqlog.DamagedError):
                 read()
-        assert [value["n"] for value in log.history().values()] == list(range(1, 1001))  # the values are whole
+        assert [value["n"] for value in log.history().values()] == list(range(1, 1001))  # the values are intact
 
 
 def test_an_edited_segment(path):
@@ -114,7 +114,7 @@ def test_a_backup_keeps_the_sums(path, log):
 
 
 def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path):
-    """Of a file in which all is messages, clients and what SQLite needs to find them."""
+    """Flip bits of a file that has only messages, clients and what SQLite needs to find them."""
     with pqlog.open(path) as log:
         log.put_many([{"n": n, "text": "x" * 30} for n in range(300)])
         log.put_many(pd.DataFrame({"n": range(300, 400)}))
@@ -138,7 +138,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path):
 
 
 def damage(path, *offsets):
-    """Overwrite the pages in which messages lie."""
+    """Overwrite the pages that hold messages."""
     data, size = bytearray(path.read_bytes()), 4096
     places = [data.index(f'"n":{offset},'.encode()) // size * size for offset in offsets]
     for place in places:
@@ -202,7 +202,7 @@ PUTS = "for n in range(1, 101): log.put({'n': n})"
 
 @pytest.mark.parametrize("where", [10, 40, 20_000])
 def test_damage_in_the_write_ahead_log_is_no_end_of_it(path, where):
-    """SQLite alone would take it for the end, and write over what is behind it."""
+    """SQLite alone would take it for the end, and overwrite what follows."""
     wal = crashed(path, PUTS)
     data = bytearray(wal.read_bytes())
     data[where] ^= 4
@@ -229,7 +229,7 @@ def test_the_torn_end_of_a_write_ahead_log_is_one(path):
 
 
 def test_a_write_ahead_log_of_another_file(path):
-    """Its pages fit in where they lie; the checksums of the messages do not."""
+    """Its pages would fit; the checksums of the messages do not."""
     other = path.parent / "other.db"
     crashed(path, PUTS)
     foreign = crashed(other, PUTS.replace("'n': n", "'n': -n"))
@@ -239,7 +239,7 @@ def test_a_write_ahead_log_of_another_file(path):
 
 
 def test_a_missing_write_ahead_log_leaves_what_is_in_the_file(path):
-    """Another program may have run the checkpoint, so it need not be there; what is left is whole, though older."""
+    """Another program may have run the checkpoint, so it need not be there; the rest is consistent, though older."""
     wal = crashed(path, PUTS + "\nlog.store.log.checkpoint()\nlog.put({'n': 101})")
     wal.unlink()
     with pqlog.open(path) as log:
@@ -255,7 +255,7 @@ def test_a_truncated_file(path, left):
     data = path.read_bytes()
     assert len(data) > 60_000, with_room
     path.write_bytes(data[:left])
-    if left == 0:  # an empty file is a new one
+    if left == 0:  # an empty file is a new log
         with pqlog.open(path) as log:
             assert len(log) == 0
         return
@@ -294,7 +294,7 @@ def state(log):
 
 
 def rot(path, table, chance):
-    """Flip a bit of what is stored of a table's rows."""
+    """Flip a bit in the stored rows of a table."""
     data = bytearray(path.read_bytes())
     db = apsw.Connection(str(path))
     statement = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY pageno"
@@ -307,7 +307,7 @@ def rot(path, table, chance):
 
 @pytest.mark.parametrize("table", SMALL)
 def test_rot_in_a_small_table_is_told(path, table):
-    """Where its rows are used, or at least by verify: never is the state another without a word."""
+    """The damage is reported when the rows are used, or at least by verify: the state never changes silently."""
     with_small_rows(path)
     with pqlog.open(path, readonly=True) as log:
         right = state(log)

@@ -1,4 +1,4 @@
-"""What is put aside is what was put: by type and value, one message or a whole batch of them."""
+"""Dead letters are what was put, by type and value, for a single message or a whole batch."""
 
 import datetime as dt
 import math
@@ -34,7 +34,7 @@ FRAMES = {
 
 
 def put_aside(log, which=lambda message: True):
-    """Reject messages of all batches; what they were."""
+    """Reject messages of all batches; returns what they were."""
     rejected = []
     for batch in log.batches("c", size=3):
         for message in batch.messages():
@@ -93,7 +93,7 @@ def stored(topic):
 
 
 class Points:
-    """A codec of a user's, which is not the same each time that it encodes a value."""
+    """A user's codec that encodes the same value differently each time."""
 
     name = "points"
     calls = 0

@@ -1,4 +1,4 @@
-"""What is read is what was put, to the type and the last bit; or an error says at the put that it cannot be kept."""
+"""What is read is what was put, to the type and the last bit; or the put raises an error that it cannot be kept."""
 
 import collections
 import dataclasses
@@ -60,11 +60,11 @@ class Number(enum.IntEnum):
 
 
 class Refused(Exception):
-    """The documented list does not have it."""
+    """A value that is not on the documented list."""
 
 
 class AsText:
-    """Stands for a text from which a value can be made again."""
+    """Stands for text that converts back to a value."""
 
     def __init__(self, value):
         self.value = value
@@ -82,7 +82,7 @@ TEXTS = (dt.datetime, dt.date, dt.time, dt.timedelta, uuid.UUID, decimal.Decimal
 
 
 def kept_as(value, codec):
-    """What the table in docs/concepts.md says of a value; raises `Refused`."""
+    """What comes back for a value according to the table in docs/concepts.md; raises `Refused`."""
     if isinstance(value, enum.Enum):
         return kept_as(value.value, codec)
     if value is None or type(value) in (bool, str):
@@ -132,7 +132,7 @@ def kept_as(value, codec):
 
 
 def equal(expected, back):
-    """Whether two values are the same, to the types."""
+    """Whether two values are the same, including their types."""
     if isinstance(expected, AsText):
         return type(back) is str and expected == back
     if type(expected) is not type(back):

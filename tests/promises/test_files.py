@@ -214,7 +214,7 @@ def test_trim_shrinks_the_file_while_the_log_is_in_use(path, log):
 
 def test_compact_shrinks_the_file_while_the_log_is_in_use(path, log):
     other = log.topic("other")
-    for _ in range(300):  # pages of the two in turns, of which trim frees whole ones only
+    for _ in range(300):  # alternating pages of both, of which trim frees only whole ones
         log.put_many("x" * 100 for _ in range(40))
         other.put_many("y" * 1_000 for _ in range(9))
     log.trim(before=log.last)
@@ -223,7 +223,7 @@ def test_compact_shrinks_the_file_while_the_log_is_in_use(path, log):
     next(reading)
     freed = log.compact()
     assert freed >= 0
-    assert path.stat().st_size <= before - freed  # less, where what trim freed was still in the write-ahead log
+    assert path.stat().st_size <= before - freed  # less if what trim freed was still in the write-ahead log
     assert path.with_name("events.db-wal").stat().st_size < 6 << 20
     assert sum(1 for _ in reading) == 2_699
     assert (log.put("next"), log.verify()) == (12_001, [])
@@ -271,7 +271,7 @@ def test_compact_leaves_less_on_the_disk_than_before(path):
 
 
 def test_compact_beside_a_reader_ends_and_gives_the_room_back_later(path):
-    with pqlog.open(path, timeout=3600) as log:  # which is not how long it waits for readers, and all puts with it
+    with pqlog.open(path, timeout=3600) as log:  # but it must not wait that long for readers: all puts would wait too
         for _ in range(10):
             log.put_many({"n": n, "text": "x" * 100} for n in range(5000))
         with start(READER, path) as reader:

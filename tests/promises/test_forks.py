@@ -1,6 +1,6 @@
 """A forked child has locks of its own: nothing that returned is lost, nobody hangs, in the parent or in the child.
 
-Each test is a script in a process of its own, since pytest's would take its threads and fixtures along.
+Each test is a script in a process of its own, since pytest's process would bring its threads and fixtures along.
 """
 
 import multiprocessing
@@ -63,7 +63,7 @@ log.close()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/locks is Linux's")
 def test_a_child_has_the_locks_of_a_process_that_uses_the_file(path):
-    """SQLite's lock of a file that is in use lies behind its first gigabyte; in the -shm, at byte 128."""
+    """SQLite's lock on a file in use is beyond its first gigabyte; that of the -shm is at byte 128."""
     run(
         """
 log = pqlog.open(path)
@@ -312,7 +312,7 @@ log.close()
 
 
 def test_a_fork_amid_a_put_leaves_a_child_that_says_so(path):
-    """In a signal handler: its own thread is in SQLite, so that nobody can wait for it."""
+    """In a signal handler: its own thread is inside SQLite, so nothing can wait for it."""
     run(
         """
 log = pqlog.open(path)

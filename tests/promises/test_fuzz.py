@@ -1,4 +1,4 @@
-"""Whatever lies in the file, whatever names and values come: an error of ours or a right answer, and soon."""
+"""Whatever is in the file, whatever the names and values: an error of ours or the right answer, and soon."""
 
 import json
 
@@ -94,7 +94,7 @@ print(said, answered)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_edits_of_a_file(tmp_path, seed):
-    """In a process of its own: a crash of it, or too much memory, is a failure too."""
+    """In a process of its own: a crash or too much memory is a failure too."""
     import pandas as pd
 
     with pqlog.open(tmp_path / "whole.db") as log:

@@ -1,4 +1,4 @@
-"""No operation works more where there is more: counted in steps of SQLite's virtual machine, as on any machine."""
+"""No operation does more work on a larger log: counted in steps of SQLite's virtual machine."""
 
 import apsw
 import pytest
@@ -10,16 +10,16 @@ from tests import rows, seams
 
 
 def batches_of_dead_processes(log, count):
-    """Half of another host, half of a process that is gone."""
+    """Half of them from another host, half from a process that is gone."""
     batches(log, count)
     for half, process in ((0, "elsewhere@1:1:x"), (1, owners.this_process() + "x")):
         rows.change(seams.connection(log), "claims", f"number % 2 = {half}", process=f"'{process}'")
 
 
 GROWTH = {
-    messages: (25_000, 100_000),  # of fewer than 20,000 nothing is read ahead
+    messages: (25_000, 100_000),  # fewer than 20,000 are not read ahead
     topics: (2, 60),
-    clients: (120, 600),  # of so many neighbours of a name, the new one is compared with a hundred
+    clients: (120, 600),  # a new name is compared with a hundred neighbours at most
     ids: (5, 200),
     cursors: (2, 100),
     batches: (3, 200),
@@ -32,11 +32,11 @@ INHERENT = {
     ("a new topic", topics): "the same of topics",
     ("trim, 20", clients): "all clients are asked whether they have read what is dropped",
 }
-"""What grows by its nature, and why."""
+"""The operations that must grow, and why."""
 
 
 class Steps:
-    """How many steps SQLite's virtual machine takes, in all connections that are opened meanwhile."""
+    """Counts the steps of SQLite's virtual machine, in all connections that are opened meanwhile."""
 
     def __init__(self):
         self.count = 0
@@ -56,7 +56,7 @@ class Steps:
 
 
 def steps_of_all(path, grow, count):
-    """For each operation, how many steps it takes; the second time, since the first may make something."""
+    """The steps that each operation takes; the second time, since the first may create something."""
     found = {}
     with Steps() as steps, filled(path, grow, count) as log:
         for name, work in growth.OPERATIONS.items():

@@ -1,4 +1,4 @@
-"""What breaks SQLite files without a word elsewhere is refused, warned of or harmless here."""
+"""What silently breaks SQLite files elsewhere is refused, warned of or harmless here."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_a_file_with_two_names_is_only_read(path):
 
 @pytest.mark.mounts
 def test_a_network_disk_is_refused_unless_one_knows_better(tmp_path):
-    """Which kinds those are is a list; here a disk in memory stands on it."""
+    """Those kinds are a list; the test puts a disk in memory on it."""
     disk = tmp_path / "a disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
@@ -111,7 +111,7 @@ except UserWarning as warning:
 
 
 def test_another_program_may_read_and_run_a_checkpoint(path):
-    """Plain SQLite in another process, also as the last that closes the file: nothing of ours breaks."""
+    """Plain SQLite in another process, also as the last to close the file: nothing of ours breaks."""
     script = """
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1])
@@ -132,7 +132,7 @@ db.close()
 
 
 def test_a_reader_that_sleeps_does_not_let_the_write_ahead_log_grow(path):
-    """No read is open while the caller's code runs, in whatever way it reads."""
+    """No read is open while the caller's code runs, however it reads."""
     with pqlog.open(path) as log, pqlog.open(path) as other:
         log.put_many({"n": n} for n in range(20_000))
         log.put_many([1])
@@ -151,7 +151,7 @@ def test_a_reader_that_sleeps_does_not_let_the_write_ahead_log_grow(path):
         for _ in range(10):
             for _ in range(1000):
                 log.put("x")
-            assert there.stat().st_size < 4 * wal.SIZE  # where a commit runs a checkpoint itself
+            assert there.stat().st_size < 4 * wal.SIZE  # when a commit runs a checkpoint itself
         assert there.stat().st_size < 3 * wal.SIZE
         del readers
 
@@ -167,11 +167,11 @@ def test_a_clock_that_jumps_back(path):
         times = [message.time for message in log]
         assert times == sorted(times)
         assert len(log.history(until=times[0])) == 0
-        assert len(log.history(since=times[-1])) == 6  # from the latest that the clock ever was
+        assert len(log.history(since=times[-1])) == 6  # from the latest time that the clock ever showed
 
 
 def test_64_threads_and_8_processes_at_once(path):
-    """Puts, reads, clients and batches; who finds the file locked waits."""
+    """Puts, reads, clients and batches; whichever finds the file locked waits."""
     script = """
 import sys, threading, pqlog
 name = sys.argv[2]
@@ -239,7 +239,7 @@ def test_threads_that_wait_are_not_left_behind_by_a_close(path):
 
 
 def test_a_folder_that_is_renamed_under_an_open_log_is_noticed(path):
-    """Any folder above the file: another log may be made under its name, and both would call their puts durable."""
+    """Any folder above the file: another log could get its name, and both would call their puts durable."""
     above = path.parent / "above"
     (above / "data").mkdir(parents=True)
     with pqlog.open(above / "data" / "a.db") as log:
@@ -291,7 +291,7 @@ assert len(os.listdir("/proc/self/fd")) <= before + 1, (before, os.listdir("/pro
 
 @pytest.mark.slow
 def test_a_log_opens_while_another_thread_works_with_sqlite3_imported(path):
-    """Every kernel of Jupyter has it imported; a connection in use by another thread cannot be asked for its file."""
+    """Every Jupyter kernel has it imported; a connection in use by another thread cannot be asked for its file."""
     script = """
 import sqlite3, sys, threading, pqlog
 busy, stop = pqlog.open(sys.argv[1] + ".busy"), threading.Event()
@@ -334,7 +334,7 @@ log.put("returned")
 print(log.last)
 """
     for _ in range(5):
-        last = run(script, path, stderr=subprocess.STDOUT)  # which says nothing
+        last = run(script, path, stderr=subprocess.STDOUT)  # no warning
         with pqlog.open(path) as log:
             assert "returned" in [message.value for message in log[: int(last) + 1]]
             assert log.verify() == []

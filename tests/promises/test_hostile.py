@@ -17,7 +17,7 @@ from pqlog.store.sqlite import checksums, smallrows
 
 
 class Evil:
-    """Unpickled, it makes a file."""
+    """When it is unpickled, it creates a file."""
 
     def __init__(self, canary):
         self.canary = canary
@@ -27,7 +27,7 @@ class Evil:
 
 
 def edited(path, *edits):
-    """A small log, changed by statements of SQL or functions of a connection."""
+    """A small log, changed by SQL statements or functions of a connection."""
     with pqlog.open(path) as log:
         log.put_many([{"a": n} for n in range(3)], id="i", cursor=("c", 1, None))
         log.client("g").seek(to=2)
@@ -44,7 +44,7 @@ def edited(path, *edits):
 
 
 def seal(db):
-    """Give all rows of the small tables, as far as they are there, checksums that fit."""
+    """Give all rows of the small tables, if they exist, matching checksums."""
     with contextlib.suppress(apsw.SQLError):
         seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
         smallrows.register(db, seed if isinstance(seed, int) else 0)
@@ -54,7 +54,7 @@ def seal(db):
 
 
 def put(value, rows=None, key=None, headers=None, offset=4):
-    """Put a row as pqlog would, with checksums that fit."""
+    """Put a row as pqlog would, with matching checksums."""
 
     def edit(db):
         (seed,) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchone()
@@ -79,7 +79,7 @@ def segment(table, rows=None, key=None):
 
 
 def changed(table, what, to, width=4):
-    """A segment of three rows, in which a run of numbers is replaced by others."""
+    """A segment of three rows, in which a sequence of numbers is replaced by another."""
     data = plain(table, None)
     what, to = (b"".join(number.to_bytes(width, "little", signed=True) for number in run) for run in (what, to))
     assert data.count(what) >= 1
@@ -124,7 +124,7 @@ def nested(depth):
 
 
 def segments(canary):
-    """What is in a segment; each must be refused where it is read."""
+    """Contents of a segment that must be refused when they are read."""
     evil = pickle.dumps(Evil(canary))
     three = pa.table({"a": [1, 2, 3]})
     texts, lists = of(["abc", "def", "ghi"], pa.string()), of([[1], [2], [3]], pa.list_(pa.int64()))
@@ -179,7 +179,7 @@ def segments(canary):
 
 
 def harmless_segments(canary):
-    """What is in a segment that may be read, and must not do anything else."""
+    """Contents of a segment that may be read, and must do nothing else."""
     evil = pickle.dumps(Evil(canary))
     return {
         "pickle": segment(marked({b"pqlog": b"pickle"}, pa.array([evil] * 3))),
@@ -229,7 +229,7 @@ def harmless_segments(canary):
 
 
 def others():
-    """What else can be in a file; each must be refused somewhere."""
+    """Other contents of a file that must be refused somewhere."""
     like = "(replace(hex(zeroblob(200000)), '0', 'a') LIKE '%a%a%a%a%a%a%a%a%a%b')"
     endless = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x AS"
     columns = "offset INTEGER PRIMARY KEY, time, key, headers, value, rows, crc"
@@ -354,7 +354,7 @@ def run(tmp_path, cases):
 
 
 def parts(cases, count):
-    """For several processes at a time."""
+    """Groups, so that several processes can run at a time."""
     names = sorted(cases)
     return [{name: cases[name] for name in names[part::count]} for part in range(count)]
 
@@ -364,7 +364,7 @@ def test_a_segment_of_anybody_is_refused(tmp_path, part):
     canary = tmp_path / "canary"
     found = run(tmp_path, parts(segments(canary), 2)[part])
     for name, steps in found.items():
-        if name in ("no rows", "less than no rows", "too many rows"):  # the engine knows of it
+        if name in ("no rows", "less than no rows", "too many rows"):  # the engine has noticed
             assert steps["iterate r"] in ("CorruptLogError", "DamagedError"), (name, steps)
             continue
         assert steps["iterate r"] == "DecodeError", (name, steps)
@@ -414,7 +414,7 @@ def bombs():
         "zeros": segment(of([0] * 40_000_000, pa.int64()), rows=40_000_000),
         "columns of zeros": segment(pa.table({f"c{n}": pa.array([0] * many, pa.int64()) for n in range(2_000)})),
         "one text": segment(of(["x" * (2000 << 20), "b"], pa.large_string())),
-        "many columns": segment(pa.table({f"c{n}": [1, 2, 3] for n in range(6_000)})),  # 5,000 may be
+        "many columns": segment(pa.table({f"c{n}": [1, 2, 3] for n in range(6_000)})),  # 5,000 are allowed
         "large column": ["DROP TABLE messages_1", "CREATE TABLE messages_1 (offset, value AS (zeroblob(900000000)))"],
     }
 

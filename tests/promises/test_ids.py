@@ -1,4 +1,4 @@
-"""put_many(ids=): each message is put once, however often it is given, by whom, in which form, and whatever dies."""
+"""put_many(ids=): each message is put once, however often, by any process, in any form, and despite crashes."""
 
 import random
 
@@ -29,7 +29,7 @@ def values(log):
 
 
 def plain(value):
-    """Without the index of a filtered frame of pandas."""
+    """Without the index of a filtered pandas frame."""
     return {name: field for name, field in value.items() if name != "index"}
 
 
@@ -76,7 +76,7 @@ def test_ids_are_the_texts_that_keys_are(log):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([{"id": "a"}, {"id": None}], "the field 'id', which is to be the id, is missing"),
+        ([{"id": "a"}, {"id": None}], "the field 'id', which is used as the id, is missing"),
         ([{"id": "a"}, {"n": 1}], "is missing: each message needs an id"),
         ([{"id": "a"}, {"id": ""}], "is empty: each message needs an id"),
         ([{"id": "a"}, {"id": 1.5}], r"is 1.5 \(of type float\), and an id is text, an integer"),
@@ -98,7 +98,7 @@ def test_what_does_not_go_together_is_refused(log):
         log.put_many([{"id": "a"}], id="a", ids="id")
     with pytest.raises(pqlog.ArgumentError, match="ids='x' is not a field of the frame: it has 'id'"):
         log.put_many(pd.DataFrame({"id": ["a"]}), ids="x")
-    with pytest.raises(pqlog.ArgumentError, match="ids is a str that is not empty, not 5"):
+    with pytest.raises(pqlog.ArgumentError, match="ids must be a non-empty str, not 5"):
         log.put_many([{"id": "a"}], ids=5)
 
 
@@ -262,7 +262,7 @@ def test_verify_tells_of_ids_that_are_missing(path, change):
 
 
 class Ids(RuleBasedStateMachine):
-    """Against a dict of the ids and where they are."""
+    """Compared with a dict of the ids and their offsets."""
 
     def __init__(self):
         super().__init__()
@@ -343,7 +343,7 @@ with pqlog.open(path) as log:
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_put_each_id_once(path):
-    """Each puts any of the same ids until it is killed. What a call returned is there, and no id is there twice."""
+    """Each process puts some of the same ids until it is killed. What returned is there, and no id is there twice."""
     count, returned, chance = 1200, [], random.Random(7)
     for seed in (0, 2):
         pair = [start(PUTTER, path, seed + n, count) for n in range(2)]

@@ -1,4 +1,4 @@
-"""Ctrl-C anywhere, no memory, no descriptors: afterwards the log reads, puts and closes, and nothing is lost."""
+"""Ctrl-C anywhere, out of memory, out of descriptors: the log then reads, puts and closes, and nothing is lost."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ ERRORS = {
 }
 numbers = itertools.count()
 
-# An exception in a generator that is being collected is shown and dropped.
+# An exception in a generator that is being garbage-collected is only printed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -125,7 +125,7 @@ def filled(path):
 
 
 def check(log, other):
-    """From another thread, whom a lock held by mistake would keep out; and what is put must be there for all."""
+    """From another thread, which a lock left held would block; and all threads must see what is put."""
 
     def look():
         before = log.last
@@ -138,7 +138,7 @@ def check(log, other):
 
 
 def sweep(folder, name, error, places):
-    """Raise at so many places of a call, evenly spread over it; how many there were."""
+    """Raise at this many places of a call, evenly spread; returns how many there were."""
     logs, others = [], []
 
     def begin():
@@ -183,7 +183,7 @@ def test_the_log_goes_on_after_any_error_anywhere(tmp_path, name, error):
 
 
 def test_no_put_returns_uncommitted_beside_a_statement_that_something_keeps_open(path):
-    """SQLite commits by itself only where no other statement of the connection is writing."""
+    """SQLite autocommits only if no other statement of the connection is writing."""
     kept = []
 
     def interrupted(transaction):

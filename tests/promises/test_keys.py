@@ -1,4 +1,4 @@
-"""One rule for keys: a field gives the same key however its messages are put, or is refused when they are."""
+"""One rule for keys: a field gives the same key however its messages are put, or is refused at the put."""
 
 import datetime as dt
 import enum
@@ -93,7 +93,9 @@ def test_the_text_of_a_value(value, text):
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)
 def test_what_has_no_text_of_its_own_is_refused(value):
-    with pytest.raises(keys.RefusedError, match=r"the field 'k', which is to be the key, is .* make it text") as raised:
+    with pytest.raises(
+        keys.RefusedError, match=r"the field 'k', which is used as the key, is .* convert it to text"
+    ) as raised:
         keys.texts(["a", value], "k", keys.KEY)
     assert raised.value.index == 1
 
@@ -107,7 +109,7 @@ def test_values_of_every_kind_have_the_keys_of_the_rule(log, make):
 
 @pytest.mark.parametrize("value", [1.0, True, [1], {"a": 1}, dt.datetime(2020, 1, 1)], ids=repr)
 def test_a_value_without_a_key_is_refused_before_anything_is_put(log, value):
-    with pytest.raises(pqlog.EncodeError, match="the field 'k', which is to be the key, is ") as raised:
+    with pytest.raises(pqlog.EncodeError, match="the field 'k', which is used as the key, is ") as raised:
         log.put_many([{"k": "a"}, {"k": 1}, {"k": value}, {"k": "b"}], key="k")
     assert (raised.value.index, raised.value.offset, len(log)) == (2, 3, 0)
 
@@ -118,7 +120,7 @@ def test_the_methods_of_values_are_no_keys(log):
 
 
 def by_value(column, field, what=keys.KEY):
-    """What the rule for values says of a column."""
+    """The result of the rule for values on a column."""
     try:
         return keys.texts(decoded_values(column, field), field.name, what)
     except keys.RefusedError as error:
@@ -177,7 +179,7 @@ def test_columns_have_the_keys_that_their_values_have(column, what):
 
 
 def test_a_date_with_a_time_of_day_is_refused_with_an_error_of_ours(log):
-    """A date64 may have milliseconds beyond its day, which no file of Arrow and no cast to days keeps."""
+    """A date64 may have milliseconds beyond its day, which no Arrow file and no cast to days keeps."""
     dates = pa.array([1, 86_400_000], pa.int64()).view(pa.date64())
     with pytest.raises(pqlog.EncodeError, match="column 'd'"):
         log.put_many(pa.table({"d": dates}), key="d")
@@ -221,7 +223,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_a_column_that_is_no_key_is_refused_and_the_topic_stays_readable(log, frame):
-    with pytest.raises(pqlog.EncodeError, match=r"the field 'k', which is to be the key, is .* make it text"):
+    with pytest.raises(pqlog.EncodeError, match=r"the field 'k', which is used as the key, is .* convert it to text"):
         log.put_many(frame, key="k")
     assert (list(log), len(log.to_pandas())) == ([], 0)
 

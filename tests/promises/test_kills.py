@@ -1,4 +1,4 @@
-"""Producers, consumers and stages are killed hundreds of times, whatever they are in the midst of."""
+"""Producers, consumers and stages are killed hundreds of times, at random moments."""
 
 import os
 import random
@@ -19,7 +19,7 @@ WORK = ("produce", "consume", "stage")
 
 def report_of(path, name, number):
     lines = (path.parent / f"{name}-{number}").read_text().split("\n")
-    return lines[:-1]  # the last may be incomplete: then it is not ended
+    return lines[:-1]  # the last line may be incomplete, without its end
 
 
 def is_ready(report):
@@ -37,7 +37,7 @@ def is_there(pid):
 @pytest.mark.slow
 def test_three_processes_are_killed_again_and_again(path):
     chance = random.Random(5)
-    with pqlog.open(path) as log:  # known before anybody asks
+    with pqlog.open(path) as log:  # created before anybody asks
         log.client("reader").seek(to="start")
         log.client("stage").seek(to="start")
         log.topic("out")
@@ -50,10 +50,10 @@ def test_three_processes_are_killed_again_and_again(path):
                 server.tell(f"{work}\t{path}\t{report}\t{number}")
                 pids.append(int(server.line()))
             wait_until(lambda reports=reports: all(map(is_ready, reports)))
-            time.sleep(chance.random() * 0.05)  # whatever they are in the midst of
+            time.sleep(chance.random() * 0.05)  # at a random moment
             chance.shuffle(pids)
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)  # raises if it had ended by itself
+                os.kill(pid, signal.SIGKILL)  # raises if the process had ended by itself
             wait_until(lambda pids=pids: not any(map(is_there, pids)))
         server.finish()
 
@@ -74,7 +74,10 @@ def test_three_processes_are_killed_again_and_again(path):
         last = 0
         for number in range(ROUNDS):
             for line in report_of(path, "consume", number)[1:]:
-                assert int(line) in (last, last + 1), (number, line)  # the one it was killed with comes again
+                assert int(line) in (last, last + 1), (
+                    number,
+                    line,
+                )  # the message it held is delivered again
                 last = int(line)
         assert last > ROUNDS
         assert log.client("reader").position in (last, last + 1)

@@ -1,4 +1,4 @@
-"""A log with topics and clients against plain Python lists, in any order of operations."""
+"""A log with topics and clients compared with plain Python lists, for operations in any order."""
 
 import tempfile
 from pathlib import Path

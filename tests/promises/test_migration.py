@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS clients (client_id TEXT PRIMARY KEY, acknowledged INT
 
 
 def old_queue(path, values, clients=None, first=1, wal=False, raw=False):
-    """A file as persistent-queue-log leaves it; `values` are pickled unless they are so already (`raw`)."""
+    """A file as persistent-queue-log leaves it; `values` are pickled unless they already are (`raw`)."""
     db = apsw.Connection(str(path))
     if wal:
         db.pragma("journal_mode", "wal")
@@ -135,7 +135,7 @@ def test_values_are_what_they_were(tmp_path_factory, values):
 
 
 class Harmful:
-    """What a stranger's file may hold."""
+    """What a file from somebody else may contain."""
 
     def __init__(self, path):
         self.path = path
@@ -156,7 +156,7 @@ def test_nothing_is_unpickled_unless_trusted(old, path, tmp_path):
 
 
 def test_pickles_of_python_2(old, path):
-    # protocol 0 of Python 2, bound as text: {'city': 'Brno'}, u'caf\xe9', and byte strings in UTF-8 and in Latin-1
+    # protocol 0 of Python 2, stored as text: {'city': 'Brno'}, u'caf\xe9', and byte strings in UTF-8 and in Latin-1
     texts = [
         "(dp0\nS'city'\np1\nS'Brno'\np2\ns.",
         "Vcaf\\u00e9\np0\n.",
@@ -209,7 +209,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("mode", ["journal", "wal"])
 def test_an_old_file_that_a_crash_left(old, path, mode):
-    """Its journal must be rolled back, or its write-ahead log read; neither is done to the old file."""
+    """Its journal must be rolled back, or its write-ahead log read, without changing the old file."""
     old_queue(old, [])
     run_until_killed(WRITER, old, mode)
     assert (old.parent / f"queue.db-{mode}").stat().st_size
@@ -248,10 +248,10 @@ def test_a_second_run_does_nothing_and_one_of_another_file_is_refused(old, path,
     with pqlog.open(path) as log:
         assert log.client("billing").position == 4
     other = old_queue(tmp_path / "other.db", ["other"])
-    with pytest.raises(pqlog.ArgumentError, match="was made from another file"):
+    with pytest.raises(pqlog.ArgumentError, match="was not migrated from"):
         pqlog.migrate(other, path, trust_pickle=True)
     old_queue(old, [3], first=3)
-    with pytest.raises(pqlog.ArgumentError, match="1 messages came after"):
+    with pytest.raises(pqlog.ArgumentError, match="has 1 new message since"):
         pqlog.migrate(old, path, trust_pickle=True)
 
 
@@ -285,7 +285,7 @@ def test_a_power_cut_at_any_event_of_it(old, tmp_path, monkeypatch):
     assert resumed > 5
 
 
-# Tells each step of twenty messages, of the three that there are: looked at, copied, compared.
+# Reports every twenty messages in each of the three passes: examine, copy, compare.
 KILLED = """
 import contextlib, sys
 from pqlog import extras, migration
@@ -307,7 +307,7 @@ migration.migrate(sys.argv[1], sys.argv[2], trust_pickle=True)
 
 
 def test_killed_again_and_again_it_comes_to_its_end(old, path):
-    """At whatever speed: it tells its steps to a small pipe, and stops where that is full and nobody reads."""
+    """At any speed: it reports its steps to a small pipe, and blocks when that is full and nobody reads."""
     old_queue(old, [{"n": n} for n in range(20_000)], {"billing": 15_000})
     chance = random.Random(5)
     kills = 0
@@ -327,7 +327,7 @@ def test_killed_again_and_again_it_comes_to_its_end(old, path):
 
 
 def persist(script, folder):
-    """What persist-queue makes of a script, in another process: it uses the module sqlite3."""
+    """The queue that a script makes with persist-queue, in another process, since it uses the module sqlite3."""
     head = (
         "import sys, persistqueue, persistqueue.serializers.json; s = persistqueue.serializers; folder = sys.argv[1]\n"
     )

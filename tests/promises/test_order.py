@@ -1,4 +1,4 @@
-"""One total order: offsets and times never run backwards, and every slice and time range is that of a plain list."""
+"""One total order: offsets and times never decrease, and every slice and time range equals that of a plain list."""
 
 import contextlib
 import threading
@@ -16,18 +16,18 @@ from pqlog.message import from_micros
 
 @contextlib.contextmanager
 def clock(times):
-    """The engine's clock shows one of `times` after the other; real clocks are set back too."""
+    """The engine's clock shows `times` one after the other; real clocks are set back too."""
     shown = iter(times)
     with mock.patch("pqlog.store.sqlite.claims.now_micros", side_effect=shown):
         yield
 
 
-# Puts: at what time the clock stands, and how many messages at once; none for a single put.
+# Puts: the time on the clock, and the number of messages at once; None for a single put.
 PUTS = st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(1, 5), st.booleans()), max_size=20)
 
 
 def filled(puts):
-    """A log that was put into at these times, and the times its messages should have."""
+    """A log with puts at these times, and the times that its messages should have."""
     log = pqlog.open(":memory:")
     expected = []
     for at, count, as_frame in puts:

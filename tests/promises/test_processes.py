@@ -14,8 +14,8 @@ from tests import seams
 from tests.messages import values
 from tests.processes import run, start
 
-# What a process does that is just committing: it holds the write lock, and the two copies of the header of the -shm
-# differ (https://sqlite.org/walformat.html#the_wal_index_file_format). Here for 0.3 s in place of a microsecond.
+# What a process does while it commits: it holds the write lock, and the two copies of the header of the -shm
+# differ (https://sqlite.org/walformat.html#the_wal_index_file_format). Here for 0.3 s instead of a microsecond.
 COMMITTING = """
 import fcntl, os, sys, time
 fd = os.open(sys.argv[1] + "-shm", os.O_RDWR)
@@ -36,7 +36,7 @@ def test_the_look_at_the_write_ahead_log_waits_for_another_process(path, log):
     assert log.put(2) == 2
 
 
-# What a process, or a thread, does that runs a checkpoint: it holds the lock for it.
+# What a process or thread does while it runs a checkpoint: it holds the lock for it.
 CHECKPOINTING = """
 import fcntl, os, sys
 fd = os.open(sys.argv[1] + "-shm", os.O_RDWR)
@@ -74,7 +74,7 @@ def test_threads_put_in_order_and_nothing_is_lost(path):
 
 
 def test_a_main_thread_that_puts_in_a_loop_keeps_no_other_waiting(path):
-    """It commits for nobody but itself, so it must let those who wait lead."""
+    """It commits only for itself, so it must let a waiting thread lead."""
     with pqlog.open(path) as log:
         done = threading.Event()
 
@@ -94,7 +94,7 @@ def test_a_main_thread_that_puts_in_a_loop_keeps_no_other_waiting(path):
 
 
 def test_threads_do_everything_at_once(path):
-    """Puts, batches of frames, acknowledgements, seeks and bad values share groups; each gets its own answer."""
+    """Puts, batches of frames, acknowledgements, seeks and bad values share groups; each gets its own result."""
     with pqlog.open(path) as log:
         refused = []
 
@@ -160,7 +160,7 @@ def test_several_processes_put_and_open_at_once(path):
 
 
 def test_no_offset_is_used_twice_though_another_process_put_and_trimmed(path, log):
-    """This process remembers where the topic ended; what the other put behind that is gone again."""
+    """This process remembers where the topic ended; what the other process put after that was trimmed."""
     assert log.put(1) == 1
     other = """
 import sys, pqlog
@@ -256,7 +256,7 @@ def test_a_killed_consumer_gets_its_message_again_and_skips_none(path):
         lines += process.kill_and_read()
         got = [int(line) for line in lines if line.endswith("\n")]
         if got and seen:
-            assert got[0] in (seen[-1], seen[-1] + 1)  # the one that was being worked on comes again, or the next
+            assert got[0] in (seen[-1], seen[-1] + 1)  # the message in progress is delivered again, or the next one
         if got:
             assert got == list(range(got[0], got[-1] + 1))
         seen += got
@@ -266,7 +266,7 @@ def test_a_killed_consumer_gets_its_message_again_and_skips_none(path):
 
 
 def test_closing_while_threads_put_ends_each_of_them(path):
-    """Each put has either returned, and is there, or raised ClosedError, and is not."""
+    """Each put either has returned and is there, or has raised ClosedError and is not."""
     for _ in range(10):
         log = pqlog.open(path)
         returned, refused, twenty = [], [], threading.Event()
@@ -332,7 +332,7 @@ def test_another_program_that_holds_the_file_is_waited_for_and_then_named(path):
 
 
 def test_an_interrupt_leaves_the_log_usable(path):
-    """Ctrl-C in the midst of puts, many times: the log goes on, and what returned is there."""
+    """Ctrl-C in the middle of puts, many times: the log still works, and what returned is there."""
     script = """
 import signal, sys, threading, time, pqlog
 log = pqlog.open(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What Python asks of a sequence (len, bool, list, reversed, repr) is answered, with no more reading than it takes."""
+"""A log is a Python sequence (len, bool, list, reversed, repr), and reads no more than each of these needs."""
 
 import pathlib
 import random
@@ -79,7 +79,7 @@ def test_whether_there_is_anything_takes_one_message(sales, monkeypatch):
     assert not sales[5:5]
     assert not sales.history(stop=2, key="Praha")
     assert reads.rows < 500
-    assert sales  # also an empty topic is true
+    assert sales  # an empty topic is true as well
 
 
 def test_the_first_and_last_of_a_key_are_read_and_no_more(sales, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_warning_points_to_the_line_that_may_be_wrong(log):
         'batch.put(1, topic="flightss")',
     ]
     assert str(caught[3].message) == "topic 'flihgts' is new and empty; was 'flights' meant?"
-    log.topic("day-2026-11-24")  # names that differ in a number are meant to
+    log.topic("day-2026-11-24")  # names that differ in a number do so on purpose
     list(log.get("worker-2"))
 
 

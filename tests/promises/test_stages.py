@@ -1,4 +1,4 @@
-"""Stages: what a batch puts is there if and only if the batch is acknowledged, whoever works and whoever dies."""
+"""Stages: what a batch puts is there if and only if the batch is acknowledged, whichever worker dies."""
 
 import collections
 import datetime
@@ -333,7 +333,7 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
         for number, value in found:
             batches[number].append(value)
         ends = 0
-        for number in sorted(batches):  # each number is one run of messages, and they follow each other
+        for number in sorted(batches):  # each number is one run of messages, and the runs are consecutive
             assert batches[number] == list(range(ends, ends + len(batches[number])))
             ends += len(batches[number])
 
@@ -367,14 +367,14 @@ def holder(path, lease_s, host=""):
 def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
     log.put_many(range(6))
     process = holder(path, 60)
-    assert [batch.number for batch in log.batches("stage", size=3)] == [2]  # it lives: its batch is its own
+    assert [batch.number for batch in log.batches("stage", size=3)] == [2]  # it is alive, so it keeps its batch
     process.kill_and_read()
     (batch,) = log.batches("stage", size=3)
     assert (batch.number, batch.attempt, list(batch)) == (1, 2, [0, 1, 2])
 
 
 def test_a_paused_worker_of_this_host_keeps_its_batch(path, log):
-    """It is known to live: whatever the clock says, nobody else is handed what it works on."""
+    """It is known to be alive: whatever the clock says, nobody else is handed its batch."""
     log.put_many(range(3))
     process = holder(path, 1)
     process.send_signal(signal.SIGSTOP)
@@ -464,14 +464,14 @@ def test_a_batch_takes_one_sync(path):
             batch.put_many(list(batch), topic="out")
         taken = syncs["wal"] - before
         assert len(log.topic("out")) == 1000
-    assert 100 < taken <= 103, syncs  # a hundred batches, the client's first sight, and the end
+    assert 100 < taken <= 103, syncs  # a hundred batches, the creation of the client, and the end
     del vfs
 
 
 @pytest.mark.slow
 def test_two_processes_fight_over_a_client_for_ten_seconds(path, log):
-    """While this process puts; they have no order between them, but each message is done once, by one of them."""
-    log.client("stage").seek(to="start")  # known before the first of them asks
+    """While this process puts. There is no order between the workers, but each message is processed once, by one."""
+    log.client("stage").seek(to="start")  # created before the first of them asks
     fighters = [start(FIGHT, path, name) for name in "ab"]
     for fighter in fighters:
         assert fighter.line() == "ready"
@@ -481,7 +481,7 @@ def test_two_processes_fight_over_a_client_for_ten_seconds(path, log):
         count += 50
         wait_until(lambda: log.client("stage").lag <= 500)
     wait_until(lambda: not log.client("stage").lag)
-    for _ in fighters:  # one end for each, since who got it is gone
+    for _ in fighters:  # one end marker for each, since the worker that got one has ended
         log.put("end")
         wait_until(lambda: not log.client("stage").lag)
     for fighter in fighters:
@@ -494,12 +494,12 @@ def test_two_processes_fight_over_a_client_for_ten_seconds(path, log):
 
 @pytest.mark.parametrize("size", [100, 30])
 def test_a_damaged_segment_goes_to_the_dead_letters_as_it_is(path, size):
-    """In whole, or, where a batch ends within it, with a header that says which part of it was meant."""
+    """As a whole or, if a batch ends within it, with a header that says which part belongs to the batch."""
     with pqlog.open(path) as log:
         log.put_many(pd.DataFrame({"n": range(60)}), headers={"own": "h"})
     db = apsw.Connection(str(path))
     value = db.execute("SELECT value FROM messages_1 WHERE offset = 1").get
-    at = len(value) - 80  # in the values, which lie behind the schema
+    at = len(value) - 80  # in the values, which come after the schema
     db.execute("UPDATE messages_1 SET value = ? WHERE offset = 1", (value[:at] + bytes(40) + value[at + 40 :],))
     db.close()
     done = []

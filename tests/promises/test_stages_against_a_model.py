@@ -1,4 +1,4 @@
-"""Stages of several clients and workers against plain Python: crashes between any two steps, releases, takeovers,
+"""Stages of several clients and workers compared with plain Python: crashes between any two steps, releases, takeovers,
 rejections, seeks, time that passes and clocks that are set back; once where it is known which process lives, and once
 where nothing is known of others."""
 
@@ -27,7 +27,7 @@ LEASE = claims.LEASE_S * 1_000_000
 
 @dataclass
 class Claim:
-    """A batch that is handed out, as it should be."""
+    """The expected state of a batch that is handed out."""
 
     first: int
     stop: int
@@ -41,7 +41,7 @@ class Claim:
 
 @dataclass
 class Client:
-    """Where a client should stand."""
+    """The expected state of a client."""
 
     next: int = 1
     claimed: int = 1
@@ -54,7 +54,7 @@ class Client:
 
 @dataclass
 class Held:
-    """A batch in a worker's hands, which may have lost it without knowing."""
+    """A batch that a worker holds, or has lost without knowing."""
 
     client: str
     batch: pqlog.Batch
@@ -80,11 +80,11 @@ class Stages(RuleBasedStateMachine):
         self.count = itertools.count()
 
     def begin_process(self):
-        """What this process is, from a crash to the next one."""
+        """The state of this process, from one crash to the next."""
         return owners.this_process()
 
     def is_gone(self, claim, now):
-        """Whether a process is, of whose claims this one holds none; it shortens leases that are too long."""
+        """Whether a process is alive when this one holds none of its claims; shortens leases that are too long."""
         return claim.process != self.process
 
     def now(self):
@@ -192,7 +192,7 @@ class Stages(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """All workers are gone in the midst of what they do; the file is opened again."""
+        """All workers die in the middle of their work; the file is opened again."""
         seams.holdings(self.log).forget()
         self.log.close()
         self.held = []
@@ -219,7 +219,7 @@ class Stages(RuleBasedStateMachine):
 
 
 class StagesElsewhere(Stages):
-    """Nothing is known of the processes of before a crash: they may be on other hosts, and live."""
+    """Nothing is known about the processes from before a crash: they may be on other hosts, and alive."""
 
     def begin_process(self):
         process = f"elsewhere@{next(self.processes)}:1:boot"
@@ -232,7 +232,7 @@ class StagesElsewhere(Stages):
     def is_gone(self, claim, now):
         if claim.process == self.process:
             return False
-        claim.expires = min(claim.expires, now + LEASE)  # made by a clock that was set back since
+        claim.expires = min(claim.expires, now + LEASE)  # from a clock that has been set back since
         return claim.expires < now
 
     def teardown(self):

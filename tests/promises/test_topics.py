@@ -1,4 +1,4 @@
-"""Topics are made, renamed and deleted, and nobody ever writes into another one than was meant."""
+"""Topics are created, renamed and deleted, and nobody ever writes into the wrong one."""
 
 import threading
 
@@ -12,7 +12,7 @@ from tests.processes import start
 
 @pytest.fixture
 def old(log):
-    """A topic with all that can belong to one."""
+    """A topic with everything that can belong to one."""
     topic = log.topic("old")
     topic.put_many([{"n": n} for n in range(10)], id="ten")
     topic.put_many(pd.DataFrame({"n": range(10)}))
@@ -29,7 +29,7 @@ def test_a_deleted_topic_is_gone_with_all_that_belonged_to_it(path, log, old):
     assert log.verify() == []
     again = log.topic("old")
     assert len(again) == len(again.clients()) == 0
-    assert again.put("new", id="ten") == 1  # the id is new there
+    assert again.put("new", id="ten") == 1  # the id is new in that topic
     assert [message.value for message in log] == ["stays"]
     log.close()
     with pqlog.open(path) as log:
@@ -104,7 +104,7 @@ def test_another_process_is_told_too(path, log):
 
 
 def test_neighbours_in_a_group_do_not_notice(log):
-    """Threads that put into a topic while it is deleted are told; those that put into another are not."""
+    """Threads that put into a topic while it is deleted get an error; those that put into another do not."""
     victim, other = log.topic("victim"), log.topic("other")
     told, failed, started = [], [], threading.Barrier(6)
 
@@ -160,7 +160,7 @@ def test_a_renamed_topic_is_the_same_under_another_name(path, log, old):
     log.rename_topic("old", "new")
     assert log.topics() == ["main", "new"]
     new = log.topic("new")
-    assert old.put({"n": 20}) == 21  # an open one goes on
+    assert old.put({"n": 20}) == 21  # an open object continues
     assert (len(new), new.client("reader").position, new.put(0, id="ten")) == (21, 21, 1)
     log.topic("old").put("another one")
     old.put({"n": 21})
@@ -186,7 +186,7 @@ def test_renaming_refuses_what_would_be_lost(log, old):
     batches = old.batches("worker")
     batch = next(batches)
     with pytest.raises(pqlog.ClaimedError, match="client 'worker' has batch 1 open"):
-        log.rename_topic("old", "new")  # the token of a batch has the name in it, and never changes
+        log.rename_topic("old", "new")  # the token of a batch contains the name, and never changes
     batch.ack()
     log.rename_topic("old", "new")
     assert log.topics() == ["main", "new", "taken"]

@@ -1,4 +1,4 @@
-"""The write-ahead log: what lies in it is told from what was lost, and who reads it keeps nobody from opening."""
+"""The write-ahead log: its commits are told from lost ones, and reading it does not block opening a log."""
 
 import struct
 
@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 @pytest.mark.parametrize("lives", [True, False])
 def test_writers_killed_in_their_commits_leave_a_healthy_log(path, lives):
-    """The frames that they leave behind its end belong to nothing that was ever committed."""
+    """The frames that they leave beyond its end belong to no commit."""
     pqlog.open(path).close()
 
     def put(worker):
@@ -72,7 +72,7 @@ def commits(wal):
 @pytest.mark.parametrize("at", [0, 9, 17, 23, 500, FRAME - 1], ids=["page", "salt", "sum", "sum's end", "data", "end"])
 @pytest.mark.parametrize("back", [2, 3, 10])
 def test_a_rotten_frame_with_durable_commits_behind_it_is_damage(path, at, back):
-    """Wherever it is rotten; that of the last commit might be one that a power cut tore."""
+    """Wherever the damage is, except in the last commit, which a power cut might have torn."""
     wal = crashed(path, "for n in range(40): log.put({'n': n, 'pad': 'x' * 5000})")
     data = bytearray(wal.read_bytes())
     data[32 + (commits(wal)[-back] - 1) * FRAME + at] ^= 8
@@ -83,7 +83,7 @@ def test_a_rotten_frame_with_durable_commits_behind_it_is_damage(path, at, back)
 
 
 def test_a_log_that_is_about_to_begin_again_at_its_front_is_whole(tmp_path):
-    """All of it is in the file, and the process that began it again failed to write the new header."""
+    """All of it is in the file, and the process that restarted it failed to write the new header."""
     write(tmp_path / "disk", {})
     disk = Disk(tmp_path / "disk")
     with disk.listening(), errors_are_quiet(), pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name) as log:
@@ -112,7 +112,7 @@ print(db.execute("SELECT count(*) FROM messages_1").fetchone()[0], flush=True)
 
 @pytest.mark.parametrize("crash", [True, False], ids=["after a crash", "beside another process"])
 def test_an_open_read_transaction_keeps_nobody_from_opening_and_putting(path, crash):
-    """As a sqlite3 shell leaves one, or a slow query of DuckDB."""
+    """As left open by a sqlite3 shell, or by a slow query of DuckDB."""
     if crash:
         crashed(path, "log.put_many(range(50))")
     with pqlog.open(path) as log:

@@ -29,7 +29,7 @@ COUNT = 3_000
 
 
 def until_done(name, path, *arguments, is_done, seed=1):
-    """Run a recipe again and again, and kill it in the midst, until there is nothing left to do."""
+    """Run a recipe repeatedly and kill it in the middle, until there is nothing left to do."""
     chance, kills = random.Random(seed), 0
     command = [sys.executable, str(RECIPES / name), str(path), *map(str, arguments)]
     with pqlog.open(path, readonly=True) as log:
@@ -84,7 +84,7 @@ def test_a_delta_lake_table_with_its_transaction_identifiers(filled, tmp_path):
 
 
 def recipe(name):
-    """A recipe as a module."""
+    """A recipe, imported as a module."""
     spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -92,7 +92,7 @@ def recipe(name):
 
 
 class DuckDB:
-    """What the recipe makes of a log, and what lies there then."""
+    """Run the recipe on a log; returns what it has written."""
 
     def __init__(self, folder):
         self.path = str(folder / "warehouse.duckdb")
@@ -162,7 +162,7 @@ def test_a_typed_table_holds_what_was_put(log, tmp_path, target, puts):
     assert [type(value) for value in there.values() if not isinstance(value, (dict, list))] == list(
         map(type, plain)
     ) or (
-        {type(value) for value in plain} <= {int, float, type(None)}  # numbers of one column, as 1 beside 2.5
+        {type(value) for value in plain} <= {int, float, type(None)}  # numbers of one column, such as 1 and 2.5
     )
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.simulation --seconds 600``: a long and random search for a power cut that breaks a promise."""
+"""``python -m tests.simulation --seconds 600``: a long random search for a power cut that breaks a promise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.simulation import calls, group, lives, processes, story, syncs
 
 
 def main() -> int:
-    """Search until the time is up; 1 as soon as something is found."""
+    """Search until the time is up; returns 1 as soon as something is found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     seconds = parser.parse_args().seconds

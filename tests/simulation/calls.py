@@ -1,4 +1,4 @@
-"""Everything that makes or moves files, with the power cut at every single event of it."""
+"""Everything that creates or moves files, with the power cut at every event."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
 }
 
 AT_ONCE = {"trim", "checkpoint", "compact", "compact, then another opens", "close"}
-"""Of these a cut leaves nothing but the log."""
+"""After these, a cut leaves nothing but the log."""
 
 
 def cut_a_call(folder: Path, name: str, chance: random.Random, cuts: int, every: int = 1) -> int:
-    """Cut the power at each event of a call, or at every third; how many events it had.
+    """Cut the power at each event of a call, or at every third; returns how many events it had.
 
-    The log holds what it held, but for a trim; and what the call makes is there whole, or not yet.
+    The log holds what it held, except after a trim; and the result of the call is complete or absent.
     """
     write(folder / "disk", {})
     disk = Disk(folder / "disk")

@@ -1,16 +1,16 @@
-"""A disk that keeps what was synced, and of the rest whatever chance leaves of it.
+"""A disk that keeps what was synced, and a random part of the rest.
 
-`Disk` is a SQLite VFS over real files in a real folder: shared memory, locks and several connections work as ever. It
-records each write, truncation, sync, creation and deletion, each an *event*. `Disk.cut` makes of the first so many
-events the files that a power cut at that moment could leave:
+`Disk` is a SQLite VFS over real files in a real folder: shared memory, locks and several connections work as usual. It
+records each write, truncation, sync, creation and deletion as an *event*. From the events up to some moment, `Disk.cut`
+makes the files that a power cut at that moment could leave:
 
-- what a sync of a file had covered is there;
-- of what came later each write is there or not, in any order, whole or only some of its sectors of 512 bytes;
+- everything that a sync of a file covered is there;
+- each later write is there or not, in any order, in full or only some of its sectors of 512 bytes;
 - a file that was created, renamed or deleted since the last sync of its folder is there or not;
-- what a *failed* sync should have covered is there or not, and no later sync changes that: the system took those pages
-  for clean (https://danluu.com/fsyncgate/), though reading them still gives what was written.
+- what a *failed* sync should have covered is there or not, and no later sync changes that: the system marked those
+  pages as clean (https://danluu.com/fsyncgate/), though reading them still gives what was written.
 
-A disk can also fail on request: a `Fault` tells which operations raise what.
+A disk can also fail on request: a `Fault` says which operations raise what.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Event(NamedTuple):
     kind: str
     """create, delete, rename, write, truncate, sync, failed sync, sync folder; returned"""
     name: str
-    """Of the file, or of the folder; of a file that is renamed, the new one."""
+    """The name of the file or folder; for a renamed file, the new name."""
     file: int = 0
-    """Which file of that name it was: a deleted and a new one are two."""
+    """Distinguishes files of the same name: a deleted one and a new one are different."""
     at: int = 0
-    """Where it was written, or how long it was made."""
+    """The offset of a write, or the length of a truncation."""
     data: bytes = b""
 
 
@@ -65,9 +65,9 @@ class Fault:
     lasting : bool
         Whether all later ones fail too.
     full : bool
-        As a full disk does (ENOSPC), in place of a broken one (EIO).
+        Fail like a full disk (ENOSPC) instead of a broken one (EIO).
     spoils : callable, optional
-        What a read that is struck gives, in place of an error.
+        Makes what a failing read returns, instead of an error.
     """
 
     kinds: tuple[str, ...]
@@ -79,7 +79,7 @@ class Fault:
     struck: int = 0
 
     def strikes(self, kind: str) -> bool:
-        """Whether the operation at hand fails."""
+        """Whether this operation fails."""
         if kind not in self.kinds:
             return False
         self.seen += 1
@@ -88,7 +88,7 @@ class Fault:
         return hit
 
     def error(self, kind: str) -> Exception:
-        """What it fails with."""
+        """The error that it fails with."""
         if self.full and kind != "sync":
             return apsw.exception_for(apsw.SQLITE_FULL)
         code = {
@@ -142,16 +142,16 @@ class _File(apsw.VFSFile):
         self._do("truncate", size, b"", lambda: super(_File, self).xTruncate(size))
 
     def xSync(self, flags):
-        # To sync the real file would only cost time: what a cut leaves is worked out from the events.
+        # Syncing the real file would only cost time: what a cut leaves is computed from the events.
         self._do("sync", 0, b"", lambda: None)
-        time.sleep(self.disk.sync_s)  # it does not cover what is written meanwhile
+        time.sleep(self.disk.sync_s)  # it does not cover writes that happen meanwhile
         if self.syncs_folder:
             self.syncs_folder = False
             self.disk.events.append(Event("sync folder", os.path.dirname(self.name)))
 
 
 class _Vfs(apsw.VFS):
-    """Registered by the disk's name; or, as the default, for whoever gives no name."""
+    """Registered under the disk's name, or as the default for callers that give no name."""
 
     def __init__(self, disk: Disk, default: str = "") -> None:
         self.disk = disk
@@ -160,7 +160,7 @@ class _Vfs(apsw.VFS):
     def xOpen(self, name, flags):
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or not self.disk.has(path):
-            return super().xOpen(name, flags)  # of temporary files no crash leaves anything
+            return super().xOpen(name, flags)  # temporary files do not survive a crash
         return _File(self.disk, name, flags)
 
     def xDelete(self, name, sync_folder):
@@ -174,12 +174,12 @@ class _Vfs(apsw.VFS):
 
 @dataclass
 class Disk:
-    """A folder whose files are recorded from the moment on in which this is made.
+    """A folder whose files are recorded from the creation of this object on.
 
     Parameters
     ----------
     folder : Path
-        What lies in it already is durable.
+        What it already contains is durable.
     sync_s : float
         How long a sync takes, in seconds: in the meantime other threads queue.
     """
@@ -202,18 +202,18 @@ class Disk:
         return {path.name: path.read_bytes() for path in self.folder.iterdir() if not path.name.endswith("-shm")}
 
     def in_order(self) -> contextlib.AbstractContextManager[object]:
-        """While something is done and recorded: so the order of the events is that in which it was done."""
+        """Held while an operation is executed and recorded, so that the events are in the order of execution."""
         return self._order
 
     def opened(self, name: str, created: bool) -> int:
-        """The number of a file that is opened."""
+        """The number of an opened file."""
         if created or name not in self._files:
             self._files[name] = next(_numbers)
             self.events.append(Event("create", name, self._files[name]))
         return self._files[name]
 
     def process_killed(self, folder: Path) -> Disk:
-        """What the next process finds in a new folder, if this one is killed: all that was written, synced or not."""
+        """The disk that the next process finds, in a new folder, if this one is killed: all writes, synced or not."""
         folder.mkdir()
         for path in self.folder.iterdir():
             if not path.name.endswith("-shm"):
@@ -225,12 +225,12 @@ class Disk:
 
     @property
     def now(self) -> int:
-        """How many events there were."""
+        """The number of events so far."""
         return len(self.events)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Record what pqlog does in the folder by any way: also without SQLite, and where no VFS can be given.
+        """Record everything that pqlog does in the folder, also without SQLite, and where no VFS can be passed.
 
         A -wal is extended to 40 pages only, since each page is an event.
         """
@@ -265,14 +265,14 @@ class Disk:
                 yield
             finally:
                 default.unregister()
-                apsw.set_default_vfs(before)  # else it would be the one that was registered last, a disk's perhaps
+                apsw.set_default_vfs(before)  # otherwise it would be the one registered last, perhaps that of a disk
 
     def has(self, path: str) -> bool:
-        """Whether a file lies here."""
+        """Whether a file is in this folder."""
         return os.path.abspath(path).startswith(f"{self.folder}{os.sep}")
 
     def name(self, path: str) -> str:
-        """What a file is called here."""
+        """The name of a file in this folder."""
         return os.path.relpath(path, self.folder)
 
     def cut(self, at: int, chance: random.Random) -> dict[str, bytes]:
@@ -310,7 +310,7 @@ def _rename(names: dict[str, int], events: list[Event]) -> None:
 
 @dataclass
 class _Content:
-    """A file's durable bytes, and what came since."""
+    """A file's durable bytes, and the events since."""
 
     durable: bytearray
     waiting: list[Event] = field(default_factory=list)
@@ -319,7 +319,7 @@ class _Content:
 
     def take(self, event: Event) -> None:
         if event.kind == "sync":
-            # A failed sync loses data, not sizes; and a sector that was written to since is written again as a whole.
+            # A failed sync loses data, not sizes; a sector that was written to since is rewritten in full.
             if self.doubtful:
                 over = [(_start(one), one.at + len(one.data)) for one in self.waiting if one.kind == "write"]
                 doubtful, self.doubtful = self.doubtful, []
@@ -366,12 +366,12 @@ class _Content:
 
 
 def _start(event: Event) -> int:
-    """Where the sector begins in which a write begins: a disk writes whole sectors."""
+    """The start of the sector in which a write begins: a disk writes whole sectors."""
     return event.at // SECTOR * SECTOR
 
 
 def _sectors(event: Event) -> Iterator[Event]:
-    """A write as writes of a sector each."""
+    """A write, split into writes of one sector each."""
     if event.kind != "write":
         yield event
         return
@@ -383,7 +383,7 @@ def _sectors(event: Event) -> Iterator[Event]:
 
 
 def errors_are_quiet() -> contextlib.AbstractContextManager[object]:
-    """APSW reports an exception in a VFS also as unraisable; here they are meant."""
+    """APSW also reports an exception in a VFS as unraisable; here they are intended."""
     return mock.patch("sys.unraisablehook")
 
 

@@ -1,4 +1,4 @@
-"""Puts of many threads that share their commits, and power cuts in between."""
+"""Puts of many threads that share their commits, and power cuts between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.simulation.disk import Disk, write
 
 
 class Put(NamedTuple):
-    """A put that returned, and after how many events."""
+    """A put that returned, and the number of events until then."""
 
     event: int
     value: list
@@ -21,7 +21,7 @@ class Put(NamedTuple):
 
 
 def put_from_threads(folder: Path, threads: int = 8, each: int = 12) -> tuple[Disk, list[Put]]:
-    """Let threads put at once; what returned when."""
+    """Let threads put concurrently; returns what returned when."""
     (folder / "disk").mkdir()
     disk = Disk(folder / "disk", sync_s=0.0005)
     puts: list[Put] = []
@@ -45,7 +45,7 @@ def put_from_threads(folder: Path, threads: int = 8, each: int = 12) -> tuple[Di
 
 
 def check_cuts(disk: Disk, puts: list[Put], chance: random.Random, cuts: int) -> int:
-    """Cut the power at random moments; how many different numbers of messages were left."""
+    """Cut the power at random moments; returns how many different numbers of messages were left."""
     found = set()
     for number in range(cuts):
         at = chance.randrange(disk.now + 1)

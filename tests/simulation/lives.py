@@ -1,4 +1,4 @@
-"""Power cuts in a row: each in the midst of whatever the one before left to do."""
+"""Repeated power cuts: each during the recovery from the one before, or soon after."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.simulation.disk import Disk, write
 
 
 def cut_again_and_again(folder: Path, chance: random.Random, lives: int) -> int:
-    """Cut the power so many times, often while the log is being opened; how often it was.
+    """Cut the power repeatedly, often while the log is being opened; returns how often that was.
 
-    What was read of an open log, or put into it, is there after any number of cuts; a call that was under way has its
-    whole effect or none.
+    What was read from an open log, or put into it, is there after any number of cuts; a call that was running has its
+    full effect or none.
     """
     files: dict[str, bytes] = {}
     possible: list[list] = [[], []]
@@ -44,7 +44,7 @@ def cut_again_and_again(folder: Path, chance: random.Random, lives: int) -> int:
                         log.compact()
                 steps.append((disk.now, values))
         steps.append((disk.now, values))
-        # in the opening, in the last call, in closing, or anywhere
+        # while opening, during the last call, while closing, or anywhere
         first, last = chance.choice(
             [(0, opened), (steps[-3][0], steps[-2][0]), (steps[-2][0], disk.now), (0, disk.now)]
         )

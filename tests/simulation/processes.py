@@ -1,6 +1,6 @@
-"""Several real processes that use one log, and power cuts at any moment of what they write together.
+"""Several real processes that use one log, and power cuts at any moment of their writes.
 
-Each records what it does to the files, and what has returned, in one common file, in the order in which it is done.
+Each records its operations on the files, and the calls that returned, in one common file, in the order of execution.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMES = "abc"
 
 
 class _Record(list):
-    """Events that go to the end of a file."""
+    """Events that are appended to a file."""
 
     def __init__(self, path: Path, dies_at: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _Record(list):
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def news(self) -> Iterator[Event]:
-        """What any process has done since the last call."""
+        """The events of all processes since the last call."""
         with os.fdopen(os.dup(self._file), "rb") as file:
             file.seek(self._seen)
             with contextlib.suppress(EOFError):
@@ -60,7 +60,7 @@ class _Record(list):
 
 
 class SharedDisk(Disk):
-    """A disk that several processes use; it was empty when the first one came."""
+    """A disk that several processes use; it was empty at the start of the first one."""
 
     def __init__(self, folder: Path, dies_at: int = 0) -> None:
         super().__init__(folder)
@@ -68,7 +68,7 @@ class SharedDisk(Disk):
         self._depth = 0
 
     def _found(self) -> dict[str, bytes]:
-        return {}  # what is there now, the others may be changing
+        return {}  # the present contents may be changed by the others
 
     @contextlib.contextmanager
     def in_order(self) -> Iterator[None]:
@@ -114,7 +114,7 @@ def work(folder: Path, name: str, seed: int, dies_at: int) -> None:
 
 
 def put_from_processes(folder: Path, seed: int) -> SharedDisk:
-    """Let processes work at once, of which one may be killed at any event."""
+    """Let processes work concurrently; one of them may be killed at any event."""
     chance = random.Random(seed)
     write(folder / "disk", {})
     dying = chance.choice([*NAMES, ""])
@@ -131,7 +131,7 @@ def put_from_processes(folder: Path, seed: int) -> SharedDisk:
 
 
 def check_cuts(disk: SharedDisk, chance: random.Random, cuts: int) -> int:
-    """Cut the power at random moments; how many different numbers of messages were left."""
+    """Cut the power at random moments; returns how many different numbers of messages were left."""
     found = set()
     for number in range(cuts):
         at = chance.randrange(disk.now + 1)

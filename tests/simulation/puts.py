@@ -1,4 +1,4 @@
-"""Puts, with the power cut at every single event of them."""
+"""Puts, with the power cut at every event."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pqlog
 from tests.simulation.disk import Disk, write
 
 CUTS = 3
-"""States that are looked at for each event."""
+"""How many states are examined for each event."""
 
 
 def cut_puts_at_every_event(folder: Path) -> None:
-    """After each cut every call is there whole or not at all, and one with an id can be told from one that is not."""
+    """After each cut every call is there in full or not at all, and the id of a call tells which."""
     write(folder / "disk", {})
     disk = Disk(folder / "disk")
     steps = [

@@ -1,8 +1,8 @@
 """A log on the simulated disk, what it should hold after each step, and power cuts at any moment of it.
 
-Hypothesis tells the story: puts, clients, stages, trims, reopenings, power cuts. After each step that is one commit,
-the state that a user may rely on is written down beside the number of disk events so far. A power cut at an event in
-between must leave the state of the last step that had returned, or that of the one that was under way: nothing else.
+Hypothesis tells the story: puts, clients, stages, trims, reopenings, power cuts. After each step, which is one commit,
+the state that a user may rely on is recorded with the number of disk events so far. A power cut at an event in
+between must leave the state of the last step that had returned, or that of the step that was running: nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.messages import offsets
 from tests.simulation.disk import Disk, write
 
 CUTS = int(os.environ.get("PQLOG_CUTS", "2"))
-"""How many of the states that one power cut can leave are looked at."""
+"""How many of the states that one power cut can leave are examined."""
 
 counts = {"power cuts": 0}
 
@@ -49,7 +49,7 @@ class State:
     """The position of a client that gets batches."""
     numbers: int = 0
     claims: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    """Of its open batches: first offset, the one behind the last, attempts."""
+    """Its open batches: first offset, the offset after the last, attempts."""
     claimed: int = 1
 
 
@@ -74,7 +74,7 @@ def seen(log: pqlog.Log) -> State:
 
 
 class AtOnce:
-    """A thread that the system lets run to its end when it starts."""
+    """A thread that the system runs to its end as soon as it starts."""
 
     ident = None
 
@@ -87,14 +87,14 @@ class AtOnce:
 
 
 class Story(RuleBasedStateMachine):
-    """Told by hypothesis; see the module."""
+    """The story, told by hypothesis; see the module."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pqlog-story-"))
         at_once = SimpleNamespace(Thread=AtOnce, RLock=threading.RLock)
         self.checkpoints = mock.patch.multiple(checkpointer, PAGES=30, threading=at_once)
-        self.checkpoints.start()  # in short stories, too, and each at the same event when told again
+        self.checkpoints.start()  # in short stories too, and at the same events when a story is repeated
         self.listening = contextlib.ExitStack()
         self.opened = 0
         self.count = 0
@@ -102,7 +102,7 @@ class Story(RuleBasedStateMachine):
         self.start({})
 
     def start(self, files: dict[str, bytes]) -> None:
-        """Go on with a disk on which these files are."""
+        """Continue with a disk that has these files."""
         self.opened += 1
         folder = self.folder / str(self.opened)
         write(folder, files)
@@ -111,7 +111,7 @@ class Story(RuleBasedStateMachine):
         self.listening.enter_context(self.disk.listening())
         self.steps = [(0, copy.deepcopy(self.state))]
         self.held = None
-        self.lost: list = []  # what nobody may close before the log is
+        self.lost: list = []  # must not be closed before the log is
         self.open()
 
     def open(self) -> None:
@@ -175,7 +175,7 @@ class Story(RuleBasedStateMachine):
     # reading
 
     def join(self, client):
-        """A client that is new begins at the first message that is kept: a commit of its own."""
+        """A new client begins at the first message that is kept: a commit of its own."""
         seams.join(self.log, client)
         if client == "reader":
             self.state.reader = max(self.state.reader, self.state.first)
@@ -186,7 +186,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 4))
     def get(self, count):
-        """Ask for so many messages, and stop in the midst of the last one."""
+        """Ask for this many messages, and stop while processing the last one."""
         self.join("reader")
         reader = self.log.get("reader")
         for number in range(count):
@@ -207,7 +207,7 @@ class Story(RuleBasedStateMachine):
     @rule(size=st.integers(1, 4))
     def take(self, size):
         self.join("stage")
-        reading = self.log.batches("stage", size=size, owner="worker")  # who takes over what it had
+        reading = self.log.batches("stage", size=size, owner="worker")  # who takes over its batches
         self.lost.append(self.held)
         self.took(next(reading, None), size, reading)
 
@@ -319,7 +319,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 6) | st.integers(0, 60), seed=st.integers(0, 2**32))
     def power_cut(self, back, seed):
-        """At one of the latest events; look at some of the states that it may leave, and go on with the last."""
+        """At one of the latest events; examine some of the states that it may leave, and continue with the last."""
         at = max(0, self.disk.now - back)
         returned = max(index for index, (event, _) in enumerate(self.steps) if event <= at)
         possible = [state for _, state in self.steps[returned : returned + 2]]

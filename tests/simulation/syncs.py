@@ -1,4 +1,4 @@
-"""Syncs that fail once: the system took the pages for clean, so that no later sync writes them."""
+"""Syncs that fail once: the system marks the pages as clean, so no later sync writes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 
 def fail_a_sync(folder: Path, number: int, killed: bool, reader: bool, chance: random.Random, cuts: int) -> None:
-    """Let the sync of that number fail; put on, in the same process or in the next one; cut the power.
+    """Let the sync with that number fail; continue to put, in the same process or in the next one; cut the power.
 
     Perhaps another program has a read transaction open while what the failed sync left is settled.
     """

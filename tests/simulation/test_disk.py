@@ -1,4 +1,4 @@
-"""The simulated disk itself: it keeps what it must, and loses what it may."""
+"""The simulated disk itself: it keeps what it must, and can lose everything that it may."""
 
 import random
 
@@ -70,7 +70,7 @@ def test_truncation_and_deletion_wait_for_their_syncs_too(disk, file, tmp_path):
 
 
 def test_no_later_sync_saves_what_a_failed_one_lost(disk, file):
-    """But for the sectors that were written to since: a disk writes whole ones."""
+    """Except for sectors that were written to since: a disk writes whole sectors."""
     folder(disk)
     file.xWrite(b"a" * 513, 0)
     disk.fault = Fault(("sync",), 0)

@@ -1,4 +1,4 @@
-"""Full and broken disks: our error, with advice; nothing that had returned is lost; the same log goes on afterwards."""
+"""Full and broken disks: our error, with advice; nothing that had returned is lost; the same log works afterwards."""
 
 import contextlib
 import random
@@ -15,7 +15,7 @@ from tests.simulation.disk import Disk, Fault, errors_are_quiet, write
 
 
 def work(log, done):
-    """A short run of everything that writes; each piece is idempotent, so it may be done again after an error."""
+    """A short run of everything that writes; each step is idempotent, so it can be repeated after an error."""
 
     def stage():
         for batch in log.batches("stage", size=4):
@@ -39,7 +39,7 @@ def work(log, done):
 
 
 def holds(log):
-    """Whether a log holds what `work` leaves, once."""
+    """Whether a log holds the result of `work`, once."""
     assert [message.value for message in log] == list(range(4, 13))
     assert [message.value["id"] for message in log.topic("once")] == [1, 2, 3]
     assert [message.value for message in log.topic("out")] == [2 * n for n in range(13)]
@@ -50,7 +50,7 @@ def holds(log):
 
 @contextlib.contextmanager
 def a_log_on(disk):
-    """Open it as often as it takes: the fault may strike while it is opened."""
+    """Open it, repeatedly if necessary: the fault may strike while it is being opened."""
     while True:
         try:
             log = pqlog.open(disk.folder / "a.db", vfs=disk.vfs_name)
@@ -179,7 +179,7 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 
 def test_a_limit_on_file_sizes(tmp_path):
-    """As a user without root meets a full disk: the system refuses to let a file grow (EFBIG)."""
+    """A full disk as a user without root can simulate it: the system refuses to let a file grow (EFBIG)."""
     script = """
 import resource, signal, sys, pqlog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

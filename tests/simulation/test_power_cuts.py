@@ -1,4 +1,4 @@
-"""After a power cut at any moment a log holds what had returned, and perhaps what was under way: nothing else."""
+"""After a power cut at any moment a log holds what had returned, perhaps what was running, and nothing else."""
 
 import random
 
@@ -35,7 +35,7 @@ def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch
 @pytest.mark.parametrize("reader", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["beside a reader", ""])
 @pytest.mark.parametrize("killed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_sync_that_fails_loses_nothing_that_returned_before_or_after(tmp_path, killed, reader):
-    """Also what the failed put left in the page cache, on which later puts are built, must become durable."""
+    """What the failed put left in the page cache, on which later puts are built, must become durable too."""
     for number in range(12):
         fail_a_sync(tmp_path / str(number), number, killed, reader, random.Random(number), cuts=12)
 

@@ -1,4 +1,4 @@
-"""Reads that fail, end early or give other bytes: what was put is read, or an error says so; then all is as before."""
+"""Reads that fail, end early or return other bytes: what was put is read, or an error raised; then all works again."""
 
 import contextlib
 import random
@@ -32,7 +32,7 @@ CLIENTS = {
 
 @pytest.fixture
 def disk(tmp_path):
-    """A log in which all kinds of things are, as a process left it that was killed in the midst of it."""
+    """A log with everything in it, as left by a process that was killed in the middle of its work."""
     write(tmp_path / "first", {})
     first = Disk(tmp_path / "first")
     with first.listening(), pqlog.open(first.folder / "a.db") as log:
@@ -66,8 +66,8 @@ def flips(chance):
     ids=["fails", "fails from then on", "ends early", "flips"],
 )
 def test_what_is_read_is_what_was_put_or_an_error_and_all_is_well_afterwards(disk, spoils, lasting, step):
-    """Whichever read of the files it is, while a log is opened and everything is read from it."""
-    # a name that is misread in the midst of a table is not found, and a topic's end has no checksum by itself
+    """For any read of the files while a log is opened and everything is read from it."""
+    # a name that is misread in the middle of a table is not found, and a topic's end has no checksum of its own
     reads = READS if spoils else {**READS, **CLIENTS}
     said, number = 0, 0
     with disk.listening(), errors_are_quiet():

@@ -1,6 +1,6 @@
-"""The properties catch every way of breaking the promises that we could think of: else they prove nothing.
+"""The properties catch every way of breaking the promises that we could think of; otherwise they would prove nothing.
 
-Each mutation replaces a part of pqlog by one that is wrong; the property that should notice must fail.
+Each mutation replaces a part of pqlog with a wrong one; the property that should notice it must fail.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def calls(name):
 
 
 def processes(tmp_path):
-    """A mutation here would not be one there; so the syncs of each -wal are taken out of what they recorded."""
+    """A mutation here would not affect the other processes, so the syncs of each -wal are removed from the record."""
     disk = put_from_processes(tmp_path, 1)
     disk.events = [event for event in disk.events if (event.kind, event.name) != ("sync", "a.db-wal")]
     check_cuts_among_processes(disk, random.Random(1), cuts=200)
@@ -92,7 +92,7 @@ def synchronous_off():
 
 @contextlib.contextmanager
 def rollback_journal():
-    """As the seed of this project had it: a journal whose deletion is not synced."""
+    """As in the predecessor of this project: a journal whose deletion is not synced."""
 
     def delete(db, path, timeout_s):
         assert db.pragma("journal_mode", "delete") == "delete"
@@ -167,7 +167,7 @@ def no_settling():
 
 @contextlib.contextmanager
 def synced_but_not_written_again():
-    """A sync alone: the system took the pages for clean."""
+    """Only a sync: the system has marked the pages as clean."""
     real = wal._opened
 
     @contextlib.contextmanager
@@ -256,7 +256,7 @@ def returned_before_its_commit():
 
 @contextlib.contextmanager
 def released_by_an_older_sync():
-    """A commit wakes also those who queued during its sync, whose puts it does not hold."""
+    """A commit also wakes threads that queued during its sync, whose puts it does not contain."""
     real = writer.Writer._wake
 
     def wake(self, group):
@@ -334,6 +334,6 @@ def chunks_in_commits_of_their_own():
     ids=lambda part: part.__name__,
 )
 def test_the_properties_catch(mutation, prove, tmp_path):
-    # FlakyFailure: it failed, and then not again, as what depends on the order of threads may
+    # FlakyFailure: it failed once and not again, which can happen if it depends on the order of threads
     with mutation(), pytest.raises((AssertionError, pqlog.CorruptLogError, FlakyFailure)):
         prove(tmp_path)

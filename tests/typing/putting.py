@@ -42,7 +42,7 @@ def putting(log: pqlog.Log) -> None:
 
 
 class Points:
-    """A codec of a user's: nothing of pqlog's is inherited."""
+    """A user's codec: it inherits nothing from pqlog."""
 
     name = "points"
 

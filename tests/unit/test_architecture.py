@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md that can be read from the source: imports, private parts, who names an engine."""
+"""The rules of CONTRIBUTING.md that can be checked in the source: imports, private parts, who names an engine."""
 
 import ast
 import re
@@ -58,7 +58,7 @@ def trees():
 
 
 def imports(tree, types=False):
-    """The modules of pqlog that a module imports; with `types` also those that it imports for its annotations alone."""
+    """The modules of pqlog that a module imports; with `types`, also those imported only for annotations."""
     only_types = {
         inner
         for node in ast.walk(tree)
@@ -122,7 +122,7 @@ def members_defined(tree):
 
 
 def names_used(tree):
-    """The private names that a module takes from others: ``other._name``, and what it imports; not ``self._name``."""
+    """The private names that a module uses from others: ``other._name``, and imported ones; not ``self._name``."""
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")):
@@ -138,14 +138,14 @@ def private(names):
 
 
 def test_no_module_reaches_into_the_private_parts_of_another():
-    """A name that a class of the same module has is taken for that one; names of other packages do not count."""
+    """A name that a class of the same module has counts as that one; names of other packages do not count."""
     ours = set().union(*(private(names_defined(tree)) for _, tree in trees()))
     used = {module: private(names_used(tree)) & ours - private(members_defined(tree)) for module, tree in trees()}
     assert {module: names for module, names in used.items() if names} == {}
 
 
 def test_only_one_module_renames_files_and_makes_them_durable():
-    """What the simulated disk listens to."""
+    """The functions that the simulated disk listens to."""
     words = re.compile(r"os\.(rename|replace|link|fsync|fdatasync)\(")
     assert [module for module, path in modules() if words.search(path.read_text())] == ["atomic"]
 

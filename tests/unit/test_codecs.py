@@ -166,7 +166,7 @@ def test_a_codec_of_ones_own(path):
     class Bad(Upper):
         name = "json"
 
-    with pytest.raises(pqlog.ArgumentError, match="name yours otherwise"):
+    with pytest.raises(pqlog.ArgumentError, match="give yours another name"):
         pqlog.open(path, codec=Bad())
 
 

@@ -1,4 +1,4 @@
-"""The door to the rooms around the core: typed, lazy, and clear about what is missing."""
+"""The way to the packages around the core: typed, lazy, and clear about what is missing."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""What the package says it has is what it has, and each name explains itself."""
+"""The package has exactly the names that it declares, and each is documented."""
 
 import pqlog
 
@@ -18,7 +18,7 @@ def test_every_public_name_has_a_docstring_and_methods_have_examples():
         pqlog.Migration,
         pqlog.Moved,
         pqlog.Salvage,
-    )  # shown where they come from
+    )  # documented where they are defined
     for name in pqlog.__all__:
         thing = getattr(pqlog, name)
         if not thing.__doc__:
