@@ -74,8 +74,10 @@ ANCHOR = """
 SELECT offset + ifnull(rows, 1), crc FROM {m}
 WHERE offset < ?1 AND offset + ifnull(rows, 1) <= ?1 AND crc IS NOT NULL ORDER BY offset DESC LIMIT 1
 """
-# The first row from an offset on that has one.
-NEXT_SUM = "SELECT offset, crc FROM {m} WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1"
+# Where the next one ends, behind the first row from an offset on that has one.
+NEXT_SUM = """
+SELECT offset + max(1, ifnull(rows, 1)), crc FROM {m} WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1
+"""
 TEXT = """
 SELECT CAST(group_concat(value, char(10)) AS BLOB)
 FROM (SELECT value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
