@@ -259,9 +259,6 @@ INSERT INTO topics VALUES
     (?1, ?2, ?3, 1, ?4, {sum_of("topics", id="?1", name="?2", codec="?3", first="1", created="?4")})
 """
 RENAME_TOPIC = f"UPDATE topics SET name = ?1, crc = {sum_of('topics', name='?1')} WHERE id = ?2 AND {fits('topics')}"
-OPEN_CLAIM = f"""
-SELECT client, number, first, stop FROM claims WHERE topic = ? AND {fits("claims")} ORDER BY client, number LIMIT 1
-"""
 DELETE_TOPIC = (
     "DELETE FROM topics WHERE id = ?",
     "DELETE FROM clients WHERE topic = ?",
