@@ -70,10 +70,8 @@ def join(topic: TopicStream, client: ClientStore) -> ClientState:
     state = client.state()
     if state is not None:
         return state
-    similar = check.near(client.name, topic.store.clients_near(client.name))
-    if similar:
-        meant = " or ".join(map(repr, similar))
-        check.warn(f"client {client.name!r} is new and begins at the start; was {meant} meant?")
+    near = check.near(client.name, topic.store.clients_near(client.name))
+    check.warn_if_misspelt(f"client {client.name!r} is new and begins at the start", near)
     return client.join()
 
 

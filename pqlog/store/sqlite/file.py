@@ -26,10 +26,10 @@ from pqlog.store.sqlite import (
 from pqlog.store.sqlite.checkpointer import Checkpointer
 from pqlog.store.sqlite.identity import FileIdentity
 from pqlog.store.sqlite.readers import Readers, State, undisturbed
+from pqlog.store.values import MEMORY
 
 T = TypeVar("T")
 
-MEMORY = ":memory:"
 READERS = 8
 """How many queries may run at once; more wait for a place."""
 UNLOCKED_TRIES, UNLOCKED_PAUSE_S = 20, 0.005

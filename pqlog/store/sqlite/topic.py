@@ -16,6 +16,7 @@ from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
+    NEAR,
     CachedSchema,
     Chunk,
     ClientState,
@@ -30,8 +31,6 @@ from pqlog.store.values import (
 if TYPE_CHECKING:
     from pqlog.store.sqlite.store import SqliteStore
 
-NEAR = 50
-"""How many names before and behind one that may be misspelt are compared with it."""
 SCHEMA_CACHE_BYTES = 4 << 20
 """A longer entry of the schema cache is not stored."""
 SCHEMA_CACHE_TIMEOUT_S = 0.05
