@@ -98,6 +98,12 @@ def near(name: str, names: Sequence[str]) -> list[str]:
 _NUMBER = re.compile(r"\d+")
 
 
+def warn_if_misspelt(said: str, near: Sequence[str]) -> None:
+    """Warn of what was just created, if there are names like its own that may have been meant."""
+    if near:
+        warn(f"{said}; was {' or '.join(map(repr, near))} meant?")
+
+
 def warn(said: str) -> None:
     """A warning that points to the line of the user's program, however deep in pqlog it is raised."""
     level, frame = 1, sys._getframe()

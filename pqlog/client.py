@@ -541,7 +541,9 @@ class Client:
         ----------
         timeout : float, optional
             How long to wait for one, in seconds; None waits until there is one.
-        size, max_bytes, linger, messages, attempts, dead_letter, owner
+        linger : float
+            How long to wait for it to fill, in seconds, within `timeout`.
+        size, max_bytes, messages, attempts, dead_letter, owner
             As for `batches`.
 
         Returns

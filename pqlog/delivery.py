@@ -5,6 +5,7 @@ The holder of a batch's object holds the batch. A loop holds it for its body: le
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -69,10 +70,8 @@ def join(topic: TopicStream, client: ClientStore) -> ClientState:
     state = client.state()
     if state is not None:
         return state
-    similar = check.near(client.name, topic.store.clients_near(client.name))
-    if similar:
-        meant = " or ".join(map(repr, similar))
-        check.warn(f"client {client.name!r} is new and begins at the start; was {meant} meant?")
+    near = check.near(client.name, topic.store.clients_near(client.name))
+    check.warn_if_misspelt(f"client {client.name!r} is new and begins at the start", near)
     return client.join()
 
 
@@ -120,7 +119,7 @@ class Batches(Iterator[Batch]):
         if self._is_closed:
             raise StopIteration
         try:
-            batch = self.take(None if self._options.follow else 0)
+            batch = self._take(None if self._options.follow else 0, None)
         except BaseException:
             if self._is_loop and self._batch is not None:  # the loop is over, and its exception may keep this object
                 self._batch.lease.leave()
@@ -130,15 +129,24 @@ class Batches(Iterator[Batch]):
         return batch
 
     def take(self, timeout_s: float | None) -> Batch | None:
-        """The next batch, with the one before acknowledged; None if none came in time, or the log has ended."""
+        """The next batch, with the one before acknowledged; None if none came in time, or the log has ended.
+
+        Lingering ends with that time, too.
+        """
+        return self._take(timeout_s, timeout_s)
+
+    def _take(self, timeout_s: float | None, linger_timeout_s: float | None) -> Batch | None:
+        """The same with a time of its own for lingering: a loop that waits for no message waits for a full batch."""
         check.process(self._pid, "this loop over batches")
         if not self._has_joined:
             join(self.topic, self._client)
             self._has_joined = True
-        until = None if timeout_s is None else time.monotonic() + timeout_s
+        now = time.monotonic()
+        until = None if timeout_s is None else now + timeout_s
+        linger_until = math.inf if linger_timeout_s is None else now + linger_timeout_s
         try:
             while True:
-                self._linger()
+                self._linger(linger_until)
                 batch = self._next()
                 if batch is not None:
                     return batch
@@ -201,19 +209,19 @@ class Batches(Iterator[Batch]):
         self._batch, self._is_doubtful = None, False
         return claim
 
-    def _linger(self) -> None:
+    def _linger(self, until: float) -> None:
         """Wait a while for a batch to fill, unless there is enough already; the one before need not wait for that."""
+        until = min(until, time.monotonic() + self._options.linger_s)
         topic, size = self.topic.store, self._options.size.messages
 
         def waiting() -> int:
             state = self._client.state()
             return 0 if state is None else topic.count(state.unclaimed)
 
-        if not self._options.linger_s or waiting() >= size:
+        if until <= time.monotonic() or waiting() >= size:
             return
         if (batch := self.open_batch()) is not None:
             batch.ack()
-        until = time.monotonic() + self._options.linger_s
         while 0 < waiting() < size and (left_s := until - time.monotonic()) > 0:
             self._log.wait(lambda: waiting() >= size, left_s, TICK_S)
 

@@ -12,7 +12,7 @@ from pqlog.codecs import Codec
 from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
-from pqlog.store.values import Row, Salvage
+from pqlog.store.values import MEMORY, Row, Salvage
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def open(
     except BaseException:
         store.close()
         raise
-    return Log(file if file == ":memory:" else str(Path(file)), stream)
+    return Log(file if file == MEMORY else str(Path(file)), stream)
 
 
 def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:

@@ -82,7 +82,7 @@ class Log(Topic):
     def rename_topic(self, old: str, new: str) -> None:
         """Give a topic another name. Its messages, clients and ids stay.
 
-        Open `Topic` objects keep working.
+        Open `Topic` objects keep working, and so do open batches, whose tokens stay the same.
 
         Raises
         ------
@@ -90,8 +90,6 @@ class Log(Topic):
             The topic `old` does not exist.
         ArgumentError
             There is a topic `new`.
-        ClaimedError
-            A client has an open batch, whose `token` has the topic's name in it.
 
         Examples
         --------

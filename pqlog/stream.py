@@ -21,15 +21,11 @@ from pqlog.errors import (
 )
 from pqlog.message import Message, from_micros
 from pqlog.store.api import ReadsLines, Store, TopicStore
-from pqlog.store.values import Lines, Row, Span
+from pqlog.store.values import NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
 CHUNK_BYTES = 16 << 20
 """How much is read at a time; one row may be larger."""
-
-
-NEAR = 50
-"""How many names before and behind one that may be misspelt are compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +210,8 @@ def near_topics(log: Store, name: str) -> list[str]:
 def _make(log: Store, name: str, codec: str) -> TopicStore:
     if log.readonly:
         raise UnknownTopicError(name, near_topics(log, name))
-    similar = [] if name == "main" else near_topics(log, name)
-    if similar:
-        check.warn(f"topic {name!r} is new and empty; was {' or '.join(map(repr, similar))} meant?")
+    if name != "main":
+        check.warn_if_misspelt(f"topic {name!r} is new and empty", near_topics(log, name))
     return log.topic(name, codec)
 
 

@@ -100,7 +100,7 @@ class TopicStore(Protocol):
         ...
 
     def rename(self, name: str) -> None:
-        """Give it another name; raises `ClaimedError` while a batch of it is handed out."""
+        """Give it another name. Its id, its clients and their batches stay."""
 
     def delete(self, force: bool) -> None:
         """Drop it and all that belongs to it, all or nothing; its id is never used again.

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
+MEMORY = ":memory:"
+"""The path of a log that is kept in memory."""
+NEAR = 50
+"""How many names before and after one that may be misspelt are compared with it."""
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):

@@ -4,12 +4,14 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
+from pathlib import Path
 
 import apsw
 import pytest
 
 import pqlog
-from tests.processes import run_until_killed, start
+from tests.processes import crashed, run, run_until_killed, start
 
 
 def untouched(path, says, error=pqlog.NotALogError, **how):
@@ -143,6 +145,130 @@ def test_mode_r_sees_what_a_writer_puts(path, log):
         assert len(reading) == 1
         log.put(2)
         assert len(reading) == 2
+
+
+@pytest.fixture
+def shared():
+    """A log of three messages in a folder where other users may read, but not write."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is hidden from other users
+        path = Path(folder, "events.db")
+        with pqlog.open(path) as log:
+            log.put_many(range(3))
+        os.chmod(folder, 0o755)
+        path.chmod(0o644)
+        yield path
+
+
+# It imports before it is another user, who may not read where that lies.
+AS_NOBODY = """
+import encodings.ascii, os, sys, pqlog, pqlog.history, pqlog.store.sqlite.store
+os.setgid(65534), os.setuid(65534)
+"""
+READS = """
+with pqlog.open(sys.argv[1], readonly=True) as log:
+    for line in sys.stdin:
+        print([message.value for message in log], flush=True)
+"""
+
+
+def is_seen_by(reader, *values):
+    reader.tell()
+    return reader.line() == str(list(values))
+
+
+def test_who_may_only_read_sees_what_another_user_puts(shared):
+    with start(AS_NOBODY + READS, shared) as reader:
+        assert is_seen_by(reader, 0, 1, 2)
+        with pqlog.open(shared) as log:
+            assert is_seen_by(reader, 0, 1, 2)
+            log.put(3)
+            assert is_seen_by(reader, 0, 1, 2, 3)
+            log.compact()
+            log.put(4)
+            assert is_seen_by(reader, 0, 1, 2, 3, 4)
+        assert is_seen_by(reader, 0, 1, 2, 3, 4)
+        with pqlog.open(shared) as log:
+            log.trim(3)
+            log.put(5)
+        assert is_seen_by(reader, 2, 3, 4, 5)
+        reader.finish()
+    with pqlog.open(shared) as log:
+        log.put(6)
+    assert os.listdir(shared.parent) == [shared.name]
+
+
+def test_who_may_only_read_sees_what_was_put_between_two_looks(shared):
+    with start(AS_NOBODY + READS, shared) as reader:
+        for n in range(3, 13):
+            assert is_seen_by(reader, *range(n))
+            with pqlog.open(shared) as log:
+                log.put(n)
+            assert os.listdir(shared.parent) == [shared.name]
+        reader.finish()
+
+
+def test_a_query_that_another_user_disturbed_is_asked_again(shared):
+    script = """
+def query(db):
+    found = db.execute("SELECT count(*) FROM messages_1").get
+    print(found, flush=True)
+    sys.stdin.readline()
+    return found
+print(pqlog.store.sqlite.store.SqliteStore(sys.argv[1], readonly=True).read(query))
+"""
+    with start(AS_NOBODY + script, shared) as reader:
+        assert reader.line() == "3"
+        with pqlog.open(shared) as log:
+            log.put(3)
+        reader.tell()
+        assert reader.line() == "4"
+        assert reader.finish("\n") == "4\n"
+
+
+def test_who_may_only_read_reads_what_a_crash_left(shared):
+    crashed(shared, "log.put(3)")
+    with start(AS_NOBODY + READS, shared) as reader:
+        assert is_seen_by(reader, 0, 1, 2, 3)
+        with pqlog.open(shared) as log:
+            log.put(4)
+            assert is_seen_by(reader, 0, 1, 2, 3, 4)
+        reader.finish()
+    crashed(shared, "log.put(5)")
+    shared.with_name(shared.name + "-shm").unlink()
+    script = "try: pqlog.open(sys.argv[1], readonly=True)\nexcept pqlog.ReadOnlyError as error: print(error)"
+    assert "a write-ahead log that is not checkpointed" in run(AS_NOBODY + script, shared)
+
+
+def test_who_may_only_read_locks_nobody_out(shared):
+    """In a folder where all may make files: a -shm of the reader would be one that the owner cannot write."""
+    shared.parent.chmod(0o777)
+    with start(AS_NOBODY + READS, shared) as reader:
+        assert is_seen_by(reader, 0, 1, 2)
+        assert os.listdir(shared.parent) == [shared.name]
+        reader.finish()
+
+
+@pytest.mark.mounts
+def test_a_disk_that_is_read_only_here_and_written_elsewhere(tmp_path):
+    disk, view = tmp_path / "disk", tmp_path / "view"
+    disk.mkdir(), view.mkdir()
+    with pqlog.open(disk / "a.db") as log:
+        log.put_many(range(3))
+    subprocess.run(["mount", "--bind", str(disk), str(view)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(view)], check=True)
+        with start("import pqlog, sys\n" + READS, view / "a.db") as reader:
+            assert is_seen_by(reader, 0, 1, 2)
+            with pqlog.open(disk / "a.db") as log:
+                log.put(3)
+                assert is_seen_by(reader, 0, 1, 2, 3)
+                log.compact()
+            assert is_seen_by(reader, 0, 1, 2, 3)
+            reader.finish()
+    finally:
+        subprocess.run(["umount", str(view)], check=True)
 
 
 @pytest.mark.mounts

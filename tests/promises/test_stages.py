@@ -186,6 +186,20 @@ def test_batches_are_cut_by_bytes_and_by_time(log):
     assert [len(batch) for batch in log.batches("other", size=99, linger=0.05)] == [15]
 
 
+def test_a_call_with_a_timeout_does_not_linger_beyond_it(log):
+    log.put_many(range(3))
+    taken = queue.Queue()
+
+    def take():
+        for timeout in (0, 0.05):
+            client = log.client(f"stage {timeout}")
+            batches = [client.next_batch(size=2, timeout=timeout, linger=1e6) for _ in range(3)]
+            taken.put([None if batch is None else len(batch) for batch in batches])
+
+    threading.Thread(target=take, daemon=True).start()
+    assert [taken.get(timeout=30) for _ in range(2)] == [[2, 1, None]] * 2
+
+
 def test_follow_waits_for_more_until_the_log_is_closed(log):
     got, ended = queue.Queue(), threading.Event()
 

@@ -183,13 +183,25 @@ def test_renaming_refuses_what_would_be_lost(log, old):
             log.rename_topic("old", name)
     with pytest.raises(pqlog.UnknownTopicError, match="no topic 'nobody'"):
         log.rename_topic("nobody", "x")
-    batches = old.batches("worker")
-    batch = next(batches)
-    with pytest.raises(pqlog.ClaimedError, match="client 'worker' has batch 1 open"):
-        log.rename_topic("old", "new")  # the token of a batch contains the name, and never changes
-    batch.ack()
+    assert log.topics() == ["main", "old", "taken"]
+
+
+def test_a_batch_outlives_the_renaming_of_its_topic(path, log, old):
+    batch = old.client("worker").next_batch(size=5)
+    token, contents = batch.token, list(batch)
     log.rename_topic("old", "new")
-    assert log.topics() == ["main", "new", "taken"]
+    assert (batch.token, list(batch)) == (token, contents)
+    with batch:
+        batch.put("done", topic="out")
+        batch.reject(next(batch.messages()), "for example")
+    worker = log.topic("new").client("worker")
+    assert (worker.position, log.topic("out")[1].value) == (6, "done")
+    again = worker.next_batch(size=5)
+    again.release()
+    log.rename_topic("new", "newer")
+    log.close()
+    with pqlog.open(path, "newer") as log:
+        assert (log.client("worker").next_batch().token, log.verify()) == (again.token, [])
 
 
 def test_reading_only_changes_no_topic(path, log, old):

@@ -79,14 +79,14 @@ class MemoryClient:
 
     def acknowledge(self, offset: int, epoch: int) -> bool:
         with self._topic.changing():
-            self.check_unclaimed()
+            self._check_unclaimed()
             if epoch != self._epoch:
                 return False
             self._position = self._claimed = max(self._position, Span.at(offset).stop)
             self._saw()
             return True
 
-    def check_unclaimed(self) -> None:
+    def _check_unclaimed(self) -> None:
         """Raise `ClaimedError` if a batch of it is handed out."""
         for lease in self._leases.values():
             first, last = lease.span.first, lease.span.last

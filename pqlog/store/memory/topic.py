@@ -67,8 +67,6 @@ class MemoryTopic:
         with self.changing():
             if self.log.find_topic(name):
                 raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
-            for client in self._clients.values():
-                client.check_unclaimed()
             self.info = TopicInfo(self.info.id, name, self.info.codec)
             self.log.file_under(self, name)
 

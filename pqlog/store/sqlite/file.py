@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -24,13 +25,15 @@ from pqlog.store.sqlite import (
 )
 from pqlog.store.sqlite.checkpointer import Checkpointer
 from pqlog.store.sqlite.identity import FileIdentity
-from pqlog.store.sqlite.readers import Readers
+from pqlog.store.sqlite.readers import Readers, State, undisturbed
+from pqlog.store.values import MEMORY
 
 T = TypeVar("T")
 
-MEMORY = ":memory:"
 READERS = 8
 """How many queries may run at once; more wait for a place."""
+UNLOCKED_TRIES, UNLOCKED_PAUSE_S = 20, 0.005
+"""How often, and how long in between, a reader looks whether a -wal without locks is just being deleted."""
 
 
 class SqliteFile:
@@ -78,8 +81,13 @@ class SqliteFile:
         """In a forked child: whether the file cannot be used there."""
         self._held: list[Any] = []
         self._flags = apsw.SQLITE_OPEN_READWRITE
-        self._uri = self.path
-        self._readers = Readers(self._connect_reader, 1 if self.in_memory else READERS, path, self.in_memory)
+        # A -shm that another user's process made would lock out those who may write to the file.
+        may_write = _writable(os.path.dirname(self.path)) and _writable(self.path)
+        self._makes_locks = may_write or self.in_memory or not readonly
+        """Whether SQLite may make the -shm, which has the locks; else there is one only where somebody else made it."""
+        self._readers = Readers(
+            self._connect_reader, 1 if self.in_memory else READERS, path, self.in_memory, self._unlocked_state
+        )
         self.checkpointer = Checkpointer(self._connect_reader)
         self.lost: dict[str, None] = {}
         """Rows of the small tables that were found damaged, where that is no reason to stop."""
@@ -90,9 +98,7 @@ class SqliteFile:
         forks.register(self)
         try:
             with self._opening:
-                db = self._db = self._open()
-                self.uuid, self.seed = self._facts(db)
-                self._with_sums(db)
+                undisturbed(self._unlocked_state, self._open_first)
         except BaseException:
             self.close()
             raise
@@ -176,7 +182,13 @@ class SqliteFile:
 
     # opening
 
-    def _open(self) -> apsw.Connection:
+    def _open_first(self, state: State) -> None:
+        self._disconnect()
+        db = self._db = self._open(state)
+        self.uuid, self.seed = self._facts(db)
+        self._with_sums(db)
+
+    def _open(self, state: State) -> apsw.Connection:
         if self.in_memory:
             db = self._connect(MEMORY, apsw.SQLITE_OPEN_READWRITE)
             db.pragma("auto_vacuum", "incremental")
@@ -190,7 +202,7 @@ class SqliteFile:
             hazards.check_disk(self.path)
         hazards.check_size(self.path)
         if self.readonly:
-            return self._open_readonly()
+            return self._open_readonly(state)
         return self._use(self._open_writable(apsw.SQLITE_OPEN_CREATE))
 
     def _open_again(self) -> apsw.Connection:
@@ -268,23 +280,13 @@ class SqliteFile:
 
         connections.retry_busy(create, self._timeout_s)
 
-    def _open_readonly(self) -> apsw.Connection:
+    def _open_readonly(self, state: State) -> apsw.Connection:
         if not os.path.exists(self.path):
             raise errors.StoreError(f"{self.path} does not exist; without readonly=True it would be made")
-        folder = os.path.dirname(os.path.abspath(self.path))
-        if not _writable(folder):
-            if connections.size(self.path + "-wal"):
-                raise errors.ReadOnlyError(
-                    f"{self.path} has a write-ahead log that is not checkpointed, and its folder is read-only: "
-                    f"open and close it once where it can be written, or copy it with its -wal to such a folder"
-                )
-            # No other way to read a WAL database where its -shm cannot be made; nobody can write to it here.
-            self._uri = "file:" + quote(os.path.abspath(self.path)) + "?immutable=1"
-            self._flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        elif not os.access(self.path, os.W_OK):
+        if not self._makes_locks:
             self._flags = apsw.SQLITE_OPEN_READONLY
         self._crashed = connections.size(self.path + "-wal") > 0
-        db = self._look()
+        db = self._look(state)
         try:
             if not connections.check_kind(db, self.path):
                 raise errors.NotALogError(f"{self.path} is an empty file, not a log")
@@ -320,29 +322,57 @@ class SqliteFile:
     def _note_lost(self, row: str) -> None:
         self.lost[row] = None
 
-    def _look(self) -> apsw.Connection:
-        """A connection that changes nothing.
+    def _look(self, state: State) -> apsw.Connection:
+        """A connection that changes nothing; without locks where the file has a state.
 
         For writing all the same where that is possible: one for reading only would leave the -wal and -shm that it
         makes.
         """
-        db = self._connect(self._uri, self._flags)
+        db = self._connect(self.path, self._flags) if state is None else self._connect_unlocked()
         if self.readonly:
             db.pragma("query_only", True)
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(self._crashed))
         return db
 
+    def _unlocked_state(self) -> State:
+        """What changes when somebody writes to a file on which no lock can be taken; None where that is possible.
+
+        Who writes makes a -wal and a -shm before that. From then on readers take locks, and these keep both files.
+        """
+        if self._makes_locks or all(os.path.exists(self.path + suffix) for suffix in ("-wal", "-shm")):
+            return None
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _connect_unlocked(self) -> apsw.Connection:
+        """A connection that takes no locks: the only way to read a WAL database where its -shm cannot be made.
+
+        So nobody may write meanwhile. `Readers` asks for the state before and after each query.
+        """
+        for _ in range(UNLOCKED_TRIES):  # whoever closes it last deletes the -shm first, then the -wal
+            if not connections.size(self.path + "-wal"):
+                uri = "file:" + quote(self.path) + "?immutable=1"
+                return self._connect(uri, self._flags | apsw.SQLITE_OPEN_URI)
+            time.sleep(UNLOCKED_PAUSE_S)
+        raise errors.ReadOnlyError(
+            f"{self.path} has a write-ahead log that is not checkpointed, and this process cannot write next to it: "
+            f"open and close it once where it can be written, or copy it with its -wal to a folder where it can"
+        )
+
     def _connect(self, path: str, flags: int) -> apsw.Connection:
         return connections.connect(path, flags=flags, vfs=self.vfs, timeout_s=self._timeout_s)
 
-    def _connect_reader(self) -> apsw.Connection:
+    def _connect_reader(self, state: State = None) -> apsw.Connection:
         if self.in_memory:
             self.check()
             assert self._db is not None
             return self._db
         with self._opening:
             self.check()
-            db = self._look()
+            db = self._look(state)
             try:
                 connections.configure(db, self.path)
                 self._check_identity()
@@ -412,6 +442,6 @@ class SqliteFile:
         return quiet
 
 
-def _writable(folder: str) -> bool:
-    """Whether files can be made there; of a disk that is mounted read-only access(2) says so even to root."""
-    return os.access(folder, os.W_OK)
+def _writable(path: str) -> bool:
+    """Whether this user may write there; of a disk that is mounted read-only access(2) says so even to root."""
+    return os.access(path, os.W_OK)

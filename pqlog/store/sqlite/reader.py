@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 import apsw
 
@@ -26,55 +27,100 @@ def read(
 ) -> list[Row]:
     """The first rows in `wanted`, clipped to it; at least one, however large, if there is any.
 
-    They are read from behind a checksum up to the next one, and verified before they are returned.
+    With `damaged` also those that are not what was put.
     """
     wanted = Span(max(wanted.first, table.read_first(db)), wanted.stop)
     if not wanted:
         return []
-    begin, crc = anchor(db, table, wanted.first)
-    expected = begin
     found: list[Row] = []
-    since: list[_Metadata] = []  # what the next sum covers, too
-    verified, left = 0, max_bytes
+    with contextlib.closing(_runs(db, table, wanted, damaged)) as runs:
+        try:
+            for run in runs:
+                for one in _clipped(run, wanted):
+                    found.append(one)
+                    max_bytes -= len(one.value)
+                    if max_bytes <= 0 or len(found) >= rows:
+                        return found
+        except (DamagedError, apsw.CorruptError, apsw.IOError):
+            if not found:  # else the caller is given what is whole, and the error when it asks for more
+                raise
+    if not found and not damaged:
+        _check_missing(db, table, wanted)
+    return found
+
+
+_Stored = tuple[int, int, str | None, str | None, bytes, int | None, int | None]
+"""A row as it is stored: offset, time, key, headers, value, rows, crc."""
+
+
+def _runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool) -> Generator[list[_Stored], None, None]:
+    """The rows that lie in `wanted`, and those whose checksum covers one of them: run by run, up to each checksum.
+
+    Each run is verified before it is handed out, unless `damaged` ones are wanted, too.
+    """
+    begin, crc = anchor(db, table, wanted.first)
+    run: list[_Stored] = []
     cursor = db.execute(table.read, (begin or 0,))
     try:
-        for offset, time, key, headers, value, count, kept in cursor:
-            if offset >= wanted.stop and not since:
-                break
-            if expected not in (None, offset):
-                crc ^= 1  # rows are missing: let no sum fit
-            since.append(_Metadata(time, headers, key, count))
-            crc, expected = checksums.extend(crc, value), offset + (1 if count is None else max(1, count))
-            first, stop = max(offset, wanted.first), min(expected, wanted.stop)
-            if first < stop and left > 0 and len(found) < rows:
-                left -= len(value)
-                part = None if count is None else stop - first
-                found.append(Row(first, time, key, headers, value, part, first - offset, count))
-            if kept is None:
+        for stored in cursor:
+            if stored[0] >= wanted.stop and not run:
+                return
+            run.append(stored)
+            if stored[-1] is None and len(run) < checksums.ROWS:  # so that no missing checksum fills the memory
                 continue
-            kept_crc, metadata_crc = checksums.unmask(kept, table.seed)
-            if not damaged and (crc != kept_crc or metadata_crc != _sum(since)):
-                break
-            crc, verified, begin = kept_crc, len(found), expected
-            since.clear()
-            if found and (left <= 0 or len(found) >= rows):
-                break
-    except (TypeError, ValueError):  # a value has not even the type of its column, or a text is none
+            if not damaged and not _is_whole(run, begin, crc, table.seed):
+                raise _damage(db, table, begin, wanted.first)
+            yield run
+            begin, crc = _stop(run[-1]), checksums.unmask(stored[-1], table.seed)[0]
+            run = []
+    except (TypeError, ValueError):  # a value has not even the type of its column, or a text is not UTF-8
         if damaged:  # nobody can have it; what lies behind it is not to be left out without a word
             raise
-        since.append(_Metadata(0, None, None, None))
-    except (apsw.CorruptError, apsw.IOError):
-        if not verified:
-            raise
+        raise _damage(db, table, begin, wanted.first) from None
     finally:
         cursor.close(True)  # not to raise the error of its last step again
-    if damaged:
-        return found
-    if since and not verified:  # else the caller is given what is whole, and the error when it asks for more
-        raise DamagedError(table.topic, max(begin or 1, wanted.first), (expected or wanted.stop) - 1)
-    if not verified:
-        _check_missing(db, table, wanted)
-    return found[:verified]
+    if run:  # of which the checksum is missing
+        if not damaged:
+            raise _damage(db, table, begin, wanted.first)
+        yield run
+
+
+def _is_whole(run: Sequence[_Stored], begin: int | None, crc: int, seed: int) -> bool:
+    """Whether rows are what the last one's checksums say; `crc` is the checksum before them, which ends at `begin`."""
+    offsets, times, keys, headers, values, counts, sums = zip(*run, strict=True)
+    first, count = offsets[0], counts[0]
+    if begin not in (None, first) or offsets != tuple(range(first, first + len(run))):
+        return False  # some are missing
+    if len(run) == 1:
+        put_at_once = count is None or count >= 1
+    else:
+        put_at_once = times.count(times[0]) == headers.count(headers[0]) == counts.count(None) == len(run)
+    return put_at_once and checksums.unmask(sums[-1], seed) == (
+        checksums.extend(crc, b"\n".join(values)),
+        checksums.of_metadata(times[0], headers[0], keys, count),
+    )
+
+
+def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) -> DamagedError:
+    """The error for a run: something is damaged of what the next checksum covers."""
+    first = max(begin or 1, first)
+    end = row(db.execute(table.next_sum, (begin or 0,)))
+    return DamagedError(table.topic, first, max(first, (end[0] if end else span(db, table).stop) - 1))
+
+
+def _clipped(run: Iterable[_Stored], wanted: Span) -> Iterator[Row]:
+    """The parts of rows that lie in `wanted`."""
+    for stored in run:
+        offset, time, key, headers, value, count, _ = stored
+        first, stop = max(offset, wanted.first), min(_stop(stored), wanted.stop)
+        if first < stop:
+            yield Row(first, time, key, headers, value, None if count is None else stop - first, first - offset, count)
+
+
+def _stop(stored: _Stored) -> int:
+    """The offset behind a row."""
+    offset, count = stored[0], stored[5]
+    return offset + (1 if count is None else max(1, count))
 
 
 def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
@@ -83,24 +129,6 @@ def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
     if wanted.first < stop:
         after = row(db.execute(table.probe, (wanted.first + 1,)))
         raise DamagedError(table.topic, wanted.first, min(after[0], stop) - 1 if after else stop - 1)
-
-
-class _Metadata(NamedTuple):
-    """What stands beside a value."""
-
-    time: int
-    headers: str | None
-    key: str | None
-    rows: int | None
-
-
-def _sum(rows: Sequence[_Metadata]) -> int:
-    """The sum of it; -1, which is none, if it cannot have been put at once."""
-    time, headers, _, count = rows[0]
-    same = len(rows) == 1 or all((row.time, row.headers, row.rows) == (time, headers, None) for row in rows)
-    if not same or (count is not None and count < 1):
-        return -1
-    return checksums.of_metadata(time, headers, [row.key for row in rows], count)
 
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:
@@ -178,7 +206,7 @@ def _fits(db: apsw.Connection, table: Table, wanted: Span, values: bytes) -> boo
     begin, crc = anchor(db, table, wanted.first)
     before = row(db.execute(table.text, (begin or 0, wanted.first)))[0]
     end, kept = row(db.execute(table.next_sum, (wanted.stop - 1,))) or (0, 0)
-    behind = row(db.execute(table.text, (wanted.stop, end + 1)))[0]
+    behind = row(db.execute(table.text, (wanted.stop, end)))[0]
     for lines in (before, values, behind):
         if lines is not None:
             crc = checksums.extend(crc, lines)

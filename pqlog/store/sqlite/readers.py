@@ -18,14 +18,33 @@ from pqlog.store.sqlite.connections import UNTRANSLATED, leak, translate
 
 T = TypeVar("T")
 
+State = tuple[int, ...] | None
+"""What tells that a file was written to, where its connections do not notice that; None where they do."""
+
+
+def undisturbed(state: Callable[[], State], ask: Callable[[State], T]) -> T:
+    """What is answered about a file in one state: asked again if the state changed meanwhile."""
+    while True:
+        before = state()
+        try:
+            answer = ask(before)
+        except Exception:
+            if state() == before:
+                raise
+        else:
+            if state() == before:
+                return answer
+
 
 class _Place:
     """A place for one query at a time, with its connection."""
 
-    __slots__ = ("db", "is_used", "lock")
+    __slots__ = ("db", "is_used", "lock", "state")
 
     def __init__(self) -> None:
         self.db: apsw.Connection | None = None
+        self.state: State = None
+        """That of the file when the connection was opened."""
         self.is_used = False
         """From before its query until that has ended well."""
         self.lock: Any = threading.RLock()
@@ -37,17 +56,27 @@ class Readers:
     Parameters
     ----------
     connect : callable
-        Opens a connection.
+        Opens a connection to the file in a state.
     places : int
         How many queries may run at once; more wait.
     path : str
         For error messages.
     kept : bool
         Whether the connection is the only one to a database in memory, which must never be closed in between.
+    state : callable
+        The file's state. A connection that was opened in another one is not used any more, nor what it answered while
+        the state changed.
     """
 
-    def __init__(self, connect: Callable[[], apsw.Connection], places: int, path: str, kept: bool) -> None:
-        self._connect, self._path, self._kept = connect, path, kept
+    def __init__(
+        self,
+        connect: Callable[[State], apsw.Connection],
+        places: int,
+        path: str,
+        kept: bool,
+        state: Callable[[], State],
+    ) -> None:
+        self._connect, self._path, self._kept, self._state = connect, path, kept, state
         self._places = [_Place() for _ in range(places)]
 
     @property
@@ -64,17 +93,17 @@ class Readers:
             )
         with place.lock:
             try:
-                return self._run(place, query, snapshot)
+                return undisturbed(self._state, lambda state: self._run(place, query, snapshot, state))
             except errors.Error:
                 raise
             except UNTRANSLATED as error:
                 raise translate(error, self._path) from error
 
-    def _run(self, place: _Place, query: Callable[[apsw.Connection], T], snapshot: bool) -> T:
-        if place.is_used:  # by a query that was interrupted
+    def _run(self, place: _Place, query: Callable[[apsw.Connection], T], snapshot: bool, state: State) -> T:
+        if place.is_used or place.state != state:  # by a query that was interrupted; the file has changed
             self._drop(place)
         if place.db is None:
-            place.db = self._connect()
+            place.db, place.state = self._connect(state), state
         db, place.is_used = place.db, True
         try:
             if snapshot:

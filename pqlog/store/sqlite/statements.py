@@ -74,8 +74,10 @@ ANCHOR = """
 SELECT offset + ifnull(rows, 1), crc FROM {m}
 WHERE offset < ?1 AND offset + ifnull(rows, 1) <= ?1 AND crc IS NOT NULL ORDER BY offset DESC LIMIT 1
 """
-# The first row from an offset on that has one.
-NEXT_SUM = "SELECT offset, crc FROM {m} WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1"
+# Where the next one ends, behind the first row from an offset on that has one.
+NEXT_SUM = """
+SELECT offset + max(1, ifnull(rows, 1)), crc FROM {m} WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1
+"""
 TEXT = """
 SELECT CAST(group_concat(value, char(10)) AS BLOB)
 FROM (SELECT value FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
@@ -257,9 +259,6 @@ INSERT INTO topics VALUES
     (?1, ?2, ?3, 1, ?4, {sum_of("topics", id="?1", name="?2", codec="?3", first="1", created="?4")})
 """
 RENAME_TOPIC = f"UPDATE topics SET name = ?1, crc = {sum_of('topics', name='?1')} WHERE id = ?2 AND {fits('topics')}"
-OPEN_CLAIM = f"""
-SELECT client, number, first, stop FROM claims WHERE topic = ? AND {fits("claims")} ORDER BY client, number LIMIT 1
-"""
 DELETE_TOPIC = (
     "DELETE FROM topics WHERE id = ?",
     "DELETE FROM clients WHERE topic = ?",

@@ -16,6 +16,7 @@ from pqlog.store.sqlite.connections import row, rows
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
+    NEAR,
     CachedSchema,
     Chunk,
     ClientState,
@@ -31,8 +32,6 @@ from pqlog.store.values import (
 if TYPE_CHECKING:
     from pqlog.store.sqlite.store import SqliteStore
 
-NEAR = 50
-"""How many names before and behind one that may be misspelt are compared with it."""
 SCHEMA_CACHE_BYTES = 4 << 20
 """A longer entry of the schema cache is not stored."""
 SCHEMA_CACHE_TIMEOUT_S = 0.05
@@ -59,8 +58,6 @@ class SqliteTopic:
         self.table.read_first(db)
         if row(db.execute(statements.TOPIC, (name,))):
             raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
-        for client, number, first, stop in rows(db.execute(statements.OPEN_CLAIM, (self.info.id,))):
-            raise errors.ClaimedError(client, number, first, stop - 1, self.info.name)
         db.execute(statements.RENAME_TOPIC, (name, self.info.id))
         return TopicInfo(self.info.id, name, self.info.codec)
 

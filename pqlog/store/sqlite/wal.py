@@ -95,7 +95,7 @@ def _lost(db: apsw.Connection, path: str, vfs: str | None) -> tuple[int, bool]:
         return 0, False
     with _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READONLY) as file:
         log = _Log(file, _page_size(db))
-        read = db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0]
+        read = _frames_read(db, log)
         commits = [number for number in range(read + 1, log.last) if log.ends(number) and log.is_current(number + 1)]
         if not any(map(log.was_durable, commits)):
             return read, False
@@ -104,8 +104,16 @@ def _lost(db: apsw.Connection, path: str, vfs: str | None) -> tuple[int, bool]:
             with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as database:
                 if log.is_checkpointed(database, whole) and not any(log.was_durable(n) for n in commits if n > whole):
                     return read, False
-        changed = file.xRead(HEADER, 0) != log.header or db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0] != read
+        changed = file.xRead(HEADER, 0) != log.header or _frames_read(db, _Log(file, _page_size(db))) != read
         return read, not changed  # if it did, others are at work, who read it
+
+
+def _frames_read(db: apsw.Connection, log: _Log) -> int:
+    """The last frame that SQLite reads."""
+    try:
+        return db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP)[0]
+    except apsw.ReadOnlyError:  # it does not say where it cannot write: up to the last commit, as a recovery does
+        return log.committed()
 
 
 class _Frame(NamedTuple):
@@ -158,6 +166,10 @@ class _Log:
     def followed(self) -> int:
         """How many frames go on from each other, from the first."""
         return sum(1 for _ in itertools.takewhile(self.follows, range(1, self.last + 1)))
+
+    def committed(self) -> int:
+        """The last commit that goes on from all before it; 0 if there is none."""
+        return max(filter(self.ends, range(1, self.followed() + 1)), default=0)
 
     def is_checkpointed(self, database: apsw.VFSFile, frames: int) -> bool:
         """Whether all that so many frames say of pages is in the database file."""
