@@ -2,8 +2,8 @@
 
 from pqlog.store.sqlite.smallrows import fits, sum_of
 
-PUT_FACT = f"INSERT INTO file VALUES (?1, ?2, {sum_of('file', name='?1', value='?2')})"
-FACTS = f"SELECT name, value, {fits('file')} FROM file"
+PUT_PROPERTY = f"INSERT INTO file VALUES (?1, ?2, {sum_of('file', name='?1', value='?2')})"
+PROPERTIES = f"SELECT name, value, {fits('file')} FROM file"
 SET_UUID = f"UPDATE file SET value = ?1, crc = {sum_of('file', value='?1')} WHERE name = 'uuid' AND {fits('file')}"
 
 # The newest row: the next offset, the time that must not be run behind, and the checksum to continue.
