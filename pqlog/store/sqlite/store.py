@@ -173,7 +173,11 @@ class SqliteStore:
     # topics
 
     def topics(self) -> list[TopicInfo]:
-        return self.read(topic_infos)
+        found = self.read(topic_infos)
+        for info in found:
+            if topic := self._topics.get(info.id):
+                topic.named(info)  # another process may have renamed it
+        return found
 
     def find_topic(self, name: str) -> SqliteTopic | None:
         found = self.read(lambda db: fetch_one(db.execute(statements.TOPIC, (name,))))
