@@ -122,7 +122,9 @@ class SqliteStore:
     def _refuse(self, job: Job[T] | None = None) -> T:
         """In place of the writer's `submit`, where nothing can be written."""
         self.check_open()
-        raise errors.ReadOnlyError(f"{self.path} was opened with readonly=True: open it without readonly=True to write")
+        raise errors.ReadOnlyError(
+            f"{self.path} was opened for reading only: pqlog.open(path), without readonly=True, opens it for writing"
+        )
 
     # the file below
 
