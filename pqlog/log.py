@@ -41,6 +41,9 @@ class Log(Topic):
     def topic(self, name: str, codec: str | Codec | None = None, type: Any = None) -> Topic:
         """Another topic of the same log, created if it does not exist.
 
+        It is created by this call, with a warning if its name is like that of another topic: a topic that a typo
+        created is renamed with `rename_topic`, or deleted with `delete_topic`.
+
         Parameters
         ----------
         name : str

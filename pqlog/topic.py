@@ -61,7 +61,7 @@ class Topic(Readable):
         value : object
             Anything that the topic's codec takes.
         key : str, optional
-            What the message is about.
+            What the message is about: the key itself, where `put_many` takes the name of a field.
         headers : Mapping of str to str, optional
             Metadata stored with the message.
         id : str, optional
@@ -123,7 +123,8 @@ class Topic(Readable):
         values : iterable, or pandas, polars or Arrow frame
             Any number of values, in bounded memory. A frame is kept in columns and comes back with its types.
         key : str, optional
-            The name of the field that is each message's key: text, an integer, a date or a UUID, or missing.
+            The name of the field that is each message's key, where `put` takes the key itself: text, an integer, a date
+            or a UUID, or missing.
         headers : Mapping of str to str, optional
             Metadata stored with each of the messages.
         id : str, optional
@@ -218,7 +219,7 @@ class Topic(Readable):
         return Client(self.stream, client_name(name), self._handed_out)
 
     def clients(self) -> Clients:
-        """Where each client stands, as a table.
+        """Where each client of this topic stands, as a table; each topic has clients of its own.
 
         Examples
         --------
