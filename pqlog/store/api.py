@@ -179,10 +179,6 @@ class TopicStore(Protocol):
         """All clients, by name."""
         ...
 
-    def open_batches(self) -> Mapping[str, tuple[int, int]]:
-        """For each client that has open batches: how many, and the largest number of attempts among them."""
-        ...
-
     def clients_near(self, name: str) -> Sequence[str]:
         """The names of clients that may be meant by one that is not known: not more than may be compared with it."""
         ...

@@ -234,5 +234,5 @@ def test_what_only_a_file_can_is_refused_elsewhere(tmp_path):
     for call in calls:
         with pytest.raises(pqlog.UnsupportedError, match="needs a log in a file, which :sparse: is not"):
             call()
-    with pytest.raises(pqlog.ArgumentError, match="workers=1, or open a file"):
+    with pytest.raises(pqlog.ArgumentError, match="workers=1, or use a file"):
         log.client("c").pipe(print, workers=2)

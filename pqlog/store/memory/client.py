@@ -53,9 +53,18 @@ class MemoryClient:
                 return None
             kept = topic.span()
             unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (self._position, self._claimed))
-            lag, is_open = topic.count(unread), bool(self._leases)
+            attempt = max((lease.attempt for lease in self._leases.values()), default=0)
             return ClientState(
-                self.name, unread.first, lag, self._batches, self._epoch, self._seen, is_open, unread, unclaimed
+                self.name,
+                unread.first,
+                topic.count(unread),
+                self._batches,
+                self._epoch,
+                self._seen,
+                len(self._leases),
+                attempt,
+                unread,
+                unclaimed,
             )
 
     def join(self, start: int | None = None) -> ClientState:

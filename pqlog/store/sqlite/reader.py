@@ -142,7 +142,7 @@ def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_byt
             continue
         at = max(offset, at)
         run = read(db, table, Span(at, wanted.stop), checksums.ROWS, left)
-        chosen = [one for one in run if one.rows is not None or one.key == key]
+        chosen = [one for one in run if one.key == key or (one.rows is not None and one.key is not None)]
         found += chosen
         left -= sum(len(one.value) for one in chosen)
         if run:

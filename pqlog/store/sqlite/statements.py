@@ -60,9 +60,10 @@ FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"
 
 # Rows from an offset on. A text value is read as its bytes, which costs nothing.
 READ = "SELECT offset, time, key, headers, CAST(value AS BLOB), rows, crc FROM {m} WHERE offset >= ? ORDER BY offset"
-# Which of them have a key; of segments only the name of the key's field is known here.
+# Which of them have a key, or may have one: of a segment only the name of the key's field is known here, if it has one.
 WITH_KEY = """
-SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (rows IS NOT NULL OR key = ?) ORDER BY offset LIMIT ?
+SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (key = ? OR (rows IS NOT NULL AND key IS NOT NULL))
+ORDER BY offset LIMIT ?
 """
 # The row in which an offset lies: itself, or the segment that began before it.
 ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
@@ -105,12 +106,12 @@ PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ?
 
 _CLIENT = f"""
 SELECT name, next, claimed, epoch, batches, seen,
-    EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
+    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name),
+    (SELECT ifnull(max(attempt), 0) FROM claims WHERE claims.topic = clients.topic AND client = name)
 FROM clients WHERE topic = ? AND {fits("clients")}
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
-OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP BY client"
 # The names around one that may be misspelt.
 NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
 NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"

@@ -45,7 +45,7 @@ class Table:
         """
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
-        text = info.codec == "json"
+        self.is_json = text = info.codec == "json"
 
         def fill(statement: str) -> str:
             return statement.format(

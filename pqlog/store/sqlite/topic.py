@@ -162,7 +162,7 @@ class SqliteTopic:
         return self.log.read(query, snapshot=True)
 
     def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
-        if self.info.codec != "json":
+        if not self.table.is_json:
             return None
         return self.log.read(lambda db: reader.read_lines(db, self.table, span, rows, max_bytes), snapshot=True)
 
@@ -186,10 +186,6 @@ class SqliteTopic:
 
     def clients(self) -> list[ClientState]:
         return self.log.read(lambda db: states(db, self.table))
-
-    def open_batches(self) -> dict[str, tuple[int, int]]:
-        found = self.log.read(lambda db: fetch_all(db.execute(statements.OPEN, (self.info.id,))))
-        return {client: (count, attempt) for client, count, attempt in found}
 
     def clients_near(self, name: str) -> list[str]:
         return self.log.read(lambda db: self._clients_near(db, name))
