@@ -145,13 +145,14 @@ def client_name(client: str | int | None) -> str:
 
 def client_table(topic: TopicStore) -> Clients:
     """All clients of a topic."""
-    return Clients([client_info(state) for state in topic.clients()], topic.count(topic.span()))
+    open_batches = topic.open_batches()
+    found = [client_info(state, *open_batches.get(state.client, (0, 0))) for state in topic.clients()]
+    return Clients(found, topic.count(topic.span()))
 
 
-def client_info(state: ClientState) -> ClientInfo:
+def client_info(state: ClientState, open: int = 0, attempt: int = 0) -> ClientInfo:
     """A client as it is shown."""
-    seen = from_micros(state.seen)
-    return ClientInfo(state.client, state.position, state.lag, state.batches, state.open, state.attempt, seen)
+    return ClientInfo(state.client, state.position, state.lag, state.batches, open, attempt, from_micros(state.seen))
 
 
 def claim_info(claim: Claim) -> ClaimInfo:

@@ -13,8 +13,8 @@ from pqlog.stream import TopicStream
 def sparse_log(topic: str = "main", codec: str | Codec | None = None, *, type: Any = None, seed: int = 0) -> Log:
     """A log in memory that promises what every log promises, and nothing more.
 
-    In a file, offsets have no gaps. On other engines they may, and a read may return fewer messages at a time. A program
-    that works on this log relies on nothing that only a file promises. Its messages are lost when it is closed.
+    In a file, offsets have no gaps. On other engines they may, and a read may return fewer messages at a time. A
+    program that works on this log relies on nothing that only a file promises. Its messages are lost when it is closed.
 
     Parameters
     ----------

@@ -179,6 +179,13 @@ class TopicStore(Protocol):
         """All clients, by name."""
         ...
 
+    def open_batches(self) -> Mapping[str, tuple[int, int]]:
+        """For each client that has open batches: how many, and the largest number of attempts among them.
+
+        It looks at all of them, and `ClientStore.state` at none.
+        """
+        ...
+
     def clients_near(self, name: str) -> Sequence[str]:
         """The names of clients that may be meant by one that is not known: not more than may be compared with it."""
         ...

@@ -269,10 +269,8 @@ class ClientState:
         Changes whenever the client is moved with seek, or deleted and made again; no two of a log are the same.
     seen : int
         When it last asked or acknowledged: microseconds since 1970, UTC.
-    open : int
-        How many batches are handed out to it and not acknowledged.
-    attempt : int
-        The highest delivery count among those; 0 if there are none.
+    open : bool
+        Whether a batch of it is handed out and not acknowledged.
     unread : Span
         The offsets from the position on.
     unclaimed : Span
@@ -285,8 +283,7 @@ class ClientState:
     batches: int
     epoch: int
     seen: int
-    open: int
-    attempt: int
+    open: bool
     unread: Span
     unclaimed: Span
 

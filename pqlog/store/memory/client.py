@@ -53,7 +53,6 @@ class MemoryClient:
                 return None
             kept = topic.span()
             unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (self._position, self._claimed))
-            attempt = max((lease.attempt for lease in self._leases.values()), default=0)
             return ClientState(
                 self.name,
                 unread.first,
@@ -61,8 +60,7 @@ class MemoryClient:
                 self._batches,
                 self._epoch,
                 self._seen,
-                len(self._leases),
-                attempt,
+                bool(self._leases),
                 unread,
                 unclaimed,
             )

@@ -221,6 +221,11 @@ class MemoryTopic:
             states = [client.state() for _, client in sorted(self._clients.items())]
             return [state for state in states if state is not None]
 
+    def open_batches(self) -> dict[str, tuple[int, int]]:
+        with self.locked():
+            found = {name: client.claims() for name, client in self._clients.items()}
+            return {name: (len(some), max(one.attempt for one in some)) for name, some in found.items() if some}
+
     def clients_near(self, name: str) -> list[str]:
         with self.locked():
             return [state.client for state in self.clients()]

@@ -265,12 +265,10 @@ def states(db: apsw.Connection, table: Table) -> list[ClientState]:
 
 
 def _state(found: Any, kept: Span) -> ClientState:
-    name, position, claimed, epoch, batches, seen, opened, attempt = found
+    name, position, claimed, epoch, batches, seen, is_open = found
     unread = Span(max(position, kept.first), kept.stop)
     unclaimed = Span(max(claimed, kept.first), kept.stop)
-    return ClientState(
-        name, unread.first, messages_in(unread), batches, epoch, seen, opened, attempt, unread, unclaimed
-    )
+    return ClientState(name, unread.first, messages_in(unread), batches, epoch, seen, bool(is_open), unread, unclaimed)
 
 
 def claim_of(client: str, epoch: int, number: int, span: Span, *rest: Any) -> Claim:

@@ -106,12 +106,12 @@ PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ?
 
 _CLIENT = f"""
 SELECT name, next, claimed, epoch, batches, seen,
-    (SELECT count(*) FROM claims WHERE claims.topic = clients.topic AND client = name),
-    (SELECT ifnull(max(attempt), 0) FROM claims WHERE claims.topic = clients.topic AND client = name)
+    EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
 FROM clients WHERE topic = ? AND {fits("clients")}
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
+OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP BY client"
 # The names around one that may be misspelt.
 NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
 NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"

@@ -187,6 +187,10 @@ class SqliteTopic:
     def clients(self) -> list[ClientState]:
         return self.log.read(lambda db: states(db, self.table))
 
+    def open_batches(self) -> dict[str, tuple[int, int]]:
+        found = self.log.read(lambda db: fetch_all(db.execute(statements.OPEN, (self.info.id,))))
+        return {client: (count, attempt) for client, count, attempt in found}
+
     def clients_near(self, name: str) -> list[str]:
         return self.log.read(lambda db: self._clients_near(db, name))
 
