@@ -109,24 +109,9 @@ def salvage(
     for topic in map(old.handle, old.topics()):
         name = topic.info.name
         into = new.topic(name, topic.info.codec)
-        kept: list[tuple[Span, int]] = []
-        lost: list[range] = []
-        at = 1
-        for rows, _ in runs(topic):
-            if rows:
-                span = Span(rows[0].offset, rows[-1].stop)
-                if kept and span.first > at:
-                    lost.append(range(at, span.first))
-                first = into.adopt(1, _chunks(rows, name, cut)).first
-                if kept and span.first == kept[-1][0].stop:
-                    kept[-1] = (Span(kept[-1][0].first, span.stop), kept[-1][1])
-                else:
-                    kept.append((span, first))
-                at = span.stop
-                done.messages += messages_in(span)
-                report(messages_in(span))
-        _ends(topic, kept, lost)
-        if lost:
+        kept = _copy(topic, into, cut, report)
+        done.messages += sum(messages_in(span) for span, _ in kept)
+        if lost := _lost(topic, kept):
             done.lost[name] = lost
         # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
         found = _readable(topic.clients, f"the clients of topic {name!r}", done)
@@ -138,17 +123,33 @@ def salvage(
     return done
 
 
-def _ends(topic: SqliteTopic, kept: Sequence[tuple[Span, int]], lost: list[range]) -> None:
-    """What is lost at a topic's begin and end."""
+def _copy(
+    topic: SqliteTopic, into: SqliteTopic, cut: Callable[[Row, str], bytes], report: Callable[[int], object]
+) -> list[tuple[Span, int]]:
+    """Copy the messages that can be read: in which spans they are, each with the new offset of its first message."""
+    kept: list[tuple[Span, int]] = []
+    for rows, _ in runs(topic):
+        if rows:
+            span = Span(rows[0].offset, rows[-1].stop)
+            first = into.adopt(1, _chunks(rows, topic.info.name, cut)).first
+            report(messages_in(span))
+            if kept and span.first == kept[-1][0].stop:
+                before, first = kept.pop()
+                span = Span(before.first, span.stop)
+            kept.append((span, first))
+    return kept
+
+
+def _lost(topic: SqliteTopic, kept: Sequence[tuple[Span, int]]) -> list[range]:
+    """What is missing before, between and behind the spans that were copied."""
+    bounds = [bound for span, _ in kept for bound in span]
     try:
-        span = topic.span()
+        whole = topic.span()
     except _UNREADABLE:
-        return
-    first, stop = (kept[0][0].first, kept[-1][0].stop) if kept else (span.stop, span.stop)
-    if first > span.first:
-        lost.insert(0, range(span.first, first))
-    if stop < span.stop:
-        lost.append(range(stop, span.stop))
+        gaps = bounds[1:-1]
+    else:
+        gaps = [whole.first, *bounds, whole.stop]
+    return [range(first, stop) for first, stop in zip(gaps[::2], gaps[1::2], strict=True) if first < stop]
 
 
 def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -> list[tuple[int, Chunk]]:
