@@ -39,6 +39,11 @@ class InferencePass:
         self._inference = SchemaInference() if known is None else known
         self._time_ranges = TimeRanges()
 
+    def copy(self) -> InferencePass:
+        other = InferencePass(self._projection, self._inference.copy())
+        other._time_ranges = self._time_ranges.copy()
+        return other
+
     def add(self, chunk: Chunk) -> None:
         """Take a chunk into account."""
         with chunk.as_decode_errors():
