@@ -171,6 +171,8 @@ def _infer(selection: Selection, projection: Projection) -> tuple[list[Chunk] | 
         remembered[key] = output
         while len(remembered) > REMEMBERED:
             remembered.popitem(last=False)
+    else:
+        remembered.move_to_end(key)
     check_names(selection, projection, output)
     return chunks, output
 
