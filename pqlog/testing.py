@@ -11,17 +11,17 @@ from pqlog.stream import TopicStream
 
 
 def sparse_log(topic: str = "main", codec: str | Codec | None = None, *, type: Any = None, seed: int = 0) -> Log:
-    """A log in memory that promises what every log does, and nothing more.
+    """A log in memory that promises what every log promises, and nothing more.
 
-    In a file, offsets have no gaps. On other engines they do, and a read may return fewer messages at a time. A program
-    that works on this log makes no assumption that only a file fulfils. Its messages are gone when it is closed.
+    In a file, offsets have no gaps. On other engines they may, and a read may return fewer messages at a time. A
+    program that works on this log relies on nothing that only a file promises. Its messages are lost when it is closed.
 
     Parameters
     ----------
     topic, codec, type
         As for `pqlog.open`.
     seed : int
-        Of the gaps: the same calls with the same seed give the same offsets.
+        The seed of the gaps: the same calls with the same seed give the same offsets.
 
     Returns
     -------

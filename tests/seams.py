@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pqlog.store.sqlite.held import Holdings
+from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.values import Put, Row, Singles
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def waiting(topic: Topic) -> int:
     return len(log._watch._waiters)
 
 
-def holdings(topic: Topic) -> Holdings:
+def held_claims(topic: Topic) -> HeldClaims:
     """The claims that this process knows it holds; forgetting them makes it act like another process."""
     log: Any = topic.store.log
-    held: Holdings = log.held
-    return held
+    held_claims: HeldClaims = log.held_claims
+    return held_claims
 
 
 class Reads:

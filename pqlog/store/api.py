@@ -180,7 +180,10 @@ class TopicStore(Protocol):
         ...
 
     def open_batches(self) -> Mapping[str, tuple[int, int]]:
-        """For each client that has open batches: how many, and the largest number of attempts among them."""
+        """For each client that has open batches: how many, and the largest number of attempts among them.
+
+        It looks at all of them, and `ClientStore.state` at none.
+        """
         ...
 
     def clients_near(self, name: str) -> Sequence[str]:

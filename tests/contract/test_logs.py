@@ -12,6 +12,7 @@ import pqlog
 from pqlog.history import timeline
 from pqlog.notebook import views
 from pqlog.testing import sparse_log
+from tests.interrupts import last, moments, struck
 
 KEYS = st.sampled_from(["a", "b", "c"])
 ONE = st.tuples(st.just("one"), st.integers(0, 9), KEYS | st.none())
@@ -234,5 +235,29 @@ def test_what_only_a_file_can_is_refused_elsewhere(tmp_path):
     for call in calls:
         with pytest.raises(pqlog.UnsupportedError, match="needs a log in a file, which :sparse: is not"):
             call()
-    with pytest.raises(pqlog.ArgumentError, match="workers=1, or open a file"):
+    with pytest.raises(pqlog.ArgumentError, match="workers=1, or use a file"):
         log.client("c").pipe(print, workers=2)
+
+
+@pytest.mark.parametrize("make", [lambda: pqlog.open(":memory:"), sparse_log], ids=["dense", "sparse"])
+def test_ctrl_c_anywhere_in_a_stage_leaves_no_half_of_it(make):
+    log = make()
+    client = log.client("stage")
+
+    def stage():
+        batch = client.next_batch(size=2)
+        batch.put_many(list(batch), topic="out")
+        batch.ack()
+
+    list(log.get("stage"))  # it is known, and so is the topic that it puts into
+    log.topic("out")
+    log.put_many([0, 0])
+    count = moments(stage)
+    for at in range(1, count, count // 60):
+        log.put_many([at, -at])
+        struck(stage, at, KeyboardInterrupt())
+        last.clear()
+        assert len(log.topic("out")) == len(log) - client.lag, f"moment {at} of {count}"
+    while client.lag:
+        stage()
+    assert [message.value for message in log.topic("out")] == [message.value for message in log]

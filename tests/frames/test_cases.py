@@ -8,7 +8,7 @@ from tests.frames import cases
 @pytest.mark.parametrize("what", cases.CASES)
 def test_a_column_is_refused_or_the_same(what):
     *_, again = cases.outcome(cases.CASES[what])
-    assert again in ("**refused**", "the same", "the same, of Python's types")
+    assert again in ("**refused**", "the same", "the same, as Python's types")
 
 
 def test_the_table_of_the_page_is_what_comes_back():

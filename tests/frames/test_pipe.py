@@ -69,7 +69,7 @@ def test_what_cannot_be_is_said_at_once(log):
         log.client("x").pipe(lambda frame: frame)
     with pytest.raises(pqlog.ArgumentError, match="is not callable"):
         log.client("x").pipe(None, into="y")
-    with pytest.raises(pqlog.ArgumentError, match="workers is a number"):
+    with pytest.raises(pqlog.ArgumentError, match="workers must be a number"):
         log.client("x").pipe(len, workers=0)
     with pytest.raises(pqlog.ArgumentError, match="define it at the top of a module"):
         log.client("x").pipe(lambda frame: frame, into="y", workers=2)

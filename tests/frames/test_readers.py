@@ -60,7 +60,7 @@ def test_streams_have_batches_of_the_size_asked_for(sales):
     assert reader.schema.names == ["n"]
     assert [batch.num_rows for batch in reader] == [5, 5, 2]
     assert [len(frame) for frame in sales.chunks(chunksize=7)] == [7, 5]
-    with pytest.raises(pqlog.ArgumentError, match="batch_size is a number"):
+    with pytest.raises(pqlog.ArgumentError, match="batch_size must be a number"):
         sales.to_batches(batch_size=0)
 
 
@@ -93,7 +93,7 @@ def test_head_and_tail(sales):
     assert sales.history().latest().tail(1)["n"].tolist() == [11]
     assert len(sales.head(0)) == len(sales.tail(0)) == 0
     assert len(sales.head(99)) == len(sales.tail(99)) == 12
-    with pytest.raises(pqlog.ArgumentError, match="n is a number"):
+    with pytest.raises(pqlog.ArgumentError, match="n must be a number"):
         sales.head(-1)
 
 

@@ -23,7 +23,7 @@ def produce(path, report, name):
         for n in range(sys.maxsize):
             if n % 5 == 4:
                 went = log.put_many([[int(name), n, i] for i in range(30)])
-                say(went.start, went.stop)
+                say(went.first, went.last + 1)
             else:
                 offset = log.put([int(name), n, 0], id=f"{name}-{n}")
                 say(offset, offset + 1)

@@ -78,7 +78,7 @@ def test_the_same_id_again_puts_nothing(path):
         (lambda log: log.get(3.5), "a client is named by a str"),
         (lambda log: log.get_blocking(tick=0), "tick must be a number of seconds"),
         (lambda log: log.get("\ud800"), "not Unicode text"),
-        (lambda log: log.topic(""), "not empty"),
+        (lambda log: log.topic(""), "non-empty"),
         (lambda log: log.topic("\ud800"), "not Unicode text"),
         (lambda log: log.topic("t", codec="xml"), "no codec 'xml'"),
         (lambda log: log[::2], "no step"),
@@ -88,7 +88,7 @@ def test_the_same_id_again_puts_nothing(path):
         (lambda log: log.client("c").seek(to=1.5), "to is an offset"),
         (lambda log: pqlog.open(""), "path of a file"),
         (lambda log: pqlog.open("x", readonly="yes"), "readonly is"),
-        (lambda log: pqlog.open("x", timeout=-1), "timeout is a number"),
+        (lambda log: pqlog.open("x", timeout=-1), "timeout must be a number"),
     ],
 )
 def test_bad_arguments_are_told_at_once(log, call, says):

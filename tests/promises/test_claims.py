@@ -136,7 +136,7 @@ def test_batches_that_are_collected_at_any_moment_of_a_call_come_again(log, afte
     gc.set_threshold(gc.get_count()[0] + after)  # this many containers later, a collection starts
     gc.enable()
     try:
-        assert len(seams.holdings(log).all()) >= len(held)
+        assert len(seams.held_claims(log).all()) >= len(held)
     finally:
         gc.set_threshold(*before)
     assert len(pairs) == 5000
@@ -191,8 +191,8 @@ def test_what_this_process_is_said_to_hold_and_does_not_is_free(path):
     log = pqlog.open(path)
     log.put_many(range(4))
     held = log.client("c").next_batch(size=2)
-    holdings = seams.holdings(log)
-    holdings.drop(holdings.all()[0])
+    held_claims = seams.held_claims(log)
+    held_claims.drop(held_claims.all()[0])
     log.close()
     with pqlog.open(path) as log:
         assert log.client("c").claims()[0].owner
@@ -419,9 +419,9 @@ def test_a_batch_whose_collection_was_interrupted_comes_again(log):
     """Ctrl-C may strike before the first line of what a weak reference calls."""
     log.put_many(range(2))
     batch = log.client("c").next_batch(size=1)
-    holdings = seams.holdings(log)
-    (held,) = holdings.all()
-    holdings._refs[held] = weakref.ref(batch.lease.claim)  # one that reports to nobody
+    held_claims = seams.held_claims(log)
+    (held,) = held_claims.all()
+    held_claims._refs[held] = weakref.ref(batch.lease.claim)  # one that reports to nobody
     del batch
     gc.collect()
     assert (log.client("c").next_batch(size=1).attempt, log.client("c").next_batch(size=1).number) == (2, 1)

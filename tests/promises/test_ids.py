@@ -79,10 +79,10 @@ def test_ids_are_the_texts_that_keys_are(log):
         ([{"id": "a"}, {"id": None}], "the field 'id', which is used as the id, is missing"),
         ([{"id": "a"}, {"n": 1}], "is missing: each message needs an id"),
         ([{"id": "a"}, {"id": ""}], "is empty: each message needs an id"),
-        ([{"id": "a"}, {"id": 1.5}], r"is 1.5 \(of type float\), and an id is text, an integer"),
+        ([{"id": "a"}, {"id": 1.5}], r"is 1.5 \(of type float\), but an id must be text, an integer"),
         (pd.DataFrame({"id": ["a", None]}), "is missing: each message needs an id"),
         (pd.DataFrame({"id": ["a", ""]}), "is empty: each message needs an id"),
-        (pd.DataFrame({"id": [1.0, 1.5]}).iloc[[1, 1]], r"is 1.5 \(of type float\), and an id is"),
+        (pd.DataFrame({"id": [1.0, 1.5]}).iloc[[1, 1]], r"is 1.5 \(of type float\), but an id must be"),
         (pd.DataFrame({"id": ["a", 2]}, dtype=object).replace(2, float("nan")), "is missing"),
     ],
 )

@@ -191,8 +191,8 @@ def test_a_call_with_a_timeout_does_not_linger_beyond_it(log):
     taken = queue.Queue()
 
     def take():
-        for timeout in (0, 0.05):
-            client = log.client(f"stage {timeout}")
+        for name, timeout in (("hasty", 0), ("patient", 0.05)):
+            client = log.client(name)
             batches = [client.next_batch(size=2, timeout=timeout, linger=1e6) for _ in range(3)]
             taken.put([None if batch is None else len(batch) for batch in batches])
 

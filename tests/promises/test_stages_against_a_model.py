@@ -193,7 +193,7 @@ class Stages(RuleBasedStateMachine):
     @rule()
     def crash(self):
         """All workers die in the middle of their work; the file is opened again."""
-        seams.holdings(self.log).forget()
+        seams.held_claims(self.log).forget()
         self.log.close()
         self.held = []
         self.process = self.begin_process()

@@ -176,7 +176,7 @@ def test_renaming_refuses_what_would_be_lost(log, old):
     log.topic("taken")
     for name, error, says in (
         ("taken", pqlog.ArgumentError, "there is a topic 'taken' already"),
-        ("", pqlog.ArgumentError, "not empty"),
+        ("", pqlog.ArgumentError, "non-empty"),
         ("\ud800", pqlog.ArgumentError, "not Unicode"),
     ):
         with pytest.raises(error, match=says):

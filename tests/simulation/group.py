@@ -30,7 +30,7 @@ def put_from_threads(folder: Path, threads: int = 8, each: int = 12) -> tuple[Di
         def work(name: int) -> None:
             for n in range(each):
                 if n % 6 == 5:
-                    offset = log.put_many([[name, n, i] for i in range(3)]).start
+                    offset = log.put_many([[name, n, i] for i in range(3)]).first
                     puts.append(Put(disk.now, [name, n, 0], offset))
                 else:
                     offset = log.put([name, n, 0])

@@ -107,7 +107,7 @@ def work(folder: Path, name: str, seed: int, dies_at: int) -> None:
                     many = chance.choice([0, 0, 3])
                     values = [[name, number + n, "x" * chance.choice([1, 6000])] for n in range(many or 1)]
                     number += len(values)
-                    first = log.put_many(values).start if many else log.put(values[0])
+                    first = log.put_many(values).first if many else log.put(values[0])
                     disk.returned(first, values)
                     if not chance.randrange(6):
                         log.compact()

@@ -20,6 +20,7 @@ import pqlog
 from pqlog import atomic, file_set
 from pqlog.store.sqlite import append, client, connections, copies, file, identity, topic, wal, writer
 from pqlog.store.sqlite import ids as message_ids
+from pqlog.store.values import Put
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
@@ -246,7 +247,7 @@ def returned_before_its_commit():
     late = []
 
     def submit(self, job):
-        if not isinstance(job, append.Put):
+        if not isinstance(job, append.PutOne):
             return real(self, job)
         ready = threading.Event()
 
@@ -272,7 +273,7 @@ def released_by_an_older_sync():
 
     def wake(self, group):
         for job in list(self._waiting):
-            if isinstance(job, append.Put) and not job.taken:
+            if isinstance(job, append.PutOne) and not job.taken:
                 job.outcome, job.done, job.taken = 0, True, True
                 self._waiting.remove(job)
                 job.wake()
@@ -309,11 +310,8 @@ def chunks_in_commits_of_their_own():
         ]
         if not values or id or cursor or ids:
             return real(self, chunks, id, cursor, ids)
-        return (
-            type(where)(first.first, where.stop)
-            if (first := real(self, values[:1])) and (where := real(self, values[1:]))
-            else None
-        )
+        first, rest = real(self, values[:1]), real(self, values[1:])
+        return Put(first.first, rest.last, len(values))
 
     with mock.patch.object(topic.SqliteTopic, "append", put):
         yield

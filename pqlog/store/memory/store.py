@@ -1,23 +1,23 @@
-"""A log in this process's memory, whose offsets have gaps: the plainest engine, to be read first and to test against.
+"""A log in the memory of this process, whose offsets have gaps: the plainest engine, to read first and test against.
 
-Rows lie in lists. What the protocols of `pqlog.store.api` leave to an engine, this one does at random: how large the
-gaps between two rows are, how far beyond the last message a topic ends, and how few rows a read returns. Whoever
+Rows are in lists. What the protocols of `pqlog.store.api` leave open, this engine decides at random: how large the
+gaps between two rows are, how far beyond the last message a topic ends, and how few rows a read returns. A caller that
 assumes more than the protocols promise fails here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import random
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pqlog import errors
 from pqlog.store.memory.topic import MemoryTopic
+from pqlog.store.memory.transaction import Transactions, changing, reading
 from pqlog.store.values import Capabilities, Cursor, Output, Put, TopicInfo
 
 
@@ -27,7 +27,7 @@ class MemoryStore:
     Parameters
     ----------
     seed : int
-        Of the gaps.
+        Seeds the random generator of the gaps.
     """
 
     readonly = False
@@ -36,95 +36,89 @@ class MemoryStore:
     def __init__(self, seed: int = 0) -> None:
         self.uuid, self.name = str(uuid.uuid4()), ":sparse:"
         self.chance = random.Random(seed)  # noqa: S311 - of gaps, not of secrets
+        self.transactions = Transactions(self._parts)
         self._pid = os.getpid()
         self._is_closed = False
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
         self._wakes = 0
-        self._topics: dict[str, MemoryTopic] = {}
+        self._topics: dict[int, MemoryTopic] = {}
         self._cursors: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else reads or changes it meanwhile; raises if nothing can be asked of it any more."""
-        if self._pid != os.getpid():  # the lock may be held for ever by a thread that was not forked
-            raise errors.ForkError(f"{self.name} belongs to the process that opened it: open another in the child")
-        with self._lock:
-            if self._is_closed:
-                raise errors.ClosedError(f"{self.name} was closed")
-            yield
+    def _parts(self) -> list[Any]:
+        return [self, *self._topics.values(), *(part for topic in self._topics.values() for part in topic.parts())]
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """The same; and afterwards, whoever waits looks again."""
-        with self.locked():
-            yield
-            self._changed.notify_all()
+    def check(self) -> None:
+        """Raise if nothing can be asked of it any more."""
+        if self._is_closed:
+            raise errors.ClosedError(f"{self.name} was closed")
+        if self._pid != os.getpid():
+            raise errors.ForkError(f"{self.name} belongs to the process that opened it: open another in the child")
 
     def next_number(self) -> int:
         """A number that was never given before."""
         return next(self._numbers)
 
+    @reading
     def topics(self) -> list[TopicInfo]:
-        with self.locked():
-            return [topic.info for topic in self._topics.values()]
+        return [topic.info for topic in self._topics.values()]
 
+    @reading
     def find_topic(self, name: str) -> MemoryTopic | None:
-        with self.locked():
-            return self._topics.get(name)
+        return next((topic for topic in self._topics.values() if topic.info.name == name), None)
 
+    @changing
     def topic(self, name: str, codec: str) -> MemoryTopic:
-        with self.changing():
-            if name not in self._topics:
-                self._topics[name] = MemoryTopic(self, TopicInfo(self.next_number(), name, codec))
-            return self._topics[name]
+        found = self.find_topic(name)
+        if found is None:
+            found = MemoryTopic(self, TopicInfo(self.next_number(), name, codec))
+            self._topics[found.info.id] = found
+        return found
 
-    def file_under(self, topic: MemoryTopic, name: str | None) -> None:
-        """Let a topic have another name, or none any more."""
-        kept = {one: found for one, found in self._topics.items() if found is not topic}
-        self._topics = kept if name is None else kept | {name: topic}
+    def has(self, topic: MemoryTopic) -> bool:
+        """Whether a topic was not deleted."""
+        return topic.info.id in self._topics
 
+    def drop(self, topic: MemoryTopic) -> None:
+        """Forget a topic."""
+        del self._topics[topic.info.id]
+
+    @reading
     def cursor(self, name: str) -> str | None:
-        with self.locked():
-            return self._cursors.get(name)
+        return self._cursors.get(name)
 
     def set_cursor(self, cursor: Cursor) -> None:
         """Note how far a source has been read."""
         self._cursors[cursor.name] = cursor.value
 
+    @changing
     def append_all(self, outputs: Sequence[Output]) -> list[Put]:
-        """Put into several topics, all or nothing."""
-        topics: list[MemoryTopic] = [output.topic for output in outputs]  # type: ignore[misc]
-        marks = [(topic, topic.mark()) for topic in topics]
+        """Put into several topics."""
         try:
-            return [topic.add(one.chunks, one.ids) for topic, one in zip(topics, outputs, strict=True)]
-        except BaseException as error:
-            for topic, mark in marks:
-                topic.back_to(mark)
-            if isinstance(error, errors.Error) or not isinstance(error, Exception):
-                raise
+            return [one.topic.add(one.chunks, one.ids) for one in outputs]  # type: ignore[attr-defined]
+        except errors.Error:
+            raise
+        except Exception as error:
             raise errors.StoreError(f"what was to be put cannot be read: {error}") from error
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
-        with self.locked():
+        with self.transactions.lock:
+            self.check()
             wakes = self._wakes
             while not ready() and wakes == self._wakes:
                 left = tick if until is None else min(tick, until - time.monotonic())
                 if left <= 0:
                     return False
-                self._changed.wait(left)
-                if self._is_closed:
-                    raise errors.ClosedError(f"{self.name} was closed")
+                self.transactions.changed.wait(left)
+                self.check()
             return True
 
+    @changing
     def wake(self) -> None:
-        with self.changing():
-            self._wakes += 1
+        self._wakes += 1
 
     def close(self) -> None:
         if self._pid == os.getpid():
-            with self._lock:
+            with self.transactions.lock:
                 self._is_closed = True
-                self._changed.notify_all()
+                self.transactions.changed.notify_all()

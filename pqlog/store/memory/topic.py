@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import operator
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pqlog import errors
 from pqlog.store.memory.client import MemoryClient
+from pqlog.store.memory.transaction import changing, reading
 from pqlog.store.values import (
     CachedSchema,
     Chunk,
@@ -39,73 +39,58 @@ class MemoryTopic:
     """A topic; the protocol is `pqlog.store.api.TopicStore`."""
 
     def __init__(self, log: MemoryStore, info: TopicInfo) -> None:
-        self.log, self.info = log, info
-        self._is_deleted = False
+        self.log, self.info, self.transactions = log, info, log.transactions
         self._rows: list[Row] = []
         """Ascending, each of them whole."""
         self._begin = self._stop = 1
-        """What is kept, and at least where the next message goes."""
+        """What is kept begins there at the earliest; the next message goes there at the earliest."""
+        self._time = 0
         self._ids: dict[str, Put] = {}
         self._clients: dict[str, MemoryClient] = {}
         self._schema: CachedSchema | None = None
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """As `MemoryStore.locked`."""
-        with self.log.locked():
-            if self._is_deleted:
-                raise errors.UnknownTopicError(self.info.name, [])
-            yield
+    def parts(self) -> list[MemoryClient]:
+        """Its clients."""
+        return list(self._clients.values())
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """As `MemoryStore.changing`."""
-        with self.locked(), self.log.changing():
-            yield
+    def check(self) -> None:
+        """Raise if nothing can be asked of it any more."""
+        self.log.check()
+        if not self.log.has(self):
+            raise errors.UnknownTopicError(self.info.name, [])
 
+    @changing
     def rename(self, name: str) -> None:
-        with self.changing():
-            if self.log.find_topic(name):
-                raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
-            self.info = TopicInfo(self.info.id, name, self.info.codec)
-            self.log.file_under(self, name)
+        if self.log.find_topic(name):
+            raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
+        self.info = TopicInfo(self.info.id, name, self.info.codec)
 
+    @changing
     def delete(self, force: bool) -> None:
-        with self.changing():
-            losing = [(state.client, state.lag) for state in self.clients() if state.lag]
-            if losing and not force:
-                raise errors.TrimRefusedError(losing, self.info.name, "deleted")
-            self._is_deleted, self._schema = True, None
-            self.log.file_under(self, None)
+        losing = [(state.client, state.lag) for state in self.clients() if state.lag]
+        if losing and not force:
+            raise errors.TrimRefusedError(losing, self.info.name, "deleted")
+        self.log.drop(self)
 
     # putting
 
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
         return self.append([Singles([value], [key], headers)]).first
 
+    @changing
     def append(
         self, chunks: Iterable[Chunk], id: str | None = None, cursor: Cursor | None = None, ids: Ids | None = None
     ) -> Put:
-        with self.changing():
-            if id is not None and (found := self.find_id(id)):
-                return found
-            if cursor is not None:
-                cursor.check(self.log.cursor(cursor.name))
-            (put,) = self.log.append_all([Output(self, chunks, ids)])
-            if id is not None:
-                self._ids[id] = put
-            if cursor is not None:
-                self.log.set_cursor(cursor)
-            return put
-
-    def mark(self) -> tuple[int, int, dict[str, Put]]:
-        """How far it has come."""
-        return len(self._rows), self._stop, dict(self._ids)
-
-    def back_to(self, mark: tuple[int, int, dict[str, Put]]) -> None:
-        """Drop what was put since."""
-        rows, self._stop, self._ids = mark
-        del self._rows[rows:]
+        if id is not None and (found := self.find_id(id)):
+            return found
+        if cursor is not None:
+            cursor.check(self.log.cursor(cursor.name))
+        (put,) = self.log.append_all([Output(self, chunks, ids)])
+        if id is not None:
+            self._ids[id] = put
+        if cursor is not None:
+            self.log.set_cursor(cursor)
+        return put
 
     def add(self, chunks: Iterable[Chunk], ids: Ids | None) -> Put:
         """Put chunks, or of those with ids the messages whose id is new."""
@@ -130,19 +115,19 @@ class MemoryTopic:
 
     def _add_rows(self, chunks: Iterable[Chunk]) -> list[Row]:
         chance = self.log.chance
-        now = max(self._rows[-1].time if self._rows else 0, time.time_ns() // 1000)
+        self._time = max(self._time, time.time_ns() // 1000)
         added = []
-        for row in _rows(chunks, now):
+        for row in _rows(chunks, self._time):
             added.append(row._replace(offset=self._stop + chance.choice(GAPS)))
             self._rows.append(added[-1])
             self._stop = added[-1].stop
         self._stop += chance.choice(GAPS) if added else 0
         return added
 
+    @reading
     def find_id(self, id: str) -> Put | None:
-        with self.locked():
-            put = self._ids.get(id)
-            return put if put is not None and max(put.first, put.last) >= self._begin else None
+        put = self._ids.get(id)
+        return put if put is not None and max(put.first, put.last) >= self._begin else None
 
     # reading
 
@@ -160,93 +145,93 @@ class MemoryTopic:
         """The index of the first row that ends behind an offset."""
         return bisect.bisect_right(self._rows, offset, key=operator.attrgetter("stop"))
 
+    @reading
     def span(self) -> Span:
-        with self.locked():
-            first = next((row.offset for row in self.all_rows(Span(self._begin, self._stop))), self._stop)
-            return Span(first, self._stop)
+        first = next((row.offset for row in self.all_rows(Span(self._begin, self._stop))), self._stop)
+        return Span(first, self._stop)
 
+    @reading
     def count(self, span: Span) -> int:
-        with self.locked():
-            return sum(row.rows or 1 for row in self.all_rows(span))
+        return sum(row.rows or 1 for row in self.all_rows(span))
 
+    @reading
     def from_end(self, messages: int, span: Span | None = None) -> int:
-        with self.locked():
-            span = self.span() if span is None else span
-            rows, offset = list(self.all_rows(span)), span.stop
-            while messages > 0 and rows:
-                row = rows.pop()
-                count = min(messages, row.rows or 1)
-                messages -= count
-                offset = row.stop - count
-            return offset
+        span = self.span() if span is None else span
+        rows, offset = list(self.all_rows(span)), span.stop
+        while messages > 0 and rows:
+            row = rows.pop()
+            count = min(messages, row.rows or 1)
+            messages -= count
+            offset = row.stop - count
+        return offset
 
+    @reading
     def offset_at(self, time: int) -> int:
-        with self.locked():
-            index = bisect.bisect_left(self._rows, time, key=operator.attrgetter("time"))
-            return max(self.span().first, self._rows[index].offset) if index < len(self._rows) else self._stop
+        index = bisect.bisect_left(self._rows, time, key=operator.attrgetter("time"))
+        return max(self.span().first, self._rows[index].offset) if index < len(self._rows) else self._stop
 
+    @reading
     def time_at(self, offset: int) -> int | None:
-        with self.locked():
-            index = self._index_of(offset)
-            is_kept = offset >= self.span().first and index < len(self._rows)
-            return self._rows[index].time if is_kept else None
+        index = self._index_of(offset)
+        is_kept = offset >= self.span().first and index < len(self._rows)
+        return self._rows[index].time if is_kept else None
 
+    @reading
     def read(self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False) -> list[Row]:
         found: list[Row] = []
-        with self.locked():
-            rows = min(rows, self.log.chance.randint(1, PAGE))
-            for row in self.all_rows(span):
-                if max_bytes <= 0 or len(found) >= rows:
-                    break
-                if key is None or row.key == key or (row.rows is not None and row.key is not None):
-                    found.append(row)
-                    max_bytes -= len(row.value)
+        rows = min(rows, self.log.chance.randint(1, PAGE))
+        for row in self.all_rows(span):
+            if max_bytes <= 0 or len(found) >= rows:
+                break
+            if key is None or row.key == key or (row.rows is not None and row.key is not None):
+                found.append(row)
+                max_bytes -= len(row.value)
         return found
 
     # the schema cache
 
     def cached_schema(self) -> CachedSchema | None:
-        with self.log.locked():
-            return self._schema
+        return self._schema if self.log.has(self) else None
 
     def cache_schema(self, schema: CachedSchema) -> None:
-        with self.log.changing():
-            if not self._is_deleted and schema.span.first == self.span().first:
+        with self.transactions.lock:
+            if self.log.has(self) and schema.span.first == self.span().first:
                 self._schema = schema
 
     # clients
 
+    @reading
     def clients(self) -> list[ClientState]:
-        with self.locked():
-            states = [client.state() for _, client in sorted(self._clients.items())]
-            return [state for state in states if state is not None]
+        states = [client.state() for _, client in sorted(self._clients.items())]
+        return [state for state in states if state is not None]
 
+    @reading
     def open_batches(self) -> dict[str, tuple[int, int]]:
-        with self.locked():
-            found = {name: client.claims() for name, client in self._clients.items()}
-            return {name: (len(some), max(one.attempt for one in some)) for name, some in found.items() if some}
+        found = {name: client.claims() for name, client in self._clients.items()}
+        return {name: (len(some), max(one.attempt for one in some)) for name, some in found.items() if some}
 
+    @reading
     def clients_near(self, name: str) -> list[str]:
-        with self.locked():
-            return [state.client for state in self.clients()]
+        return [state.client for state in self.clients()]
 
     def client(self, name: str) -> MemoryClient:
-        return self._clients.setdefault(name, MemoryClient(self, name))
+        with self.transactions.lock:
+            return self._clients.setdefault(name, MemoryClient(self, name))
 
     # keeping
 
+    @changing
     def trim(self, before: int, force: bool) -> int:
-        with self.changing():
-            trimmed = Span(self._begin, min(before, self._stop))
-            states = {state.client: state.position for state in self.clients()}
-            lost = {name: self.count(Span(position, trimmed.stop)) for name, position in states.items()}
-            if any(lost.values()) and not force:
-                raise errors.TrimRefusedError([(name, count) for name, count in lost.items() if count], self.info.name)
-            messages = self.count(trimmed)
-            self._begin = max(self._begin, trimmed.stop)
-            self._rows = self._rows[self._index_of(self._begin) :]
-            self._ids = {id: put for id, put in self._ids.items() if self.find_id(id)}
-            return messages
+        trimmed = Span(self._begin, min(before, self._stop))
+        states = {state.client: state.position for state in self.clients()}
+        lost = {name: self.count(Span(position, trimmed.stop)) for name, position in states.items()}
+        if any(lost.values()) and not force:
+            raise errors.TrimRefusedError([(name, count) for name, count in lost.items() if count], self.info.name)
+        messages = self.count(trimmed)
+        self._begin = max(self._begin, trimmed.stop)
+        self._rows = self._rows[self._index_of(self._begin) :]
+        self._ids = {id: put for id, put in self._ids.items() if self.find_id(id)}
+        return messages
 
 
 def _rows(chunks: Iterable[Chunk], now: int) -> Iterator[Row]:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import apsw
 
 from pqlog.store.sqlite import statements
-from pqlog.store.sqlite.connections import rows
+from pqlog.store.sqlite.connections import fetch_all
 
 LEASE_S = 60
 """How long a claim is respected of whose holder nothing is known; a living one puts it off in time."""
 
 
-class Held(NamedTuple):
-    """A claim in somebody's hands, as the file knows it."""
+class ClaimKey(NamedTuple):
+    """What identifies a claim in the file, as long as one holder has it."""
 
     topic: int
     client: str
@@ -34,18 +34,18 @@ def now_micros() -> int:
     return time.time_ns() // 1000
 
 
-def release(db: apsw.Connection, left: Iterable[Held]) -> None:
+def release(db: apsw.Connection, left: Iterable[ClaimKey]) -> None:
     """Release claims that nobody holds any more."""
     for one in left:
         db.execute(statements.RELEASE_LEFT, one)
 
 
-def renew(db: apsw.Connection, held: Held) -> bool:
+def renew(db: apsw.Connection, key: ClaimKey) -> bool:
     """Put off the expiry of a claim; False if it is not its holder's any more."""
-    db.execute(statements.RENEW, (now_micros() + lease_micros(), *held))
+    db.execute(statements.RENEW, (now_micros() + lease_micros(), *key))
     return bool(db.changes())
 
 
-def held_by(db: apsw.Connection, process: str) -> list[Held]:
+def held_by(db: apsw.Connection, process: str) -> list[ClaimKey]:
     """All claims of a process."""
-    return [Held(*found) for found in rows(db.execute(statements.HELD_BY, (process,)))]
+    return [ClaimKey(*found) for found in fetch_all(db.execute(statements.HELD_BY, (process,)))]

@@ -11,8 +11,8 @@ import apsw
 
 from pqlog import errors
 from pqlog.store.sqlite import claims, owners, statements
-from pqlog.store.sqlite.claims import Held
-from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.claims import ClaimKey
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.owners import Fate
 from pqlog.store.sqlite.reader import span
 from pqlog.store.sqlite.table import Table, messages_in, put_of
@@ -41,7 +41,7 @@ class SqliteClient:
     def state_in(self, db: apsw.Connection) -> ClientState | None:
         """Where it stands."""
         kept = span(db, self._table)
-        found = row(db.execute(statements.CLIENT, self._id))
+        found = fetch_one(db.execute(statements.CLIENT, self._id))
         return _state(found, kept) if found else None
 
     def join(self, start: int | None = None) -> ClientState:
@@ -108,13 +108,13 @@ class SqliteClient:
         return [] if state is None else claims_of(db, self._table, state)
 
     def has_work(self, worker: str) -> bool:
-        if self._log.held.has_news():
+        if self._log.held_claims.has_news():
             self._log.check_open()
             return True
         return self._log.read(lambda db: self._has_work_in(db, worker))
 
     def _has_work_in(self, db: apsw.Connection, worker: str) -> bool:
-        found = row(db.execute(statements.NEXT_BATCH, self._id))
+        found = fetch_one(db.execute(statements.NEXT_BATCH, self._id))
         kept = span(db, self._table)
         if found is None or max(found[0], kept.first) < kept.stop:
             return True
@@ -124,22 +124,22 @@ class SqliteClient:
         for process, fate in self._not_living(db):
             if fate is Fate.GONE:
                 return True
-            if row(db.execute(statements.EXPIRED, (*self._id, process, now, now + claims.lease_micros())))[0]:
+            if fetch_one(db.execute(statements.EXPIRED, (*self._id, process, now, now + claims.lease_micros())))[0]:
                 return True
         return False
 
     def advance(
         self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
     ) -> tuple[Claim | None, list[Put]]:
-        held = self._log.held
+        held_claims = self._log.held_claims
         made: list[Claim] = []
 
-        def work(transaction: Transaction) -> tuple[Claim | None, list[Put], list[Held]]:
+        def work(transaction: Transaction) -> tuple[Claim | None, list[Put], list[ClaimKey]]:
             went = [] if done is None else self._finish_in(transaction, done, outputs)
-            left = held.release_left(transaction.db)
+            left = held_claims.release_left(transaction.db)
             claim = self._take_in(transaction.db, size, worker)
             if claim is not None:
-                held.add(self._held(claim), claim)  # before the commit: from then on it must be known as held
+                held_claims.add(self._key(claim), claim)  # before the commit: from then on it must be known as held
                 made.append(claim)
             return claim, went, left
 
@@ -149,16 +149,16 @@ class SqliteClient:
             for one in made:
                 self.leave(one)
             raise
-        held.told(left)
+        held_claims.told(left)
         if done is not None:
-            held.drop(self._held(done))
+            held_claims.drop(self._key(done))
         if claim is not None:
             self._log.renewal.start()
         return claim, went
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         went = self._log.write(Task(lambda transaction: self._finish_in(transaction, done, outputs)))
-        self._log.held.drop(self._held(done))
+        self._log.held_claims.drop(self._key(done))
         return went
 
     def _finish_in(self, transaction: Transaction, done: Claim, outputs: Sequence[Output]) -> list[Put]:
@@ -174,7 +174,7 @@ class SqliteClient:
     def release(self, claim: Claim, error: str | None) -> bool:
         _check_mine(claim)
         released = self._log.write(Task(lambda transaction: self._release_in(transaction.db, claim, error)))
-        self._log.held.drop(self._held(claim))
+        self._log.held_claims.drop(self._key(claim))
         return released
 
     def _release_in(self, db: apsw.Connection, claim: Claim, error: str | None) -> bool:
@@ -182,10 +182,10 @@ class SqliteClient:
         return bool(db.changes())
 
     def leave(self, claim: Claim) -> None:
-        self._log.held.leave(self._held(claim))
+        self._log.held_claims.leave(self._key(claim))
 
-    def _held(self, claim: Claim) -> Held:
-        return Held(*self._id, claim.number, claim.token)
+    def _key(self, claim: Claim) -> ClaimKey:
+        return ClaimKey(*self._id, claim.number, claim.token)
 
     # cutting and taking
 
@@ -195,7 +195,7 @@ class SqliteClient:
         owner = owners.owner(worker)
         self._let_go(db)
         token, expires = secrets.randbits(62), claims.now_micros() + claims.lease_micros()
-        claimed, epoch, batches = row(db.execute(statements.NEXT_BATCH, self._id)) or self._begin_again(db)
+        claimed, epoch, batches = fetch_one(db.execute(statements.NEXT_BATCH, self._id)) or self._begin_again(db)
         kept = span(db, self._table)
         while free := self._first_free(db, worker):
             number, first, stop, attempt, error = free
@@ -214,8 +214,8 @@ class SqliteClient:
 
     def _first_free(self, db: apsw.Connection, worker: str) -> Any:
         """The first claim that was released, or is the worker's own: its holder of that name is gone."""
-        free = row(db.execute(statements.FREE, self._id))
-        own = row(db.execute(statements.OWN, (*self._id, worker))) if worker else None
+        free = fetch_one(db.execute(statements.FREE, self._id))
+        own = fetch_one(db.execute(statements.OWN, (*self._id, worker))) if worker else None
         return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
 
     def _begin_again(self, db: apsw.Connection) -> tuple[int, int, int]:
@@ -225,7 +225,7 @@ class SqliteClient:
 
     def _not_living(self, db: apsw.Connection) -> Iterator[tuple[str, Fate]]:
         """The processes that hold batches of it and are not known to live."""
-        for (process,) in rows(db.execute(statements.PROCESSES, self._id)):
+        for (process,) in fetch_all(db.execute(statements.PROCESSES, self._id)):
             fate = owners.fate(process)
             if fate is not Fate.LIVES:
                 yield process, fate
@@ -261,7 +261,7 @@ class _Acknowledge(Job[bool]):
 def states(db: apsw.Connection, table: Table) -> list[ClientState]:
     """Where the clients of a topic stand, by name."""
     kept = span(db, table)
-    return [_state(found, kept) for found in rows(db.execute(statements.CLIENTS, (table.id,)))]
+    return [_state(found, kept) for found in fetch_all(db.execute(statements.CLIENTS, (table.id,)))]
 
 
 def _state(found: Any, kept: Span) -> ClientState:
@@ -280,7 +280,7 @@ def claims_of(db: apsw.Connection, table: Table, state: ClientState) -> list[Cla
     """The batches that are handed out to a client."""
     return [
         claim_of(state.client, state.epoch, number, Span(first, stop), token, attempt, owner, expires, error)
-        for number, first, stop, token, attempt, owner, expires, error in rows(
+        for number, first, stop, token, attempt, owner, expires, error in fetch_all(
             db.execute(statements.CLAIMS, (table.id, state.client))
         )
     ]
@@ -291,11 +291,11 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
     found: list[str] = []
     for table in tables:
         stop = span(db, table).stop
-        for name, position, claimed, _, batches, *_ in rows(db.execute(statements.CLIENTS, (table.id,))):
+        for name, position, claimed, _, batches, *_ in fetch_all(db.execute(statements.CLIENTS, (table.id,))):
             where = f"topic {table.topic!r}, client {name!r}"
             if not 1 <= position <= claimed <= stop:
                 found.append(f"{where}: it stands at {position}, claims end at {claimed} of {stop}")
-            for number, first, end, *_ in rows(db.execute(statements.CLAIMS, (table.id, name))):
+            for number, first, end, *_ in fetch_all(db.execute(statements.CLAIMS, (table.id, name))):
                 if not position <= first < end <= claimed:
                     found.append(f"{where}: batch {number} has the offsets {(first, end)}")
                 if number > batches:
@@ -314,7 +314,7 @@ def _check_mine(claim: Claim) -> None:
 
 def _next_epoch(db: apsw.Connection) -> int:
     db.execute(statements.NEXT_EPOCH)
-    epoch: int = row(db.execute(statements.EPOCH))[0]
+    epoch: int = fetch_one(db.execute(statements.EPOCH))[0]
     return epoch
 
 
@@ -324,7 +324,7 @@ def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span
     stop = min(unclaimed.stop, first + size.messages)
     if size.max_bytes is None or first >= stop:
         return Span(first, stop)
-    begin = row(db.execute(table.row_of, (first,)))
+    begin = fetch_one(db.execute(table.row_of, (first,)))
     left = float(size.max_bytes)
     cursor = db.execute(table.sizes, (begin[0] if begin else first, stop))
     for offset, bytes_, count in cursor:

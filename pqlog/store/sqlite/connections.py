@@ -137,9 +137,9 @@ def check_kind(db: apsw.Connection, path: str) -> bool:
 
 
 def _check_kind(db: apsw.Connection, path: str) -> bool:
-    found = schema.things(db)
+    found = schema.entries(db)
     application, version = db.pragma("application_id"), db.pragma("user_version")
-    tables = {thing.name for thing in found if thing.type == "table"}
+    tables = {entry.name for entry in found if entry.type == "table"}
     if application == schema.APPLICATION_ID:
         if version > schema.VERSION:
             raise errors.NewerFormatError(
@@ -226,12 +226,12 @@ def translated(path: str) -> Iterator[None]:
         raise translate(error, path) from error
 
 
-def rows(cursor: apsw.Cursor) -> list[Any]:
+def fetch_all(cursor: apsw.Cursor) -> list[Any]:
     """All rows of a query; the statement is finished."""
     return cursor.fetchall()
 
 
-def row(cursor: apsw.Cursor) -> Any:
+def fetch_one(cursor: apsw.Cursor) -> Any:
     """The first row of a query, or None; the statement is finished."""
     found = cursor.fetchall()
     return found[0] if found else None

@@ -31,7 +31,7 @@ from pqlog.store.values import MEMORY
 T = TypeVar("T")
 
 READERS = 8
-"""How many queries may run at once; more wait for a place."""
+"""How many queries may run at once; more wait for a slot."""
 UNLOCKED_TRIES, UNLOCKED_PAUSE_S = 20, 0.005
 """How often, and how long in between, a reader looks whether a -wal without locks is just being deleted."""
 
@@ -185,7 +185,7 @@ class SqliteFile:
     def _open_first(self, state: State) -> None:
         self._disconnect()
         db = self._db = self._open(state)
-        self.uuid, self.seed = self._facts(db)
+        self.uuid, self.seed = self._properties(db)
         self._with_sums(db)
 
     def _open(self, state: State) -> apsw.Connection:
@@ -298,13 +298,13 @@ class SqliteFile:
             raise
         return db
 
-    def _facts(self, db: apsw.Connection) -> tuple[str, int]:
+    def _properties(self, db: apsw.Connection) -> tuple[str, int]:
         """The log's UUID, and the seed of its checksums; of a damaged file, what is whole of them."""
         smallrows.register(db, 0, self._note_lost)
         kinds = {"uuid": str, "created": int, "epoch": int, "seed": int, "copy": int}
-        facts = connections.rows(db.execute(statements.FACTS))
+        properties = connections.fetch_all(db.execute(statements.PROPERTIES))
         found: dict[str, Any] = {
-            name: value for name, value, whole in facts if whole and isinstance(value, kinds.get(name, ()))
+            name: value for name, value, whole in properties if whole and isinstance(value, kinds.get(name, ()))
         }
         missing = set(kinds) - set(found)
         if missing and not self._damaged:

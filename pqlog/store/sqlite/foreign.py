@@ -21,7 +21,7 @@ import apsw
 
 from pqlog.errors import NotALogError, StoreError
 from pqlog.store.sqlite import connections
-from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 
 _QUEUE = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%_id INTEGER PRIMARY KEY%timestamp FLOAT%'"
 _KINDS = ("ack_unique_queue", "ack_filo_queue", "ack_queue", "unique_queue", "filo_queue", "priority_queue", "queue")
@@ -61,8 +61,8 @@ class Foreign:
 
     def __init__(self, db: apsw.Connection, path: str) -> None:
         self._db, self.path = db, path
-        names = {name for (name,) in rows(db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))}
-        tables = [name for (name,) in rows(db.execute(_QUEUE))]
+        names = {name for (name,) in fetch_all(db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))}
+        tables = [name for (name,) in fetch_all(db.execute(_QUEUE))]
         if {"log", "clients"} <= names:
             self.program = "persistent-queue-log"
             self.queues = [self._log()]
@@ -93,7 +93,7 @@ class Foreign:
         return "; ".join([self.program, *first])
 
     def _log(self) -> Queue:
-        first, last, count = row(self._db.execute("SELECT min(id), max(id), count(*) FROM log"))
+        first, last, count = fetch_one(self._db.execute("SELECT min(id), max(id), count(*) FROM log"))
         whole = count == 0 or (last - first + 1 == count and first > 0)
         gaps = "There are gaps between the ids, so they do not become the offsets: those count from 1."
         acknowledged = "SELECT client_id, (SELECT count(*) FROM log WHERE id <= acknowledged) FROM clients"
@@ -102,13 +102,14 @@ class Foreign:
             "SELECT id, CAST(data AS BLOB), 0 FROM log WHERE id > ? ORDER BY id LIMIT ?",
             count,
             first if whole and count else 1,
-            dict(rows(self._db.execute(acknowledged))),
+            dict(fetch_all(self._db.execute(acknowledged))),
             () if whole else (gaps,),
         )
 
     def _queues(self, table: str, topic: str) -> Iterator[Queue]:
         quoted = '"' + table.replace('"', '""') + '"'
-        columns = [column for (column,) in rows(self._db.execute("SELECT name FROM pragma_table_info(?)", (table,)))]
+        found = fetch_all(self._db.execute("SELECT name FROM pragma_table_info(?)", (table,)))
+        columns = [column for (column,) in found]
         if "status" not in columns:
             yield self._part(topic, quoted, "true", self._priorities(table, quoted) if "priority" in columns else ())
             return
@@ -120,12 +121,12 @@ class Foreign:
             yield failed
 
     def _priorities(self, table: str, quoted: str) -> tuple[str, ...]:
-        different = row(self._db.execute(f"SELECT count(DISTINCT priority) FROM {quoted}"))[0]
+        different = fetch_one(self._db.execute(f"SELECT count(DISTINCT priority) FROM {quoted}"))[0]
         dropped = f"The items of {table} have {different:,} priorities, which a log does not have"
         return (f"{dropped}: they come as they were put.",) if different > 1 else ()
 
     def _part(self, topic: str, table: str, condition: str, notes: tuple[str, ...] = ()) -> Queue:
-        count = row(self._db.execute(f"SELECT count(*) FROM {table} WHERE {condition}"))[0]
+        count = fetch_one(self._db.execute(f"SELECT count(*) FROM {table} WHERE {condition}"))[0]
         query = (
             f"SELECT _id, CAST(data AS BLOB), CAST(ifnull(timestamp, 0) * 1e6 AS INTEGER) FROM {table} "
             f"WHERE _id > ? AND {condition} ORDER BY _id LIMIT ?"

@@ -21,7 +21,7 @@ import msgspec
 
 from pqlog.errors import CorruptLogError
 from pqlog.store.sqlite import statements
-from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.table import LAST_OFFSET, Table
 from pqlog.store.values import Span
 
@@ -65,7 +65,7 @@ def _is_kept(where: Span, first: int) -> bool:
 
 def find(db: apsw.Connection, table: Table, id: str) -> Span | None:
     """Where the put with an id went, if there was one and it is kept."""
-    found = row(db.execute(statements.ID, (table.id, id)))
+    found = fetch_one(db.execute(statements.ID, (table.id, id)))
     if found is None:
         return None
     where = _where(table, _read(db, table, found[0]), id)
@@ -73,7 +73,7 @@ def find(db: apsw.Connection, table: Table, id: str) -> Span | None:
 
 
 def _read(db: apsw.Connection, table: Table, number: int) -> Run | None:
-    found = row(db.execute(statements.RUN, (table.id, number)))
+    found = fetch_one(db.execute(statements.RUN, (table.id, number)))
     return None if found is None else _run(found)
 
 
@@ -108,7 +108,7 @@ def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Span) -> N
 
 
 def _next_number(db: apsw.Connection, table: Table) -> int:
-    number: int = row(db.execute(statements.NEXT_RUN, (table.id,)))[0]
+    number: int = fetch_one(db.execute(statements.NEXT_RUN, (table.id,)))[0]
     if not isinstance(number, int) or not 1 <= number <= LAST_OFFSET:
         raise _damaged(f"the newest run of ids of topic {table.topic!r} has a number that no pqlog wrote")
     return number
@@ -207,7 +207,7 @@ def _runs(ids: Sequence[str]) -> int:
 def _runs_of(db: apsw.Connection, table: Table, ids: Sequence[str], but: range = range(0)) -> dict[str, int]:
     """To which runs those of some ids point that are there, without those that point to some new runs."""
     wanted = _array(list(ids))
-    return dict(rows(db.execute(statements.OLD_IDS, (table.id, wanted, but.start, but.stop - 1))))
+    return dict(fetch_all(db.execute(statements.OLD_IDS, (table.id, wanted, but.start, but.stop - 1))))
 
 
 def _array(ids: list[str]) -> Any:
@@ -265,6 +265,6 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
                 number = numbers.get(id, 0)
                 if number < run.number or (number > run.number and _is_kept(_where(table, run, id), first)):
                     found.append(f"topic {table.topic!r}: the id {id!r} is not found in the table ids")
-        if row(db.execute(statements.COUNT_IDS, (table.id,)))[0] != pointed:
+        if fetch_one(db.execute(statements.COUNT_IDS, (table.id,)))[0] != pointed:
             found.append(f"topic {table.topic!r}: the table ids has rows that belong to no put")
     return found

@@ -10,8 +10,7 @@ import apsw
 
 from pqlog.errors import DamagedError
 from pqlog.store.sqlite import checksums
-from pqlog.store.sqlite.connections import row
-from pqlog.store.sqlite.connections import rows as rows_of
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.table import Table, messages_in
 from pqlog.store.values import Lines, Row, Span
 
@@ -104,7 +103,7 @@ def _is_whole(run: Sequence[_Stored], begin: int | None, crc: int, seed: int) ->
 def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) -> DamagedError:
     """The error for a run: something is damaged of what the next checksum covers."""
     first = max(begin or 1, first)
-    end = row(db.execute(table.next_sum, (begin or 0,)))
+    end = fetch_one(db.execute(table.next_sum, (begin or 0,)))
     return DamagedError(table.topic, first, max(first, (end[0] if end else span(db, table).stop) - 1))
 
 
@@ -127,23 +126,23 @@ def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
     """Raise if there should be messages where none was found: offsets have no gaps."""
     stop = min(wanted.stop, span(db, table).stop)
     if wanted.first < stop:
-        after = row(db.execute(table.probe, (wanted.first + 1,)))
+        after = fetch_one(db.execute(table.probe, (wanted.first + 1,)))
         raise DamagedError(table.topic, wanted.first, min(after[0], stop) - 1 if after else stop - 1)
 
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:
     """The same of one key, and of segments, of which only the name of the key's field is known here."""
     table.read_first(db)
-    begin = row(db.execute(table.row_of, (wanted.first,)))
+    begin = fetch_one(db.execute(table.row_of, (wanted.first,)))
     start = begin[0] if begin else wanted.first
     found: list[Row] = []
     at, left = wanted.first, max_bytes
-    for (offset,) in rows_of(db.execute(table.with_key, (start, wanted.stop, key, rows))):
+    for (offset,) in fetch_all(db.execute(table.with_key, (start, wanted.stop, key, rows))):
         if offset < at and at > wanted.first:
             continue
         at = max(offset, at)
         run = read(db, table, Span(at, wanted.stop), checksums.ROWS, left)
-        chosen = [one for one in run if one.rows is not None or one.key == key]
+        chosen = [one for one in run if one.key == key or (one.rows is not None and one.key is not None)]
         found += chosen
         left -= sum(len(one.value) for one in chosen)
         if run:
@@ -155,7 +154,7 @@ def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_byt
 
 def anchor(db: apsw.Connection, table: Table, offset: int) -> tuple[int | None, int]:
     """Where a checksum begins that covers an offset, and what it continues; None at the topic's first row."""
-    found = row(db.execute(table.anchor, (offset,)))
+    found = fetch_one(db.execute(table.anchor, (offset,)))
     return (found[0], checksums.unmask(found[1], table.seed)[0]) if found else (None, 0)
 
 
@@ -163,10 +162,10 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
     """The first single messages in `wanted`, as text; None where a segment comes first, or nothing."""
     kept = span(db, table)
     first, stop = max(wanted.first, kept.first), min(wanted.stop, kept.stop)
-    begin = row(db.execute(table.row_of, (first,)))
+    begin = fetch_one(db.execute(table.row_of, (first,)))
     if first >= stop or (begin is not None and begin[0] != first):
         return None
-    segment = row(db.execute(table.next_segment, (first,)))
+    segment = fetch_one(db.execute(table.next_segment, (first,)))
     if segment is not None:
         stop = min(stop, segment[0])
     stop = min(stop, first + rows)
@@ -174,7 +173,7 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
         return None
     found = _lines(db, table, Span(first, stop), 2 * max_bytes)
     while found is None:  # too large: rows of another size than those before, say
-        size = row(db.execute(table.lines_size, (first, stop)))[0]
+        size = fetch_one(db.execute(table.lines_size, (first, stop)))[0]
         stop = first + max(1, min((stop - first) // 2, (stop - first) * max_bytes // size))
         found = _lines(db, table, Span(first, stop), 2 * max_bytes if stop - first > 1 else None)
     values, count, keys, earliest, latest = found
@@ -184,8 +183,8 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
     if count != stop - first or not _fits(db, table, Span(first, stop), values):
         read(db, table, Span(first, stop), stop - first, max_bytes)  # says which, unless the first are whole
         return None
-    times = b"%d" % earliest if earliest == latest else row(db.execute(table.lines_time, bounds))[0]
-    return Lines(first, count, values, times, row(db.execute(table.lines_key, bounds))[0] if keys else None)
+    times = b"%d" % earliest if earliest == latest else fetch_one(db.execute(table.lines_time, bounds))[0]
+    return Lines(first, count, values, times, fetch_one(db.execute(table.lines_key, bounds))[0] if keys else None)
 
 
 def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | None) -> Any:
@@ -194,7 +193,7 @@ def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | Non
     if max_bytes is not None:
         db.limit(apsw.SQLITE_LIMIT_LENGTH, max_bytes)
     try:
-        return row(db.execute(table.lines, tuple(wanted)))
+        return fetch_one(db.execute(table.lines, tuple(wanted)))
     except apsw.TooBigError:
         return None
     finally:
@@ -204,9 +203,9 @@ def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | Non
 def _fits(db: apsw.Connection, table: Table, wanted: Span, values: bytes) -> bool:
     """Whether a run of single messages, read as lines, is what was put."""
     begin, crc = anchor(db, table, wanted.first)
-    before = row(db.execute(table.text, (begin or 0, wanted.first)))[0]
-    end, kept = row(db.execute(table.next_sum, (wanted.stop - 1,))) or (0, 0)
-    behind = row(db.execute(table.text, (wanted.stop, end)))[0]
+    before = fetch_one(db.execute(table.text, (begin or 0, wanted.first)))[0]
+    end, kept = fetch_one(db.execute(table.next_sum, (wanted.stop - 1,))) or (0, 0)
+    behind = fetch_one(db.execute(table.text, (wanted.stop, end)))[0]
     for lines in (before, values, behind):
         if lines is not None:
             crc = checksums.extend(crc, lines)
@@ -221,8 +220,8 @@ def offset_at(db: apsw.Connection, table: Table, time: int) -> int:
     low, high = span(db, table)
     while low < high:
         middle = (low + high) // 2
-        begin = row(db.execute(table.row_of, (middle,)))
-        offset, found, count = row(db.execute(table.probe, (begin[0] if begin else middle,)))
+        begin = fetch_one(db.execute(table.row_of, (middle,)))
+        offset, found, count = fetch_one(db.execute(table.probe, (begin[0] if begin else middle,)))
         if found >= time:
             high = max(low, offset)
             if offset <= low:
@@ -237,8 +236,8 @@ def time_at(db: apsw.Connection, table: Table, offset: int) -> int | None:
     kept = span(db, table)
     if not kept.first <= offset < kept.stop:
         return None
-    begin = row(db.execute(table.row_of, (offset,)))
-    return row(db.execute(table.probe, (begin[0],)))[1] if begin else None
+    begin = fetch_one(db.execute(table.row_of, (offset,)))
+    return fetch_one(db.execute(table.probe, (begin[0],)))[1] if begin else None
 
 
 def count(db: apsw.Connection, table: Table, wanted: Span) -> int:

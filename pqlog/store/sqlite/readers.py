@@ -1,6 +1,6 @@
 """Readers: connections for queries, each used by one thread at a time and never while the caller's code runs.
 
-Ctrl-C may strike between any two steps of Python code. A place is taken by ``with`` and a lock that is written in C,
+Ctrl-C may strike between any two steps of Python code. A slot is taken by ``with`` and a lock that is written in C,
 between which nothing strikes; and a connection counts as used up until its query has ended well, so that whatever an
 interrupt leaves on it (an open statement, a transaction, a lock of the file) goes when it is closed.
 """
@@ -36,8 +36,8 @@ def undisturbed(state: Callable[[], State], ask: Callable[[State], T]) -> T:
                 return answer
 
 
-class _Place:
-    """A place for one query at a time, with its connection."""
+class _Slot:
+    """A slot for one query at a time, with its connection."""
 
     __slots__ = ("db", "is_used", "lock", "state")
 
@@ -57,11 +57,11 @@ class Readers:
     ----------
     connect : callable
         Opens a connection to the file in a state.
-    places : int
+    slots : int
         How many queries may run at once; more wait.
     path : str
         For error messages.
-    kept : bool
+    in_memory : bool
         Whether the connection is the only one to a database in memory, which must never be closed in between.
     state : callable
         The file's state. A connection that was opened in another one is not used any more, nor what it answered while
@@ -71,40 +71,40 @@ class Readers:
     def __init__(
         self,
         connect: Callable[[State], apsw.Connection],
-        places: int,
+        slots: int,
         path: str,
-        kept: bool,
+        in_memory: bool,
         state: Callable[[], State],
     ) -> None:
-        self._connect, self._path, self._kept, self._state = connect, path, kept, state
-        self._places = [_Place() for _ in range(places)]
+        self._connect, self._path, self._in_memory, self._state = connect, path, in_memory, state
+        self._slots = [_Slot() for _ in range(slots)]
 
     @property
     def locks(self) -> list[Any]:
         """Who holds all of these knows that nobody reads."""
-        return [place.lock for place in self._places]
+        return [slot.lock for slot in self._slots]
 
     def run(self, query: Callable[[apsw.Connection], T], snapshot: bool) -> T:
         """What a query answers; with `snapshot`, several questions of it are answered as of one moment."""
-        place = self._free()
-        if place.lock._is_owned():
+        slot = self._free()
+        if slot.lock._is_owned():
             raise errors.StoreError(
                 f"{self._path}: a signal handler or __del__ cannot read while the call that it interrupted reads"
             )
-        with place.lock:
+        with slot.lock:
             try:
-                return undisturbed(self._state, lambda state: self._run(place, query, snapshot, state))
+                return undisturbed(self._state, lambda state: self._run(slot, query, snapshot, state))
             except errors.Error:
                 raise
             except UNTRANSLATED as error:
                 raise translate(error, self._path) from error
 
-    def _run(self, place: _Place, query: Callable[[apsw.Connection], T], snapshot: bool, state: State) -> T:
-        if place.is_used or place.state != state:  # by a query that was interrupted; the file has changed
-            self._drop(place)
-        if place.db is None:
-            place.db, place.state = self._connect(state), state
-        db, place.is_used = place.db, True
+    def _run(self, slot: _Slot, query: Callable[[apsw.Connection], T], snapshot: bool, state: State) -> T:
+        if slot.is_used or slot.state != state:  # by a query that was interrupted; the file has changed
+            self._drop(slot)
+        if slot.db is None:
+            slot.db, slot.state = self._connect(state), state
+        db, slot.is_used = slot.db, True
         try:
             if snapshot:
                 db.execute("BEGIN")
@@ -112,39 +112,39 @@ class Readers:
             if snapshot:
                 db.execute("ROLLBACK")  # nothing was written; of a damaged file, COMMIT would fail
         except BaseException:
-            self._drop(place)
+            self._drop(slot)
             raise
-        place.is_used = False
+        slot.is_used = False
         return answer
 
-    def _free(self) -> _Place:
-        for place in self._places:
-            if not place.is_used:
-                return place
-        return self._places[threading.get_native_id() % len(self._places)]
+    def _free(self) -> _Slot:
+        for slot in self._slots:
+            if not slot.is_used:
+                return slot
+        return self._slots[threading.get_native_id() % len(self._slots)]
 
-    def _drop(self, place: _Place) -> None:
-        db = place.db
+    def _drop(self, slot: _Slot) -> None:
+        db = slot.db
         if db is not None:
-            if self._kept:
+            if self._in_memory:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
             else:
                 db.close(True)
-                place.db = None
-        place.is_used = False
+                slot.db = None
+        slot.is_used = False
 
     def close(self) -> None:
         """Wait for the queries that run, and close all connections; the next query opens one again."""
-        for place in self._places:
-            with place.lock:
-                if self._kept:
-                    place.db = None
+        for slot in self._slots:
+            with slot.lock:
+                if self._in_memory:
+                    slot.db = None
                 else:
-                    self._drop(place)
+                    self._drop(slot)
 
     def leak(self) -> None:
         """In a child that was forked while queries ran: never close what belongs to the parent."""
-        for place in self._places:
-            if place.db is not None:
-                leak(place.db)
+        for slot in self._slots:
+            if slot.db is not None:
+                leak(slot.db)

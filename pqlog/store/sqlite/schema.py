@@ -139,7 +139,7 @@ _OF_TOPIC = re.compile(r"(?:messages|segments)_(\d+)")
 _COMPUTES = re.compile(r"\b(as|check|where)\b", re.IGNORECASE)
 
 
-class Thing(NamedTuple):
+class SchemaEntry(NamedTuple):
     """A row of SQLite's own table of tables, indexes, views and triggers."""
 
     type: str
@@ -152,37 +152,37 @@ class Thing(NamedTuple):
     """Its statement; empty for the index of a PRIMARY KEY or UNIQUE."""
 
 
-def things(db: apsw.Connection) -> list[Thing]:
+def entries(db: apsw.Connection) -> list[SchemaEntry]:
     """All that a file has. (sqlite_schema would be another name for it, which a table of the file may have taken.)"""
     columns = "type, name, tbl_name, ifnull(rootpage, 0), ifnull(sql, '')"
-    return [Thing(*found) for found in db.execute(f"SELECT {columns} FROM sqlite_master")]
+    return [SchemaEntry(*found) for found in db.execute(f"SELECT {columns} FROM sqlite_master")]
 
 
-def differences(db: apsw.Connection, found: Sequence[Thing]) -> Iterator[str]:
+def differences(db: apsw.Connection, found: Sequence[SchemaEntry]) -> Iterator[str]:
     """What a file has other than what pqlog makes; reads nothing from it that was not compared before.
 
     A table can be a view, a column can be computed, a trigger can follow a put: all of them would run what somebody
     wrote into the file. Plain tables of others, and their plain indexes, are left alone.
     """
-    by_name = {thing.name: thing for thing in found}
+    by_name = {entry.name: entry for entry in found}
     for name in _FILE:
         if name not in by_name:
             yield f"the table {name} is missing"
-    for thing in found:
-        ours = _ours(thing.name)
+    for entry in found:
+        ours = _ours(entry.name)
         if ours is None:
-            if not _is_plain(db, thing, by_name):
-                yield f"there is the {thing.type} {thing.name!r}, which is not of pqlog"
-        elif (thing.type, thing.table, thing.sql.strip()) != ours or not thing.page:
-            yield f"the {thing.type} {thing.name} is not as pqlog makes it"
-    if len({thing.page for thing in found if thing.page}) < sum(thing.page != 0 for thing in found):
+            if not _is_plain(db, entry, by_name):
+                yield f"there is the {entry.type} {entry.name!r}, which is not of pqlog"
+        elif (entry.type, entry.table, entry.sql.strip()) != ours or not entry.page:
+            yield f"the {entry.type} {entry.name} is not as pqlog makes it"
+    if len({entry.page for entry in found if entry.page}) < sum(entry.page != 0 for entry in found):
         yield "two tables have the same pages"
 
 
-def missing_topics(db: apsw.Connection, found: Sequence[Thing]) -> Iterator[str]:
+def missing_topics(db: apsw.Connection, found: Sequence[SchemaEntry]) -> Iterator[str]:
     """Where topics and tables of messages do not belong to each other."""
     topics = {f"{kind}_{id}" for (id,) in db.execute("SELECT id FROM topics") for kind in ("messages", "segments")}
-    for name in sorted(topics ^ {thing.name for thing in found if _OF_TOPIC.fullmatch(thing.name)}):
+    for name in sorted(topics ^ {entry.name for entry in found if _OF_TOPIC.fullmatch(entry.name)}):
         yield f"{name} is missing" if name in topics else f"there is no topic of {name}"
 
 
@@ -203,16 +203,16 @@ for _sql in NEW_FILE:
     _FILE[_words[2]] = (_words[1].lower(), _words[4 if _words[1] == "INDEX" else 2], _sql.strip())
 
 
-def _is_plain(db: apsw.Connection, thing: Thing, by_name: Mapping[str, Thing]) -> bool:
+def _is_plain(db: apsw.Connection, entry: SchemaEntry, by_name: Mapping[str, SchemaEntry]) -> bool:
     """Whether something that is not ours is a table without computed columns, or an index on the columns of one."""
-    if not thing.page or thing.type not in ("table", "index") or thing.name.lower().startswith(("pragma_", "carray")):
+    if not entry.page or entry.type not in ("table", "index") or entry.name.lower().startswith(("pragma_", "carray")):
         return False
-    if _ours(thing.table) is not None or _COMPUTES.search(thing.sql):
+    if _ours(entry.table) is not None or _COMPUTES.search(entry.sql):
         return False
-    if thing.type == "table":
-        return thing.table == thing.name
-    quoted = '"' + thing.name.replace('"', '""') + '"'
-    return thing.table in by_name and all(column[1] > -2 for column in db.execute(f"PRAGMA index_xinfo({quoted})"))
+    if entry.type == "table":
+        return entry.table == entry.name
+    quoted = '"' + entry.name.replace('"', '""') + '"'
+    return entry.table in by_name and all(column[1] > -2 for column in db.execute(f"PRAGMA index_xinfo({quoted})"))
 
 
 def create(db: apsw.Connection) -> None:
@@ -220,8 +220,8 @@ def create(db: apsw.Connection) -> None:
     for statement in NEW_FILE:
         db.execute(statement)
     seed = secrets.randbits(checksums.SEED_BITS)
-    facts = {"uuid": str(uuid.uuid4()), "created": time.time_ns() // 1000, "epoch": 0, "seed": seed, "copy": seed}
+    properties = {"uuid": str(uuid.uuid4()), "created": time.time_ns() // 1000, "epoch": 0, "seed": seed, "copy": seed}
     smallrows.register(db, 0)
-    db.executemany(statements.PUT_FACT, facts.items())
+    db.executemany(statements.PUT_PROPERTY, properties.items())
     db.pragma("application_id", APPLICATION_ID)
     db.pragma("user_version", VERSION)

@@ -1,4 +1,4 @@
-"""Checksums of the rows of the small tables: facts, topics, clients, claims, runs of ids, cursors, cached schemas.
+"""Checksums of the rows of the small tables: properties, topics, clients, claims, runs of ids, cursors, cached schemas.
 
 Each statement that reads such a row asks `fits`, which raises if it is not what was written, and each that writes one
 sets `sum_of`; both are functions of our connections. So a row is verified wherever it is used, in the same statement.

@@ -2,8 +2,8 @@
 
 from pqlog.store.sqlite.smallrows import fits, sum_of
 
-PUT_FACT = f"INSERT INTO file VALUES (?1, ?2, {sum_of('file', name='?1', value='?2')})"
-FACTS = f"SELECT name, value, {fits('file')} FROM file"
+PUT_PROPERTY = f"INSERT INTO file VALUES (?1, ?2, {sum_of('file', name='?1', value='?2')})"
+PROPERTIES = f"SELECT name, value, {fits('file')} FROM file"
 SET_UUID = f"UPDATE file SET value = ?1, crc = {sum_of('file', value='?1')} WHERE name = 'uuid' AND {fits('file')}"
 
 # The newest row: the next offset, the time that must not be run behind, and the checksum to continue.
@@ -60,9 +60,10 @@ FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"
 
 # Rows from an offset on. A text value is read as its bytes, which costs nothing.
 READ = "SELECT offset, time, key, headers, CAST(value AS BLOB), rows, crc FROM {m} WHERE offset >= ? ORDER BY offset"
-# Which of them have a key; of segments only the name of the key's field is known here.
+# Which of them have a key, or may have one: of a segment only the name of the key's field is known here, if it has one.
 WITH_KEY = """
-SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (rows IS NOT NULL OR key = ?) ORDER BY offset LIMIT ?
+SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (key = ? OR (rows IS NOT NULL AND key IS NOT NULL))
+ORDER BY offset LIMIT ?
 """
 # The row in which an offset lies: itself, or the segment that began before it.
 ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"

@@ -24,9 +24,9 @@ from pqlog.store.sqlite import (
     statements,
     wal,
 )
-from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.file import SqliteFile
-from pqlog.store.sqlite.held import Holdings
+from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal
 from pqlog.store.sqlite.topic import SqliteTopic, topic_infos
 from pqlog.store.sqlite.watch import Watch
@@ -86,7 +86,7 @@ class SqliteStore:
         self._writer = Writer(self._file.leading, guard, path, self._file.ready, self._after, self._failed)
         self.write = self._refuse if readonly else self._writer.submit
         self.renewal = Renewal(weakref.WeakMethod(self._renew))
-        self.held = Holdings(self.uuid, self.renewal.wake)
+        self.held_claims = HeldClaims(self.uuid, self.renewal.wake)
         self._file.on_fork = [self._writer.forked, self._watch.forked, self.renewal.forked, self._forked]
 
     @property
@@ -138,7 +138,7 @@ class SqliteStore:
 
     def _forked(self) -> None:
         """In a forked child."""
-        self.held.forget()
+        self.held_claims.forget()
         self._forget_tails()
         if self._file.is_lost:
             self.write = self._refuse
@@ -176,7 +176,7 @@ class SqliteStore:
         return self.read(topic_infos)
 
     def find_topic(self, name: str) -> SqliteTopic | None:
-        found = self.read(lambda db: row(db.execute(statements.TOPIC, (name,))))
+        found = self.read(lambda db: fetch_one(db.execute(statements.TOPIC, (name,))))
         return self.handle(TopicInfo(*found)) if found else None
 
     def topic(self, name: str, codec: str) -> SqliteTopic:
@@ -192,7 +192,7 @@ class SqliteStore:
 
     def all_topics(self) -> list[SqliteTopic]:
         """All topics, also those whose row in the list of topics is damaged."""
-        found = self.read(lambda db: rows(db.execute(statements.ALL_TOPICS)))
+        found = self.read(lambda db: fetch_all(db.execute(statements.ALL_TOPICS)))
         return [self.handle(TopicInfo(*one)) for one in found]
 
     def forget(self, topic: SqliteTopic) -> None:
@@ -203,30 +203,30 @@ class SqliteStore:
     # cursors
 
     def cursor(self, name: str) -> str | None:
-        found = self.read(lambda db: row(db.execute(statements.CURSOR, (name,))))
+        found = self.read(lambda db: fetch_one(db.execute(statements.CURSOR, (name,))))
         return found[0] if found else None
 
     def cursors(self) -> list[tuple[str, str]]:
         """All cursors."""
-        return self.read(lambda db: rows(db.execute(statements.CURSORS)))
+        return self.read(lambda db: fetch_all(db.execute(statements.CURSORS)))
 
     # claims
 
     def _renew(self, is_due: bool) -> bool:
         """Release claims that were left, renew those that are held if that is due; whether any is held."""
-        left, lost = self.write(Task(lambda transaction: self.held.renew(transaction.db, is_due)))
-        self.held.told(left)
+        left, lost = self.write(Task(lambda transaction: self.held_claims.renew(transaction.db, is_due)))
+        self.held_claims.told(left)
         for one in lost:
-            self.held.drop(one)
-        return bool(self.held.all())
+            self.held_claims.drop(one)
+        return bool(self.held_claims.all())
 
     def _release_all(self) -> None:
         """Release all claims that are held: this process lives on, and no clock would."""
-        if not self.readonly and (both := self.held.all() + self.held.left()):
+        if not self.readonly and (both := self.held_claims.all() + self.held_claims.left()):
             with contextlib.suppress(errors.Error):
                 self._writer.submit(Task(lambda transaction: claims.release(transaction.db, both)))
             for one in both:
-                self.held.drop(one)
+                self.held_claims.drop(one)
 
     # keeping
 
@@ -312,11 +312,11 @@ class SqliteStore:
 
 
 def _make_topic(db: apsw.Connection, name: str, codec: str) -> TopicInfo:
-    found = row(db.execute(statements.TOPIC, (name,)))
+    found = fetch_one(db.execute(statements.TOPIC, (name,)))
     if found:
         return TopicInfo(*found)
     topic_infos(db)  # its name may be damaged: then it is not a new one
-    info = TopicInfo(row(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
+    info = TopicInfo(fetch_one(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
     db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
     for statement in schema.NEW_TOPIC:
         db.execute(statement.format(id=info.id))

@@ -7,7 +7,7 @@ import msgspec
 
 from pqlog.errors import CorruptLogError, UnknownTopicError
 from pqlog.store.sqlite import checksums, statements
-from pqlog.store.sqlite.connections import row
+from pqlog.store.sqlite.connections import fetch_one
 from pqlog.store.values import LATEST, Put, Span, TopicInfo
 
 LAST_OFFSET = 2**62
@@ -45,7 +45,7 @@ class Table:
         """
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
-        text = info.codec == "json"
+        self.is_json = text = info.codec == "json"
 
         def fill(statement: str) -> str:
             return statement.format(
@@ -98,7 +98,7 @@ class Table:
 
     def read_first(self, db: apsw.Connection) -> int:
         """The first offset that is kept; raises `UnknownTopicError` if the topic was deleted."""
-        found = row(db.execute(self.first, (self.id,)))
+        found = fetch_one(db.execute(self.first, (self.id,)))
         if found is None:
             raise UnknownTopicError(self.topic, [])
         first: int = found[0]
@@ -107,7 +107,7 @@ class Table:
     def read_tail(self, db: apsw.Connection) -> Tail:
         """The topic's end, from the file."""
         try:
-            found = row(db.execute(self.ask_tail))
+            found = fetch_one(db.execute(self.ask_tail))
         except apsw.SQLError:
             self.read_first(db)
             raise

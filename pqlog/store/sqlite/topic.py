@@ -12,7 +12,7 @@ from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.sqlite import reader, statements
 from pqlog.store.sqlite.append import PutOne, append, append_at, begin_at
 from pqlog.store.sqlite.client import SqliteClient, states
-from pqlog.store.sqlite.connections import row, rows
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
@@ -56,7 +56,7 @@ class SqliteTopic:
 
     def _rename(self, db: apsw.Connection, name: str) -> TopicInfo:
         self.table.read_first(db)
-        if row(db.execute(statements.TOPIC, (name,))):
+        if fetch_one(db.execute(statements.TOPIC, (name,))):
             raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
         db.execute(statements.RENAME_TOPIC, (name, self.info.id))
         return TopicInfo(self.info.id, name, self.info.codec)
@@ -97,7 +97,7 @@ class SqliteTopic:
                 if found:
                     return found
             if cursor is not None:
-                cursor.check((row(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
+                cursor.check((fetch_one(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
             where = self.append_in(transaction, chunks, ids)
             if id is not None:
                 message_ids.add(db, self.table, [id], where)
@@ -162,7 +162,7 @@ class SqliteTopic:
         return self.log.read(query, snapshot=True)
 
     def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
-        if self.info.codec != "json":
+        if not self.table.is_json:
             return None
         return self.log.read(lambda db: reader.read_lines(db, self.table, span, rows, max_bytes), snapshot=True)
 
@@ -171,7 +171,7 @@ class SqliteTopic:
     def cached_schema(self) -> CachedSchema | None:
         try:
             found = self.log.read(
-                lambda db: row(db.execute(statements.CACHED_SCHEMA, (self.info.id, SCHEMA_CACHE_BYTES)))
+                lambda db: fetch_one(db.execute(statements.CACHED_SCHEMA, (self.info.id, SCHEMA_CACHE_BYTES)))
             )
         except errors.CorruptLogError:  # verify tells it
             return None
@@ -188,15 +188,15 @@ class SqliteTopic:
         return self.log.read(lambda db: states(db, self.table))
 
     def open_batches(self) -> dict[str, tuple[int, int]]:
-        found = self.log.read(lambda db: rows(db.execute(statements.OPEN, (self.info.id,))))
+        found = self.log.read(lambda db: fetch_all(db.execute(statements.OPEN, (self.info.id,))))
         return {client: (count, attempt) for client, count, attempt in found}
 
     def clients_near(self, name: str) -> list[str]:
         return self.log.read(lambda db: self._clients_near(db, name))
 
     def _clients_near(self, db: apsw.Connection, name: str) -> list[str]:
-        before = rows(db.execute(statements.NAMES_BEFORE, (self.info.id, name, NEAR)))
-        behind = rows(db.execute(statements.NAMES_BEHIND, (self.info.id, name, NEAR)))
+        before = fetch_all(db.execute(statements.NAMES_BEFORE, (self.info.id, name, NEAR)))
+        behind = fetch_all(db.execute(statements.NAMES_BEHIND, (self.info.id, name, NEAR)))
         return [found for (found,) in (*before, *behind)]
 
     def client(self, name: str) -> SqliteClient:
@@ -220,7 +220,7 @@ class SqliteTopic:
         first = min(before, kept.stop)
         behind = [
             (name, messages_in(Span(max(next_offset, kept.first), first)))
-            for name, next_offset in rows(db.execute(statements.BEHIND, (self.table.id, first)))
+            for name, next_offset in fetch_all(db.execute(statements.BEHIND, (self.table.id, first)))
         ]
         losing = [(name, count) for name, count in behind if count]
         if losing and not force:

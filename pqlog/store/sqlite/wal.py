@@ -17,7 +17,7 @@ import apsw
 
 from pqlog import atomic
 from pqlog.errors import CorruptLogError
-from pqlog.store.sqlite.connections import retry_busy, row, size
+from pqlog.store.sqlite.connections import fetch_one, retry_busy, size
 
 HEADER, FRAME_HEADER = 32, 24
 PIECE = 4_096
@@ -204,7 +204,7 @@ class _Log:
 
 
 def _page_size(db: apsw.Connection) -> int:
-    return int(row(db.execute("PRAGMA page_size"))[0])
+    return int(fetch_one(db.execute("PRAGMA page_size"))[0])
 
 
 @contextlib.contextmanager
