@@ -491,6 +491,8 @@ PYTHON = re.compile(r"\w+=\S|log\.\w+|pqlog\.\w+\(|\w+\(\w*\)")
         errors.ClaimedError("it's", 1, 2, 3),
         errors.ClaimLostError("etl", 1),
         errors.UnknownTopicError("a", ["b"]),
+        errors.UnknownClientError("a", "main", []),
+        errors.UnknownClientError("a", "jobs", []),
         connections.translate(apsw.ReadOnlyError("x"), "a.db"),
         connections.translate(apsw.CorruptError("x"), "a.db"),
         connections.translate(TypeError("x"), "a.db"),
