@@ -260,6 +260,7 @@ def test_topics_clients_claims_stats(sh, folder):
     assert (etl["open"], etl["attempt"]) == (1, 1)
     (claim,) = json.loads(sh("pqlog claims events.db etl --json"))
     assert (claim["first"], claim["last"], claim["error"]) == (1, 2, "ValueError: no amount")
+    assert (claim["owner"], claim["expires"]) == ("", None)
     stats = json.loads(sh("pqlog stats events.db --json"))
     assert stats["messages"] == 7
     assert stats["bytes"] > 4096
