@@ -29,7 +29,8 @@ HandedOut = dict[tuple[int, str], threading.local]
 class Client:
     """A named reader of a topic, as Kafka's consumer group: it gets every message until it has acknowledged it.
 
-    Made by ``log.client(name)``. It is registered when it first reads, and starts at the beginning.
+    Created by ``log.client(name)``. It is registered when it first reads, and starts at the beginning; until then it
+    has no position and no lag.
 
     Attributes
     ----------
@@ -642,6 +643,8 @@ def offset_of(topic: TopicStore, to: int | Time) -> int:
         return kept.stop
     if isinstance(to, int) and not isinstance(to, bool):
         return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
-    if isinstance(to, (float, bool)):
-        raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
-    return topic.offset_at(micros_of(to))
+    try:
+        when = micros_of(to)
+    except ArgumentError as error:
+        raise ArgumentError(f'to must be an offset, a time, "start" or "end": {error}') from None
+    return topic.offset_at(when)

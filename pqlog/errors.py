@@ -168,7 +168,8 @@ class UnknownClientError(Error, KeyError):
     """No client with that name has read the topic."""
 
     def __init__(self, client: str, topic: str, near: Sequence[str]) -> None:
-        super().__init__(f"no client {client!r} has read topic {topic!r}{_did_you_mean(near)}")
+        others = f" yet, so it has no position; {_of(topic)}.clients() lists those that have one"
+        super().__init__(f"no client {client!r} has read topic {topic!r}{_did_you_mean(near) or others}")
         self.client, self.topic, self.near = client, topic, tuple(near)
 
     __str__ = Exception.__str__

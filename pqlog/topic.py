@@ -353,7 +353,8 @@ class Topic(Readable):
         """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
         if isinstance(index, slice):
             if index.step not in (None, 1):
-                raise ArgumentError(f"a history has no step: slice list(log[{index.start}:{index.stop}]) instead")
+                start, stop = ("" if end is None else end for end in (index.start, index.stop))
+                raise ArgumentError(f"a history has no step: take list(log[{start}:{stop}])[::{index.step}] instead")
             return History(self.stream, start=index.start, stop=index.stop)
         if isinstance(index, bool) or not isinstance(index, int):
             raise ArgumentError(f"an offset is an int, not {index!r}")

@@ -260,6 +260,7 @@ def test_topics_clients_claims_stats(sh, folder):
     assert (etl["open"], etl["attempt"]) == (1, 1)
     (claim,) = json.loads(sh("pqlog claims events.db etl --json"))
     assert (claim["first"], claim["last"], claim["error"]) == (1, 2, "ValueError: no amount")
+    assert (claim["owner"], claim["expires"]) == ("", None)
     stats = json.loads(sh("pqlog stats events.db --json"))
     assert stats["messages"] == 7
     assert stats["bytes"] > 4096
@@ -491,6 +492,8 @@ PYTHON = re.compile(r"\w+=\S|log\.\w+|pqlog\.\w+\(|\w+\(\w*\)")
         errors.ClaimedError("it's", 1, 2, 3),
         errors.ClaimLostError("etl", 1),
         errors.UnknownTopicError("a", ["b"]),
+        errors.UnknownClientError("a", "main", []),
+        errors.UnknownClientError("a", "jobs", []),
         connections.translate(apsw.ReadOnlyError("x"), "a.db"),
         connections.translate(apsw.CorruptError("x"), "a.db"),
         connections.translate(TypeError("x"), "a.db"),

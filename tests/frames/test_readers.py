@@ -242,7 +242,7 @@ def test_read_log_takes_one_call(path, sales):
     assert frame["n"].tolist() == [0, 2, 4, 6, 8, 10]
     with pytest.raises(pqlog.UnknownTopicError, match="no topic 'sales'"):
         pqlog.read_log(path, "sales")
-    with pytest.raises(pqlog.StoreError, match="does not exist"):
+    with pytest.raises(pqlog.StoreError, match=r"none\.db does not exist: pqlog\.open\(path\) creates a log there"):
         pqlog.read_log(path.parent / "none.db")
 
 

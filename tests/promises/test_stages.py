@@ -439,6 +439,18 @@ def holder(path, lease_s, host=""):
     return process
 
 
+def test_a_released_batch_has_no_holder_and_no_lease(log):
+    log.put_many(range(3))
+    client = log.client("stage")
+    batch = client.next_batch()
+    (claim,) = client.claims()
+    assert claim.owner
+    assert claim.expires > datetime.datetime.now(datetime.UTC)
+    batch.release()
+    (claim,) = client.claims()
+    assert (claim.owner, claim.expires) == ("", None)
+
+
 def test_a_killed_workers_batch_is_taken_over_at_once(path, log):
     log.put_many(range(6))
     process = holder(path, 60)

@@ -186,6 +186,12 @@ def test_renaming_refuses_what_would_be_lost(log, old):
     assert log.topics() == ["main", "old", "taken"]
 
 
+def test_topics_tells_open_objects_what_another_process_calls_them_now(path, log, old):
+    with pqlog.open(path) as elsewhere:
+        elsewhere.rename_topic("old", "new")
+    assert (log.topics(), old.name) == (["main", "new"], "new")
+
+
 def test_a_batch_outlives_the_renaming_of_its_topic(path, log, old):
     batch = old.client("worker").next_batch(size=5)
     token, contents = batch.token, list(batch)

@@ -122,7 +122,9 @@ class SqliteStore:
     def _refuse(self, job: Job[T] | None = None) -> T:
         """In place of the writer's `submit`, where nothing can be written."""
         self.check_open()
-        raise errors.ReadOnlyError(f"{self.path} was opened with readonly=True: open it without readonly=True to write")
+        raise errors.ReadOnlyError(
+            f"{self.path} was opened for reading only: pqlog.open(path), without readonly=True, opens it for writing"
+        )
 
     # the file below
 
@@ -173,7 +175,11 @@ class SqliteStore:
     # topics
 
     def topics(self) -> list[TopicInfo]:
-        return self.read(topic_infos)
+        found = self.read(topic_infos)
+        for info in found:
+            if topic := self._topics.get(info.id):
+                topic.named(info)  # another process may have renamed it
+        return found
 
     def find_topic(self, name: str) -> SqliteTopic | None:
         found = self.read(lambda db: fetch_one(db.execute(statements.TOPIC, (name,))))
