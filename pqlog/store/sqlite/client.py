@@ -264,6 +264,13 @@ def states(db: apsw.Connection, table: Table) -> list[ClientState]:
     return [_state(found, kept) for found in fetch_all(db.execute(statements.CLIENTS, (table.id,)))]
 
 
+def positions(db: apsw.Connection, table: Table) -> list[tuple[str, int]]:
+    """The same without how far they have to go: the end of the topic, which may be damaged, is not read."""
+    first = table.read_first(db)
+    found = fetch_all(db.execute(statements.CLIENTS, (table.id,)))
+    return [(name, max(position, first)) for name, position, *_ in found]
+
+
 def _state(found: Any, kept: Span) -> ClientState:
     name, position, claimed, epoch, batches, seen, is_open = found
     unread = Span(max(position, kept.first), kept.stop)
