@@ -644,7 +644,7 @@ def offset_of(topic: TopicStore, to: int | Time) -> int:
     if isinstance(to, int) and not isinstance(to, bool):
         return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
     try:
-        when = micros_of(to)  # type: ignore[arg-type] # a bool is refused there
+        when = micros_of(to)  # type: ignore[arg-type] # a bool, which it refuses
     except ArgumentError as error:
         raise ArgumentError(f'to must be an offset, a time, "start" or "end": {error}') from None
     return topic.offset_at(when)

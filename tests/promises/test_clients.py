@@ -282,6 +282,13 @@ def test_a_name_is_not_like_itself():
     assert near("stage", ["", "stage", "stages"]) == ["stages"]
 
 
+@pytest.mark.parametrize("name", ["Main", "MAIN"])
+def test_a_name_that_differs_in_case_may_have_been_meant(log, name):
+    log.put(1)
+    with pytest.warns(UserWarning, match=f"topic '{name}' is new and empty; was 'main' meant"):
+        log.topic(name)
+
+
 def test_names_may_be_any_text(log):
     for name in ("", " ", "'", '"; DROP TABLE clients', "日本", "\n", "a" * 1000, "\0"):
         log.topic(name or "x", codec="json").put(name)
