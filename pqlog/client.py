@@ -349,6 +349,9 @@ class Client:
         if batch is None:
             within = "" if timeout is None else f" within {timeout} s"
             raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
+        if len(batch) > 1:  # that was given back: its boundaries stay
+            batch.lease.release(batch.error)
+            raise ClaimedError(self.name, batch.number, batch.first, batch.last, self.stream.name)
         try:
             (message,) = batch.messages()
         except BaseException as error:

@@ -25,7 +25,7 @@
     ├── WorkerDiedError             a worker of a pipe was killed; has a summary of what was done
     ├── MissingExtraError           an optional package is not installed (an ImportError)
     ├── UnsupportedError            this log cannot do that
-    ├── UncertainError              the connection broke before it was known whether a call took effect
+    ├── UncertainError              it is not known whether a call took effect
     └── StoreError                  a problem with the file or the disk
         ├── NotALogError            a directory, a text file, or another program's database
         │   └── OldQueueError       a file of persistent-queue-log, which can be migrated
@@ -288,10 +288,11 @@ class UnsupportedError(Error):
 
 
 class UncertainError(Error):
-    """It is not known whether a call took effect, since the connection broke before the answer.
+    """It is not known whether a call took effect.
 
+    Another thread committed for this one and was interrupted, or the connection to a cluster broke before the answer.
     Nothing that was acknowledged before is lost. Repeat the call: a put with an id, and a batch that is acknowledged
-    once more, take effect once. A log in a file always knows, and never raises this.
+    once more, take effect once.
     """
 
 

@@ -73,7 +73,7 @@ class Store(Protocol):
         ...
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
-        """Wait until `ready` or woken; False when the time is up.
+        """Wait until `ready`; False when the time is up.
 
         Commits of this process wake it at once; for others `ready` is asked again, at least every `tick` seconds.
         """
@@ -124,6 +124,8 @@ class TopicStore(Protocol):
     ) -> Put:
         """Put everything in one transaction; with an `id` that was used before, only say where it went.
 
+        The chunks, and the ids, may be read more than once: they are no iterators.
+
         With `ids`, only the messages whose id the topic does not have, each id once; where those went.
 
         A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
@@ -137,7 +139,7 @@ class TopicStore(Protocol):
     # reading
 
     def span(self) -> Span:
-        """The offsets that are kept: from the first message's up to one behind the last's; empty if there is none."""
+        """The offsets that are kept: from that of the first message to behind the last; empty if none is."""
         ...
 
     def count(self, span: Span) -> int:

@@ -369,9 +369,9 @@ class Salvage:
     messages : int
         How many were copied.
     lost : dict of str to list of range
-        By topic, the offsets in the old file that could not be read.
+        By topic, the offsets in the old file that could not be read, as far as the file says how many there were.
     problems : list of str
-        What else could not be read, a sentence each.
+        What else could not be read, a sentence each: the end of a topic, for example.
     """
 
     messages: int = 0

@@ -197,6 +197,52 @@ def test_salvage_of_a_trimmed_log_loses_nothing(path):
         assert log.client("c").lag == 0
 
 
+@pytest.mark.parametrize("how", ["zeros", "one bit of its header"])
+@pytest.mark.parametrize("others", [[], [1], [2000, 9000]])
+def test_salvage_where_the_end_of_a_topic_is_damaged(path, others, how):
+    with pqlog.open(path) as log:
+        log.put_many({"n": n, "text": "x" * 20} for n in range(1, 10_001))
+        log.client("billing").seek(to=5000)
+        log.put("last", id="last")
+    data, size = bytearray(path.read_bytes()), 4096
+    for offset in [*others, 10_000]:
+        place = data.index(b'"n":%d,' % offset) // size * size
+        if how == "zeros":
+            data[place : place + size] = bytes(size)
+        else:
+            data[place] ^= 16
+    path.write_bytes(data)
+    found = pqlog.salvage(path, path.parent / "new.db")
+    lost = {offset for run in found.lost.get("main", []) for offset in run}
+    assert len(lost) < 600 * len(others) + 1
+    assert set(others) <= lost
+    (problem,) = found.problems
+    end = 1 + found.messages + len(lost)
+    assert 9500 < end <= 10_000
+    assert f"the messages of topic 'main' from offset {end} on are lost, and how many they were is not known" in problem
+    with pqlog.open(path.parent / "new.db") as log:
+        assert log.verify() == []
+        assert [message.value["n"] for message in log] == [n for n in range(1, end) if n not in lost]
+        assert next(log.get("billing"))["n"] == 5000
+    with pqlog.open(path, readonly=True) as log:
+        assert any("malformed" in said for said in log.verify())
+
+
+def test_salvage_of_a_topic_of_which_nothing_can_be_read(path):
+    with pqlog.open(path) as log:
+        log.put_many({"n": n, "": ""} for n in range(10))
+        log.topic("other").put("intact")
+        log.client("billing").seek(to="end")
+    damage(path, 0)
+    found = pqlog.salvage(path, path.parent / "new.db")
+    assert (found.messages, found.lost) == (1, {})
+    (problem,) = found.problems
+    assert "the messages of topic 'main' from offset 1 on are lost" in problem
+    with pqlog.open(path.parent / "new.db") as log:
+        assert [message.value for message in log.topic("other")] == ["intact"]
+        assert log.client("billing").lag == 0
+
+
 PUTS = "for n in range(1, 101): log.put({'n': n})"
 
 

@@ -248,7 +248,7 @@ class _Acknowledge(Job[bool]):
     """An acknowledgement of one message after the other: in one statement, where nobody else waits."""
 
     def __init__(self, client: SqliteClient, offset: int, epoch: int) -> None:
-        self.group_key = self  # of no other job: each has a client of its own
+        self.group_key = object()  # of no other job: each has a client of its own
         self._client, self._offset, self._epoch = client, offset, epoch
 
     def run(self, transaction: Transaction) -> bool:
@@ -262,6 +262,13 @@ def states(db: apsw.Connection, table: Table) -> list[ClientState]:
     """Where the clients of a topic stand, by name."""
     kept = span(db, table)
     return [_state(found, kept) for found in fetch_all(db.execute(statements.CLIENTS, (table.id,)))]
+
+
+def positions(db: apsw.Connection, table: Table) -> list[tuple[str, int]]:
+    """The same without how far they have to go: the end of the topic, which may be damaged, is not read."""
+    first = table.read_first(db)
+    found = fetch_all(db.execute(statements.CLIENTS, (table.id,)))
+    return [(name, max(position, first)) for name, position, *_ in found]
 
 
 def _state(found: Any, kept: Span) -> ClientState:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
-from pqlog.store.sqlite.table import messages_in
+from pqlog.store.sqlite.table import LAST_OFFSET, messages_in
 from pqlog.store.sqlite.topic import topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
-from pqlog.store.values import Chunk, ClientState, Row, Salvage, Segment, Singles, Span
+from pqlog.store.values import Chunk, Row, Salvage, Segment, Singles, Span
 
 if TYPE_CHECKING:
     import apsw
@@ -42,19 +42,28 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
         except CorruptLogError as error:
             found.append(str(error))
     for topic in log.all_topics():
-        for run, damage in runs(topic):
+        span, unknown_end = _kept(topic)
+        found += [] if unknown_end is None else [str(unknown_end)]
+        for run, damage in runs(topic, span):
             report(sum(row.rows or 1 for row in run))
             found += [] if damage is None else [str(damage)]
     return found
 
 
-def runs(topic: SqliteTopic) -> Iterator[tuple[Sequence[Row], StoreError | None]]:
-    """The rows of a topic, run by run; where some cannot be read, the error, and on behind them."""
+def _kept(topic: SqliteTopic) -> tuple[Span, StoreError | None]:
+    """The offsets that are kept; if the end cannot be read, all from the first one on, and the error."""
     try:
-        span = topic.span()
+        first = topic.log.read(topic.table.read_first)
+    except _UNREADABLE as error:  # it is asked for at each reading
+        return Span(1, 1), error
+    try:
+        return topic.span(), None
     except _UNREADABLE as error:
-        yield [], error
-        return
+        return Span(first, LAST_OFFSET), error
+
+
+def runs(topic: SqliteTopic, span: Span) -> Iterator[tuple[Sequence[Row], StoreError | None]]:
+    """The rows of a topic, run by run; where some cannot be read, the error, and on behind them."""
     while span:
         rows: Sequence[Row] = []
         try:
@@ -71,7 +80,11 @@ def runs(topic: SqliteTopic) -> Iterator[tuple[Sequence[Row], StoreError | None]
 
 
 def _next_readable(topic: SqliteTopic, span: Span) -> int:
-    """The first offset behind an unreadable one that can be read: by longer and longer steps, then by halves."""
+    """The first offset behind an unreadable one that can be read: by longer and longer steps, then by halves.
+
+    No step is longer than a sixteenth of the way so far: a longer one would miss what can be read between two damaged
+    pages. Even so, 800 steps reach the end where it is not known.
+    """
 
     def readable(offset: int) -> bool:
         try:
@@ -84,7 +97,8 @@ def _next_readable(topic: SqliteTopic, span: Span) -> int:
 
     low, step = span.first, 1
     while low + step < span.stop and not readable(low + step):
-        low, step = low + step, step * 2
+        low += step
+        step = max(1, (low - span.first) // 16)
     high = min(low + step, span.stop)
     while high - low > 1:
         middle = (low + high) // 2
@@ -109,46 +123,49 @@ def salvage(
     for topic in map(old.handle, old.topics()):
         name = topic.info.name
         into = new.topic(name, topic.info.codec)
-        kept: list[tuple[Span, int]] = []
-        lost: list[range] = []
-        at = 1
-        for rows, _ in runs(topic):
-            if rows:
-                span = Span(rows[0].offset, rows[-1].stop)
-                if kept and span.first > at:
-                    lost.append(range(at, span.first))
-                first = into.adopt(1, _chunks(rows, name, cut)).first
-                if kept and span.first == kept[-1][0].stop:
-                    kept[-1] = (Span(kept[-1][0].first, span.stop), kept[-1][1])
-                else:
-                    kept.append((span, first))
-                at = span.stop
-                done.messages += messages_in(span)
-                report(messages_in(span))
-        _ends(topic, kept, lost)
-        if lost:
+        span, unknown_end = _kept(topic)
+        kept = _copy(topic, span, into, cut, report)
+        done.messages += sum(messages_in(run) for run, _ in kept)
+        end = kept[-1][0].stop if kept else span.first
+        if unknown_end is not None:
+            done.problems.append(
+                f"the messages of topic {name!r} from offset {end} on are lost, and how many they were is not known: "
+                f"{unknown_end}"
+            )
+            span = Span(span.first, end)
+        if lost := _lost(span, kept):
             done.lost[name] = lost
         # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
-        found = _readable(topic.clients, f"the clients of topic {name!r}", done)
+        positions = _readable(topic.positions, f"the clients of topic {name!r}", done)
         noted = _readable(topic.id_runs, f"the ids of topic {name!r}", done)
-        new.write(Task(_rest(into, kept, found, noted)))
+        new.write(Task(_rest(into, kept, positions, noted)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
     return done
 
 
-def _ends(topic: SqliteTopic, kept: Sequence[tuple[Span, int]], lost: list[range]) -> None:
-    """What is lost at a topic's begin and end."""
-    try:
-        span = topic.span()
-    except _UNREADABLE:
-        return
-    first, stop = (kept[0][0].first, kept[-1][0].stop) if kept else (span.stop, span.stop)
-    if first > span.first:
-        lost.insert(0, range(span.first, first))
-    if stop < span.stop:
-        lost.append(range(stop, span.stop))
+def _copy(
+    topic: SqliteTopic, span: Span, into: SqliteTopic, cut: Callable[[Row, str], bytes], report: Callable[[int], object]
+) -> list[tuple[Span, int]]:
+    """Copy the messages that can be read: in which spans they are, each with the new offset of its first message."""
+    kept: list[tuple[Span, int]] = []
+    for rows, _ in runs(topic, span):
+        if rows:
+            run = Span(rows[0].offset, rows[-1].stop)
+            first = into.adopt(1, _chunks(rows, topic.info.name, cut)).first
+            report(messages_in(run))
+            if kept and run.first == kept[-1][0].stop:
+                before, first = kept.pop()
+                run = Span(before.first, run.stop)
+            kept.append((run, first))
+    return kept
+
+
+def _lost(whole: Span, kept: Sequence[tuple[Span, int]]) -> list[range]:
+    """What is missing before, between and behind the spans that were copied."""
+    bounds = [whole.first, *(bound for span, _ in kept for bound in span), whole.stop]
+    return [range(first, stop) for first, stop in zip(bounds[::2], bounds[1::2], strict=True) if first < stop]
 
 
 def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -> list[tuple[int, Chunk]]:
@@ -171,7 +188,10 @@ def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -
 
 
 def _rest(
-    topic: SqliteTopic, kept: Sequence[tuple[Span, int]], found: Sequence[ClientState], noted: Sequence[ids.Run]
+    topic: SqliteTopic,
+    kept: Sequence[tuple[Span, int]],
+    positions: Sequence[tuple[str, int]],
+    noted: Sequence[ids.Run],
 ) -> Callable[[Transaction], None]:
     """The clients and ids of a topic, at the new offsets."""
 
@@ -183,8 +203,8 @@ def _rest(
 
     def work(transaction: Transaction) -> None:
         db = transaction.db
-        for one in found:
-            topic.client(one.client).seek_in(db, moved(one.unread.first))
+        for name, position in positions:
+            topic.client(name).seek_in(db, moved(position))
         for run in noted:
             for span, into in kept:
                 first, stop = max(run.first, span.first), min(run.stop, span.stop)

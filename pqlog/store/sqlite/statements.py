@@ -179,6 +179,7 @@ WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claim
 """
 _LET_GO += f", crc = {sum_of('claims', **_FREE)}"
 RELEASE_LEFT = f"{_LET_GO} WHERE topic = ? AND client = ? AND number = ? AND token = ? AND {fits('claims')}"
+RELEASE_ALL = f"{_LET_GO} WHERE process <> '' AND {fits('claims')}"
 RELEASE_EXPIRED = f"{_LET_GO} WHERE topic = ? AND client = ? AND process = ? AND expires < ? AND {fits('claims')}"
 # A lease that ends later than one that begins now was made by a clock that has been set back: it begins now.
 SHORTEN = f"""

@@ -228,10 +228,14 @@ class SqliteStore:
 
     def _release_all(self) -> None:
         """Release all claims that are held: this process lives on, and no clock would."""
-        if not self.readonly and (both := self.held_claims.all() + self.held_claims.left()):
+
+        def both() -> list[claims.ClaimKey]:  # in the job: one before it may have handed out another
+            return self.held_claims.all() + self.held_claims.left()
+
+        if not self.readonly and both():
             with contextlib.suppress(errors.Error):
-                self._writer.submit(Task(lambda transaction: claims.release(transaction.db, both)))
-            for one in both:
+                self._writer.submit(Task(lambda transaction: claims.release(transaction.db, both())))
+            for one in both():
                 self.held_claims.drop(one)
 
     # keeping
@@ -293,6 +297,7 @@ class SqliteStore:
             copy.pragma("synchronous", "extra")
             smallrows.register(copy, self.seed)
             copy.execute(statements.SET_UUID, (str(uuid.uuid4()),))
+            copy.execute(statements.RELEASE_ALL)  # whoever holds them holds them of the file itself
         finally:
             copy.close()
 

@@ -11,7 +11,7 @@ from pqlog import errors
 from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.sqlite import reader, statements
 from pqlog.store.sqlite.append import PutOne, append, append_at, begin_at
-from pqlog.store.sqlite.client import SqliteClient, states
+from pqlog.store.sqlite.client import SqliteClient, positions, states
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Task, Transaction
@@ -186,6 +186,10 @@ class SqliteTopic:
 
     def clients(self) -> list[ClientState]:
         return self.log.read(lambda db: states(db, self.table))
+
+    def positions(self) -> list[tuple[str, int]]:
+        """The name and the position of each client, also where the end of the topic cannot be read."""
+        return self.log.read(lambda db: positions(db, self.table))
 
     def open_batches(self) -> dict[str, tuple[int, int]]:
         found = self.log.read(lambda db: fetch_all(db.execute(statements.OPEN, (self.info.id,))))
