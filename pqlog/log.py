@@ -17,7 +17,7 @@ from pqlog.topic import Topic
 
 
 class Log(Topic):
-    """An open file, and its main topic. Made by `pqlog.open`; close it, or use it in a ``with``.
+    """An open file, and its main topic. Created by `pqlog.open`; close it, or use it in a ``with``.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Log(Topic):
         Raises
         ------
         CodecMismatchError
-            The topic was made with another codec.
+            The topic was created with another codec.
 
         Examples
         --------
@@ -204,9 +204,9 @@ class Log(Topic):
     def compact(self) -> int:
         """Rewrite the file without unused and half-empty pages; puts wait meanwhile.
 
-        `trim` gives back whole pages by itself; this gives back the rest, and the room of the write-ahead log. It needs
-        free space for two copies of what is kept. While another process is reading, the write-ahead log keeps its copy
-        until a put after the reader has gone. A crash in between leaves the file as it was.
+        `trim` gives back whole pages by itself; this gives back the rest, and the space of the write-ahead log. It
+        needs free space for two copies of what is kept. While another process is reading, the write-ahead log keeps its
+        copy until a put after the reader has gone. A crash in between leaves the file as it was.
 
         Returns
         -------

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Topic(Readable):
-    """A named, ordered, append-only sequence of messages in a file. Made by ``log.topic(name)``; a log is one itself.
+    """A named, ordered, append-only sequence of messages in a file.
+
+    Created by ``log.topic(name)``; a log is one itself.
 
     Examples
     --------
@@ -46,7 +48,7 @@ class Topic(Readable):
 
     @property
     def codec(self) -> str:
-        """The name of the codec that the topic was made with."""
+        """The name of the codec that the topic was created with."""
         return self.stream.codec_name
 
     # putting
@@ -358,7 +360,7 @@ class Topic(Readable):
                 raise ArgumentError(f"a history has no step: take list(log[{start}:{stop}])[::{index.step}] instead")
             return History(self.stream, start=index.start, stop=index.stop)
         if isinstance(index, bool) or not isinstance(index, int):
-            raise ArgumentError(f"an offset is an int, not {index!r}")
+            raise ArgumentError(f"an offset must be an int, not {index!r}")
         return history.message_at(self.stream, index)
 
     def __iter__(self) -> Iterator[Message]:
@@ -441,7 +443,7 @@ class Topic(Readable):
         (3, 5)
         """
         if isinstance(before, bool):
-            raise ArgumentError(f"before is an offset or a time, not {before!r}")
+            raise ArgumentError(f"before must be an offset or a time, not {before!r}")
         if isinstance(before, int):
             offset = check.bounded(before) if before >= 0 else self.store.from_end(-before)
         else:
