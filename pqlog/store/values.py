@@ -227,7 +227,7 @@ class Capabilities:
     shared_by_processes : bool
         Whether several processes can use it at once.
     is_file : bool
-        Whether it is a file: `size_bytes`, `backup`, `compact` and `verify` need one.
+        Whether it has what a file has: `size_bytes`, `backup`, `compact` and `verify`. ``":memory:"`` has it too.
 
     Examples
     --------
