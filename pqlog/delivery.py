@@ -179,7 +179,7 @@ class Batches(Iterator[Batch]):
                 return batch
             try:
                 batch.lease.put_all_aside(
-                    self._options.dead_letter, batch.error or "its worker died without reporting an error"
+                    self._options.dead_letter, batch.error or "its worker stopped without reporting an error"
                 )
             except BaseException:
                 batch.lease.leave()  # and no `release(error)`: why it failed before is what its letters will say

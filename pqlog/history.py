@@ -53,7 +53,10 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
         try:
             when = float(ago[1]) * _UNIT[ago[2]] if ago else datetime.fromisoformat(when)
         except (ValueError, OverflowError):
-            raise ArgumentError(f'{when!r} is not a valid time: write ISO 8601, or how long ago, as in "1h"') from None
+            raise ArgumentError(
+                f"{when!r} is not a valid time: write ISO 8601, or how long ago, as in "
+                f'"30s", "5min", "1.5h", "2d" or "1w"'
+            ) from None
     if isinstance(when, timedelta):
         try:
             when = (now or datetime.now(UTC)) - when

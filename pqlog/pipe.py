@@ -50,7 +50,8 @@ class Summary:
     def __str__(self) -> str:
         rate = self.messages_in / self.seconds if self.seconds else 0
         return (
-            f"{self.batches:,} batches, {self.messages_in:,} messages in, {self.messages_out:,} out, "
+            f"{self.batches:,} batch{'es' * (self.batches != 1)}, "
+            f"{self.messages_in:,} message{'s' * (self.messages_in != 1)} in, {self.messages_out:,} out, "
             f"{self.rejected:,} rejected, {self.seconds:.1f} s, {rate:,.0f} messages/s"
         )
 

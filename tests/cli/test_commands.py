@@ -125,7 +125,7 @@ def test_lines_with_ids_are_put_once(sh, folder):
         '{"topic":"main","first":3,"last":4,"messages":2}\n'
     )
     assert sh("pqlog put new.db --ids order --each", stdin=lines + '{"order":21}\n') == "offset 5 of topic 'main'\n"
-    assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages\n"
+    assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages with new ids\n"
     assert "which is used as the id, is missing" in sh("pqlog put new.db --ids order", stdin='{"n":1}', code=1)
 
 

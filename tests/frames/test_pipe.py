@@ -30,6 +30,8 @@ def test_it_may_return_values_or_nothing(log):
     log.put_many({"n": n} for n in range(4))
     seen = []
     assert log.client("look").pipe(lambda frame: seen.extend(frame["n"]), size=3).messages_out == 0
+    one = log.client("one").pipe(lambda frame: None, size=1000)
+    assert str(one).startswith("1 batch, 4 messages in, 0 out, ")
     assert seen == [0, 1, 2, 3]
     log.client("sum").pipe(lambda frame: [{"sum": int(frame["n"].sum())}], into="sums", size=2)
     assert values(log.topic("sums")) == [{"sum": 1}, {"sum": 5}]

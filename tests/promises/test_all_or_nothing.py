@@ -90,6 +90,7 @@ def test_the_same_id_again_puts_nothing(path):
         (lambda log: log.history().latest(by=3), 'by must be "key"'),
         (lambda log: log.trim(True), "before must be an offset or a time"),
         (lambda log: log.history(since="gestern"), "is not a valid time"),
+        (lambda log: log.history(since="1 hour"), 'as in "30s", "5min", "1.5h", "2d"'),
         (lambda log: log.client("c").seek(to=1.5), "to must be an offset, a time"),
         (lambda log: log.client("c").seek(to=True), "to must be an offset, a time"),
         (lambda log: log.client("c").seek(to="beginning"), '"start" or "end": \'beginning\' is not a valid time'),
