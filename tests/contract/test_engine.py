@@ -551,8 +551,6 @@ def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_
 
 def test_what_an_engine_promises_is_said(engine):
     found = engine.capabilities
-    assert found.is_file == hasattr(engine, "backup")
-    assert found.shared_by_processes == found.durable
     topic = engine.topic("main", "json")
     at = [topic.append_one(b"1", None, None) for _ in range(50)]
     assert found.dense_offsets == (at == list(range(at[0], at[0] + 50)))
