@@ -515,6 +515,20 @@ def test_trim_keeps_what_is_asked_for_also_inside_a_segment(topic, client):
     assert topic.append([singles(b"10")]).first > at[-1]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_messages_of_a_key_are_found_behind_what_was_trimmed_since_the_span_was_asked_for(topic, limit):
+    put(topic, Singles([b"1", b"2", b"3"], ["a", "b", "a"]), Singles([b"4"] * 600, ["b"] * 600))
+    put(topic, singles(b"5", key="a"), Segment(b"keyed", 3, "field"), singles(b"6", key="b"))
+    span, at = topic.span(), offsets(topic)
+    for trimmed, kept in ((1, [b"3", b"5", b"keyed"]), (3, [b"5", b"keyed"]), (400, [b"5", b"keyed"]), (607, [])):
+        topic.trim(at[trimmed], force=True)
+        found, rest = [], span
+        while page := topic.read(rest, limit, 1 << 20, "a"):
+            found += page
+            rest = Span(page[-1].stop, rest.stop)
+        assert [row.value for row in found] == kept
+
+
 def test_a_batch_of_which_nothing_is_kept_is_not_handed_out_again(topic, client):
     at = fill(topic)
     client.join()
