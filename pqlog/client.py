@@ -492,7 +492,7 @@ class Client:
             Iterating over a batch yields `Message` objects instead of values.
         attempts : int, optional
             After this many failures the whole batch is moved to `dead_letter`, and the client moves on. Without it, the
-            batch is handed out until it succeeds; ``log.clients()`` shows the attempts.
+            batch is handed out until it succeeds; ``clients()`` of its topic shows the attempts.
         dead_letter : str, optional
             A topic with the same codec; by default the topic's name followed by ``.dead``. Headers say where the
             messages came from and why (see `Batch.reject`); for a frame, the offset of its first message.

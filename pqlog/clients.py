@@ -140,7 +140,7 @@ def client_name(client: str | int | None) -> str:
     if isinstance(client, int) and not isinstance(client, bool):
         return str(client)
     if not isinstance(client, str):
-        raise ArgumentError(f"a client is named by a str or an int, not {client!r}")
+        raise ArgumentError(f"the client's name must be a str or an int, not {client!r}")
     return check.text("the client's name", client)
 
 

@@ -62,15 +62,15 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
     if isinstance(when, date) and not isinstance(when, datetime):
         when = datetime.combine(when, time())
     if not isinstance(when, datetime):
-        raise ArgumentError(f"a time is a datetime, a date, a timedelta or text, not {when!r}")
+        raise ArgumentError(f"a time must be a datetime, a date, a timedelta or text, not {when!r}")
     return to_micros(when)
 
 
 class History(Readable):
     """A lazy range of a topic: iterate over its messages, or take it as a frame.
 
-    Made by ``log.history(...)`` and ``log[a:b]``. Its bounds are looked up at each reading, so a history with an open
-    end grows with the topic.
+    Created by ``log.history(...)`` and ``log[a:b]``. Its bounds are looked up at each reading, so a history with an
+    open end grows with the topic.
 
     Examples
     --------
@@ -98,10 +98,10 @@ class History(Readable):
         for name, offset in (("start", start), ("stop", stop)):
             if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool)):
                 raise ArgumentError(
-                    f"{name} is an offset, an int, not {offset!r}; for times there are since= and until="
+                    f"{name} must be an offset, an int, not {offset!r}; for times there are since= and until="
                 )
         if key is not None and not isinstance(key, str):
-            raise ArgumentError(f"key is a str, not {key!r}")
+            raise ArgumentError(f"key must be a str, not {key!r}")
         self._stream, self._client = stream, client
         self._key = None if key is None else check.text("key", key)
         self._start = None if start is None else check.bounded(start)
@@ -159,7 +159,7 @@ class History(Readable):
         [3, 9]
         """
         if not isinstance(by, str):
-            raise ArgumentError(f'by is "key" or the name of a field, not {by!r}')
+            raise ArgumentError(f'by must be "key" or the name of a field, not {by!r}')
         history = copy.copy(self)
         history._latest = by
         return history

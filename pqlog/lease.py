@@ -88,7 +88,7 @@ class Lease:
         """A topic of the same log to put into; created, for JSON, if it does not exist."""
         self.check_open()
         if not isinstance(topic, str):
-            raise ArgumentError(f"topic is the name of a topic of the same log, not {topic!r}")
+            raise ArgumentError(f"topic must be the name of a topic of the same log, not {topic!r}")
         return self.topic.sibling(topic, "json")
 
     def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:

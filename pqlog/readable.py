@@ -360,7 +360,7 @@ class Readable:
         Raises
         ------
         ArgumentError
-            The folder holds other Parquet files, an export of another log, topic or history, or one made with other
+            The folder holds other Parquet files, an export of another log, topic or history, or one created with other
             options; it is a file; or Parquet cannot hold a column, which the error names.
         DecodeError
             A message cannot be decoded; it carries the offset.

@@ -47,7 +47,7 @@ class TopicStream:
         UnknownTopicError
             The topic does not exist, and the log is read-only.
         CodecMismatchError
-            The topic was made with another codec.
+            The topic was created with another codec.
         """
         check.name("the topic's name", name)
         asked = None if codec is None else codec_for(codec, type)
@@ -66,7 +66,7 @@ class TopicStream:
 
     @property
     def codec_name(self) -> str:
-        """The name of the codec that the topic was made with."""
+        """The name of the codec that the topic was created with."""
         return self.store.info.codec
 
     def sibling(self, name: str, default: str) -> TopicStream:

@@ -84,7 +84,7 @@ _TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
 def in_the_shell(text: str) -> str:
     """The advice of an error to a Python program, as commands for a shell."""
     topic = _TOPIC.search(text)
-    file = " FILE " if topic is None else f" FILE -t {topic[1]} ".replace("\\", r"\\")
+    file = " FILE " if topic is None or topic[1] == "'main'" else f" FILE -t {topic[1]} ".replace("\\", r"\\")
     text = _TOPIC.sub("log.", text)
     for pattern, instead in _IN_THE_SHELL:
         text = pattern.sub(instead.replace(" FILE ", file), text)

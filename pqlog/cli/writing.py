@@ -84,14 +84,14 @@ def put(
         raise ArgumentError("give either values or --from, not both")
     kind = format or _KIND.get(Path(source or "").suffix.lower(), "ndjson")
     if kind not in ("ndjson", "csv", "parquet", "json"):
-        raise ArgumentError(f"--format is ndjson, csv, parquet or json, not {kind!r}")
+        raise ArgumentError(f"--format must be ndjson, csv, parquet or json, not {kind!r}")
     if text and kind != "ndjson":
         raise ArgumentError(f"--text is for values and lines, not for {kind}")
     headers = app.pairs(header)
     if values:
         found: Any = [argument if text else _value(argument, f"value {n}") for n, argument in enumerate(values, 1)]
     else:
-        stream = _stream(source)  # before the log is made
+        stream = _stream(source)  # before the log is created
         found = _lines(stream, text) if kind == "ndjson" else _items(stream) if kind == "json" else _table(stream, kind)
     with pqlog.open(file, topic) as log:
         if each:

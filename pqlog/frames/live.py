@@ -29,7 +29,7 @@ class Live:
     If it is one of ``history.latest()``, superseded messages are dropped. Messages that were trimmed from the log are
     dropped at the next refresh.
 
-    Made by ``log.live()`` or ``history.live()``.
+    Created by ``log.live()`` or ``history.live()``.
 
     Attributes
     ----------

@@ -263,7 +263,7 @@ class ClientState:
     batches : int
         How many batches it has been handed.
     epoch : int
-        Changes whenever the client is moved with seek, or deleted and made again; no two of a log are the same.
+        Changes whenever the client is moved with seek, or deleted and created again; no two of a log are the same.
     seen : int
         When it last asked or acknowledged: microseconds since 1970, UTC.
     open : bool

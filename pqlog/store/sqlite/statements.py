@@ -130,7 +130,7 @@ UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2,
 WHERE topic = ?3 AND name = ?4 AND epoch = ?5 AND {fits("clients")}
     AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)
 """
-# Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
+# Epochs are the file's, not the client's: one that is deleted and created again repeats none, so no token of a batch.
 NEXT_EPOCH = f"""
 UPDATE file SET value = value + 1, crc = {sum_of("file", value="value + 1")} WHERE name = 'epoch' AND {fits("file")}
 """
