@@ -65,7 +65,14 @@ def test_a_deleted_topic_is_gone_and_one_of_the_same_name_is_another(engine, top
     assert caught.value.clients == (("c", 8),)
     topic.delete(force=True)
     assert (engine.find_topic("main"), engine.topics()) == (None, [])
-    for call in (topic.span, client.state, client.join, lambda: topic.append([singles(b"1")]), lambda: rows(topic)):
+    for call in (
+        topic.span,
+        client.state,
+        client.join,
+        topic.open_batches,
+        lambda: topic.append([singles(b"1")]),
+        lambda: rows(topic),
+    ):
         with pytest.raises(pqlog.UnknownTopicError):
             call()
     again = engine.topic("main", "json")
@@ -248,6 +255,33 @@ def test_times_without_reading(topic):
     for time in {*times.values(), 0, max(times.values()) + 1}:
         later = [offset for offset in at if times[offset] >= time]
         assert topic.offset_at(time) == (later[0] if later else topic.span().stop)
+
+
+def test_any_offset_may_be_asked_for_also_one_of_no_message(topic, client):
+    """Where an engine leaves gaps, those between two messages are asked for, and those before the first."""
+    at = fill(topic)
+    times = {offset: row.time for row in rows(topic) for offset in range(row.offset, row.stop)}
+    stop = topic.span().stop
+    for edge in range(at[0] - 1, stop + 1):
+        behind = [offset for offset in at if offset >= edge]
+        span = Span(edge, stop)
+        assert offsets(topic, span) == behind
+        assert topic.count(span) == len(behind)
+        assert topic.count(Span(0, edge)) == 8 - len(behind)
+        assert topic.from_end(len(behind), span) == (behind[0] if behind else stop)
+        assert topic.time_at(edge) == (times[behind[0]] if behind and edge >= at[0] else None)
+        moved = client.seek(edge)
+        assert (client.state().lag, moved.position >= at[0]) == (len(behind), True)
+        assert offsets(topic, client.state().unread) == behind
+
+
+@pytest.mark.parametrize("index", range(1, 8))
+def test_a_topic_may_be_trimmed_at_any_offset(topic, index):
+    at = fill(topic)
+    before = at[index - 1] + 1
+    assert topic.trim(before, force=False) == index
+    assert (offsets(topic), topic.span().first) == (at[index:], at[index])
+    assert topic.from_end(100) == at[index]
 
 
 # clients
