@@ -11,7 +11,7 @@ from pqlog import check, delivery, extras
 from pqlog.batch import Batch
 from pqlog.clients import ClaimInfo, claim_info
 from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
-from pqlog.history import History, Time, micros_of
+from pqlog.history import History, Time, offset_of
 from pqlog.message import Message
 from pqlog.store.api import TopicStore
 from pqlog.store.values import ClientState, Moved, Size
@@ -185,7 +185,7 @@ class Client:
         >>> list(billing.get())
         ['c', 'd']
         """
-        return self.store.seek(offset_of(self.stream.store, to))
+        return self.store.seek(target_of(self.stream.store, to))
 
     def delete(self) -> None:
         """Forget it and its position: should it read again, it begins at the start.
@@ -634,17 +634,10 @@ class Client:
         return extras.pipe.run(self, job, workers, progress)
 
 
-def offset_of(topic: TopicStore, to: int | Time) -> int:
+def target_of(topic: TopicStore, to: int | Time) -> int:
     """The offset that an offset, a time, or an end of a topic stands for; it need not be kept."""
-    kept = topic.span()
     if to == "start":
-        return kept.first
+        return topic.span().first
     if to == "end":
-        return kept.stop
-    if isinstance(to, int) and not isinstance(to, bool):
-        return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
-    try:
-        when = micros_of(to)  # type: ignore[arg-type] # a bool, which it refuses
-    except ArgumentError as error:
-        raise ArgumentError(f'to must be an offset, a time, "start" or "end": {error}') from None
-    return topic.offset_at(when)
+        return topic.span().stop
+    return offset_of(topic, to, 'to must be an offset, a time, "start" or "end"')

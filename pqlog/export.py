@@ -18,7 +18,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from pqlog import check, extras
-from pqlog.errors import ArgumentError
+from pqlog.errors import ArgumentError, TrimmedError
 from pqlog.file_set import FileSet, change_files
 from pqlog.frames import dtypes
 from pqlog.frames.arrays import decode_dictionary
@@ -201,6 +201,9 @@ class _Export:
         """Write a part in place of others."""
         staging = self._files.stage()
         self._write_files(span, staging)
+        begin = self._selection.topic.store.span().first
+        if begin > span.first:  # these files say that they have what was trimmed meanwhile
+            raise TrimmedError(span.first, begin)
         moves = {file: _final(file) for file in sorted(_files(staging))}
         if not moves:  # no message has the key
             return []

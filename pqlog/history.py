@@ -69,6 +69,19 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
     return to_micros(when)
 
 
+def offset_of(topic: TopicStore, at: int | Time, expected: str) -> int:
+    """The offset that an offset (negative: counted from the end) or a time stands for; it need not be kept.
+
+    If it is neither, the error says what was `expected`.
+    """
+    if isinstance(at, int) and not isinstance(at, bool):
+        return check.bounded(at) if at >= 0 else topic.from_end(-at)
+    try:
+        return topic.offset_at(micros_of(at))  # type: ignore[arg-type] # a bool is refused there
+    except ArgumentError as error:
+        raise ArgumentError(f"{expected}: {error}") from None
+
+
 class History(Readable):
     """A lazy range of a topic: iterate over its messages, or take it as a frame.
 

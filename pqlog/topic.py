@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, overload
 
-from pqlog import check, extras, history, producer
+from pqlog import extras, history, producer
 from pqlog.batch import Batch
 from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
@@ -442,13 +442,7 @@ class Topic(Readable):
         >>> log.first, log.put("e")
         (3, 5)
         """
-        if isinstance(before, bool):
-            raise ArgumentError(f"before must be an offset or a time, not {before!r}")
-        if isinstance(before, int):
-            offset = check.bounded(before) if before >= 0 else self.store.from_end(-before)
-        else:
-            offset = self.store.offset_at(history.micros_of(before))
-        return self.store.trim(offset, force)
+        return self.store.trim(history.offset_of(self.store, before, "before must be an offset or a time"), force)
 
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.topic_view, self)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
-from pqlog.client import Client, offset_of
+from pqlog.client import Client, target_of
 from pqlog.errors import DecodeError
 from pqlog.history import timeline
 from pqlog.log import Log
@@ -309,7 +309,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self._say("there is no client to move")
             return
         reader = self._topic.client(client)
-        position, target = reader.position, offset_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
+        position, target = reader.position, target_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
         kept = self._topic.store.span()
         target = min(max(target, kept.first), kept.stop)
         again, skipped = self._count(Span(target, position)), self._count(Span(position, target))

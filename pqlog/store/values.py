@@ -226,20 +226,17 @@ class Capabilities:
         Whether offsets have no gaps.
     shared_by_processes : bool
         Whether several processes can use it at once.
-    is_file : bool
-        Whether it has what a file has: `size_bytes`, `backup`, `compact` and `verify`. ``":memory:"`` has it too.
 
     Examples
     --------
     >>> import pqlog
     >>> pqlog.open(":memory:").capabilities
-    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False, is_file=True)
+    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False)
     """
 
     durable: bool
     dense_offsets: bool
     shared_by_processes: bool
-    is_file: bool
 
 
 @dataclass(frozen=True, slots=True)

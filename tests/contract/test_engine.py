@@ -65,7 +65,14 @@ def test_a_deleted_topic_is_gone_and_one_of_the_same_name_is_another(engine, top
     assert caught.value.clients == (("c", 8),)
     topic.delete(force=True)
     assert (engine.find_topic("main"), engine.topics()) == (None, [])
-    for call in (topic.span, client.state, client.join, lambda: topic.append([singles(b"1")]), lambda: rows(topic)):
+    for call in (
+        topic.span,
+        client.state,
+        client.join,
+        topic.open_batches,
+        lambda: topic.append([singles(b"1")]),
+        lambda: rows(topic),
+    ):
         with pytest.raises(pqlog.UnknownTopicError):
             call()
     again = engine.topic("main", "json")
@@ -248,6 +255,33 @@ def test_times_without_reading(topic):
     for time in {*times.values(), 0, max(times.values()) + 1}:
         later = [offset for offset in at if times[offset] >= time]
         assert topic.offset_at(time) == (later[0] if later else topic.span().stop)
+
+
+def test_any_offset_may_be_asked_for_also_one_of_no_message(topic, client):
+    """Where an engine leaves gaps, those between two messages are asked for, and those before the first."""
+    at = fill(topic)
+    times = {offset: row.time for row in rows(topic) for offset in range(row.offset, row.stop)}
+    stop = topic.span().stop
+    for edge in range(at[0] - 1, stop + 1):
+        behind = [offset for offset in at if offset >= edge]
+        span = Span(edge, stop)
+        assert offsets(topic, span) == behind
+        assert topic.count(span) == len(behind)
+        assert topic.count(Span(0, edge)) == 8 - len(behind)
+        assert topic.from_end(len(behind), span) == (behind[0] if behind else stop)
+        assert topic.time_at(edge) == (times[behind[0]] if behind and edge >= at[0] else None)
+        moved = client.seek(edge)
+        assert (client.state().lag, moved.position >= at[0]) == (len(behind), True)
+        assert offsets(topic, client.state().unread) == behind
+
+
+@pytest.mark.parametrize("index", range(1, 8))
+def test_a_topic_may_be_trimmed_at_any_offset(topic, index):
+    at = fill(topic)
+    before = at[index - 1] + 1
+    assert topic.trim(before, force=False) == index
+    assert (offsets(topic), topic.span().first) == (at[index:], at[index])
+    assert topic.from_end(100) == at[index]
 
 
 # clients
@@ -515,6 +549,20 @@ def test_trim_keeps_what_is_asked_for_also_inside_a_segment(topic, client):
     assert topic.append([singles(b"10")]).first > at[-1]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_messages_of_a_key_are_found_behind_what_was_trimmed_since_the_span_was_asked_for(topic, limit):
+    put(topic, Singles([b"1", b"2", b"3"], ["a", "b", "a"]), Singles([b"4"] * 600, ["b"] * 600))
+    put(topic, singles(b"5", key="a"), Segment(b"keyed", 3, "field"), singles(b"6", key="b"))
+    span, at = topic.span(), offsets(topic)
+    for trimmed, kept in ((1, [b"3", b"5", b"keyed"]), (3, [b"5", b"keyed"]), (400, [b"5", b"keyed"]), (607, [])):
+        topic.trim(at[trimmed], force=True)
+        found, rest = [], span
+        while page := topic.read(rest, limit, 1 << 20, "a"):
+            found += page
+            rest = Span(page[-1].stop, rest.stop)
+        assert [row.value for row in found] == kept
+
+
 def test_a_batch_of_which_nothing_is_kept_is_not_handed_out_again(topic, client):
     at = fill(topic)
     client.join()
@@ -551,8 +599,6 @@ def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_
 
 def test_what_an_engine_promises_is_said(engine):
     found = engine.capabilities
-    assert found.is_file == hasattr(engine, "backup")
-    assert found.shared_by_processes == found.durable
     topic = engine.topic("main", "json")
     at = [topic.append_one(b"1", None, None) for _ in range(50)]
     assert found.dense_offsets == (at == list(range(at[0], at[0] + 50)))

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pqlog
+from pqlog import export
 from tests.interrupts import everywhere, moments
 from tests.processes import start, wait_until
 
@@ -202,6 +203,24 @@ def test_files_of_trimmed_messages_that_had_more_fields_need_no_warning(log, tmp
     log.put({"n": 3})
     log.to_parquet(folder, rows_per_file=2)
     assert read(folder) == [0.5, 1, 2, 3]
+
+
+@pytest.mark.parametrize("partition_by", [(), "city"])
+def test_a_trim_while_a_file_is_written_is_told(numbers, tmp_path, partition_by, monkeypatch):
+    """The rows of the file were read after the trim, and its range is of before."""
+    real = export.read_chunks
+
+    def read_after_a_trim(selection, projection):
+        numbers.trim(before=3)
+        return real(selection, projection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "read_chunks", read_after_a_trim)
+        with pytest.raises(pqlog.TrimmedError, match="offset 1 was trimmed; the first offset kept is 3"):
+            numbers.to_parquet(tmp_path / "d", partition_by=partition_by)
+    numbers.to_parquet(tmp_path / "d", partition_by=partition_by)
+    found = pd.read_parquet(tmp_path / "d", partitioning=None)
+    assert sorted(found["offset"]) == [message.offset for message in numbers]
 
 
 def test_a_trim_inside_a_complete_file_leaves_it_alone(numbers, tmp_path):

@@ -1,5 +1,6 @@
 """A pipe is a stage in one call: exactly once, also with several processes, and when they are killed."""
 
+import multiprocessing.process
 import operator
 import os
 import random
@@ -272,3 +273,20 @@ def test_the_offsets_of_a_batch_are_no_field_of_what_it_puts(log):
     assert values(log.topic("levels")) == [{"b": 1, "a": 0}, {"b": 1, "a": 2}]
     assert values(log.topic("asked")) == [{"a": 0, "offset": 1}, {"a": 2, "offset": 3}]
     assert values(log.topic("renamed")) == [{"a": 0, "from": 1}, {"a": 2, "from": 3}]
+
+
+def test_workers_that_cannot_be_started_leave_none_behind(log, monkeypatch):
+    log.put_many({"n": n} for n in range(10))
+    started = []
+
+    def start(process):
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(process)
+        real(process)
+
+    real = multiprocessing.process.BaseProcess.start
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    with pytest.raises(BlockingIOError, match="no more processes"):
+        log.client("c").pipe(die, into="even", workers=2)
+    assert not started[0].is_alive()

@@ -137,6 +137,32 @@ def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path):
     assert said > 100
 
 
+def test_messages_of_a_key_are_read_up_to_the_damage(path):
+    with pqlog.open(path) as log:
+        for n in range(1, 2001):
+            log.put({"n": n, "": ""}, key="ten" if n % 10 == 0 else "other")
+    whole = path.read_bytes()
+
+    def read():
+        """All that is read, and whether it ends with an error."""
+        found = []
+        with pqlog.open(path) as log:
+            try:
+                found += (message.value["n"] for message in log.history(key="ten"))
+            except pqlog.CorruptLogError:
+                return found, True
+        return found, False
+
+    edit(path, "UPDATE messages_1 SET value = '{}' WHERE offset = 1500")
+    assert read() == (list(range(10, 1500, 10)), True)
+    path.write_bytes(whole)
+    damage(path, 1500)
+    found, has_failed = read()
+    assert has_failed
+    assert 1300 < found[-1] < 1500
+    assert found == list(range(10, found[-1] + 1, 10))
+
+
 def damage(path, *offsets):
     """Overwrite the pages that hold messages."""
     data, size = bytearray(path.read_bytes()), 4096

@@ -31,7 +31,7 @@ class MemoryStore:
     """
 
     readonly = False
-    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=False, is_file=False)
+    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=False)
 
     def __init__(self, seed: int = 0) -> None:
         self.uuid, self.name = str(uuid.uuid4()), ":sparse:"

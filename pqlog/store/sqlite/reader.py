@@ -9,7 +9,7 @@ import apsw
 
 from pqlog.errors import DamagedError
 from pqlog.store.sqlite import checksums
-from pqlog.store.sqlite.connections import fetch_all, fetch_one
+from pqlog.store.sqlite.connections import fetch_one
 from pqlog.store.sqlite.table import Table, messages_in
 from pqlog.store.values import Lines, Row, Span
 
@@ -139,23 +139,26 @@ def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:
     """The same of one key, and of segments, of which only the name of the key's field is known here."""
-    table.read_first(db)
-    begin = fetch_one(db.execute(table.row_of, (wanted.first,)))
-    start = begin[0] if begin else wanted.first
+    wanted = Span(max(wanted.first, table.read_first(db)), wanted.stop)
     found: list[Row] = []
-    at, left = wanted.first, max_bytes
-    for (offset,) in fetch_all(db.execute(table.with_key, (start, wanted.stop, key, rows))):
-        if offset < at and at > wanted.first:
-            continue
-        at = max(offset, at)
-        run = read(db, table, Span(at, wanted.stop), checksums.ROWS, left)
-        chosen = [one for one in run if one.key == key or (one.rows is not None and one.key is not None)]
-        found += chosen
-        left -= sum(len(one.value) for one in chosen)
-        if run:
+    try:
+        begin = fetch_one(db.execute(table.row_of, (wanted.first,)))
+        at = begin[0] if begin else wanted.first
+        while len(found) < rows and max_bytes > 0:
+            candidate = fetch_one(db.execute(table.next_with_key, (at, wanted.stop, key)))
+            if candidate is None:
+                break
+            run = read(db, table, Span(max(candidate[0], wanted.first), wanted.stop), checksums.ROWS, max_bytes)
+            if not run:
+                break
             at = run[-1].stop
-        if left <= 0 or len(found) >= rows:
-            break
+            for one in run:
+                if one.key == key or (one.rows is not None and one.key is not None):
+                    found.append(one)
+                    max_bytes -= len(one.value)
+    except (DamagedError, apsw.CorruptError, apsw.IOError):
+        if not found:  # as in `read`
+            raise
     return found[:rows]
 
 

@@ -60,10 +60,10 @@ FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"
 
 # Rows from an offset on. A text value is read as its bytes, which costs nothing.
 READ = "SELECT offset, time, key, headers, CAST(value AS BLOB), rows, crc FROM {m} WHERE offset >= ? ORDER BY offset"
-# Which of them have a key, or may have one: of a segment only the name of the key's field is known here, if it has one.
-WITH_KEY = """
+# The first that has a key, or may have it: of a segment only the name of the key's field is known here, if it has one.
+NEXT_WITH_KEY = """
 SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (key = ? OR (rows IS NOT NULL AND key IS NOT NULL))
-ORDER BY offset LIMIT ?
+ORDER BY offset LIMIT 1
 """
 # The row in which an offset lies: itself, or the segment that began before it.
 ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"

@@ -75,9 +75,7 @@ class SqliteStore:
         self.name = self.path = self._file.path
         self.readonly = readonly
         in_memory = self._file.in_memory
-        self.capabilities = Capabilities(
-            durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory, is_file=True
-        )
+        self.capabilities = Capabilities(durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory)
         self.opening = {"vfs": vfs, "timeout": timeout_s, "network": network}
         self.uuid, self.seed = self._file.uuid, self._file.seed
         self.read = self._file.read

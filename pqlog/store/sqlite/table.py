@@ -63,7 +63,7 @@ class Table:
         self.anchor = fill(statements.ANCHOR)
         self.next_sum = fill(statements.NEXT_SUM)
         self.text = fill(statements.TEXT)
-        self.with_key = fill(statements.WITH_KEY)
+        self.next_with_key = fill(statements.NEXT_WITH_KEY)
         self.row_of = fill(statements.ROW_OF)
         self.next_segment = fill(statements.NEXT_SEGMENT)
         self.lines_size = fill(statements.LINES_SIZE)
