@@ -96,6 +96,11 @@ def sync_folder(path: str) -> None:
         os.close(folder)
 
 
+def remove(path: str) -> None:
+    """Remove a file; that is durable after a sync of its folder."""
+    os.remove(path)
+
+
 def rename(made: str, path: str, replace: bool) -> None:
     """Rename a file; unless `replace` is set, never over another file, even one that appears at the same moment."""
     if replace:

@@ -206,12 +206,12 @@ class Batch(Readable):
             One of ``batch.messages()``.
         reason : str
         topic : str, optional
-            The topic's name with ``.rejected`` behind it unless said otherwise. Made with this topic's codec.
+            The topic's name with ``.rejected`` behind it unless said otherwise. Created with this topic's codec.
 
         Raises
         ------
         CodecMismatchError
-            That topic was made with another codec.
+            That topic was created with another codec.
         TrimmedError
             The message was trimmed away meanwhile.
 

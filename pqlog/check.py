@@ -92,7 +92,8 @@ def near(name: str, names: Sequence[str]) -> list[str]:
     """
     plain = _NUMBER.sub("", name)
     others = [other for other in names if other not in ("", name) and _NUMBER.sub("", other) != plain]
-    return difflib.get_close_matches(name, others, n=3, cutoff=0.8)
+    close = difflib.get_close_matches(name, others, n=3, cutoff=0.8)
+    return close or [other for other in others if other.casefold() == name.casefold()]
 
 
 _NUMBER = re.compile(r"\d+")

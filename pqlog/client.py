@@ -11,7 +11,7 @@ from pqlog import check, delivery, extras
 from pqlog.batch import Batch
 from pqlog.clients import ClaimInfo, claim_info
 from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
-from pqlog.history import History, Time, micros_of
+from pqlog.history import History, Time, offset_of
 from pqlog.message import Message
 from pqlog.store.api import TopicStore
 from pqlog.store.values import ClientState, Moved, Size
@@ -29,7 +29,8 @@ HandedOut = dict[tuple[int, str], threading.local]
 class Client:
     """A named reader of a topic, as Kafka's consumer group: it gets every message until it has acknowledged it.
 
-    Made by ``log.client(name)``. It is registered when it first reads, and starts at the beginning.
+    Created by ``log.client(name)``. It is registered when it first reads, and starts at the beginning; until then it
+    has no position and no lag.
 
     Attributes
     ----------
@@ -184,7 +185,7 @@ class Client:
         >>> list(billing.get())
         ['c', 'd']
         """
-        return self.store.seek(offset_of(self.stream.store, to))
+        return self.store.seek(target_of(self.stream.store, to))
 
     def delete(self) -> None:
         """Forget it and its position: should it read again, it begins at the start.
@@ -348,6 +349,9 @@ class Client:
         if batch is None:
             within = "" if timeout is None else f" within {timeout} s"
             raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
+        if len(batch) > 1:  # that was given back: its boundaries stay
+            batch.lease.release(batch.error)
+            raise ClaimedError(self.name, batch.number, batch.first, batch.last, self.stream.name)
         try:
             (message,) = batch.messages()
         except BaseException as error:
@@ -488,7 +492,7 @@ class Client:
             Iterating over a batch yields `Message` objects instead of values.
         attempts : int, optional
             After this many failures the whole batch is moved to `dead_letter`, and the client moves on. Without it, the
-            batch is handed out until it succeeds; ``log.clients()`` shows the attempts.
+            batch is handed out until it succeeds; ``clients()`` of its topic shows the attempts.
         dead_letter : str, optional
             A topic with the same codec; by default the topic's name followed by ``.dead``. Headers say where the
             messages came from and why (see `Batch.reject`); for a frame, the offset of its first message.
@@ -630,15 +634,10 @@ class Client:
         return extras.pipe.run(self, job, workers, progress)
 
 
-def offset_of(topic: TopicStore, to: int | Time) -> int:
+def target_of(topic: TopicStore, to: int | Time) -> int:
     """The offset that an offset, a time, or an end of a topic stands for; it need not be kept."""
-    kept = topic.span()
     if to == "start":
-        return kept.first
+        return topic.span().first
     if to == "end":
-        return kept.stop
-    if isinstance(to, int) and not isinstance(to, bool):
-        return check.bounded(to) if to >= 0 else topic.from_end(-to, kept)
-    if isinstance(to, (float, bool)):
-        raise ArgumentError(f'to is an offset (int), a time, "start" or "end", not {to!r}')
-    return topic.offset_at(micros_of(to))
+        return topic.span().stop
+    return offset_of(topic, to, 'to must be an offset, a time, "start" or "end"')

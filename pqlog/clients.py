@@ -59,8 +59,9 @@ class ClaimInfo:
         How often it was handed out.
     owner : str
         Who holds it: the worker's name, host and process; empty if it was released.
-    expires : datetime.datetime
-        The end of its lease, UTC. It counts only if the owner's process cannot be checked; a live owner renews it.
+    expires : datetime.datetime or None
+        The end of its lease, UTC; None if it was released. It counts only if the owner's process cannot be checked; a
+        live owner renews it.
     error : str or None
         Why it was released, if by an exception.
     """
@@ -70,7 +71,7 @@ class ClaimInfo:
     last: int
     attempt: int
     owner: str
-    expires: datetime
+    expires: datetime | None
     error: str | None
 
 
@@ -139,7 +140,7 @@ def client_name(client: str | int | None) -> str:
     if isinstance(client, int) and not isinstance(client, bool):
         return str(client)
     if not isinstance(client, str):
-        raise ArgumentError(f"a client is named by a str or an int, not {client!r}")
+        raise ArgumentError(f"the client's name must be a str or an int, not {client!r}")
     return check.text("the client's name", client)
 
 
@@ -157,5 +158,5 @@ def client_info(state: ClientState, open: int = 0, attempt: int = 0) -> ClientIn
 
 def claim_info(claim: Claim) -> ClaimInfo:
     """A batch that is handed out, as it is shown."""
-    span, expires = claim.span, from_micros(claim.expires)
+    span, expires = claim.span, from_micros(claim.expires) if claim.owner else None
     return ClaimInfo(claim.number, span.first, span.last, claim.attempt, claim.owner, expires, claim.error)

@@ -14,7 +14,7 @@ from typing import Self
 
 from pqlog import check
 from pqlog.batch import Batch
-from pqlog.errors import ArgumentError, ClaimLostError, ClosedError, Error, ForkError
+from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
 from pqlog.store.api import ClientStore
 from pqlog.store.values import Claim, ClientState, Size
@@ -102,13 +102,16 @@ class Batches(Iterator[Batch]):
         dead_lettered: Callable[[Batch], object] = lambda batch: None,
     ) -> None:
         self.topic, self._client, self._log = topic, client, topic.store.log
+        letters = None if options.dead_letter is None else self._log.find_topic(options.dead_letter)
+        if letters is not None and letters.info.id == topic.store.info.id:
+            raise ArgumentError(
+                f"dead_letter={options.dead_letter!r} is the topic that is read: what fails would come again for ever"
+            )
         self._options, self._dead_lettered = options, dead_lettered
         self._has_joined = False
         self._batch: Batch | None = None
         self._is_loop = self._is_closed = False
         self._pid = os.getpid()
-        self._is_doubtful = False
-        """Whether Ctrl-C may have struck between the acknowledgement of the batch and the note of it here."""
 
     def __iter__(self) -> Self:
         """For a loop, which gives the batch back when it is left; one that `next` hands out is its holder's."""
@@ -176,7 +179,7 @@ class Batches(Iterator[Batch]):
                 return batch
             try:
                 batch.lease.put_all_aside(
-                    self._options.dead_letter, batch.error or "its worker died without reporting an error"
+                    self._options.dead_letter, batch.error or "its worker stopped without reporting an error"
                 )
             except BaseException:
                 batch.lease.leave()  # and no `release(error)`: why it failed before is what its letters will say
@@ -185,29 +188,13 @@ class Batches(Iterator[Batch]):
 
     def _advance(self) -> Claim | None:
         done = self.open_batch()
-        if done is None and not self._client.has_work(self._options.owner):
+        size, worker = self._options.size, self._options.owner
+        if done is None:
             self._batch = None
-            return None
-        was_doubtful, self._is_doubtful = self._is_doubtful, True
-        try:
-            claim, went = self._client.advance(
-                self._options.size,
-                self._options.owner,
-                None if done is None else done.lease.claim,
-                () if done is None else done.lease.outputs(),
-            )
-        except ClaimLostError:
-            self._batch, self._is_doubtful = None, False
-            if was_doubtful:  # the call that was interrupted had acknowledged it
-                return self._advance()
-            raise
-        except Error:
-            self._is_doubtful = False
-            raise
-        if done is not None:
-            done.lease.acknowledged(went)
-        self._batch, self._is_doubtful = None, False
-        return claim
+            return self._client.advance(size, worker, None)[0] if self._client.has_work(worker) else None
+        claim = done.lease.acknowledge(lambda claim, outputs: self._client.advance(size, worker, claim, outputs))
+        self._batch = None
+        return claim or self._advance()  # an interrupted call may have acknowledged it: then this one claimed nothing
 
     def _linger(self, until: float) -> None:
         """Wait a while for a batch to fill, unless there is enough already; the one before need not wait for that."""

@@ -25,7 +25,7 @@
     ├── WorkerDiedError             a worker of a pipe was killed; has a summary of what was done
     ├── MissingExtraError           an optional package is not installed (an ImportError)
     ├── UnsupportedError            this log cannot do that
-    ├── UncertainError              the connection broke before it was known whether a call took effect
+    ├── UncertainError              it is not known whether a call took effect
     └── StoreError                  a problem with the file or the disk
         ├── NotALogError            a directory, a text file, or another program's database
         │   └── OldQueueError       a file of persistent-queue-log, which can be migrated
@@ -168,7 +168,8 @@ class UnknownClientError(Error, KeyError):
     """No client with that name has read the topic."""
 
     def __init__(self, client: str, topic: str, near: Sequence[str]) -> None:
-        super().__init__(f"no client {client!r} has read topic {topic!r}{_did_you_mean(near)}")
+        others = f" yet, so it has no position; {_of(topic)}.clients() lists those that have one"
+        super().__init__(f"no client {client!r} has read topic {topic!r}{_did_you_mean(near) or others}")
         self.client, self.topic, self.near = client, topic, tuple(near)
 
     __str__ = Exception.__str__
@@ -287,10 +288,11 @@ class UnsupportedError(Error):
 
 
 class UncertainError(Error):
-    """It is not known whether a call took effect, since the connection broke before the answer.
+    """It is not known whether a call took effect.
 
+    Another thread committed for this one and was interrupted, or the connection to a cluster broke before the answer.
     Nothing that was acknowledged before is lost. Repeat the call: a put with an id, and a batch that is acknowledged
-    once more, take effect once. A log in a file always knows, and never raises this.
+    once more, take effect once.
     """
 
 
@@ -363,5 +365,5 @@ def _did_you_mean(near: Sequence[str]) -> str:
 
 
 def _of(topic: str) -> str:
-    """How a user reaches the topic: each topic has clients of its own."""
-    return "log" if topic == "main" else f"log.topic({topic!r})"
+    """How a user reaches the topic: each has clients of its own, and any may be the one that the log stands for."""
+    return f"log.topic({topic!r})"

@@ -1,23 +1,29 @@
-"""Export: a range of a topic as a dataset of Parquet files."""
+"""Export: a range of a topic as a dataset of Parquet files.
+
+The offsets of a topic are divided into *buckets* of a fixed size. What one call writes of a bucket is a *part*: a file,
+or with partitions a file in each folder that has messages. The files of a part are published together, also if there is
+a crash, and each has a description of the whole part; so one of them tells which messages the folder has.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from pqlog import atomic, extras
-from pqlog.errors import ArgumentError
+from pqlog import check, extras
+from pqlog.errors import ArgumentError, TrimmedError
+from pqlog.file_set import FileSet, change_files
 from pqlog.frames import dtypes
 from pqlog.frames.arrays import decode_dictionary
 from pqlog.frames.arrow_types import is_binary, is_plain, is_view
+from pqlog.frames.columns import is_json
 from pqlog.frames.conform import lenient_json_column
 from pqlog.frames.inference_pass import infer_output
 from pqlog.frames.output_schema import OutputSchema
@@ -32,15 +38,27 @@ _DESCRIPTION = b"pqlog.export"
 
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
-"""Raised by Arrow for columns that it cannot write; OSError for decimals with a negative scale."""
+"""Raised by Arrow for columns that it cannot write; OSError, without a number, for decimals with a negative scale."""
 
 
-class Bucket(NamedTuple):
-    """A fixed range of offsets, which is what one file holds."""
+class Part(NamedTuple):
+    """Messages that the folder has already.
 
-    number: int
+    Attributes
+    ----------
+    span : Span
+    schema : str
+        A digest of the schema.
+    columns : dict of str to str
+        The types of the columns in the files.
+    files : list of str
+        Relative to the folder.
+    """
+
     span: Span
-    """The part of the range to export."""
+    schema: str
+    columns: dict[str, str]
+    files: list[str]
 
 
 def to_parquet(
@@ -59,24 +77,42 @@ def to_parquet(
     unknown = [name for name in partition_by if name not in output.schema.names]
     if unknown:
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
-    os.makedirs(folder, exist_ok=True)
-    export = _Export(selection, projection, output, folder, rows_per_file, tuple(partition_by))
-    export.find_existing()
-    written = []
-    with extras.progress_bar(selection.total(), "exporting", progress) as done:
-        for bucket in _buckets(selection.span, rows_per_file):
-            written += export.write(bucket)
-            done(selection.topic.store.count(bucket.span))
-    return written
+
+    def write(files: FileSet) -> list[str]:
+        export = _Export(selection, projection, output, files, rows_per_file, tuple(partition_by))
+        written = list(files.completed)
+        with extras.progress_bar(selection.total(), "exporting", progress) as done:
+            for span in _split(selection.span, rows_per_file):
+                written += export.write(span)
+                done(selection.topic.store.count(span))
+        export.warn_of_other_columns()
+        return written
+
+    return change_files(folder, write)
 
 
-def _buckets(span: Span, rows: int) -> Iterator[Bucket]:
+def _split(span: Span, rows: int) -> Iterator[Span]:
+    """The parts of a range that are in one bucket each."""
     first = span.first
     while first < span.stop:
-        number = (first - 1) // rows
-        stop = min(span.stop, (number + 1) * rows + 1)
-        yield Bucket(number, Span(first, stop))
+        stop = min(span.stop, (_bucket(first, rows) + 1) * rows + 1)
+        yield Span(first, stop)
         first = stop
+
+
+def _bucket(offset: int, rows: int) -> int:
+    return (offset - 1) // rows
+
+
+def missing(span: Span, present: Iterable[Span]) -> Iterator[Span]:
+    """What of a range is in none of some others, which are ascending."""
+    first = span.first
+    for other in present:
+        if first < min(other.first, span.stop):
+            yield Span(first, min(other.first, span.stop))
+        first = max(first, other.stop)
+    if first < span.stop:
+        yield Span(first, span.stop)
 
 
 class _Export:
@@ -85,15 +121,15 @@ class _Export:
         selection: Selection,
         projection: Projection,
         output: OutputSchema,
-        folder: str,
+        files: FileSet,
         rows_per_file: int,
         partition_by: tuple[str, ...],
     ) -> None:
-        self._selection, self._projection, self._output, self._folder = selection, projection, output, folder
+        self._selection, self._projection, self._output, self._files = selection, projection, output, files
         self._rows, self._partition_by = rows_per_file, partition_by
-        self._existing: dict[str, list[str]] = {}
-        """The paths of existing files, by the name of their bucket."""
         self._schema = parquet_schema(output.schema)
+        self._digest = hashlib.sha256(self._schema.serialize()).hexdigest()
+        self._columns = {field.name: _shown(field) for field in self._schema if field.name not in partition_by}
         stream = selection.topic
         self._options = {
             "log": stream.store.log.uuid,
@@ -105,74 +141,111 @@ class _Export:
             "flatten": projection.flatten,
             "parse_dates": list(projection.parse_dates),
         }
+        self._parts: dict[int, list[Part]] = {}
+        """The parts of the folder, by their buckets."""
+        for part in sorted(self._existing(), key=lambda part: part.span.first):
+            self._parts.setdefault(_bucket(part.span.first, rows_per_file), []).append(part)
 
-    def find_existing(self) -> None:
-        """Find existing files; raise if the folder has another export."""
-        for path in _files(self._folder):
-            if path.endswith(".parquet") and os.sep + "." not in path.removeprefix(self._folder):
-                name = os.path.basename(path).removesuffix(".parquet").partition("-")[0]
-                self._existing.setdefault(name, []).append(path)
-        for path in itertools.islice(itertools.chain(*self._existing.values()), 1):
+    def _existing(self) -> Iterator[Part]:
+        """The parts of the folder; raises if it has another export."""
+        by_name: dict[str, list[str]] = {}
+        for file in _files(self._files.folder):
+            if file.endswith(".parquet") and f"{os.sep}." not in os.sep + file:
+                by_name.setdefault(_part_name(file)[0], []).append(file)
+        for files in by_name.values():
+            path = os.path.join(self._files.folder, files[0])
             description = _description_of(path)
-            if description is None or description["options"] != self._options:
+            if description is None:
+                raise ArgumentError(
+                    f"{path} was not written by an export, or is damaged: move it away, or export into another folder"
+                )
+            if description["options"] != self._options:
                 raise ArgumentError(
                     f"{path} belongs to another log, topic or history, or was written with other options: "
                     f"export into another folder"
                 )
+            span = Span(description["first"], description["stop"])
+            yield Part(span, description["schema"], description["columns"], files)
 
-    def write(self, bucket: Bucket) -> list[str]:
-        """Write the files of a bucket, unless they are complete; with partitions, in each folder that has messages."""
-        name = f"{bucket.number * self._rows + 1:015}"
-        schema = hashlib.sha256(self._schema.serialize()).hexdigest()
-        expected = {"options": self._options, "first": bucket.span.first, "stop": bucket.span.stop, "schema": schema}
-        replaced = []
-        for path in self._existing.get(name, ()):
-            description = _description_of(path)
-            if description is None:
-                continue
-            replaced.append(path)
-            first, stop = description["first"], description["stop"]
-            is_complete = first <= bucket.span.first and bucket.span.stop <= stop
-            if not self._partition_by and description["schema"] == schema and is_complete:
-                return []
-            if first < bucket.span.first:
-                raise _lossy(path, f"begins at offset {first}, this export at {bucket.span.first}")
-            if stop > bucket.span.stop:
-                raise _lossy(path, f"ends at offset {stop - 1}, this export at {bucket.span.last}")
-        with atomic.workplace(os.path.join(self._folder, name)) as partial:
-            self._write_files(bucket, partial, name, {_DESCRIPTION: json.dumps(expected).encode()})
-            published = [self._publish(path, partial) for path in sorted(_files(partial))]
-        _remove_stale(replaced, published)
-        return published
+    def write(self, span: Span) -> list[str]:
+        """Write what the folder lacks of a range in one bucket.
 
-    def _write_files(self, bucket: Bucket, partial: str, name: str, metadata: dict[bytes, bytes]) -> None:
+        A part that is incomplete, or has another schema, is rewritten if the range has all of its messages. Otherwise
+        it stays as it is, and only what is around it is written.
+        """
+        parts = self._parts.get(_bucket(span.first, self._rows), [])
+        kept = [part.span for part in parts if not _covers(span, part)]
+        written = []
+        for gap in missing(span, kept):
+            inside = [part for part in parts if _covers(gap, part)]
+            is_complete = not list(missing(gap, [part.span for part in inside]))
+            if not is_complete or any(part.schema != self._digest for part in inside):
+                written += self._write_part(gap, inside)
+                parts = [part for part in parts if part not in inside]
+        self._parts[_bucket(span.first, self._rows)] = parts
+        return written
+
+    def warn_of_other_columns(self) -> None:
+        """Warn about files that could not be rewritten, if their columns cannot hold what the others have."""
+        parts = [part for parts in self._parts.values() for part in parts]
+        files = [file for part in parts if not _holds(part.columns, self._columns) for file in part.files]
+        if files:
+            check.warn(
+                f"{len(files):,} files in {self._files.folder} keep other columns than the new ones, such as "
+                f"{files[0]}: they have messages that were trimmed or are not in this range, so they cannot be "
+                f"rewritten. Read the folder with DuckDB's union_by_name=true or the like, or export into another "
+                f"folder"
+            )
+
+    def _write_part(self, span: Span, replaced: Sequence[Part]) -> list[str]:
+        """Write a part in place of others."""
+        staging = self._files.stage()
+        self._write_files(span, staging)
+        begin = self._selection.topic.store.span().first
+        if begin > span.first:  # these files say that they have what was trimmed meanwhile
+            raise TrimmedError(span.first, begin)
+        moves = {file: _final(file) for file in sorted(_files(staging))}
+        if not moves:  # no message has the key
+            return []
+        final = set(moves.values())
+        return self._files.publish(moves, [file for part in replaced for file in part.files if file not in final])
+
+    def _write_files(self, span: Span, folder: str) -> None:
+        description = {
+            "options": self._options,
+            "first": span.first,
+            "stop": span.stop,
+            "schema": self._digest,
+            "columns": self._columns,
+        }
         partitions = pa.schema([self._schema.field(column) for column in self._partition_by])
         form = pyarrow.dataset.ParquetFileFormat()
         try:
             pyarrow.dataset.write_dataset(
-                (batch for table in self._tables(bucket) for batch in parquet_table(table, self._schema).to_batches()),
-                partial,
-                schema=self._schema.with_metadata(metadata),
+                (batch for table in self._tables(span) for batch in parquet_table(table, self._schema).to_batches()),
+                folder,
+                schema=self._schema.with_metadata({_DESCRIPTION: json.dumps(description).encode()}),
                 format=form,
                 file_options=form.make_write_options(compression="zstd"),
-                basename_template=f"{name}-{{i}}.parquet",
+                basename_template=f"{span.first:015}-{{i}}",  # not yet .parquet, which readers look for
                 partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
                 preserve_order=True,
             )
         except _REFUSALS as error:
-            self._check_columns(bucket)
-            if self._partition_by and not isinstance(error, OSError):
-                raise ArgumentError(f"cannot export by {', '.join(self._partition_by)}: {error}") from error
-            raise
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            self._check_columns(span)
+            by = f" by {', '.join(self._partition_by)}" if self._partition_by else ""
+            raise ArgumentError(f"cannot export{by}: {error}") from error
 
-    def _tables(self, bucket: Bucket) -> Iterator[pa.Table]:
-        part = self._selection._replace(span=bucket.span)
+    def _tables(self, span: Span) -> Iterator[pa.Table]:
+        part = self._selection._replace(span=span)
         for group in regroup(read_chunks(part, self._projection), BATCH_ROWS):
             yield self._output.table(group)
 
-    def _check_columns(self, bucket: Bucket) -> None:
+    def _check_columns(self, span: Span) -> None:
         """Raise for a column that Parquet cannot hold."""
-        for table in self._tables(bucket):
+        for table in self._tables(span):
             for column, field in zip(table.columns, self._schema, strict=True):
                 try:
                     pq.write_table(pa.table({field.name: _cast(column, field.type)}), pa.BufferOutputStream())
@@ -182,34 +255,37 @@ class _Export:
                         f"with columns=, or convert it in history.to_arrow() and write that with pyarrow.parquet"
                     ) from error
 
-    def _publish(self, path: str, partial: str) -> str:
-        """Move a finished file to its folder, durably.
 
-        A folder has several files of a bucket if Arrow closed the first before its last row, because it limits the
-        number of open files.
-        """
-        folder = os.path.join(self._folder, os.path.dirname(os.path.relpath(path, partial)))
-        name, _, number = os.path.basename(path).removesuffix(".parquet").partition("-")
-        target = os.path.join(folder, f"{name}.parquet" if number == "0" else f"{name}-{number}.parquet")
-        os.makedirs(folder, exist_ok=True)
-        atomic.appear(path, target, replace=True)
-        return target
+def _covers(span: Span, part: Part) -> bool:
+    """Whether a range has all messages of a part."""
+    return span.first <= part.span.first and part.span.stop <= span.stop
 
 
-def _remove_stale(replaced: Sequence[str], published: Sequence[str]) -> None:
-    """Remove those files of a bucket whose messages are in other folders now, since a partition column changed type.
+def _part_name(file: str) -> tuple[str, str]:
+    """The name of a file's part, and its number.
 
-    Files are compared by number, since a file system may ignore the case of names.
+    A folder has several files of a part if Arrow closed the first before its last row, since only so many may be open.
     """
-    present = {os.stat(path).st_ino for path in published}
-    for path in replaced:
-        if os.stat(path).st_ino not in present:
-            os.remove(path)
-            atomic.sync_folder(path)
+    name, _, number = os.path.basename(file).removesuffix(".parquet").partition("-")
+    return name, number
 
 
-def _lossy(path: str, problem: str) -> ArgumentError:
-    return ArgumentError(f"{path} {problem}, so messages would be lost: export into another folder")
+def _final(file: str) -> str:
+    """The place of a file that Arrow wrote."""
+    name, number = _part_name(file)
+    return os.path.join(os.path.dirname(file), f"{name}.parquet" if number == "0" else f"{name}-{number}.parquet")
+
+
+def _shown(field: pa.Field) -> str:
+    return "JSON text" if is_json(field) else str(field.type)
+
+
+def _holds(columns: dict[str, str], others: dict[str, str]) -> bool:
+    """Whether readers that take these columns for all files lose nothing of files with other columns."""
+    return all(
+        of in (columns.get(name), "null") or (columns.get(name) == "double" and of.startswith(("int", "uint")))
+        for name, of in others.items()
+    )
 
 
 def parquet_schema(schema: pa.Schema) -> pa.Schema:
@@ -281,15 +357,18 @@ def _parquet_child(field: pa.Field) -> pa.Field:
 
 
 def _files(folder: str) -> Iterator[str]:
+    """The files in a folder and those within it, relative to it."""
     for inner, _, names in os.walk(folder):
-        yield from (os.path.join(inner, name) for name in names)
+        yield from (os.path.normpath(os.path.join(os.path.relpath(inner, folder), name)) for name in names)
 
 
 def _description_of(path: str) -> dict[str, Any] | None:
-    """The description in a file's metadata; None if pqlog did not write the file."""
+    """What a file says it holds; None if it is not ours, or cannot be read as Parquet."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         return None
     description: dict[str, Any] | None = json.loads(metadata[_DESCRIPTION]) if _DESCRIPTION in metadata else None
     return description

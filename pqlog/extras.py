@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        if name not in _ROOMS:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = module = load(_ROOMS[name])
+        globals()[name] = module = load(_MODULES[name])
         return module
 
 
-_ROOMS = {
+_MODULES = {
     "commands": "cli.commands",
     "dataframes": "frames.dataframes",
     "demo": "demo",
@@ -59,12 +59,12 @@ _OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars"}
 """Packages that are needed only by a part of a module, and their extra."""
 
 
-def load(room: str) -> Any:
-    """The module ``pqlog.<room>``.
+def load(module: str) -> Any:
+    """The module ``pqlog.<module>``.
 
     Parameters
     ----------
-    room : str
+    module : str
         Such as ``"frames"``.
 
     Raises
@@ -73,11 +73,11 @@ def load(room: str) -> Any:
         A package that it needs is not installed; the message says how to install it.
     """
     try:
-        return importlib.import_module(f"pqlog.{room}")
+        return importlib.import_module(f"pqlog.{module}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("pqlog"):
             raise
-        raise MissingExtraError(error.name, _EXTRA[room.partition(".")[0]]) from error
+        raise MissingExtraError(error.name, _EXTRA[module.partition(".")[0]]) from error
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -84,7 +84,7 @@ def unknown(names: Iterable[str], values: Iterable[Any], names_of: NamesOf, bare
 
 
 def _unknown(name: str, seen: list[str]) -> Unknown:
-    near = check.near(name, seen) or [other for other in seen if other.casefold() == name.casefold()]
+    near = check.near(name, seen)
     if near:
         hint = f"did you mean {' or '.join(map(_shown, near))}?"
     elif not seen:

@@ -1,4 +1,4 @@
-"""Opening logs in files: the only room of the core that names an engine."""
+"""Opening logs in files: the only module of the core that names an engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open(
     topic : str
         The topic that the log itself stands for.
     codec : {"json", "msgpack", "pickle", "bytes"} or Codec, optional
-        How a new topic keeps its values: JSON unless said otherwise. A topic keeps the codec that it was made with.
+        How a new topic keeps its values: JSON unless said otherwise. A topic keeps the codec that it was created with.
         Reading pickles can run any code, so a pickle topic must be asked for at each opening.
     type : type, optional
         Values are of this msgspec Struct, dataclass, pydantic model or other type (codecs json and msgpack): what
@@ -69,7 +69,7 @@ def open(
     NewerFormatError
         The file was written by a newer pqlog.
     CodecMismatchError
-        The topic was made with another codec.
+        The topic was created with another codec.
     CorruptLogError
         The file is damaged, or commits in its -wal are.
     UnsafeStorageError
@@ -88,7 +88,7 @@ def open(
 
     for name, given in (("readonly", readonly), ("network", network)):
         if not isinstance(given, bool):
-            raise ArgumentError(f"{name} is True or False, not {given!r}")
+            raise ArgumentError(f"{name} must be True or False, not {given!r}")
     if vfs is not None:
         check.name("vfs", vfs)
     timeout_s = check.seconds("timeout", timeout, most=1e6)

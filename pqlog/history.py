@@ -53,7 +53,10 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
         try:
             when = float(ago[1]) * _UNIT[ago[2]] if ago else datetime.fromisoformat(when)
         except (ValueError, OverflowError):
-            raise ArgumentError(f'{when!r} is not a valid time: write ISO 8601, or how long ago, as in "1h"') from None
+            raise ArgumentError(
+                f"{when!r} is not a valid time: write ISO 8601, or how long ago, as in "
+                f'"30s", "5min", "1.5h", "2d" or "1w"'
+            ) from None
     if isinstance(when, timedelta):
         try:
             when = (now or datetime.now(UTC)) - when
@@ -62,15 +65,28 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
     if isinstance(when, date) and not isinstance(when, datetime):
         when = datetime.combine(when, time())
     if not isinstance(when, datetime):
-        raise ArgumentError(f"a time is a datetime, a date, a timedelta or text, not {when!r}")
+        raise ArgumentError(f"a time must be a datetime, a date, a timedelta or text, not {when!r}")
     return to_micros(when)
+
+
+def offset_of(topic: TopicStore, at: int | Time, expected: str) -> int:
+    """The offset that an offset (negative: counted from the end) or a time stands for; it need not be kept.
+
+    If it is neither, the error says what was `expected`.
+    """
+    if isinstance(at, int) and not isinstance(at, bool):
+        return check.bounded(at) if at >= 0 else topic.from_end(-at)
+    try:
+        return topic.offset_at(micros_of(at))  # type: ignore[arg-type] # a bool is refused there
+    except ArgumentError as error:
+        raise ArgumentError(f"{expected}: {error}") from None
 
 
 class History(Readable):
     """A lazy range of a topic: iterate over its messages, or take it as a frame.
 
-    Made by ``log.history(...)`` and ``log[a:b]``. Its bounds are looked up at each reading, so a history with an open
-    end grows with the topic.
+    Created by ``log.history(...)`` and ``log[a:b]``. Its bounds are looked up at each reading, so a history with an
+    open end grows with the topic.
 
     Examples
     --------
@@ -98,10 +114,10 @@ class History(Readable):
         for name, offset in (("start", start), ("stop", stop)):
             if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool)):
                 raise ArgumentError(
-                    f"{name} is an offset, an int, not {offset!r}; for times there are since= and until="
+                    f"{name} must be an offset, an int, not {offset!r}; for times there are since= and until="
                 )
         if key is not None and not isinstance(key, str):
-            raise ArgumentError(f"key is a str, not {key!r}")
+            raise ArgumentError(f"key must be a str, not {key!r}")
         self._stream, self._client = stream, client
         self._key = None if key is None else check.text("key", key)
         self._start = None if start is None else check.bounded(start)
@@ -159,7 +175,7 @@ class History(Readable):
         [3, 9]
         """
         if not isinstance(by, str):
-            raise ArgumentError(f'by is "key" or the name of a field, not {by!r}')
+            raise ArgumentError(f'by must be "key" or the name of a field, not {by!r}')
         history = copy.copy(self)
         history._latest = by
         return history
@@ -261,7 +277,7 @@ def message_at(topic: TopicStream, offset: int) -> Message:
         at = topic.store.from_end(-offset, kept)
         if topic.store.count(Span(at, kept.stop)) != -offset:
             raise OffsetError(f"topic {topic.name!r} has only {topic.store.count(kept):,} messages")
-    if 0 < at < kept.first:
+    if 0 < at < kept.first and topic.store.log.capabilities.dense_offsets:
         raise TrimmedError(at, kept.first)
     for message in topic.messages(topic.store.read(Span.at(at), 1, CHUNK_BYTES)):
         return message

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pqlog import check, extras, producer
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError
+from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error, UncertainError
 from pqlog.message import from_micros
 from pqlog.store.api import ClientStore
 from pqlog.store.values import LATEST, Chunk, Claim, Output, Put, Row, Segment, Singles, Span
@@ -35,18 +35,22 @@ class Staged:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self._went: Put | None = None
+        self._went: Put | str = _OPEN
 
     @property
     def put(self) -> Put:
-        """Where the messages went; `ArgumentError` before the acknowledgement."""
-        if self._went is None:
-            raise ArgumentError("the batch is not acknowledged yet, so what it put has no offsets")
+        """Where the messages went; raises `ArgumentError` before the acknowledgement, and if there was none."""
+        if isinstance(self._went, str):
+            raise ArgumentError(f"the messages have no offsets: {self._went}")
         return self._went
 
     def __repr__(self) -> str:
-        where = "not acknowledged yet" if self._went is None else repr(self._went)
-        return f"<pqlog.Staged for topic {self.topic!r}: {where}>"
+        return f"<pqlog.Staged for topic {self.topic!r}: {self._went}>"
+
+
+_OPEN = "the batch is not acknowledged yet"
+_DROPPED = "the batch was not acknowledged, so they were dropped"
+_UNKNOWN = "the call that acknowledged the batch was interrupted: look for them at the end of the topic"
 
 
 class Lease:
@@ -64,6 +68,8 @@ class Lease:
         self._client = client
         self._ended: str | None = None
         """How it ended; None while it is open."""
+        self._is_doubtful = False
+        """Whether Ctrl-C may have struck between its acknowledgement and the note of it here."""
         self._staged: list[tuple[TopicStream, producer.Encoded, Staged]] = []
 
     @property
@@ -82,7 +88,7 @@ class Lease:
         """A topic of the same log to put into; created, for JSON, if it does not exist."""
         self.check_open()
         if not isinstance(topic, str):
-            raise ArgumentError(f"topic is the name of a topic of the same log, not {topic!r}")
+            raise ArgumentError(f"topic must be the name of a topic of the same log, not {topic!r}")
         return self.topic.sibling(topic, "json")
 
     def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:
@@ -143,25 +149,43 @@ class Lease:
     def ack(self) -> None:
         """Acknowledge it, with what was put through it, in one commit."""
         self.check_open()
-        self.acknowledged(self._client.finish(self.claim, self.outputs()))
+        self.acknowledge(lambda claim, outputs: (None, self._client.finish(claim, outputs)))
 
-    def outputs(self) -> list[Output]:
-        """What was put through it."""
-        return [Output(topic.store, put.chunks, put.ids) for topic, put, _ in self._staged]
+    def acknowledge(
+        self, commit: Callable[[Claim, Sequence[Output]], tuple[Claim | None, Sequence[Put]]]
+    ) -> Claim | None:
+        """The same by a call that may claim another batch: that claim.
 
-    def acknowledged(self, went: Sequence[Put]) -> None:
-        """Note that it was acknowledged, and where what was put through it went."""
+        If an earlier call was interrupted, it may have acknowledged the batch: then it is not held any more, and this
+        is no error.
+        """
+        outputs = [Output(topic.store, put.chunks, put.ids) for topic, put, _ in self._staged]
+        was_doubtful, self._is_doubtful = self._is_doubtful, True
+        try:
+            claim, went = commit(self.claim, outputs)
+        except ClaimLostError:
+            self._end("it was handed out again", _UNKNOWN if was_doubtful else _DROPPED)
+            if was_doubtful:
+                return None
+            raise
+        except UncertainError:
+            raise
+        except Error:
+            self._is_doubtful = was_doubtful
+            raise
         for (_, _, staged), put in zip(self._staged, went, strict=True):
             staged._went = put
         self._end("it was acknowledged")
+        return claim
 
-    def release(self, error: BaseException | None) -> None:
+    def release(self, error: BaseException | str | None) -> None:
         """Give it back, so that the next caller gets it at once."""
         if self._ended is None:
             self._end("it was released")
-            why = None if error is None else check.printable(f"{type(error).__name__}: {error}")
+            if isinstance(error, BaseException):
+                error = check.printable(f"{type(error).__name__}: {error}")
             try:
-                self._client.release(self.claim, why)
+                self._client.release(self.claim, error)
             except BaseException:  # a full disk, say: it is given back as soon as that is possible
                 self._client.leave(self.claim)
                 raise
@@ -172,8 +196,9 @@ class Lease:
             self._end("its loop was left, which gives it back; next_batch hands out a single one")
             self._client.leave(self.claim)
 
-    def _end(self, how: str) -> None:
+    def _end(self, how: str, why: str = _DROPPED) -> None:
         self._ended = how
-        for _, put, _ in self._staged:
+        for _, put, staged in self._staged:
             put.close()
+            staged._went = why if staged._went is _OPEN else staged._went
         self._staged = []

@@ -17,7 +17,7 @@ from pqlog.topic import Topic
 
 
 class Log(Topic):
-    """An open file, and its main topic. Made by `pqlog.open`; close it, or use it in a ``with``.
+    """An open file, and its main topic. Created by `pqlog.open`; close it, or use it in a ``with``.
 
     Attributes
     ----------
@@ -41,6 +41,9 @@ class Log(Topic):
     def topic(self, name: str, codec: str | Codec | None = None, type: Any = None) -> Topic:
         """Another topic of the same log, created if it does not exist.
 
+        It is created by this call, with a warning if its name is like that of another topic: a topic that a typo
+        created is renamed with `rename_topic`, or deleted with `delete_topic`.
+
         Parameters
         ----------
         name : str
@@ -52,7 +55,7 @@ class Log(Topic):
         Raises
         ------
         CodecMismatchError
-            The topic was made with another codec.
+            The topic was created with another codec.
 
         Examples
         --------
@@ -201,9 +204,9 @@ class Log(Topic):
     def compact(self) -> int:
         """Rewrite the file without unused and half-empty pages; puts wait meanwhile.
 
-        `trim` gives back whole pages by itself; this gives back the rest, and the room of the write-ahead log. It needs
-        free space for two copies of what is kept. While another process is reading, the write-ahead log keeps its copy
-        until a put after the reader has gone. A crash in between leaves the file as it was.
+        `trim` gives back whole pages by itself; this gives back the rest, and the space of the write-ahead log. It
+        needs free space for two copies of what is kept. While another process is reading, the write-ahead log keeps its
+        copy until a put after the reader has gone. A crash in between leaves the file as it was.
 
         Returns
         -------

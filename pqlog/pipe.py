@@ -50,7 +50,8 @@ class Summary:
     def __str__(self) -> str:
         rate = self.messages_in / self.seconds if self.seconds else 0
         return (
-            f"{self.batches:,} batches, {self.messages_in:,} messages in, {self.messages_out:,} out, "
+            f"{self.batches:,} batch{'es' * (self.batches != 1)}, "
+            f"{self.messages_in:,} message{'s' * (self.messages_in != 1)} in, {self.messages_out:,} out, "
             f"{self.rejected:,} rejected, {self.seconds:.1f} s, {rate:,.0f} messages/s"
         )
 
@@ -111,7 +112,8 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
     check.count("workers", workers, "processes")
     if not callable(job.function):
         raise ArgumentError(f"function must be callable with a DataFrame, but {job.function!r} is not callable")
-    if job.into == client.stream.name:
+    into = None if job.into is None else client.stream.store.log.find_topic(job.into)
+    if into is not None and into.info.id == client.stream.store.info.id:
         raise ArgumentError("a pipe from a topic into itself would never end")
     state = delivery.join(client.stream, client.store)
     with extras.progress_bar(state.lag, client.name or "pipe", progress) as done:
@@ -185,9 +187,10 @@ class _Crew:
         try:
             for _ in range(self._workers):
                 ours, theirs = context.Pipe(duplex=False)
-                crew[ours] = context.Process(target=_work_in_process, args=(theirs, *self._job))
-                crew[ours].start()
-                theirs.close()
+                with theirs:
+                    process = context.Process(target=_work_in_process, args=(theirs, *self._job))
+                    process.start()
+                crew[ours] = process
             listening = list(crew)
             while listening:
                 for one in multiprocessing.connection.wait(listening, poll_s):

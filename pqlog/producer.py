@@ -54,7 +54,7 @@ def check_key(key: Any) -> str | None:
         return None
     if isinstance(key, str):
         return check.text("key", key)
-    raise ArgumentError(f"key is a str or None, not {key!r}: str(key) would do")
+    raise ArgumentError(f"key must be a str or None, not {key!r}: str(key) would do")
 
 
 def check_id(id: Any) -> str | None:
@@ -67,7 +67,7 @@ def header_text(headers: Mapping[str, str] | None) -> str | None:
     if not headers:
         return None
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
-        raise ArgumentError(f"headers are a dict of str to str, not {headers!r}")
+        raise ArgumentError(f"headers must be a dict of str to str, not {headers!r}")
     check.texts("headers", itertools.chain(*headers.items()))
     return msgspec.json.encode(dict(headers)).decode()
 
@@ -76,8 +76,8 @@ def cursor_of(cursor: Any) -> Cursor:
     """A cursor, with its values as JSON text."""
     if not isinstance(cursor, tuple) or len(cursor) != 3 or not isinstance(cursor[0], str) or not cursor[0]:
         raise ArgumentError(
-            f"cursor is a tuple of a name (a str that is not empty), the new value, and the value that it is expected "
-            f"to have until then: what log.cursor(name) gave before the source was read. It is not {cursor!r}"
+            f"cursor must be a tuple of a name (a non-empty str), the new value, and the value that it is expected to "
+            f"have until then, which log.cursor(name) gave before the source was read; not {cursor!r}"
         )
     name = check.name("the name of a cursor", cursor[0])
     try:

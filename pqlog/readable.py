@@ -127,6 +127,8 @@ class Readable:
         ArgumentError
             No message has a field that `columns` or `parse_dates` names; a field of `parse_dates` holds something else,
             or times that do not fit into one column; or there are more than 5,000 different fields.
+        TrimmedError
+            Messages were trimmed while they were read.
 
         Examples
         --------
@@ -327,10 +329,16 @@ class Readable:
     ) -> list[str]:
         """Write the messages as a dataset of Parquet files, in bounded memory.
 
-        Each file holds a fixed range of `rows_per_file` offsets, is named by the first of them, and is created
-        atomically. Repeating the call after a crash, or when the log has grown, completes the dataset: finished files
-        are left alone, and no message is exported twice. All files have one schema; if a new field or a new type
-        changes it, older files are rewritten. With `partition_by`, each call rewrites all files.
+        Each file holds a range of at most `rows_per_file` offsets and is named by the first of them. Repeating the call
+        writes only what the folder lacks: after a crash or a kill at any moment, when the log has grown, and when
+        exported messages have been trimmed. When it returns, the folder has each message exactly once. Complete files
+        are left alone, and the last one is replaced until it is complete. A file appears complete or not at all; with
+        `partition_by`, the files of a range appear one after the other, and if that is interrupted, the next call
+        completes it first. If another process is exporting to the folder, the call waits.
+
+        All files have one schema; if a new field or a new type changes it, older files are rewritten. Files of messages
+        that were trimmed, or are not in this range, stay as they are, with a warning if their columns cannot hold the
+        values of the others.
 
         Parameters
         ----------
@@ -347,16 +355,17 @@ class Readable:
         Returns
         -------
         list of str
-            The paths of the files written by this call.
+            The paths of the files that this call added or replaced.
 
         Raises
         ------
         ArgumentError
-            The folder holds an export of another log, topic or history, or one made with other options; a file would
-            have to be rewritten without messages that it has, since they were trimmed or are not in this range; or
-            Parquet cannot hold a column, which the error names.
+            The folder holds other Parquet files, an export of another log, topic or history, or one created with other
+            options; it is a file; or Parquet cannot hold a column, which the error names.
         DecodeError
             A message cannot be decoded; it carries the offset.
+        DiskFullError, ReadOnlyError, DiskError
+            The folder cannot be written to. What was finished is complete; repeat the call to continue.
 
         Examples
         --------

@@ -47,7 +47,7 @@ class TopicStream:
         UnknownTopicError
             The topic does not exist, and the log is read-only.
         CodecMismatchError
-            The topic was made with another codec.
+            The topic was created with another codec.
         """
         check.name("the topic's name", name)
         asked = None if codec is None else codec_for(codec, type)
@@ -66,14 +66,14 @@ class TopicStream:
 
     @property
     def codec_name(self) -> str:
-        """The name of the codec that the topic was made with."""
+        """The name of the codec that the topic was created with."""
         return self.store.info.codec
 
     def sibling(self, name: str, default: str) -> TopicStream:
         """Another topic of the same log, created with the codec `default` if it does not exist."""
-        if name == self.name:
-            return self
         other = TopicStream.open(self.store.log, name, default=default)
+        if other.store.info.id == self.store.info.id:  # by the name that it has now: another process may rename topics
+            return self
         if other.codec is None and self.codec is not None and other.codec_name == self.codec.name:
             return TopicStream(other.store, self.codec)
         return other
@@ -113,6 +113,8 @@ class TopicStream:
         step = CHUNK_ROWS
         while span:
             part = Span(self.store.from_end(step, span), span.stop)
+            if not part:
+                return
             rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
             if step > 1 and sum(map(_size, rows)) >= CHUNK_BYTES:
                 step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer

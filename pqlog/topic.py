@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, overload
 
-from pqlog import check, extras, history, producer
+from pqlog import extras, history, producer
 from pqlog.batch import Batch
 from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Topic(Readable):
-    """A named, ordered, append-only sequence of messages in a file. Made by ``log.topic(name)``; a log is one itself.
+    """A named, ordered, append-only sequence of messages in a file.
+
+    Created by ``log.topic(name)``; a log is one itself.
 
     Examples
     --------
@@ -46,7 +48,7 @@ class Topic(Readable):
 
     @property
     def codec(self) -> str:
-        """The name of the codec that the topic was made with."""
+        """The name of the codec that the topic was created with."""
         return self.stream.codec_name
 
     # putting
@@ -61,7 +63,7 @@ class Topic(Readable):
         value : object
             Anything that the topic's codec takes.
         key : str, optional
-            What the message is about.
+            What the message is about: the key itself, where `put_many` takes the name of a field.
         headers : Mapping of str to str, optional
             Metadata stored with the message.
         id : str, optional
@@ -123,7 +125,8 @@ class Topic(Readable):
         values : iterable, or pandas, polars or Arrow frame
             Any number of values, in bounded memory. A frame is kept in columns and comes back with its types.
         key : str, optional
-            The name of the field that is each message's key: text, an integer, a date or a UUID, or missing.
+            The name of the field that is each message's key, where `put` takes the key itself: text, an integer, a date
+            or a UUID, or missing.
         headers : Mapping of str to str, optional
             Metadata stored with each of the messages.
         id : str, optional
@@ -218,7 +221,7 @@ class Topic(Readable):
         return Client(self.stream, client_name(name), self._handed_out)
 
     def clients(self) -> Clients:
-        """Where each client stands, as a table.
+        """Where each client of this topic stands, as a table; each topic has clients of its own.
 
         Examples
         --------
@@ -353,10 +356,11 @@ class Topic(Readable):
         """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
         if isinstance(index, slice):
             if index.step not in (None, 1):
-                raise ArgumentError(f"a history has no step: slice list(log[{index.start}:{index.stop}]) instead")
+                start, stop = ("" if end is None else end for end in (index.start, index.stop))
+                raise ArgumentError(f"a history has no step: take list(log[{start}:{stop}])[::{index.step}] instead")
             return History(self.stream, start=index.start, stop=index.stop)
         if isinstance(index, bool) or not isinstance(index, int):
-            raise ArgumentError(f"an offset is an int, not {index!r}")
+            raise ArgumentError(f"an offset must be an int, not {index!r}")
         return history.message_at(self.stream, index)
 
     def __iter__(self) -> Iterator[Message]:
@@ -438,13 +442,7 @@ class Topic(Readable):
         >>> log.first, log.put("e")
         (3, 5)
         """
-        if isinstance(before, bool):
-            raise ArgumentError(f"before is an offset or a time, not {before!r}")
-        if isinstance(before, int):
-            offset = check.bounded(before) if before >= 0 else self.store.from_end(-before)
-        else:
-            offset = self.store.offset_at(history.micros_of(before))
-        return self.store.trim(offset, force)
+        return self.store.trim(history.offset_of(self.store, before, "before must be an offset or a time"), force)
 
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.topic_view, self)

@@ -192,7 +192,7 @@ def domain() -> None:
     picture.save("domain.svg")
 
 
-ROOMS = (
+LAYERS = (
     (SAND, "around it, loaded on first use", (("cli/", "shell"), ("notebook/", "explorer"), ("frames/", "tables"),
      ("export.py", "Parquet"), ("pipe.py", "a stage"))),
     (BLUE, "public objects", (("log.py", "Log"), ("topic.py", "put"), ("client.py", "get"), ("batch.py", "checkpoints"),
@@ -208,15 +208,15 @@ ROOMS = (
 
 def architecture() -> None:
     """The folders and files of the package, from top to bottom."""
-    picture = Picture(760, 60 + 74 * len(ROOMS), "The folders and files of pqlog; imports point downwards")
-    picture.arrow((28, 40), (28, 30 + 74 * len(ROOMS)))
+    picture = Picture(760, 60 + 74 * len(LAYERS), "The folders and files of pqlog; imports point downwards")
+    picture.arrow((28, 40), (28, 30 + 74 * len(LAYERS)))
     picture.text(28, 28, "imports", 12, SOFT)
-    for row, (fill, note, rooms) in enumerate(ROOMS):
+    for row, (fill, note, modules) in enumerate(LAYERS):
         y = 40 + row * 74
-        width = (690 - 10 * (len(rooms) - 1)) / len(rooms)
+        width = (690 - 10 * (len(modules) - 1)) / len(modules)
         if note:
             picture.text(740, y + 4, note, 11, SOFT, "end")
-        for index, (name, what) in enumerate(rooms):
+        for index, (name, what) in enumerate(modules):
             x = 50 + index * (width + 10)
             picture.box(x, y + 10, width, 46, fill)
             picture.text(x + width / 2, y + 30, name, 13, mono=True, bold=True)

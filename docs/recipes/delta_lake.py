@@ -1,6 +1,9 @@
 """A Delta Lake table, whose own log records the number of the last batch that was written to it.
 
-Delta calls that an application transaction: the identifier is the log and the client, the version is the batch.
+Delta calls that an application transaction: the identifier is the log, the topic, the client and its epoch, which is
+``batch.token`` without the number; the version is the number of the batch. A seek begins another epoch. If the client
+is deleted and created again, its batches are numbered from 1 again, also in another epoch, so none is taken for an
+older one.
 
 A new field becomes a new column. Columns of a Delta table do not change their type, and Delta casts values of another
 type: 2.5 would become 2. So a value that a column cannot hold exactly is an error before the batch is stored.
@@ -23,8 +26,8 @@ CLIENT = "to-delta"
 
 def load(log: pqlog.Log, table: str, size: int = 50_000) -> None:
     """Append what the client has not acknowledged to the table."""
-    application = f"{log.uuid}/{log.name}/{CLIENT}"
     for batch in log.batches(CLIENT, size=size):
+        application = batch.token.rpartition("/")[0]
         written = DeltaTable(table).transaction_version(application) if DeltaTable.is_deltatable(table) else None
         if written is None or written < batch.number:
             once = CommitProperties(app_transactions=[Transaction(application, batch.number)])

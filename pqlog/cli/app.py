@@ -54,6 +54,7 @@ _IN_THE_SHELL = [
             r"log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: or log\.get_one\([^)]*\))?",
             r"`pqlog get FILE --client \1 --batch 1000`",
         ),
+        (r"log\.clients\(\)", "`pqlog clients FILE`"),
         (r"pqlog\.salvage\(path, to\)", "`pqlog salvage FILE NEW`"),
         (r"pass force=True", "pass --force"),
         (r"pass trust_pickle=True \(--trust-pickle\)", "pass --trust-pickle"),
@@ -69,8 +70,8 @@ _IN_THE_SHELL = [
             r"[Oo]pen it with readonly=True( to read it)?|read it with readonly=True",
             "`pqlog get` and `pqlog export` only read it",
         ),
-        (r"opened with readonly=True: open it without readonly=True to write", "opened for reading only"),
-        (r"; without readonly=True it would be made", ""),
+        (r": pqlog\.open\(path\), without readonly=True, opens it for writing", ""),
+        (r"pqlog\.open\(path\) creates a log there", "`pqlog put FILE ...` creates it"),
         (r", or pass network=True if you know better", ""),
     )
 ]
@@ -83,7 +84,7 @@ _TOPIC = re.compile(r"log\.topic\(('[^']*'|\"[^\"]*\")\)\.")
 def in_the_shell(text: str) -> str:
     """The advice of an error to a Python program, as commands for a shell."""
     topic = _TOPIC.search(text)
-    file = " FILE " if topic is None else f" FILE -t {topic[1]} ".replace("\\", r"\\")
+    file = " FILE " if topic is None or topic[1] == "'main'" else f" FILE -t {topic[1]} ".replace("\\", r"\\")
     text = _TOPIC.sub("log.", text)
     for pattern, instead in _IN_THE_SHELL:
         text = pattern.sub(instead.replace(" FILE ", file), text)

@@ -227,7 +227,7 @@ def export(
     is_folder = not Path(out).suffix or out.endswith(os.sep) or os.path.isdir(out)
     kind = format or _kind(out, is_folder)
     if kind not in _WRITERS:
-        raise ArgumentError(f"--format is parquet, csv, tsv or ndjson, not {kind!r}")
+        raise ArgumentError(f"--format must be parquet, csv, tsv or ndjson, not {kind!r}")
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
         history = log.history(start, stop, since=since, until=until, key=key)
         progress = app.is_watched() and out != "-"

@@ -84,21 +84,22 @@ def put(
         raise ArgumentError("give either values or --from, not both")
     kind = format or _KIND.get(Path(source or "").suffix.lower(), "ndjson")
     if kind not in ("ndjson", "csv", "parquet", "json"):
-        raise ArgumentError(f"--format is ndjson, csv, parquet or json, not {kind!r}")
+        raise ArgumentError(f"--format must be ndjson, csv, parquet or json, not {kind!r}")
     if text and kind != "ndjson":
         raise ArgumentError(f"--text is for values and lines, not for {kind}")
     headers = app.pairs(header)
     if values:
         found: Any = [argument if text else _value(argument, f"value {n}") for n, argument in enumerate(values, 1)]
     else:
-        stream = _stream(source)  # before the log is made
+        stream = _stream(source)  # before the log is created
         found = _lines(stream, text) if kind == "ndjson" else _items(stream) if kind == "json" else _table(stream, kind)
     with pqlog.open(file, topic) as log:
         if each:
             _put_each(log, found, key, headers, id, ids, as_json)
         else:
             progress = app.is_watched() and not values and not (source is None and sys.stdin.isatty())
-            _report(log, log.put_many(found, key=key, headers=headers, id=id, progress=progress, ids=ids), as_json)
+            put = log.put_many(found, key=key, headers=headers, id=id, progress=progress, ids=ids)
+            _report(log, put, as_json, ids)
 
 
 def _put_each(
@@ -119,10 +120,10 @@ def _put_each(
             if put.messages:
                 whole = put if whole is None else pqlog.Put(whole.first, put.last, whole.messages + put.messages)
     finally:
-        _report(log, whole or log.put_many([]), as_json)
+        _report(log, whole or log.put_many([]), as_json, ids)
 
 
-def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool) -> None:
+def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool, ids: str | None) -> None:
     if as_json:
         output.line(
             output.json_text({"topic": log.name, "first": put.first, "last": put.last, "messages": put.messages})
@@ -132,7 +133,7 @@ def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool) -> None:
     elif put.messages:
         output.say(f"{output.count(put.messages, 'message')}, offsets {put.first} to {put.last} of topic {log.name!r}")
     else:
-        output.say("no messages")
+        output.say("no messages" if ids is None else "no messages with new ids")
 
 
 def _stream(source: str | None) -> IO[bytes]:

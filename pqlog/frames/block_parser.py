@@ -82,13 +82,14 @@ class BlockParser:
             selected = [texts[index] for index in np.flatnonzero(mask)]
             if not selected:
                 return
-            lines = Lines(lines.offset, len(selected), b"\n".join(selected), b"", None)
             chunk = chunk._replace(
                 offsets=offsets.filter(mask),
                 times=chunk.times.filter(mask),
                 keys=None if chunk.keys is None else chunk.keys.filter(mask),
             )
-        yield from self._with_fields(chunk, lines)
+            yield from self._with_fields(chunk, b"\n".join(selected))
+        else:
+            yield from self._with_fields(chunk, lines.values)
 
     def _parse_singles(self, rows: Sequence[Row]) -> Iterator[Chunk]:
         if self._offsets is not None:
@@ -104,19 +105,20 @@ class BlockParser:
         headers = self._headers_of(rows)
         chunk = Chunk(offsets, times, keys, _NO_FIELDS, self._topic, headers=headers, reread=self._reread)
         if is_text(self._stream.codec_name):
-            yield from self._with_fields(chunk, Lines(rows[0].offset, len(rows), json_lines(rows), b"", None))
+            yield from self._with_fields(chunk, json_lines(rows))
         else:
             values = [message.value for message in self._stream.messages(rows)]
             yield chunk._replace(fields=table_of(values, self._fields, self._mixed, PYTHON_COLUMNS))
 
-    def _with_fields(self, chunk: Chunk, lines: Lines) -> Iterator[Chunk]:
-        """A chunk with the fields of its lines, as several chunks if the parser returns several tables."""
+    def _with_fields(self, chunk: Chunk, lines: bytes) -> Iterator[Chunk]:
+        """A chunk with the fields of its JSON lines, as several chunks if the parser returns several tables."""
+        rows = len(chunk.offsets)
         if self._fields is not None and not self._fields:
-            yield chunk._replace(fields=make_table([], [], lines.rows))
+            yield chunk._replace(fields=make_table([], [], rows))
             return
         start = 0
         try:
-            for table in self._json.parse(lines):
+            for table in self._json.parse(lines, rows):
                 yield chunk.slice(start, table.num_rows)._replace(fields=table)
                 start += table.num_rows
         except UNDECODABLE as error:

@@ -127,6 +127,11 @@ class TimeRanges:
         self._far: dict[str, int] = {}
         """By column, the offset of a message out of the range of nanoseconds."""
 
+    def copy(self) -> TimeRanges:
+        other = TimeRanges()
+        other._fine, other._far = dict(self._fine), dict(self._far)
+        return other
+
     def add(self, table: pa.Table, names: Mapping[str, str], offsets: pa.Array) -> None:
         """Take some columns of a chunk into account; raise if they do not fit together with the chunks before."""
         for column, name in names.items():

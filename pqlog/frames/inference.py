@@ -46,6 +46,12 @@ class SchemaInference:
         self.puts: set[bytes | None] = set()
         self._columns: dict[str, _Column] = {}
 
+    def copy(self) -> SchemaInference:
+        other = copy.copy(self)
+        other.puts = set(self.puts)
+        other._columns = {name: column.copy() for name, column in self._columns.items()}
+        return other
+
     def add(self, table: pa.Table) -> None:
         """Take the fields of a chunk into account."""
         for field, column in zip(table.schema, table.columns, strict=True):

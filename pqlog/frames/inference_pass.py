@@ -39,6 +39,11 @@ class InferencePass:
         self._inference = SchemaInference() if known is None else known
         self._time_ranges = TimeRanges()
 
+    def copy(self) -> InferencePass:
+        other = InferencePass(self._projection, self._inference.copy())
+        other._time_ranges = self._time_ranges.copy()
+        return other
+
     def add(self, chunk: Chunk) -> None:
         """Take a chunk into account."""
         with chunk.as_decode_errors():
@@ -166,6 +171,8 @@ def _infer(selection: Selection, projection: Projection) -> tuple[list[Chunk] | 
         remembered[key] = output
         while len(remembered) > REMEMBERED:
             remembered.popitem(last=False)
+    else:
+        remembered.move_to_end(key)
     check_names(selection, projection, output)
     return chunks, output
 

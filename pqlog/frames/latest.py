@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -50,6 +51,11 @@ class Latest:
         self._newest: dict[Any, dict[Any, int]] = {}
         """By the type of key, and then by key, the offset of the latest message."""
         self._decoder = _decoder(by)
+
+    def copy(self) -> Latest:
+        other = copy.copy(self)
+        other._newest = {type_: dict(newest) for type_, newest in self._newest.items()}
+        return other
 
     def add(self, selection: Selection) -> None:
         """Read the next range; ranges must be added in order."""

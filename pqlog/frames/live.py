@@ -29,7 +29,7 @@ class Live:
     If it is one of ``history.latest()``, superseded messages are dropped. Messages that were trimmed from the log are
     dropped at the next refresh.
 
-    Made by ``log.live()`` or ``history.live()``.
+    Created by ``log.live()`` or ``history.live()``.
 
     Attributes
     ----------
@@ -73,21 +73,24 @@ class Live:
         new = selection._replace(span=Span(first, selection.span.stop))
         if new.span or self._next is None or was_trimmed:
             self._update(new, begin, was_trimmed)
-            self._next = max(first, new.span.stop)
         return self.frame
 
     def _update(self, new: Selection, begin: int, was_trimmed: bool) -> None:
         """Read new messages, and drop those before the beginning of the topic; all or nothing."""
-        stream, inference, chunks = new.topic, self._inference, self._chunks
+        stream, chunks, latest = new.topic, self._chunks, self._latest
         new_chunks: Iterable[Chunk]
         if new.latest is not None:
-            offsets = self._latest_with(new)
+            latest = Latest(new.latest) if latest is None else latest.copy()
+            latest.add(new)
+            offsets = latest.offsets()
             offsets = offsets[np.searchsorted(offsets, begin) :]
             inference, chunks = self._select(stream, lambda had: contains(offsets, had))
             new_chunks = chunks_at(stream, offsets[np.searchsorted(offsets, new.span.first) :], self._projection)
         else:
             if was_trimmed:
                 inference, chunks = self._select(stream, lambda had: had >= begin)
+            else:
+                inference = self._inference.copy()
             new_chunks = read_chunks(new, self._projection)
         new_chunks = list(new_chunks)
         for chunk in new_chunks:
@@ -95,15 +98,10 @@ class Live:
         output = inference.output()
         if new_chunks and not self._chunks:
             check_names(new, self._projection, output)
-        self.frame = frame_of([*chunks, *new_chunks], output, None)
-        self._inference, self._chunks = inference, [*chunks, *new_chunks]
-
-    def _latest_with(self, new: Selection) -> Any:
-        """The offsets of the latest messages, including new ones, ascending."""
-        assert new.latest is not None
-        latest = self._latest = self._latest or Latest(new.latest)
-        latest.add(new)
-        return latest.offsets()
+        chunks = [*chunks, *new_chunks]
+        frame, end = frame_of(chunks, output, None), max(new.span.first, new.span.stop)
+        # Nothing is called here, so Ctrl-C strikes before all of these assignments or after them.
+        self.frame, self._inference, self._latest, self._chunks, self._next = frame, inference, latest, chunks, end
 
     def _select(self, stream: TopicStream, is_current: Callable[[Any], Any]) -> tuple[InferencePass, list[Chunk]]:
         """The chunks so far, without the messages that `is_current` rejects, and an inference from these alone."""

@@ -17,7 +17,6 @@ import pyarrow.json
 from pqlog.codecs import UNDECODABLE
 from pqlog.frames.arrow_types import MAX_EXACT_INTEGER
 from pqlog.frames.columns import check_field_count, is_json, json_field, make_table, table_of
-from pqlog.store.values import Lines
 
 SAMPLE_ROWS = 1_000
 """Messages that are decoded first, to infer types."""
@@ -49,13 +48,13 @@ class JsonParser:
             self._schema |= {name: json_field(name) for name in sorted(fields & mixed)}
         self._has_sample = False
 
-    def parse(self, lines: Lines) -> Iterator[pa.Table]:
-        """The fields of the lines as tables, in order."""
-        table = self._parse(lines.values, lines.rows) if self._has_sample else None
+    def parse(self, text: bytes, rows: int) -> Iterator[pa.Table]:
+        """The fields of lines as tables, in order; there is a line for each row."""
+        table = self._parse(text, rows) if self._has_sample else None
         if table is not None:
             yield table
         else:
-            yield from self._decode(lines.values, lines.rows)
+            yield from self._decode(text, rows)
 
     def _decode(self, text: bytes, rows: int) -> Iterator[pa.Table]:
         """Message by message, inferring types; after the first sample, the parser takes over if it can."""

@@ -228,7 +228,7 @@ def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
 
 
 def _verify(encoded: _Encoded, pandas_frame: Any) -> None:
-    """Raise unless a segment gives back what was put: as a table, as messages, and as a pandas frame."""
+    """Raise unless a segment gives back what was put, as a table and as a pandas frame."""
     original = encoded.table
     try:
         table = ipc.decode(encoded.value, None, original.num_rows)

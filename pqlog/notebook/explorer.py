@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
-from pqlog.client import Client, offset_of
+from pqlog.client import Client, target_of
 from pqlog.errors import DecodeError
 from pqlog.history import timeline
+from pqlog.log import Log
 from pqlog.message import Message, from_micros
 from pqlog.notebook import views
 from pqlog.store.values import Span
@@ -77,6 +78,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._lock = threading.RLock()
         self._topic = self._opened = topic
         self._log = topic.store.log
+        self._offering = False
         self._page = 0
         self._times: list[int] = []
         self._counts: list[int] = []
@@ -93,12 +95,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def _make(self) -> None:
         wide, full = widgets.Layout(width="auto"), widgets.Layout(width="auto", min_width="0")
-        self._topics = widgets.Dropdown(
-            options=[info.name for info in self._log.topics()],
-            value=self._topic.name,
-            description="Topic",
-            layout=widgets.Layout(width="260px"),
-        )
+        self._topics = widgets.Dropdown(description="Topic", layout=widgets.Layout(width="260px"))
         self._refresh = widgets.Button(description="Refresh", icon="refresh", layout=wide)
         self._tail = widgets.Play(
             interval=TAIL_MS, min=0, max=2**31 - 1, show_repeat=False, tooltip="Follow the topic", layout=wide
@@ -140,6 +137,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._code = widgets.HTML(layout=full)
         self._error = widgets.HTML(layout=full)
 
+        self._list_topics()
         self._topics.observe(self._choose_topic, "value")
         self._refresh.on_click(self._reload)
         self._tail.observe(self._tick, "value")
@@ -225,17 +223,26 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @_guarded
     def _reload(self, *_: object) -> None:
-        names = [info.name for info in self._log.topics()]
-        if list(self._topics.options) != names:
-            self._topics.options = names
-            self._topics.value = self._topic.name
+        self._list_topics()
         self._load()
+
+    def _list_topics(self) -> None:
+        """Offer the topics that there are; the one that is shown stays chosen, whatever its name is now."""
+        ids = {info.name: info.id for info in self._log.topics()}
+        shown = self._topic.store.info.id
+        self._offering = True  # setting options chooses the first, which nobody asked for
+        try:
+            self._topics.options = list(ids.items())
+            self._topics.value = shown if shown in ids.values() else None  # None: it was deleted
+        finally:
+            self._offering = False
 
     @_guarded
     def _choose_topic(self, change: Any) -> None:
-        if change["new"] in (None, self._topic.name):
+        chosen = change["new"]
+        if self._offering or chosen in (None, self._topic.store.info.id):
             return
-        self._topic = self._opened if change["new"] == self._opened.name else self._other(change["new"])
+        self._topic = self._opened if chosen == self._opened.store.info.id else self._other(self._topics.label)
         self._do_cancel()
         self._page, self._matches = 0, None
         self._range.value = (0, BINS)
@@ -302,7 +309,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             self._say("there is no client to move")
             return
         reader = self._topic.client(client)
-        position, target = reader.position, offset_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
+        position, target = reader.position, target_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
         kept = self._topic.store.span()
         target = min(max(target, kept.first), kept.stop)
         again, skipped = self._count(Span(target, position)), self._count(Span(position, target))
@@ -416,7 +423,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @property
     def code(self) -> str:
         """Python code for the same selection without the explorer."""
-        topic = "log" if self._topic.name == "main" else f"log.topic({self._topic.name!r})"
+        opened = self._topic is self._opened and isinstance(self._opened, Log)
+        topic = "log" if opened else f"log.topic({self._topic.name!r})"
         low, high = self._range.value
         bounds = []
         if low > 0 and self._times:

@@ -57,7 +57,7 @@ class Store(Protocol):
         ...
 
     def topics(self) -> Sequence[TopicInfo]:
-        """All topics, in the order in which they were made."""
+        """All topics, in the order in which they were created."""
         ...
 
     def find_topic(self, name: str) -> TopicStore | None:
@@ -73,7 +73,7 @@ class Store(Protocol):
         ...
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
-        """Wait until `ready` or woken; False when the time is up.
+        """Wait until `ready`; False when the time is up.
 
         Commits of this process wake it at once; for others `ready` is asked again, at least every `tick` seconds.
         """
@@ -83,7 +83,7 @@ class Store(Protocol):
         """Let all waiting calls look again."""
 
     def close(self) -> None:
-        """End every waiting call with `ClosedError` and give everything back. Closing twice is no error."""
+        """End every waiting call with `ClosedError` and release all resources. Closing twice is not an error."""
 
 
 class TopicStore(Protocol):
@@ -96,14 +96,14 @@ class TopicStore(Protocol):
 
     @property
     def log(self) -> Store:
-        """The log that it is of."""
+        """The log that it belongs to."""
         ...
 
     def rename(self, name: str) -> None:
         """Give it another name. Its id, its clients and their batches stay."""
 
     def delete(self, force: bool) -> None:
-        """Drop it and all that belongs to it, all or nothing; its id is never used again.
+        """Delete it and all that belongs to it, all or nothing; its id is never used again.
 
         From then on, open objects of it raise `UnknownTopicError`. Raises `TrimRefusedError` if a client has not
         acknowledged all of it, unless `force`.
@@ -112,7 +112,7 @@ class TopicStore(Protocol):
     # putting
 
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        """Put one single message; its offset. (Its way is short: `append` of one takes a seventh longer.)"""
+        """Put one single message; its offset. (It is there for speed: `append` of one takes a seventh longer.)"""
         ...
 
     def append(
@@ -124,7 +124,9 @@ class TopicStore(Protocol):
     ) -> Put:
         """Put everything in one transaction; with an `id` that was used before, only say where it went.
 
-        With `ids`, only the messages whose id the topic does not have, each id once; where those went.
+        The chunks and the ids can be iterated over more than once.
+
+        With `ids`, only the messages whose id the topic does not have are put, each id once; returns where those went.
 
         A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
         """
@@ -137,7 +139,10 @@ class TopicStore(Protocol):
     # reading
 
     def span(self) -> Span:
-        """The offsets that are kept: from the first message's up to one behind the last's; empty if there is none."""
+        """The offsets that are kept: from that of the first message to anywhere after the last, up to the next offset.
+
+        It is empty if no message is kept.
+        """
         ...
 
     def count(self, span: Span) -> int:
@@ -145,9 +150,9 @@ class TopicStore(Protocol):
         ...
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
-        """The offset of the message with that many from it on, or of the first: of what is kept, or of a span of it.
+        """The offset of a message counted from the end of what is kept, or of a span of it: 1 is the last.
 
-        The end of the span if there is none.
+        The offset of the first message if there are fewer, and the end of the span if there are none.
         """
         ...
 
@@ -156,9 +161,9 @@ class TopicStore(Protocol):
         ...
 
     def time_at(self, offset: int) -> int | None:
-        """When the first message at or behind an offset was put (microseconds), without reading it.
+        """When the first message at or after an offset was put (microseconds), without reading it.
 
-        None if there is none, or if the offset lies before what is kept.
+        None if there is none, or if the offset is before the first that is kept.
         """
         ...
 
@@ -167,9 +172,8 @@ class TopicStore(Protocol):
     ) -> Sequence[Row]:
         """The first rows in a span, at most `rows` of them; at least one if there is any, however large.
 
-        With `key`: single messages of that key, and segments that may hold some. Raises `DamagedError` where the first
-        of them do not have the checksum that they were put with, unless `damaged` says that they are wanted as they
-        are.
+        With `key`: single messages with that key, and segments that may have some. Raises `DamagedError` if the first
+        of the rows do not match their checksum, unless `damaged` asks for them as they are.
         """
         ...
 
@@ -187,17 +191,17 @@ class TopicStore(Protocol):
         ...
 
     def clients_near(self, name: str) -> Sequence[str]:
-        """The names of clients that may be meant by one that is not known: not more than may be compared with it."""
+        """The names of clients that an unknown name may be a misspelling of: few enough to compare each with it."""
         ...
 
     def client(self, name: str) -> ClientStore:
-        """A client, known or not."""
+        """A client, which need not exist."""
         ...
 
     # keeping
 
     def trim(self, before: int, force: bool) -> int:
-        """Drop what lies before an offset, all or nothing; how many messages that were.
+        """Drop the messages before an offset, all or nothing; returns how many they were.
 
         Raises `TrimRefusedError` if a client has not acknowledged some of them, unless `force`.
         """
@@ -205,21 +209,21 @@ class TopicStore(Protocol):
 
 
 class ClientStore(Protocol):
-    """A client of a topic: it need not be known yet."""
+    """A client of a topic, which need not exist yet."""
 
     @property
     def name(self) -> str: ...
 
     def state(self) -> ClientState | None:
-        """Where it stands; None if it is not known."""
+        """Its position, lag and batches; None if it does not exist."""
         ...
 
     def join(self, start: int | None = None) -> ClientState:
-        """Make it known if it is new: at the offset `start` is the first that it gets, or the first that is kept."""
+        """Create it if it does not exist: it gets the messages from the offset `start` on, or from the first one."""
         ...
 
     def acknowledge(self, offset: int, epoch: int) -> bool:
-        """Count everything up to and including `offset` as consumed; False if the client was moved since `epoch`.
+        """Acknowledge everything up to and including `offset`; False if the client was moved since `epoch`.
 
         Raises `ClaimedError` while a batch is handed out.
         """
@@ -230,7 +234,7 @@ class ClientStore(Protocol):
         ...
 
     def delete(self) -> bool:
-        """Forget it; False if it was not known."""
+        """Delete it; False if it does not exist."""
         ...
 
     # batches
@@ -240,7 +244,7 @@ class ClientStore(Protocol):
         ...
 
     def has_work(self, worker: str) -> bool:
-        """Whether to ask `advance`: there is a batch for `worker`, or something to be found out by asking."""
+        """Whether `advance` may find a batch for `worker`; False only if it certainly would not."""
         ...
 
     def advance(
@@ -250,7 +254,7 @@ class ClientStore(Protocol):
 
         That is the first free claim, with the same boundaries and a new token, or else a new batch. A claim is free if
         it was released or left, if `worker` is the name of its holder and not empty, or if its holder's process is
-        gone; the lease counts only where nothing is known of that process. `outputs` are put in the same transaction;
+        gone; the lease counts only if that cannot be checked. `outputs` are put in the same transaction;
         where they went is returned. Raises `ClaimLostError`, and changes nothing, if `done` was handed to somebody else
         meanwhile.
         """
@@ -265,7 +269,7 @@ class ClientStore(Protocol):
         ...
 
     def leave(self, claim: Claim) -> None:
-        """The same soon, without waiting for anything: may be called by a finalizer, during a commit."""
+        """Release it soon, without waiting for anything: may be called by a finalizer, during a commit."""
 
 
 @runtime_checkable
@@ -273,7 +277,7 @@ class ReadsLines(Protocol):
     """A topic whose messages can be read in one piece."""
 
     def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
-        """The first single messages in a span; None where a segment comes first, or nothing."""
+        """The first single messages in a span; None if it begins with a segment, or is empty."""
         ...
 
 
@@ -288,7 +292,7 @@ class CachesSchema(Protocol):
     def cache_schema(self, schema: CachedSchema) -> None:
         """Store a schema, replacing the one before, if its span begins with the topic's first message.
 
-        Nothing depends on it: it waits for nobody, and if it cannot be stored, for any reason, it is not.
+        Nothing depends on it: the call waits for no lock, and ignores any failure to store it.
         """
 
 
@@ -309,12 +313,12 @@ class IsAFile(Protocol):
         ...
 
     def compact(self) -> int:
-        """Give back what disk space can be had without dropping a message; how many bytes that were."""
+        """Give disk space back without dropping a message; returns how many bytes."""
         ...
 
     def backup(self, path: str) -> None:
-        """Write a copy, with a UUID of its own, to a path where nothing is."""
+        """Write a copy, with a UUID of its own, to a path that does not exist yet."""
 
     def verify(self, report: Callable[[int], object]) -> list[str]:
-        """Read everything, and say what is wrong: a sentence each. `report` is told of messages that were read."""
+        """Read everything; a sentence for each problem. `report` is called with numbers of messages that were read."""
         ...

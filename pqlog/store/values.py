@@ -226,20 +226,17 @@ class Capabilities:
         Whether offsets have no gaps.
     shared_by_processes : bool
         Whether several processes can use it at once.
-    is_file : bool
-        Whether it is a file: `size_bytes`, `backup`, `compact` and `verify` need one.
 
     Examples
     --------
     >>> import pqlog
     >>> pqlog.open(":memory:").capabilities
-    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False, is_file=True)
+    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False)
     """
 
     durable: bool
     dense_offsets: bool
     shared_by_processes: bool
-    is_file: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +263,7 @@ class ClientState:
     batches : int
         How many batches it has been handed.
     epoch : int
-        Changes whenever the client is moved with seek, or deleted and made again; no two of a log are the same.
+        Changes whenever the client is moved with seek, or deleted and created again; no two of a log are the same.
     seen : int
         When it last asked or acknowledged: microseconds since 1970, UTC.
     open : bool

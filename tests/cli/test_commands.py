@@ -125,7 +125,7 @@ def test_lines_with_ids_are_put_once(sh, folder):
         '{"topic":"main","first":3,"last":4,"messages":2}\n'
     )
     assert sh("pqlog put new.db --ids order --each", stdin=lines + '{"order":21}\n') == "offset 5 of topic 'main'\n"
-    assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages\n"
+    assert sh("pqlog put new.db --ids order", stdin=lines) == "no messages with new ids\n"
     assert "which is used as the id, is missing" in sh("pqlog put new.db --ids order", stdin='{"n":1}', code=1)
 
 
@@ -260,6 +260,7 @@ def test_topics_clients_claims_stats(sh, folder):
     assert (etl["open"], etl["attempt"]) == (1, 1)
     (claim,) = json.loads(sh("pqlog claims events.db etl --json"))
     assert (claim["first"], claim["last"], claim["error"]) == (1, 2, "ValueError: no amount")
+    assert (claim["owner"], claim["expires"]) == ("", None)
     stats = json.loads(sh("pqlog stats events.db --json"))
     assert stats["messages"] == 7
     assert stats["bytes"] > 4096
@@ -491,6 +492,8 @@ PYTHON = re.compile(r"\w+=\S|log\.\w+|pqlog\.\w+\(|\w+\(\w*\)")
         errors.ClaimedError("it's", 1, 2, 3),
         errors.ClaimLostError("etl", 1),
         errors.UnknownTopicError("a", ["b"]),
+        errors.UnknownClientError("a", "main", []),
+        errors.UnknownClientError("a", "jobs", []),
         connections.translate(apsw.ReadOnlyError("x"), "a.db"),
         connections.translate(apsw.CorruptError("x"), "a.db"),
         connections.translate(TypeError("x"), "a.db"),

@@ -1,6 +1,7 @@
 """What any engine must do, run over each that there is. Nothing here assumes how far apart two offsets are."""
 
 import gc
+import itertools
 import os
 import threading
 
@@ -64,7 +65,14 @@ def test_a_deleted_topic_is_gone_and_one_of_the_same_name_is_another(engine, top
     assert caught.value.clients == (("c", 8),)
     topic.delete(force=True)
     assert (engine.find_topic("main"), engine.topics()) == (None, [])
-    for call in (topic.span, client.state, client.join, lambda: topic.append([singles(b"1")]), lambda: rows(topic)):
+    for call in (
+        topic.span,
+        client.state,
+        client.join,
+        topic.open_batches,
+        lambda: topic.append([singles(b"1")]),
+        lambda: rows(topic),
+    ):
         with pytest.raises(pqlog.UnknownTopicError):
             call()
     again = engine.topic("main", "json")
@@ -249,6 +257,33 @@ def test_times_without_reading(topic):
         assert topic.offset_at(time) == (later[0] if later else topic.span().stop)
 
 
+def test_any_offset_may_be_asked_for_also_one_of_no_message(topic, client):
+    """Where an engine leaves gaps, those between two messages are asked for, and those before the first."""
+    at = fill(topic)
+    times = {offset: row.time for row in rows(topic) for offset in range(row.offset, row.stop)}
+    stop = topic.span().stop
+    for edge in range(at[0] - 1, stop + 1):
+        behind = [offset for offset in at if offset >= edge]
+        span = Span(edge, stop)
+        assert offsets(topic, span) == behind
+        assert topic.count(span) == len(behind)
+        assert topic.count(Span(0, edge)) == 8 - len(behind)
+        assert topic.from_end(len(behind), span) == (behind[0] if behind else stop)
+        assert topic.time_at(edge) == (times[behind[0]] if behind and edge >= at[0] else None)
+        moved = client.seek(edge)
+        assert (client.state().lag, moved.position >= at[0]) == (len(behind), True)
+        assert offsets(topic, client.state().unread) == behind
+
+
+@pytest.mark.parametrize("index", range(1, 8))
+def test_a_topic_may_be_trimmed_at_any_offset(topic, index):
+    at = fill(topic)
+    before = at[index - 1] + 1
+    assert topic.trim(before, force=False) == index
+    assert (offsets(topic), topic.span().first) == (at[index:], at[index])
+    assert topic.from_end(100) == at[index]
+
+
 # clients
 
 
@@ -414,6 +449,37 @@ def test_outputs_into_one_topic_know_of_each_other(engine, topic, client):
     assert offsets(other) == [went[0].first, went[0].last]
 
 
+def test_an_output_into_a_topic_that_is_gone_acknowledges_nothing(engine, topic, client):
+    put(topic, singles(b"1"))
+    client.join()
+    one, gone = engine.topic("one", "json"), engine.topic("gone", "json")
+    gone.delete(force=True)
+    held = take(client)
+    outputs = [Output(one, [singles(b"2")]), Output(gone, [singles(b"3")])]
+    with pytest.raises(pqlog.UnknownTopicError):
+        client.finish(held, outputs)
+    with pytest.raises(pqlog.UnknownTopicError):
+        take(client, done=held, outputs=outputs)
+    assert (offsets(one), client.state().lag) == ([], 1)
+
+
+def test_a_batch_of_a_topic_that_is_gone_can_be_given_back(topic, client):
+    put(topic, singles(b"1"))
+    client.join()
+    held = take(client)
+    topic.delete(force=True)
+    assert not client.release(held, None)
+
+
+def test_acknowledging_and_claiming_the_next_is_one_step(engine, topic, client):
+    at = put(topic, singles(b"1", b"2"))
+    client.join()
+    other = engine.topic("other", "json")
+    following, went = client.advance(Size(1), "", take(client, messages=1), [Output(other, [singles(b"3")])])
+    assert (following.span, [one.messages for one in went]) == (around(at[1:]), 1 * [1])
+    assert (client.state().lag, offsets(other)) == (1, [went[0].first])
+
+
 def test_an_output_that_fails_acknowledges_nothing_and_puts_nothing(engine, topic, client):
     def broken():
         yield singles(b"1")
@@ -533,8 +599,6 @@ def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_
 
 def test_what_an_engine_promises_is_said(engine):
     found = engine.capabilities
-    assert found.is_file == hasattr(engine, "backup")
-    assert found.shared_by_processes == found.durable
     topic = engine.topic("main", "json")
     at = [topic.append_one(b"1", None, None) for _ in range(50)]
     assert found.dense_offsets == (at == list(range(at[0], at[0] + 50)))
@@ -567,6 +631,22 @@ def test_waiting_is_ended_by_a_put_the_time_or_closing(engine, topic):
     engine.close()
 
 
+def test_waking_lets_those_that_wait_look_again(engine, topic):
+    looked, may_end = threading.Event(), threading.Event()
+
+    def ready():
+        looked.set()
+        return may_end.is_set()
+
+    waiting = threading.Thread(target=lambda: engine.wait(ready, None, 3600))
+    waiting.start()
+    assert looked.wait(30)
+    may_end.set()
+    engine.wake()
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
 def test_closing_ends_what_waits(engine, topic):
     ended, looked = [], threading.Event()
 
@@ -591,7 +671,7 @@ def test_closing_ends_what_waits(engine, topic):
 def test_threads_that_put_and_read_at_once_see_whole_puts_in_one_order(engine, topic):
     def work(name):
         for n in range(30):
-            topic.append([Singles([b"%d" % name] * (n % 3 + 1))])
+            topic.append([Singles([b"%d %d" % (name, n)] * (n % 3 + 1))])
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -601,8 +681,12 @@ def test_threads_that_put_and_read_at_once_see_whole_puts_in_one_order(engine, t
         assert at == sorted(set(at))
     for thread in threads:
         thread.join()
-    values = [row.value for row in rows(topic)]
-    assert sorted(values) == sorted(b"%d" % name for name in range(4) for n in range(30) for _ in range(n % 3 + 1))
+    runs = [(value, len(list(run))) for value, run in itertools.groupby(row.value for row in rows(topic))]
+    assert sorted(runs) == sorted((b"%d %d" % (name, n), n % 3 + 1) for name in range(4) for n in range(30))
+    for name in range(4):  # each thread's in the order of its calls
+        assert [value for value, _ in runs if value.startswith(b"%d " % name)] == [
+            b"%d %d" % (name, n) for n in range(30)
+        ]
 
 
 @pytest.mark.parametrize("make", [in_memory, sparse])

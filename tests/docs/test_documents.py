@@ -101,19 +101,19 @@ def test_the_worked_example_of_contributing_is_complete(tmp_path):
     run(sh)
 
 
-def test_every_room_of_the_package_is_in_contributing():
+def test_every_part_of_the_package_is_in_contributing():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for path in (ROOT / "pqlog").iterdir():
         if path.name not in ("__init__.py", "__pycache__", "py.typed"):
             assert path.name in text, path.name
 
 
-def test_the_rooms_of_the_picture_are_there():
+def test_the_folders_and_files_of_the_picture_are_there():
     text = (ROOT / "docs" / "pictures" / "architecture.svg").read_text()
-    rooms = re.findall(r">([a-z/]+(?:/|\.py))</text>", text)
-    assert len(rooms) > 15
-    for room in rooms:
-        assert (ROOT / "pqlog" / room).exists(), room
+    parts = re.findall(r">([a-z/]+(?:/|\.py))</text>", text)
+    assert len(parts) > 15
+    for part in parts:
+        assert (ROOT / "pqlog" / part).exists(), part
 
 
 def test_every_public_name_is_in_the_reference():

@@ -1,8 +1,11 @@
 """A Parquet dataset: readable by everyone, complete or absent, and no message twice."""
 
+import errno
 import functools
 import os
+import random
 import shutil
+import subprocess
 import tempfile
 from decimal import Decimal
 
@@ -17,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pqlog
+from pqlog import export
+from tests.interrupts import everywhere, moments
 from tests.processes import start, wait_until
 
 
@@ -47,9 +52,9 @@ def test_a_dataset_is_read_by_pandas_polars_and_duckdb(numbers, tmp_path):
 
 def test_partitions_are_folders(numbers, tmp_path):
     folder = tmp_path / "out"
-    for _ in range(2):
+    for files in (6, 0):
         written = numbers.to_parquet(folder, rows_per_file=6, partition_by="city")
-        assert len(written) == 6
+        assert len(written) == files
         assert sorted(os.listdir(folder)) == ["city=Brno", "city=Praha", "city=__HIVE_DEFAULT_PARTITION__"]
         assert sorted(pd.read_parquet(folder, partitioning=None)["n"]) == list(range(10))
     found = duckdb.sql(f"SELECT city, sum(n) FROM '{folder}/**/*.parquet' GROUP BY city ORDER BY city").fetchall()
@@ -96,6 +101,33 @@ def test_the_same_call_again_writes_only_what_is_new(numbers, tmp_path):
     assert read(folder) == list(range(14))
 
 
+def test_with_partitions_too_the_same_call_again_writes_only_what_is_new(numbers, tmp_path):
+    folder = tmp_path / "out"
+    numbers.to_parquet(folder, rows_per_file=4, partition_by="city")
+    before = {path: path.stat().st_ino for path in folder.rglob("*.parquet")}
+    numbers.put_many({"n": n, "city": "Brno"} for n in range(10, 14))
+    written = numbers.to_parquet(folder, rows_per_file=4, partition_by="city")
+    new = [("Brno", 9), ("Brno", 13), ("__HIVE_DEFAULT_PARTITION__", 9)]
+    assert sorted(written) == sorted(f"{folder}/city={city}/{first:015}.parquet" for city, first in new)
+    after = {path: path.stat().st_ino for path in folder.rglob("*.parquet")}
+    assert {str(path) for path, file in after.items() if before.get(path) != file} == set(written)
+    assert before.keys() <= after.keys()
+    assert sorted(pd.read_parquet(folder, partitioning=None)["n"]) == list(range(14))
+
+
+@pytest.mark.parametrize("partition_by", [(), "city"])
+def test_a_log_is_exported_and_trimmed_again_and_again(log, tmp_path, partition_by):
+    folder, total, chance = tmp_path / "out", 0, random.Random(1)
+    for _ in range(40):
+        count = chance.randrange(1, 6)
+        log.put_many({"n": n, "city": chance.choice("BPO")} for n in range(total, total + count))
+        total += count
+        log.to_parquet(folder, rows_per_file=7, partition_by=partition_by)
+        assert log.to_parquet(folder, rows_per_file=7, partition_by=partition_by) == []
+        assert sorted(pd.read_parquet(folder, partitioning=None)["n"]) == list(range(total))
+        log.trim(before=chance.randrange(log.first or log.last, log.last + 2), force=True)
+
+
 def test_a_type_that_changed_is_changed_in_all_files(numbers, tmp_path):
     folder = tmp_path / "out"
     numbers.to_parquet(folder, rows_per_file=4)
@@ -115,28 +147,80 @@ def test_what_would_mix_or_lose_messages_is_refused(numbers, tmp_path):
     ):
         with pytest.raises(pqlog.ArgumentError, match="another folder"):
             other()
-    numbers.trim(before=3)
-    numbers.put({"n": 0.5})  # another schema: the first file would have to be rewritten
-    with pytest.raises(pqlog.ArgumentError, match="begins at offset 1, this export at 3"):
-        numbers.to_parquet(folder, rows_per_file=4)
     assert read(folder) == list(range(10))
+    (folder / "other.parquet").write_bytes(b"PAR1")
+    with pytest.raises(pqlog.ArgumentError, match=r"other\.parquet was not written by an export, or is damaged"):
+        numbers.to_parquet(folder, rows_per_file=4)
     with pytest.raises(pqlog.ArgumentError, match="the latest messages change"):
         numbers.history().latest().to_parquet(tmp_path / "latest")
 
 
-def test_a_range_that_begins_earlier_is_added_and_one_that_ends_earlier_is_refused(numbers, tmp_path):
+@pytest.mark.parametrize("partition_by", [(), "city"])
+def test_a_range_adds_what_the_folder_lacks_of_it(numbers, tmp_path, partition_by):
+    def export(history):
+        return len(history.to_parquet(folder, partition_by=partition_by)) > 0
+
+    def found():
+        return sorted(pd.read_parquet(folder, partitioning=None)["n"])
+
     folder = tmp_path / "out"
-    assert len(numbers[7:].to_parquet(folder)) == 1
-    assert read(folder) == [6, 7, 8, 9]
-    with pytest.raises(pqlog.ArgumentError, match="ends at offset 10, this export at 7"):
-        numbers[:8].to_parquet(folder)
-    assert len(numbers.to_parquet(folder)) == 1
-    assert read(folder) == list(range(10))
-    assert numbers[:8].to_parquet(folder) == []
-    parts = tmp_path / "parts"
-    numbers.to_parquet(parts, partition_by="city")
-    with pytest.raises(pqlog.ArgumentError, match="ends at offset 10, this export at 7"):
-        numbers[:8].to_parquet(parts, partition_by="city")
+    assert export(numbers[7:9])
+    assert found() == [6, 7]
+    assert export(numbers[5:8])  # begins earlier, and ends earlier
+    assert found() == [4, 5, 6, 7]
+    assert not export(numbers[6:8])
+    assert export(numbers)
+    assert found() == list(range(10))
+    assert len({path.name for path in folder.rglob("*.parquet")}) == 1  # replaced those of parts of it
+    assert not export(numbers[:8])
+    assert not export(numbers)
+
+
+@pytest.mark.parametrize("partition_by", [(), "city"])
+def test_files_of_trimmed_messages_keep_their_columns_with_a_warning(numbers, tmp_path, partition_by):
+    folder = tmp_path / "out"
+    numbers.to_parquet(folder, rows_per_file=4, partition_by=partition_by)
+    numbers.trim(before=3)
+    numbers.put({"n": 10.5, "city": "Brno", "new": "x"})
+    for _ in range(2):
+        with pytest.warns(
+            UserWarning, match=r"keep other columns .* such as .*000000000000001.parquet: .* union_by_name"
+        ):
+            numbers.to_parquet(folder, rows_per_file=4, partition_by=partition_by)
+    rows = duckdb.sql(
+        f"SELECT n, new FROM read_parquet('{folder}/**/*.parquet', union_by_name=true) ORDER BY n"
+    ).fetchall()
+    assert rows == [*((n, None) for n in range(10)), (10.5, "x")]
+    schemas = {pq.read_schema(path).remove_metadata() for path in folder.rglob("*.parquet")}
+    assert len(schemas) == 2
+
+
+def test_files_of_trimmed_messages_that_had_more_fields_need_no_warning(log, tmp_path):
+    folder = tmp_path / "out"
+    log.put_many([{"n": 0.5, "old": "x"}, {"n": 1}, {"n": 2}])
+    log.to_parquet(folder, rows_per_file=2)
+    log.trim(before=2)
+    log.put({"n": 3})
+    log.to_parquet(folder, rows_per_file=2)
+    assert read(folder) == [0.5, 1, 2, 3]
+
+
+@pytest.mark.parametrize("partition_by", [(), "city"])
+def test_a_trim_while_a_file_is_written_is_told(numbers, tmp_path, partition_by, monkeypatch):
+    """The rows of the file were read after the trim, and its range is of before."""
+    real = export.read_chunks
+
+    def read_after_a_trim(selection, projection):
+        numbers.trim(before=3)
+        return real(selection, projection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "read_chunks", read_after_a_trim)
+        with pytest.raises(pqlog.TrimmedError, match="offset 1 was trimmed; the first offset kept is 3"):
+            numbers.to_parquet(tmp_path / "d", partition_by=partition_by)
+    numbers.to_parquet(tmp_path / "d", partition_by=partition_by)
+    found = pd.read_parquet(tmp_path / "d", partitioning=None)
+    assert sorted(found["offset"]) == [message.offset for message in numbers]
 
 
 def test_a_trim_inside_a_complete_file_leaves_it_alone(numbers, tmp_path):
@@ -324,29 +408,92 @@ def test_an_export_that_fails_says_by_what(log, tmp_path):
         log.to_parquet(tmp_path / "parts", partition_by="n", columns=["n"])
 
 
+@pytest.mark.parametrize("partition_by", [(), "city"])
+def test_an_export_that_is_interrupted_anywhere_is_completed_by_the_next(numbers, tmp_path, partition_by):
+    def export():
+        return numbers.to_parquet(folder, rows_per_file=4, partition_by=partition_by)
+
+    folder = tmp_path / "probe"
+    step = max(1, moments(export) // 60)
+    folder = tmp_path / "out"
+    for where in everywhere(export, KeyboardInterrupt, step=step):
+        if folder.exists():
+            for path in folder.rglob("*.parquet"):
+                pq.read_table(path)
+        export()
+        assert sorted(pd.read_parquet(folder, partitioning=None)["n"]) == list(range(10)), where
+        assert export() == []
+        assert not (folder / ".staging").exists()
+        shutil.rmtree(folder)
+
+
+def test_what_the_system_refuses_is_an_error_that_says_what_to_do(numbers, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(pqlog.ArgumentError, match="Give the path of a folder"):
+        numbers.to_parquet(tmp_path / "file")
+    write = pyarrow.dataset.write_dataset
+
+    def full(*arguments, **options):
+        write(*arguments, **options)
+        raise OSError(errno.ENOSPC, "[Errno 28] Error writing bytes to file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pyarrow.dataset, "write_dataset", full)
+        with pytest.raises(pqlog.DiskFullError, match="free some space and call again to continue"):
+            numbers.to_parquet(tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == []
+    numbers.to_parquet(tmp_path / "out")
+    assert read(tmp_path / "out") == list(range(10))
+
+
+@pytest.mark.mounts
+def test_an_export_to_a_disk_that_is_full_or_read_only_is_completed_later(log, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    log.put_many({"n": n, "text": random.Random(n).randbytes(400).hex()} for n in range(20_000))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+    try:
+        with pytest.raises(pqlog.DiskFullError, match="free some space"):
+            log.to_parquet(disk / "out", rows_per_file=2_000)
+        done = read(disk / "out")
+        assert done == list(range(len(done)))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(pqlog.ReadOnlyError, match="writable"):
+            log.to_parquet(disk / "out", rows_per_file=2_000)
+        subprocess.run(["mount", "-o", "remount,rw,size=64m", str(disk)], check=True)
+        log.to_parquet(disk / "out", rows_per_file=2_000)
+        assert read(disk / "out") == list(range(20_000))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 EXPORT = """
 import sys, pqlog
 with pqlog.open(sys.argv[1], readonly=True) as log:
     print("ready", flush=True)
-    log.to_parquet(sys.argv[2], rows_per_file=20_000)
+    log.to_parquet(sys.argv[2], rows_per_file=20_000, partition_by=sys.argv[3:])
 """
 
 
 @pytest.mark.slow
-def test_a_killed_export_is_completed_by_the_next(path, tmp_path):
+@pytest.mark.parametrize("partition_by", [[], ["half"]])
+def test_a_killed_export_is_completed_by_the_next(path, tmp_path, partition_by):
     folder = tmp_path / "out"
+    each = 2 if partition_by else 1
     with pqlog.open(path) as log:
-        log.put_many({"n": n, "text": f"text {n}" * 5} for n in range(200_000))
+        log.put_many({"n": n, "half": n % 2, "text": f"text {n}" * 5} for n in range(200_000))
         killed = 0
         for enough in (1, 4, 8):
-            process = start(EXPORT, path, folder)
+            process = start(EXPORT, path, folder, *partition_by)
             assert process.line() == "ready"
-            wait_until(lambda p=process, n=enough: p.poll() is not None or len(list(folder.glob("*.parquet"))) >= n)
+            wait_until(
+                lambda p=process, n=enough: p.poll() is not None or len(list(folder.rglob("*.parquet"))) >= n * each
+            )
             process.kill_and_read()
             killed += process.was_killed
-            for file in folder.glob("*.parquet"):
-                assert pq.read_table(file).num_rows == 20_000  # whole
+            for file in folder.rglob("*.parquet"):
+                assert pq.read_table(file).num_rows == 20_000 / each  # whole
         assert killed
-        log.to_parquet(folder, rows_per_file=20_000)
-        assert read(folder) == list(range(200_000))
-        assert len(list(folder.glob("*.parquet"))) == 10
+        log.to_parquet(folder, rows_per_file=20_000, partition_by=partition_by)
+        assert sorted(read(folder)) == list(range(200_000))
+        assert len(list(folder.rglob("*.parquet"))) == 10 * each

@@ -1,5 +1,6 @@
 """A pipe is a stage in one call: exactly once, also with several processes, and when they are killed."""
 
+import multiprocessing.process
 import operator
 import os
 import random
@@ -30,6 +31,8 @@ def test_it_may_return_values_or_nothing(log):
     log.put_many({"n": n} for n in range(4))
     seen = []
     assert log.client("look").pipe(lambda frame: seen.extend(frame["n"]), size=3).messages_out == 0
+    one = log.client("one").pipe(lambda frame: None, size=1000)
+    assert str(one).startswith("1 batch, 4 messages in, 0 out, ")
     assert seen == [0, 1, 2, 3]
     log.client("sum").pipe(lambda frame: [{"sum": int(frame["n"].sum())}], into="sums", size=2)
     assert values(log.topic("sums")) == [{"sum": 1}, {"sum": 5}]
@@ -270,3 +273,20 @@ def test_the_offsets_of_a_batch_are_no_field_of_what_it_puts(log):
     assert values(log.topic("levels")) == [{"b": 1, "a": 0}, {"b": 1, "a": 2}]
     assert values(log.topic("asked")) == [{"a": 0, "offset": 1}, {"a": 2, "offset": 3}]
     assert values(log.topic("renamed")) == [{"a": 0, "from": 1}, {"a": 2, "from": 3}]
+
+
+def test_workers_that_cannot_be_started_leave_none_behind(log, monkeypatch):
+    log.put_many({"n": n} for n in range(10))
+    started = []
+
+    def start(process):
+        if started:
+            raise BlockingIOError("no more processes")
+        started.append(process)
+        real(process)
+
+    real = multiprocessing.process.BaseProcess.start
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    with pytest.raises(BlockingIOError, match="no more processes"):
+        log.client("c").pipe(die, into="even", workers=2)
+    assert not started[0].is_alive()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pqlog
+from tests.interrupts import everywhere, moments
 
 ROWS = [{"city": city, "n": n} for n, city in enumerate(["Brno", "Praha", "Brno", "Plzeň"] * 3)]
 
@@ -201,6 +202,22 @@ def test_live_drops_what_was_trimmed(log, of, kind):
     assert live.refresh()["n"].tolist() == [7]
 
 
+@pytest.mark.parametrize("of", ["all", "latest"])
+def test_a_refresh_that_is_interrupted_anywhere_changes_nothing(log, of):
+    def now():
+        return log if of == "all" else log.history().latest()
+
+    log.put_many([{"k": "a", "n": 2**53 + 1, "m": 1}, {"k": "b", "m": 2}], key="k")  # n is optional: Int64 in pandas
+    live, other = now().live(), now().live()
+    log.put_many([{"k": "c", "n": 1, "m": 3}, {"k": "a", "n": 2, "m": 4}], key="k")
+    before, places = live.frame, moments(other.refresh)
+    for where in everywhere(live.refresh, KeyboardInterrupt, step=max(1, places // 200)):
+        assert live.frame is before or live.frame.equals(other.frame), where
+    pd.testing.assert_frame_equal(live.refresh(), now().to_pandas())
+    log.put({"k": "b", "m": 5}, key="b")
+    pd.testing.assert_frame_equal(live.refresh(), now().to_pandas())
+
+
 def test_live_of_a_range_grows_to_its_end(log):
     live = log.history(stop=4).live()
     assert live.frame.empty
@@ -225,7 +242,7 @@ def test_read_log_takes_one_call(path, sales):
     assert frame["n"].tolist() == [0, 2, 4, 6, 8, 10]
     with pytest.raises(pqlog.UnknownTopicError, match="no topic 'sales'"):
         pqlog.read_log(path, "sales")
-    with pytest.raises(pqlog.StoreError, match="does not exist"):
+    with pytest.raises(pqlog.StoreError, match=r"none\.db does not exist: pqlog\.open\(path\) creates a log there"):
         pqlog.read_log(path.parent / "none.db")
 
 

@@ -110,13 +110,60 @@ def test_a_search_of_a_large_log_goes_on_when_asked(log, monkeypatch):
 def test_other_topics(log):
     explorer = log.explore()
     explorer._next.click()
-    explorer._topics.value = "other"
+    explorer._topics.label = "other"
     assert explorer._where.value == "page 1 of 2, 30 messages"
     assert explorer.frame["value"].tolist() == list(range(30))
     assert explorer.code.startswith("frame = log.topic('other')")
     log.topic("newer")
     explorer._refresh.click()
-    assert list(explorer._topics.options) == ["main", "other", "newer"]
+    assert [name for name, _ in explorer._topics.options] == ["main", "other", "newer"]
+
+
+def test_a_refresh_stays_at_the_topic_whatever_happened_to_the_topics(log, path):
+    other = log.topic("other")
+    explorer = other.explore()
+    explorer._next.click()
+    shown = explorer._where.value
+    with pqlog.open(path) as elsewhere:
+        elsewhere.topic("newer")
+        explorer._refresh.click()
+        assert (explorer._topics.label, explorer._where.value) == ("other", shown)
+        elsewhere.rename_topic("other", "renamed")
+        elsewhere.topic("other").put("not this one")
+        explorer._refresh.click()
+        assert (explorer._topics.label, explorer._where.value) == ("renamed", shown)
+        assert explorer._error.value == ""
+        names = {"log": log}
+        exec(explorer.code, names)
+        assert names["frame"]["value"].tolist() == explorer.frame["value"].tolist() == list(range(30))
+        explorer._topics.label = "other"
+        assert explorer.frame["value"].tolist() == ["not this one"]
+        explorer._topics.label = "renamed"
+        elsewhere.delete_topic("renamed", force=True)
+        explorer._refresh.click()
+        assert explorer._topics.label is None
+        assert "UnknownTopicError" in explorer._error.value
+        explorer._topics.label = "main"
+        assert (len(explorer.frame), explorer._error.value) == (500, "")
+
+
+def test_a_topic_that_was_renamed_or_deleted_elsewhere_can_be_explored(log, path):
+    other = log.topic("other")
+    with pqlog.open(path) as elsewhere:
+        elsewhere.rename_topic("other", "renamed")
+        assert other.explore()._topics.label == "renamed"
+        elsewhere.delete_topic("renamed", force=True)
+        assert "UnknownTopicError" in other.explore()._error.value
+
+
+def test_code_reads_the_topic_that_is_shown_whichever_the_log_was_opened_at(log, path):
+    with pqlog.open(path, "other") as opened:
+        explorer = opened.explore()
+        for name, count in (("other", 30), ("main", 500), ("other", 30)):
+            explorer._topics.label = name
+            names = {"log": opened}
+            exec(explorer.code, names)
+            assert len(names["frame"]) == len(explorer.frame) == count
 
 
 def test_the_live_tail_looks_only_while_it_runs(log):
@@ -209,7 +256,7 @@ def test_the_client_that_was_asked_about_is_moved(log):
     log.topic("other").put(1)
     explorer._refresh.click()
     explorer._seek.click()
-    explorer._topics.value = "other"
+    explorer._topics.label = "other"
     explorer._confirm.click()
     assert log.client("reader").position == 100
     assert len(log.topic("other").clients()) == 0
@@ -219,5 +266,5 @@ def test_a_topic_that_is_deleted_elsewhere_is_not_made_again(log):
     log.topic("other").put(1)
     explorer = log.explore()
     log.delete_topic("other")
-    explorer._topics.value = "other"
+    explorer._topics.label = "other"
     assert log.topics() == ["main"]

@@ -10,7 +10,7 @@ import pytest
 import pqlog
 from pqlog import atomic
 from pqlog.store.sqlite import repair
-from tests.processes import run_until_killed, start
+from tests.processes import run, run_until_killed, start
 
 
 def names(folder):
@@ -154,3 +154,14 @@ def test_it_ends_though_others_put_all_the_time(path, log):
 def test_where_it_cannot_be_written_an_error_says_so(path, log, where):
     with pytest.raises(pqlog.StoreError, match="Check that the folder exists"):
         log.backup(path.parent / where)
+
+
+def test_a_batch_that_is_handed_out_is_not_handed_out_in_the_copy(path, log):
+    """Its holder lives, and holds it of the log itself."""
+    log.put_many(range(4))
+    batch = log.client("c").next_batch(size=2)
+    log.backup(path.parent / "copy.db")
+    script = "import sys, pqlog; print(list(pqlog.open(sys.argv[1]).client('c').next_batch()))"
+    assert run(script, path.parent / "copy.db") == "[0, 1]\n"
+    batch.ack()
+    assert log.client("c").position == 3

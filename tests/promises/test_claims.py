@@ -490,3 +490,16 @@ def test_a_batch_whose_release_fails_is_given_back_later(log, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             batch.release()
     assert client.next_batch(size=1).number == 1
+
+
+def test_get_one_does_not_take_a_batch_of_several_that_was_given_back(log):
+    log.put_many(range(5))
+    client = log.client("c")
+    client.next_batch(size=3).release(ValueError("not today"))
+    for _ in range(2):
+        with pytest.raises(pqlog.ClaimedError, match="has batch 1 open"):
+            client.get_one()
+    batch = client.next_batch()
+    assert (list(batch), batch.error) == ([0, 1, 2], "ValueError: not today")
+    batch.ack()
+    assert client.get_one() == 3

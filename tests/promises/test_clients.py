@@ -269,8 +269,10 @@ def test_unknown_names_get_a_suggestion(log):
     with pytest.warns(UserWarning, match="'bilings' is new and begins at the start; was 'billing' meant"):
         list(log.get("bilings"))
     log.client("bilings").delete()
-    with pytest.raises(pqlog.UnknownClientError):
+    with pytest.raises(pqlog.UnknownClientError, match=r"'nobody' .* yet, so it has no position; log\.topic"):
         log.client("nobody").delete()
+    with pytest.raises(pqlog.UnknownClientError, match=r"log\.topic\('jobs'\)\.clients\(\) lists"):
+        log.topic("jobs").client("nobody").lag
 
 
 def test_a_name_is_not_like_itself():
@@ -278,6 +280,13 @@ def test_a_name_is_not_like_itself():
     from pqlog.check import near
 
     assert near("stage", ["", "stage", "stages"]) == ["stages"]
+
+
+@pytest.mark.parametrize("name", ["Main", "MAIN"])
+def test_a_name_that_differs_in_case_may_have_been_meant(log, name):
+    log.put(1)
+    with pytest.warns(UserWarning, match=f"topic '{name}' is new and empty; was 'main' meant"):
+        log.topic(name)
 
 
 def test_names_may_be_any_text(log):

@@ -265,5 +265,5 @@ def test_an_index_can_be_the_key_if_it_is_a_field(log):
 def test_a_label_that_is_no_text_is_named_by_its_text(log):
     log.put_many(pd.DataFrame({5: ["a", "b"]}), key="5")
     assert [message.key for message in log] == ["a", "b"]
-    with pytest.raises(pqlog.ArgumentError, match=r"key is a str or None, not 5: str\(key\) would do"):
+    with pytest.raises(pqlog.ArgumentError, match=r"key must be a str or None, not 5: str\(key\) would do"):
         log.put_many(pd.DataFrame({5: ["a", "b"]}), key=5)

@@ -151,5 +151,5 @@ def test_a_client_may_be_named_by_a_number(log):
     assert list(log.get(7)) == list("abc")
     assert log.client(7).position == log.client("7").position == 4
     assert next(log.batches(8)).client == "8"
-    with pytest.raises(pqlog.ArgumentError, match="a client is named by a str or an int, not True"):
+    with pytest.raises(pqlog.ArgumentError, match="the client's name must be a str or an int, not True"):
         log.get(True)

@@ -15,6 +15,7 @@ import pytest
 
 import pqlog
 from tests import rows, seams
+from tests.interrupts import moments, struck
 from tests.messages import offsets, values
 from tests.processes import start, wait_until
 
@@ -64,6 +65,66 @@ def test_an_exception_releases_the_batch_and_drops_its_outputs(log):
         (1, [0, 1, 2], 3, "ZeroDivisionError: division by zero"),
         (2, [3], 1, None),
     ]
+
+
+def test_what_was_put_through_a_batch_says_why_it_is_nowhere(log):
+    log.put("a")
+    batch = log.client("stage").next_batch()
+    staged = batch.put(1, topic="out")
+    with pytest.raises(pqlog.ArgumentError, match="not acknowledged yet"):
+        _ = staged.put
+    batch.release()
+    with pytest.raises(pqlog.ArgumentError, match="was not acknowledged, so they were dropped"):
+        _ = staged.put
+    assert "dropped" in repr(staged)
+
+
+def test_an_acknowledgement_that_was_interrupted_behind_its_commit_is_one(path):
+    """The second call of ack finds that the first one did it."""
+    with pqlog.open(path) as log:
+        client = log.client("stage")
+        count = moments(acknowledge(log, client).ack)
+        interrupted = 0
+        for at in range(count // 2, count):
+            batch = acknowledge(log, client)
+            struck(batch.ack, at, KeyboardInterrupt())
+            was = client.position > batch.last
+            interrupted += was and batch.lease.is_open
+            if batch.lease.is_open:
+                batch.ack()
+            assert (client.lag, len(log.topic("out"))) == (0, len(log))
+        assert interrupted
+
+
+def acknowledge(log, client):
+    """A batch to be acknowledged, with an output."""
+    log.put("a")
+    batch = client.next_batch()
+    batch.put(1, topic="out")
+    return batch
+
+
+def test_a_name_is_that_of_the_topic_which_has_it_now(path, log):
+    """Another process renames the topic that is read, and makes another under its name."""
+    old = log.topic("jobs")
+    old.put_many([1, 2])
+    batch = old.client("stage").next_batch(size=1)
+    with pqlog.open(path) as other:
+        other.rename_topic("jobs", "work")
+        other.topic("jobs")
+    batch.put("new", topic="jobs")
+    batch.ack()
+    assert [message.value for message in log.topic("jobs")] == ["new"]
+    assert [message.value for message in log.topic("work")] == [1, 2]
+
+
+def test_dead_letters_do_not_go_into_the_topic_that_is_read(log):
+    log.put("a")
+    for call in (log.batches, log.client("c").next_batch):
+        with pytest.raises(pqlog.ArgumentError, match="is the topic that is read"):
+            call(attempts=1, dead_letter="main")
+    with pytest.raises(pqlog.ArgumentError, match="is the topic that is read"):
+        log.client("c").pipe(len, attempts=1, dead_letter="main")
 
 
 def test_a_value_without_a_form_fails_the_batch_and_not_the_log(log):
@@ -376,6 +437,18 @@ def holder(path, lease_s, host=""):
     process = start(HOLD, path, lease_s, host)
     assert process.line() == "holds"
     return process
+
+
+def test_a_released_batch_has_no_holder_and_no_lease(log):
+    log.put_many(range(3))
+    client = log.client("stage")
+    batch = client.next_batch()
+    (claim,) = client.claims()
+    assert claim.owner
+    assert claim.expires > datetime.datetime.now(datetime.UTC)
+    batch.release()
+    (claim,) = client.claims()
+    assert (claim.owner, claim.expires) == ("", None)
 
 
 def test_a_killed_workers_batch_is_taken_over_at_once(path, log):

@@ -186,6 +186,21 @@ def test_renaming_refuses_what_would_be_lost(log, old):
     assert log.topics() == ["main", "old", "taken"]
 
 
+def test_advice_reaches_the_topic_whichever_the_log_was_opened_at(path):
+    with pqlog.open(path, "orders") as log:
+        main = log.topic("main")
+        main.put(1)
+        assert next(main.get("slow")) == 1
+        with pytest.raises(pqlog.TrimRefusedError, match=r"log\.topic\('main'\)\.client\(name\)\.delete\(\)"):
+            main.trim(before=2)
+
+
+def test_topics_tells_open_objects_what_another_process_calls_them_now(path, log, old):
+    with pqlog.open(path) as elsewhere:
+        elsewhere.rename_topic("old", "new")
+    assert (log.topics(), old.name) == (["main", "new"], "new")
+
+
 def test_a_batch_outlives_the_renaming_of_its_topic(path, log, old):
     batch = old.client("worker").next_batch(size=5)
     token, contents = batch.token, list(batch)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import stat
 import subprocess
 import sys
 import threading
@@ -255,6 +256,52 @@ def test_files_of_batches_are_read_as_one_table(log, tmp_path):
         4.0,
     ]
     assert pd.concat(map(pd.read_parquet, files))["a"].tolist()[:2] == [1.0, 2.5]
+
+
+def test_files_of_batches_are_durable_before_the_batch_is_acknowledged(log, tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, Path.replace
+
+    def synced(descriptor):
+        fsync(descriptor)
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def replaced(path, target):
+        events.append("name")
+        return replace(path, target)
+
+    put(log, [1, 2])
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    for batch in log.batches("probe"):  # what pqlog itself syncs is not the recipe's
+        assert len(batch) == 2
+    events.clear()
+    recipe("parquet_by_batch").export(log, tmp_path, size=1)
+    assert events == ["file", "name", "folder"] * 2
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_files_of_batches_outlive_a_client_that_begins_again(log, tmp_path):
+    put(log, [1, 2])
+    recipe("parquet_by_batch").export(log, tmp_path, size=1)
+    log.trim(before=3)
+    log.client("to-parquet").delete()
+    put(log, [3])
+    recipe("parquet_by_batch").export(log, tmp_path, size=1)
+    assert sorted(pd.concat(map(pd.read_parquet, tmp_path.glob("*.parquet")))["a"]) == [1, 2, 3]
+
+
+def test_a_delta_table_gets_what_is_read_again(log, tmp_path):
+    there = Delta(tmp_path)
+    put(log, [1])
+    there.load(log)
+    log.client("to-delta").seek("start")
+    there.load(log)
+    there.load(log)
+    assert there.values() == [1, 1]
+    log.client("to-delta").delete()
+    put(log, [2])
+    there.load(log)
+    assert sorted(there.values()) == [1, 1, 1, 2]
 
 
 class Orders(http.server.BaseHTTPRequestHandler):

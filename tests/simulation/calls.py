@@ -25,6 +25,10 @@ CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
     "backup": lambda log, folder: log.backup(folder / "b.db"),
     "salvage": lambda log, folder: pqlog.salvage(folder / "a.db", folder / "b.db"),
     "export": lambda log, folder: log.history().to_parquet(folder / "out", rows_per_file=200),
+    "export by partition": lambda log, folder: (  # the file that begins with 150 is replaced by one that begins with 1
+        log[150:300].to_parquet(folder / "out", rows_per_file=200, partition_by="part"),
+        log.to_parquet(folder / "out", rows_per_file=200, partition_by="part"),
+    ),
     "close": lambda log, folder: log.close(),
 }
 
@@ -40,11 +44,11 @@ def cut_a_call(folder: Path, name: str, chance: random.Random, cuts: int, every:
     write(folder / "disk", {})
     disk = Disk(folder / "disk")
     with disk.listening(), pqlog.open(disk.folder / "a.db") as log:
-        log.put_many({"n": n} for n in range(500))
-        log.put_many(pd.DataFrame({"n": range(500, 550)}))
+        log.put_many({"n": n, "part": n % 2} for n in range(500))
+        log.put_many(pd.DataFrame({"n": range(500, 550), "part": 0}))
         seams.checkpoint(log)
         for n in range(550, 556):
-            log.put({"n": n})
+            log.put({"n": n, "part": 1})
         before = disk.now
         CALLS[name](log, disk.folder)
         after = disk.now
@@ -66,8 +70,8 @@ def _check(folder: Path, name: str, returned: bool) -> None:
         assert first == 399 or name != "trim" or not returned
         assert values == list(range(first, 556))
         assert log.verify() == []
-        if name == "export":
-            _check_export(folder / "out", log, returned)
+        if name.startswith("export"):
+            _check_export(folder / "out", log, returned, "part" if name == "export by partition" else ())
         elif os.path.exists(folder / "b.db"):
             with pqlog.open(folder / "b.db") as copy:
                 assert [message.value["n"] for message in copy] == list(range(556))
@@ -76,16 +80,27 @@ def _check(folder: Path, name: str, returned: bool) -> None:
             assert name in AT_ONCE or not returned
 
 
-def _check_export(out: Path, log: pqlog.Log, returned: bool) -> None:
-    for path in out.glob("*.parquet"):
+def _check_export(out: Path, log: pqlog.Log, returned: bool, partition_by: Any) -> None:
+    _exported(out)
+    try:
+        written = log.history().to_parquet(out, rows_per_file=200, partition_by=partition_by)
+    except pqlog.ArgumentError as error:
+        raise AssertionError(f"what the cut left cannot be completed: {error}") from error
+    assert written == [] or not returned
+    assert _exported(out) == list(range(556))
+
+
+def _exported(out: Path) -> list[int]:
+    """The numbers in all files, which are whole."""
+    found = []
+    for path in out.rglob("*.parquet"):
         try:
-            pq.read_table(path).validate(full=True)
+            table = pq.read_table(path)
+            table.validate(full=True)
         except pa.ArrowInvalid as error:
             raise AssertionError(f"{path} is not whole: {error}") from error
-    written = log.history().to_parquet(out, rows_per_file=200)
-    assert written == [] or not returned
-    found = [n for path in sorted(out.glob("*.parquet")) for n in pq.read_table(path)["n"].to_pylist()]
-    assert found == list(range(556))
+        found += table["n"].to_pylist()
+    return sorted(found)
 
 
 __all__ = ["CALLS", "cut_a_call"]

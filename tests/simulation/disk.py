@@ -258,9 +258,16 @@ class Disk:
                 self._files[self.name(path)] = self._files.pop(self.name(made))
                 self.events.append(Event("rename", self.name(path), file))
 
-        real = SimpleNamespace(sync_file=atomic.sync_file, sync_folder=atomic.sync_folder, rename=atomic.rename)
+        def remove(path: str) -> None:
+            real.remove(path)
+            if self.has(path):
+                self._files.pop(self.name(path), None)
+                self.events.append(Event("delete", self.name(path)))
+
+        recorded = {one.__name__: one for one in (sync_file, sync_folder, rename, remove)}
+        real = SimpleNamespace(**{name: getattr(atomic, name) for name in recorded})
         before, default = apsw.vfs_names()[0], _Vfs(self, "default")
-        with short_logs(), mock.patch.multiple(atomic, sync_file=sync_file, sync_folder=sync_folder, rename=rename):
+        with short_logs(), mock.patch.multiple(atomic, **recorded):
             try:
                 yield
             finally:

@@ -4,6 +4,7 @@ Each mutation replaces a part of pqlog with a wrong one; the property that shoul
 """
 
 import contextlib
+import os
 import random
 import threading
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
-from pqlog import atomic
+from pqlog import atomic, file_set
 from pqlog.store.sqlite import append, client, connections, copies, file, identity, topic, wal, writer
 from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.values import Put
@@ -206,12 +207,22 @@ def zeros_over_what_was_not_durably_cut_off():
 
 
 @contextlib.contextmanager
-def named_before_it_is_durable():
-    def appear(made, path, *, replace=False):
-        atomic.rename(made, path, replace)
-        atomic.sync_folder(path)
+def published_before_it_is_durable():
+    with mock.patch.object(file_set.FileSet, "_make_durable", return_value=None):
+        yield
 
-    with mock.patch.object(atomic, "appear", appear):
+
+@contextlib.contextmanager
+def published_without_a_journal():
+    def publish(self, moves, replaced):
+        for made, place in moves.items():
+            path = os.path.join(self.folder, place)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            atomic.appear(os.path.join(self._staging, made), path, replace=True)
+        self._remove(replaced, moves.values())
+        return [os.path.join(self.folder, place) for place in moves.values()]
+
+    with mock.patch.object(file_set.FileSet, "publish", publish):
         yield
 
 
@@ -322,7 +333,8 @@ def chunks_in_commits_of_their_own():
         (no_settling, failing_syncs),
         (synced_but_not_written_again, failing_syncs),
         (zeros_over_what_was_not_durably_cut_off, calls("compact, then another opens")),
-        (named_before_it_is_durable, calls("export")),
+        (published_before_it_is_durable, calls("export")),
+        (published_without_a_journal, calls("export by partition")),
         (made_where_it_will_be, calls("backup")),
         (made_where_it_will_be, calls("salvage")),
         (a_file_that_is_never_synced, processes),

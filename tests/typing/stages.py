@@ -1,5 +1,6 @@
 """Clients: single messages, batches, and stages."""
 
+import datetime
 from collections.abc import Iterator
 from typing import Any, assert_type
 
@@ -52,6 +53,7 @@ def positions(log: pqlog.Log) -> None:
     assert_type(log.client("etl").seek(to="1h"), pqlog.Moved)
     assert_type(log.client("etl").unread(), pqlog.History)
     assert_type(log.client("etl").claims(), list[pqlog.ClaimInfo])
+    assert_type(log.client("etl").claims()[0].expires, datetime.datetime | None)
     assert_type(log.clients()[0], pqlog.ClientInfo)
     for client in log.clients():
         assert_type((client.client, client.lag), tuple[str, int])

@@ -32,6 +32,7 @@ LAYERS = [
     ["store.sqlite", "store.memory"],
     ["store.api"],
     ["store.values"],
+    ["file_set"],
     ["errors", "atomic"],
 ]
 

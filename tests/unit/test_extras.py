@@ -19,15 +19,15 @@ def test_what_a_type_checker_sees_is_what_is_loaded():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == extras._ROOMS
+    assert seen == extras._MODULES
 
 
 @pytest.mark.parametrize("name", ["frames", "dataframes", "views", "pipe"])
-def test_a_room_is_its_module(name):
-    assert getattr(extras, name) is sys.modules[f"pqlog.{extras._ROOMS[name]}"]
+def test_an_attribute_is_the_module_of_that_name(name):
+    assert getattr(extras, name) is sys.modules[f"pqlog.{extras._MODULES[name]}"]
 
 
-def test_what_is_no_room_is_no_attribute():
+def test_another_name_is_no_attribute():
     with pytest.raises(AttributeError, match="no attribute 'kitchen'"):
         extras.kitchen
 
@@ -48,5 +48,5 @@ assert extras.frames is sys.modules["pqlog.frames"]
 """
 
 
-def test_a_room_whose_package_is_missing_says_what_to_install_until_it_is_there():
+def test_a_module_whose_package_is_missing_says_what_to_install_until_it_is_there():
     run(MISSING)

@@ -146,7 +146,7 @@ class MemoryClient:
 
     def _drop(self, number: int) -> None:
         """Forget a batch; everything before the first that is left is acknowledged."""
-        del self._leases[number]
+        self._left.discard(self._leases.pop(number).claim.token)
         self._position = min((lease.claim.span.first for lease in self._leases.values()), default=self._claimed)
         self._saw()
 
@@ -167,6 +167,7 @@ class MemoryClient:
         return self._hand_out(new, worker)
 
     def _hand_out(self, claim: Claim, worker: str) -> Claim:
+        self._left.discard(claim.token)
         token, owner = self._topic.log.next_number(), f"{worker}|{os.getpid()}"
         claim = replace(claim, token=token, attempt=claim.attempt + 1, owner=owner)
         self._leases[claim.number] = _Lease(replace(claim), worker, weakref.ref(claim))
@@ -185,8 +186,14 @@ class MemoryClient:
                 found.append(offset)
         return found
 
-    @changing
     def release(self, claim: Claim, error: str | None) -> bool:
+        try:
+            return self._release(claim, error)
+        except errors.UnknownTopicError:  # nobody misses it
+            return False
+
+    @changing
+    def _release(self, claim: Claim, error: str | None) -> bool:
         if not self._has(claim):
             return False
         lease = self._leases[claim.number]

@@ -7,8 +7,8 @@ assumes more than the protocols promise fails here.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
 import random
 import time
 import uuid
@@ -31,15 +31,13 @@ class MemoryStore:
     """
 
     readonly = False
-    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=False, is_file=False)
+    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=False)
 
     def __init__(self, seed: int = 0) -> None:
         self.uuid, self.name = str(uuid.uuid4()), ":sparse:"
         self.chance = random.Random(seed)  # noqa: S311 - of gaps, not of secrets
         self.transactions = Transactions(self._parts)
-        self._pid = os.getpid()
         self._is_closed = False
-        self._wakes = 0
         self._topics: dict[int, MemoryTopic] = {}
         self._cursors: dict[str, str] = {}
         self._numbers = itertools.count(1)
@@ -51,8 +49,6 @@ class MemoryStore:
         """Raise if nothing can be asked of it any more."""
         if self._is_closed:
             raise errors.ClosedError(f"{self.name} was closed")
-        if self._pid != os.getpid():
-            raise errors.ForkError(f"{self.name} belongs to the process that opened it: open another in the child")
 
     def next_number(self) -> int:
         """A number that was never given before."""
@@ -102,10 +98,9 @@ class MemoryStore:
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
-        with self.transactions.lock:
+        with self.transactions.locked():
             self.check()
-            wakes = self._wakes
-            while not ready() and wakes == self._wakes:
+            while not ready():
                 left = tick if until is None else min(tick, until - time.monotonic())
                 if left <= 0:
                     return False
@@ -113,12 +108,11 @@ class MemoryStore:
                 self.check()
             return True
 
-    @changing
     def wake(self) -> None:
-        self._wakes += 1
+        with self.transactions.locked():
+            self.transactions.changed.notify_all()
 
     def close(self) -> None:
-        if self._pid == os.getpid():
-            with self.transactions.lock:
-                self._is_closed = True
-                self.transactions.changed.notify_all()
+        with contextlib.suppress(errors.ForkError), self.transactions.locked():
+            self._is_closed = True
+            self.transactions.changed.notify_all()

@@ -92,6 +92,7 @@ class MemoryTopic:
             self.log.set_cursor(cursor)
         return put
 
+    @changing
     def add(self, chunks: Iterable[Chunk], ids: Ids | None) -> Put:
         """Put chunks, or of those with ids the messages whose id is new."""
         before, new = self._stop, dict[str, None]()
@@ -194,7 +195,7 @@ class MemoryTopic:
         return self._schema if self.log.has(self) else None
 
     def cache_schema(self, schema: CachedSchema) -> None:
-        with self.transactions.lock:
+        with self.transactions.locked():
             if self.log.has(self) and schema.span.first == self.span().first:
                 self._schema = schema
 
@@ -215,7 +216,7 @@ class MemoryTopic:
         return [state.client for state in self.clients()]
 
     def client(self, name: str) -> MemoryClient:
-        with self.transactions.lock:
+        with self.transactions.locked():
             return self._clients.setdefault(name, MemoryClient(self, name))
 
     # keeping

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from pqlog.errors import ForkError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,9 +26,16 @@ class Transactions:
 
     def __init__(self, parts: Callable[[], list[Any]]) -> None:
         self._parts = parts
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
         self._is_running = False
+        self._pid = os.getpid()
+
+    def locked(self) -> threading.RLock:
+        """The lock, for a ``with``. Raises in a forked child, where a thread that is not there may hold it for ever."""
+        if self._pid != os.getpid():
+            raise ForkError("a log in memory belongs to the process that opened it: open another in the child")
+        return self._lock
 
     def run(self, change: Callable[[], R]) -> R:
         """Run a change, with the lock held; if it raises, everything is as it was. A change may consist of others."""
@@ -62,7 +72,7 @@ def reading(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P
 
     @functools.wraps(method)
     def run(self: T, /, *args: P.args, **options: P.kwargs) -> R:
-        with self.transactions.lock:
+        with self.transactions.locked():
             self.check()
             return method(self, *args, **options)
 
@@ -74,7 +84,7 @@ def changing(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, 
 
     @functools.wraps(method)
     def run(self: T, /, *args: P.args, **options: P.kwargs) -> R:
-        with self.transactions.lock:
+        with self.transactions.locked():
             self.check()
             return self.transactions.run(functools.partial(method, self, *args, **options))
 

@@ -248,7 +248,7 @@ class _Acknowledge(Job[bool]):
     """An acknowledgement of one message after the other: in one statement, where nobody else waits."""
 
     def __init__(self, client: SqliteClient, offset: int, epoch: int) -> None:
-        self.group_key = self  # of no other job: each has a client of its own
+        self.group_key = object()  # of no other job: each has a client of its own
         self._client, self._offset, self._epoch = client, offset, epoch
 
     def run(self, transaction: Transaction) -> bool:

@@ -282,7 +282,7 @@ class SqliteFile:
 
     def _open_readonly(self, state: State) -> apsw.Connection:
         if not os.path.exists(self.path):
-            raise errors.StoreError(f"{self.path} does not exist; without readonly=True it would be made")
+            raise errors.StoreError(f"{self.path} does not exist: pqlog.open(path) creates a log there")
         if not self._makes_locks:
             self._flags = apsw.SQLITE_OPEN_READONLY
         self._crashed = connections.size(self.path + "-wal") > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,17 +31,19 @@ def read(
     if not wanted:
         return []
     found: list[Row] = []
-    with contextlib.closing(_runs(db, table, wanted, damaged)) as runs:
-        try:
-            for run in runs:
-                for one in _clipped(run, wanted):
-                    found.append(one)
-                    max_bytes -= len(one.value)
-                    if max_bytes <= 0 or len(found) >= rows:
-                        return found
-        except (DamagedError, apsw.CorruptError, apsw.IOError):
-            if not found:  # else the caller is given what is whole, and the error when it asks for more
-                raise
+    runs = _runs(db, table, wanted, damaged)
+    try:
+        for run in runs:
+            for one in _clipped(run, wanted):
+                found.append(one)
+                max_bytes -= len(one.value)
+                if max_bytes <= 0 or len(found) >= rows:
+                    return found
+    except (DamagedError, apsw.CorruptError, apsw.IOError):
+        if not found:  # else the caller is given what is whole, and the error when it asks for more
+            raise
+    finally:
+        runs.close()
     if not found and not damaged:
         _check_missing(db, table, wanted)
     return found
@@ -67,11 +68,11 @@ def _runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool) -> Gen
             run.append(stored)
             if stored[-1] is None and len(run) < checksums.ROWS:  # so that no missing checksum fills the memory
                 continue
-            if not damaged and not _is_whole(run, begin, crc, table.seed):
+            sums = checksums.unmask(stored[-1], table.seed)
+            if not damaged and not _is_whole(run, begin, crc, sums):
                 raise _damage(db, table, begin, wanted.first)
             yield run
-            begin, crc = _stop(run[-1]), checksums.unmask(stored[-1], table.seed)[0]
-            run = []
+            begin, crc, run = _stop(stored), sums[0], []
     except (TypeError, ValueError):  # a value has not even the type of its column, or a text is not UTF-8
         if damaged:  # nobody can have it; what lies behind it is not to be left out without a word
             raise
@@ -84,19 +85,21 @@ def _runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool) -> Gen
         yield run
 
 
-def _is_whole(run: Sequence[_Stored], begin: int | None, crc: int, seed: int) -> bool:
-    """Whether rows are what the last one's checksums say; `crc` is the checksum before them, which ends at `begin`."""
-    offsets, times, keys, headers, values, counts, sums = zip(*run, strict=True)
-    first, count = offsets[0], counts[0]
-    if begin not in (None, first) or offsets != tuple(range(first, first + len(run))):
+def _is_whole(run: Sequence[_Stored], begin: int | None, crc: int, sums: tuple[int, int]) -> bool:
+    """Whether rows are what their checksums say; `crc` is the checksum before them, which ends at `begin`."""
+    offset, time, key, header, value, count, _ = run[0]
+    if begin not in (None, offset):
         return False  # some are missing
-    if len(run) == 1:
-        put_at_once = count is None or count >= 1
-    else:
-        put_at_once = times.count(times[0]) == headers.count(headers[0]) == counts.count(None) == len(run)
-    return put_at_once and checksums.unmask(sums[-1], seed) == (
-        checksums.extend(crc, b"\n".join(values)),
-        checksums.of_metadata(times[0], headers[0], keys, count),
+    if len(run) == 1:  # as each that was put by itself: half the time of what follows
+        if count is not None and count < 1:
+            return False
+        return sums == (checksums.extend(crc, value), checksums.of_metadata(time, header, (key,), count))
+    offsets, times, keys, headers, values, counts, _ = zip(*run, strict=True)
+    put_at_once = times.count(time) == headers.count(header) == counts.count(None) == len(run)
+    return (
+        put_at_once
+        and offsets == tuple(range(offset, offset + len(run)))
+        and sums == (checksums.extend(crc, b"\n".join(values)), checksums.of_metadata(time, header, keys))
     )
 
 
@@ -109,11 +112,15 @@ def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) ->
 
 def _clipped(run: Iterable[_Stored], wanted: Span) -> Iterator[Row]:
     """The parts of rows that lie in `wanted`."""
-    for stored in run:
-        offset, time, key, headers, value, count, _ = stored
-        first, stop = max(offset, wanted.first), min(_stop(stored), wanted.stop)
-        if first < stop:
-            yield Row(first, time, key, headers, value, None if count is None else stop - first, first - offset, count)
+    begin, end = wanted
+    for offset, time, key, headers, value, count, _ in run:
+        if count is None:
+            if begin <= offset < end:
+                yield Row(offset, time, key, headers, value, None, 0, None)
+        else:
+            first, stop = max(offset, begin), min(offset + max(1, count), end)
+            if first < stop:
+                yield Row(first, time, key, headers, value, stop - first, first - offset, count)
 
 
 def _stop(stored: _Stored) -> int:

@@ -123,31 +123,17 @@ def salvage(
     for topic in map(old.handle, old.topics()):
         name = topic.info.name
         into = new.topic(name, topic.info.codec)
-        kept: list[tuple[Span, int]] = []
-        lost: list[range] = []
         span, unknown_end = _kept(topic)
-        at = span.first
-        for rows, _ in runs(topic, span):
-            if rows:
-                run = Span(rows[0].offset, rows[-1].stop)
-                if run.first > at:
-                    lost.append(range(at, run.first))
-                first = into.adopt(1, _chunks(rows, name, cut)).first
-                if kept and run.first == kept[-1][0].stop:
-                    kept[-1] = (Span(kept[-1][0].first, run.stop), kept[-1][1])
-                else:
-                    kept.append((run, first))
-                at = run.stop
-                done.messages += messages_in(run)
-                report(messages_in(run))
+        kept = _copy(topic, span, into, cut, report)
+        done.messages += sum(messages_in(run) for run, _ in kept)
+        end = kept[-1][0].stop if kept else span.first
         if unknown_end is not None:
             done.problems.append(
-                f"the messages of topic {name!r} from offset {at} on are lost, and how many they were is not known: "
+                f"the messages of topic {name!r} from offset {end} on are lost, and how many they were is not known: "
                 f"{unknown_end}"
             )
-        elif at < span.stop:
-            lost.append(range(at, span.stop))
-        if lost:
+            span = Span(span.first, end)
+        if lost := _lost(span, kept):
             done.lost[name] = lost
         # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
         positions = _readable(topic.positions, f"the clients of topic {name!r}", done)
@@ -157,6 +143,29 @@ def salvage(
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
     return done
+
+
+def _copy(
+    topic: SqliteTopic, span: Span, into: SqliteTopic, cut: Callable[[Row, str], bytes], report: Callable[[int], object]
+) -> list[tuple[Span, int]]:
+    """Copy the messages that can be read: in which spans they are, each with the new offset of its first message."""
+    kept: list[tuple[Span, int]] = []
+    for rows, _ in runs(topic, span):
+        if rows:
+            run = Span(rows[0].offset, rows[-1].stop)
+            first = into.adopt(1, _chunks(rows, topic.info.name, cut)).first
+            report(messages_in(run))
+            if kept and run.first == kept[-1][0].stop:
+                before, first = kept.pop()
+                run = Span(before.first, run.stop)
+            kept.append((run, first))
+    return kept
+
+
+def _lost(whole: Span, kept: Sequence[tuple[Span, int]]) -> list[range]:
+    """What is missing before, between and behind the spans that were copied."""
+    bounds = [whole.first, *(bound for span, _ in kept for bound in span), whole.stop]
+    return [range(first, stop) for first, stop in zip(bounds[::2], bounds[1::2], strict=True) if first < stop]
 
 
 def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -> list[tuple[int, Chunk]]:

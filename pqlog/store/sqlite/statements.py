@@ -131,7 +131,7 @@ UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2,
 WHERE topic = ?3 AND name = ?4 AND epoch = ?5 AND {fits("clients")}
     AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)
 """
-# Epochs are the file's, not the client's: one that is deleted and made again repeats none, so no token of a batch.
+# Epochs are the file's, not the client's: one that is deleted and created again repeats none, so no token of a batch.
 NEXT_EPOCH = f"""
 UPDATE file SET value = value + 1, crc = {sum_of("file", value="value + 1")} WHERE name = 'epoch' AND {fits("file")}
 """
@@ -180,6 +180,7 @@ WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claim
 """
 _LET_GO += f", crc = {sum_of('claims', **_FREE)}"
 RELEASE_LEFT = f"{_LET_GO} WHERE topic = ? AND client = ? AND number = ? AND token = ? AND {fits('claims')}"
+RELEASE_ALL = f"{_LET_GO} WHERE process <> '' AND {fits('claims')}"
 RELEASE_EXPIRED = f"{_LET_GO} WHERE topic = ? AND client = ? AND process = ? AND expires < ? AND {fits('claims')}"
 # A lease that ends later than one that begins now was made by a clock that has been set back: it begins now.
 SHORTEN = f"""

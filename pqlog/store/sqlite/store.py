@@ -75,9 +75,7 @@ class SqliteStore:
         self.name = self.path = self._file.path
         self.readonly = readonly
         in_memory = self._file.in_memory
-        self.capabilities = Capabilities(
-            durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory, is_file=True
-        )
+        self.capabilities = Capabilities(durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory)
         self.opening = {"vfs": vfs, "timeout": timeout_s, "network": network}
         self.uuid, self.seed = self._file.uuid, self._file.seed
         self.read = self._file.read
@@ -122,7 +120,9 @@ class SqliteStore:
     def _refuse(self, job: Job[T] | None = None) -> T:
         """In place of the writer's `submit`, where nothing can be written."""
         self.check_open()
-        raise errors.ReadOnlyError(f"{self.path} was opened with readonly=True: open it without readonly=True to write")
+        raise errors.ReadOnlyError(
+            f"{self.path} was opened for reading only: pqlog.open(path), without readonly=True, opens it for writing"
+        )
 
     # the file below
 
@@ -173,7 +173,11 @@ class SqliteStore:
     # topics
 
     def topics(self) -> list[TopicInfo]:
-        return self.read(topic_infos)
+        found = self.read(topic_infos)
+        for info in found:
+            if topic := self._topics.get(info.id):
+                topic.named(info)  # another process may have renamed it
+        return found
 
     def find_topic(self, name: str) -> SqliteTopic | None:
         found = self.read(lambda db: fetch_one(db.execute(statements.TOPIC, (name,))))
@@ -222,10 +226,14 @@ class SqliteStore:
 
     def _release_all(self) -> None:
         """Release all claims that are held: this process lives on, and no clock would."""
-        if not self.readonly and (both := self.held_claims.all() + self.held_claims.left()):
+
+        def both() -> list[claims.ClaimKey]:  # in the job: one before it may have handed out another
+            return self.held_claims.all() + self.held_claims.left()
+
+        if not self.readonly and both():
             with contextlib.suppress(errors.Error):
-                self._writer.submit(Task(lambda transaction: claims.release(transaction.db, both)))
-            for one in both:
+                self._writer.submit(Task(lambda transaction: claims.release(transaction.db, both())))
+            for one in both():
                 self.held_claims.drop(one)
 
     # keeping
@@ -287,6 +295,7 @@ class SqliteStore:
             copy.pragma("synchronous", "extra")
             smallrows.register(copy, self.seed)
             copy.execute(statements.SET_UUID, (str(uuid.uuid4()),))
+            copy.execute(statements.RELEASE_ALL)  # whoever holds them holds them of the file itself
         finally:
             copy.close()
 

@@ -192,8 +192,12 @@ class SqliteTopic:
         return self.log.read(lambda db: positions(db, self.table))
 
     def open_batches(self) -> dict[str, tuple[int, int]]:
-        found = self.log.read(lambda db: fetch_all(db.execute(statements.OPEN, (self.info.id,))))
+        found = self.log.read(self._open_batches)
         return {client: (count, attempt) for client, count, attempt in found}
+
+    def _open_batches(self, db: apsw.Connection) -> list[tuple[str, int, int]]:
+        self.table.read_first(db)
+        return fetch_all(db.execute(statements.OPEN, (self.info.id,)))
 
     def clients_near(self, name: str) -> list[str]:
         return self.log.read(lambda db: self._clients_near(db, name))

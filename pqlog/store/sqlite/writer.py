@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import apsw
 
-from pqlog.errors import ClosedError, Error, StoreError
+from pqlog.errors import ClosedError, Error, StoreError, UncertainError
 from pqlog.store.sqlite.connections import translate
 from pqlog.store.sqlite.table import Table, Tail
 
@@ -313,8 +313,11 @@ class Writer:
         finally:
             self._wake(group)
 
-    def _interrupted(self) -> StoreError:
-        return StoreError(f"{self._path}: interrupted during a commit; look whether this was put")
+    def _interrupted(self) -> UncertainError:
+        return UncertainError(
+            f"{self._path}: another thread was interrupted while it committed this too. Look whether it was put, or "
+            f"put it again with an id"
+        )
 
     def _take(self, most: int) -> list[Job[Any]]:
         """The next jobs that wait."""
