@@ -1,5 +1,6 @@
 """A message that is not what was put is not handed out: an error says so, and the rest stays readable."""
 
+import contextlib
 import random
 from unittest import mock
 
@@ -65,6 +66,36 @@ def test_what_stands_beside_a_value_is_covered_too(path, change):
             with pytest.raises(pqlog.DamagedError):
                 read()
         assert [value["n"] for value in log.history().values()] == list(range(1, 1001))  # the values are intact
+
+
+@pytest.mark.parametrize("change", ["key = 7", "key = x'ff'", "key = CAST(x'ff' AS TEXT)", "time = 1.5", "time = 'x'"])
+def test_columns_are_not_made_of_values_of_another_type(path, change):
+    """SQLite does not let anybody write them into these columns, but damage does."""
+    with pqlog.open(path) as log:
+        log.put_many([{"n": n} for n in range(1, 257)], key="n")
+        for n in range(257, 301):
+            log.put({"n": n}, key=str(n))
+    schema = "SELECT sql FROM sqlite_schema WHERE name = 'messages_1'"
+    with contextlib.closing(apsw.Connection(str(path))) as db:
+        strict = db.execute(schema).get
+    pragma, set_schema = "PRAGMA writable_schema = 1", "UPDATE sqlite_schema SET sql = ? WHERE name = 'messages_1'"
+    edit(path, f"{pragma}; {set_schema}", strict.replace(" STRICT", "").replace(" TEXT", ""))
+    edit(path, f"UPDATE messages_1 SET {change} WHERE offset = 290")
+    edit(path, f"{pragma}; {set_schema}", strict)
+    with pqlog.open(path) as log:
+        history = log.history()
+        for read in (
+            log.to_pandas,
+            lambda: log.tail(20),
+            history.to_arrow,
+            lambda: list(history.latest()),
+            lambda: history.latest().to_pandas(),
+            lambda: list(log),
+        ):
+            with pytest.raises(pqlog.DamagedError) as caught:
+                read()
+            assert caught.value.offset == caught.value.last == 290
+        assert len(log[:290].to_pandas()) == 289
 
 
 def test_an_edited_segment(path):

@@ -186,15 +186,32 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
         size = fetch_one(db.execute(table.lines_size, (first, stop)))[0]
         stop = first + max(1, min((stop - first) // 2, (stop - first) * max_bytes // size))
         found = _lines(db, table, Span(first, stop), 2 * max_bytes if stop - first > 1 else None)
-    values, count, keys, earliest, latest = found
+    values, count, with_key, earliest, latest = found
     if not count:
         return None
-    bounds = (first, stop)
-    if count != stop - first or not _fits(db, table, Span(first, stop), values):
-        read(db, table, Span(first, stop), stop - first, max_bytes)  # says which, unless the first are whole
+    run, times, keys = Span(first, stop), None, None
+    is_whole = count == stop - first and _fits(db, table, run, values)
+    if is_whole and isinstance(earliest, int):
+        times = b"%d" % earliest if earliest == latest else _column(db, table.lines_time, run, count)
+    if is_whole and with_key:
+        keys = _column(db, table.lines_key, run, with_key)
+    if times is None or (with_key and keys is None):
+        read(db, table, run, count, max_bytes)  # says which is damaged, unless the first are whole
         return None
-    times = b"%d" % earliest if earliest == latest else fetch_one(db.execute(table.lines_time, bounds))[0]
-    return Lines(first, count, values, times, fetch_one(db.execute(table.lines_key, bounds))[0] if keys else None)
+    return Lines(first, count, values, times, keys)
+
+
+def _column(db: apsw.Connection, statement: str, run: Span, count: int) -> bytes | None:
+    """A column of a run, a line each; None unless `count` of its values are of the column's type, and all UTF-8.
+
+    No checksum of it is verified: that would take longer than all the rest.
+    """
+    text, of_type = fetch_one(db.execute(statement, tuple(run)))
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if of_type == count else None
 
 
 def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | None) -> Any:

@@ -92,12 +92,13 @@ SELECT CAST(group_concat(value, char(10)) AS BLOB), count(*), count(key),
 FROM (SELECT value, key FROM {m} WHERE offset >= ?1 AND offset < ?2 ORDER BY offset)
 """
 LINES_SIZE = "SELECT sum(octet_length(value)) FROM {m} WHERE offset >= ? AND offset < ?"
+# Its times and its keys, a line each, and how many are of the type that they were put with: damage may change it.
 LINES_TIME = """
-SELECT CAST(group_concat(time, char(10)) AS BLOB) FROM
+SELECT CAST(group_concat(time, char(10)) AS BLOB), sum(typeof(time) = 'integer') FROM
     (SELECT time FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
 """
 LINES_KEY = """
-SELECT CAST(group_concat(json_quote(key), char(10)) AS BLOB) FROM
+SELECT CAST(group_concat(json_quote(CAST(key AS TEXT)), char(10)) AS BLOB), sum(typeof(key) = 'text') FROM
     (SELECT key FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset)
 """
 
