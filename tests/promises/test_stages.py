@@ -79,6 +79,8 @@ def test_what_was_put_through_a_batch_says_why_it_is_nowhere(log):
     assert "dropped" in repr(staged)
 
 
+# An exception in a finalizer or in a callback of the collector is only printed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_acknowledgement_that_was_interrupted_behind_its_commit_is_one(path):
     """The second call of ack finds that the first one did it."""
     with pqlog.open(path) as log:
