@@ -68,20 +68,24 @@ def test_what_stands_beside_a_value_is_covered_too(path, change):
         assert [value["n"] for value in log.history().values()] == list(range(1, 1001))  # the values are intact
 
 
-@pytest.mark.parametrize("change", ["key = 7", "key = x'ff'", "key = CAST(x'ff' AS TEXT)", "time = 1.5", "time = 'x'"])
-def test_columns_are_not_made_of_values_of_another_type(path, change):
-    """SQLite does not let anybody write them into these columns, but damage does."""
-    with pqlog.open(path) as log:
-        log.put_many([{"n": n} for n in range(1, 257)], key="n")
-        for n in range(257, 301):
-            log.put({"n": n}, key=str(n))
+def set_loosely(path, change):
+    """Change a row to what SQLite does not let anybody write into its columns, though damage does."""
     schema = "SELECT sql FROM sqlite_schema WHERE name = 'messages_1'"
     with contextlib.closing(apsw.Connection(str(path))) as db:
         strict = db.execute(schema).get
     pragma, set_schema = "PRAGMA writable_schema = 1", "UPDATE sqlite_schema SET sql = ? WHERE name = 'messages_1'"
     edit(path, f"{pragma}; {set_schema}", strict.replace(" STRICT", "").replace(" TEXT", ""))
-    edit(path, f"UPDATE messages_1 SET {change} WHERE offset = 290")
+    edit(path, f"UPDATE messages_1 SET {change}")
     edit(path, f"{pragma}; {set_schema}", strict)
+
+
+@pytest.mark.parametrize("change", ["key = 7", "key = x'ff'", "key = CAST(x'ff' AS TEXT)", "time = 1.5", "time = 'x'"])
+def test_columns_are_not_made_of_values_of_another_type(path, change):
+    with pqlog.open(path) as log:
+        log.put_many([{"n": n} for n in range(1, 257)], key="n")
+        for n in range(257, 301):
+            log.put({"n": n}, key=str(n))
+    set_loosely(path, f"{change} WHERE offset = 290")
     with pqlog.open(path) as log:
         history = log.history()
         for read in (
@@ -96,6 +100,18 @@ def test_columns_are_not_made_of_values_of_another_type(path, change):
                 read()
             assert caught.value.offset == caught.value.last == 290
         assert len(log[:290].to_pandas()) == 289
+
+
+@pytest.mark.parametrize("rows", ["1.5", "1e300", "9e999", "1 << 62", "9223372036854775807", "-1", "0", "'x'", "x'ff'"])
+def test_a_damaged_number_of_rows_does_not_keep_verify_and_salvage_busy(path, rows):
+    with pqlog.open(path) as log:
+        log.put_many([{"n": n} for n in range(1, 301)])
+    set_loosely(path, f"rows = {rows} WHERE offset = 300")
+    with pqlog.open(path, readonly=True) as log:
+        assert any("257" in said for said in log.verify())
+    found = pqlog.salvage(path, path.parent / "new.db")
+    assert found.messages == 256
+    assert found.lost or found.problems
 
 
 def test_an_edited_segment(path):
