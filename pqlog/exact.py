@@ -22,6 +22,16 @@ from uuid import UUID
 
 import msgspec
 
+
+class _Absent:
+    """What an object has that lacks a field; msgspec's UNSET is a value, which is left out and so would be lost."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_ABSENT = _Absent()
+
 _TEXTS = (datetime, date, time, timedelta, UUID, Decimal)
 """Types that are stored as text."""
 
@@ -187,14 +197,14 @@ def _change_of_object(
         tags = 0 if config.tag is None else 1
         back = dict(zip(fields.values(), back[tags:], strict=False))
     for name, encoded in fields.items():
-        one = getattr(value, name, msgspec.UNSET)
+        one = getattr(value, name, _ABSENT)
         if type(back) is type(value):
-            other = getattr(back, name, msgspec.UNSET)
+            other = getattr(back, name, _ABSENT)
         elif isinstance(back, dict):
-            other = back.get(encoded, msgspec.UNSET)
+            other = back.get(encoded, _ABSENT)
         else:
             return _changed(path, value, back)
-        if one is other or (other is msgspec.UNSET and config is not None and config.omit_defaults):
+        if one is other or (other is _ABSENT and config is not None and config.omit_defaults):
             continue
         found = change(one, other, keys_are_text, f"{path}.{name}")
         if found is not None:

@@ -211,6 +211,8 @@ def test_a_value_comes_back_as_the_documents_say_or_is_refused(codec, values):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
+        (Box(msgspec.UNSET), r"\$\.inside would come back as nothing"),
+        ([Packed(msgspec.UNSET)], r"\$\[0\]\.inside would come back as nothing"),
         (math.nan, r'cannot put a float .*: it would come back as None; a topic with codec="msgpack" takes it'),
         ({"a": [{"b c": -math.inf}]}, r"\$\.a\[0\]\['b c'\] would come back as None"),
         ({"a": b"x"}, r"cannot put a bytes .*: \$\.a would come back as 'eA=='; a topic with codec=\"msgpack\""),
