@@ -77,6 +77,12 @@ def to_parquet(
     unknown = [name for name in partition_by if name not in output.schema.names]
     if unknown:
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
+    hidden = [name for name in partition_by if name.startswith(("_", "."))]
+    if hidden:
+        raise ArgumentError(
+            f"partition_by: readers of datasets skip folders whose names begin with _ or ., as those of {hidden[0]!r} "
+            f"would: give the field another name, or partition by another one"
+        )
 
     def write(files: FileSet) -> list[str]:
         export = _Export(selection, projection, output, files, rows_per_file, tuple(partition_by))
@@ -133,7 +139,7 @@ class _Export:
         stream = selection.topic
         self._options = {
             "log": stream.store.log.uuid,
-            "topic": stream.name,
+            "topic": stream.store.info.id,
             "key": selection.key,
             "rows_per_file": rows_per_file,
             "partition_by": list(partition_by),

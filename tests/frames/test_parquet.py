@@ -497,3 +497,22 @@ def test_a_killed_export_is_completed_by_the_next(path, tmp_path, partition_by):
         log.to_parquet(folder, rows_per_file=20_000, partition_by=partition_by)
         assert sorted(read(folder)) == list(range(200_000))
         assert len(list(folder.rglob("*.parquet"))) == 10 * each
+
+
+def test_a_topic_is_known_by_its_id_and_not_by_its_name(log, tmp_path):
+    log.topic("a").put({"n": 1})
+    log.topic("a").to_parquet(tmp_path / "d")
+    log.rename_topic("a", "b")
+    log.topic("b").put({"n": 2})
+    assert len(log.topic("b").to_parquet(tmp_path / "d")) == 1
+    log.topic("a").put({"n": 3})
+    with pytest.raises(pqlog.ArgumentError, match="belongs to another log, topic or history"):
+        log.topic("a").to_parquet(tmp_path / "d")
+    assert pd.read_parquet(tmp_path / "d")["n"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["_id", ".x", "_time"])
+def test_folders_that_readers_skip_are_refused(log, tmp_path, name):
+    log.put({"_id": 1, ".x": 1})
+    with pytest.raises(pqlog.ArgumentError, match="partition_by"):
+        log.to_parquet(tmp_path / "d", partition_by=[name])

@@ -507,3 +507,18 @@ def test_salvage_leaves_damaged_rows_out_and_says_which(path):
         assert log.client("billing").lag == 0
         assert log.put({"n": 1}, id="order-301") == log.last - 19
         assert log.cursor("api") is None
+
+
+def test_a_damaged_number_of_rows_does_not_hide_what_lies_behind(path):
+    with pqlog.open(path) as log:
+        for n in range(100):
+            log.put(n)
+    with contextlib.closing(apsw.Connection(str(path))) as db:
+        db.execute("UPDATE messages_1 SET rows = 1 << 40 WHERE offset = 50")
+    with pqlog.open(path) as log:
+        with pytest.raises(pqlog.DamagedError) as caught:
+            list(log)
+        assert (caught.value.offset, caught.value.last) == (50, 50)
+        assert [message.value for message in log[52:]] == list(range(51, 100))
+    done = pqlog.salvage(path, path.with_name("saved.db"))
+    assert (done.messages, done.lost) == (98, {"main": [range(50, 52)]})  # where the next one begins is not sure

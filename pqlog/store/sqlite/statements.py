@@ -75,11 +75,12 @@ ANCHOR = """
 SELECT offset + ifnull(rows, 1), crc FROM {m}
 WHERE offset < ?1 AND offset + ifnull(rows, 1) <= ?1 AND crc IS NOT NULL ORDER BY offset DESC LIMIT 1
 """
-# Where the next one ends, behind the first row from an offset on that has one: an integer also where damage made a
-# fraction of the number of its rows, since steps of offsets end only with integers.
+# Where the next one ends, behind the first row from an offset on that has one; not behind the next row, whatever damage
+# made of the number of rows, and an integer, since steps of offsets end only with integers.
 NEXT_SUM = """
-SELECT CAST(offset + max(1, ifnull(rows, 1)) AS INTEGER), crc FROM {m}
-WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1
+SELECT CAST(min(offset + max(1, ifnull(rows, 1)), ifnull(
+    (SELECT offset FROM {m} WHERE offset > found.offset ORDER BY offset LIMIT 1), 1 << 62
+)) AS INTEGER), crc FROM {m} AS found WHERE offset >= ? AND crc IS NOT NULL ORDER BY offset LIMIT 1
 """
 TEXT = """
 SELECT CAST(group_concat(value, char(10)) AS BLOB)
