@@ -14,6 +14,7 @@ from pqlog.codecs import UNDECODABLE, Codec, Json, codec_for, is_safe
 from pqlog.errors import (
     CodecMismatchError,
     CorruptLogError,
+    DamagedError,
     DecodeError,
     Error,
     PickleRefusedError,
@@ -115,13 +116,19 @@ class TopicStream:
             part = Span(self.store.from_end(step, span), span.stop)
             if not part:
                 return
-            rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
-            if step > 1 and sum(map(_size, rows)) >= CHUNK_BYTES:
-                step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
-                continue
-            if rows:
-                rows += self.rows(Span(rows[-1].stop, part.stop), key)
-            yield from reversed(list(self.messages(rows, key)))
+            try:
+                rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
+                if step > 1 and sum(map(_size, rows)) >= CHUNK_BYTES:
+                    step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
+                    continue
+                if rows:
+                    rows += self.rows(Span(rows[-1].stop, part.stop), key)
+                messages = list(self.messages(rows, key))
+            except DecodeError as error:  # first what is newer
+                last = error.last if isinstance(error, DamagedError) else error.offset
+                yield from self.backwards(Span(Span.at(last).stop, span.stop), key)
+                raise
+            yield from reversed(messages)
             span = Span(span.first, part.first)
 
     def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:

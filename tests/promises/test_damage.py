@@ -522,3 +522,27 @@ def test_a_damaged_number_of_rows_does_not_hide_what_lies_behind(path):
         assert [message.value for message in log[52:]] == list(range(51, 100))
     done = pqlog.salvage(path, path.with_name("saved.db"))
     assert (done.messages, done.lost) == (98, {"main": [range(50, 52)]})  # where the next one begins is not sure
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_backwards_what_is_newer_than_the_damage_comes_first(path, key):
+    with pqlog.open(path) as log:
+        for n in range(100):
+            log.put(n, key="k")
+    edit(path, "UPDATE messages_1 SET value = '7' WHERE offset IN (30, 60)")
+    with pqlog.open(path) as log:
+        got, reading = [], reversed(log.history(key=key))
+        with pytest.raises(pqlog.DamagedError) as caught:
+            got.extend(message.value for message in reading)
+        assert (got, caught.value.offset) == (list(range(99, 59, -1)), 60)
+
+
+def test_backwards_what_is_newer_than_a_value_that_cannot_be_decoded_comes_first(path):
+    with pqlog.open(path) as log:
+        log.put_many([1, 2])
+        seams.put_encoded(log, b"{")
+        log.put_many([4, 5])
+        got, reading = [], reversed(log)
+        with pytest.raises(pqlog.DecodeError, match="offset 3|message 3"):
+            got.extend(message.value for message in reading)
+        assert got == [5, 4]
