@@ -51,6 +51,8 @@ def _locked(folder: str) -> Iterator[bool]:
     try:
         yield os.fstat(descriptor).st_uid == os.geteuid() and _lock(descriptor) and os.path.exists(folder)
     finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
         os.close(descriptor)
 
 

@@ -205,12 +205,12 @@ class Batches(Iterator[Batch]):
             state = self._client.state()
             return 0 if state is None else topic.count(state.unclaimed)
 
-        if until <= time.monotonic() or waiting() >= size:
+        if until <= time.monotonic() or waiting() >= size or any(not claim.owner for claim in self._client.claims()):
             return
         if (batch := self.open_batch()) is not None:
             batch.ack()
         while 0 < waiting() < size and (left_s := until - time.monotonic()) > 0:
-            self._log.wait(lambda: waiting() >= size, left_s, TICK_S)
+            self._log.wait(lambda: not 0 < waiting() < size, left_s, TICK_S)
 
     def close(self) -> None:
         """End it: a batch that is open is released."""

@@ -77,11 +77,11 @@ def to_parquet(
     unknown = [name for name in partition_by if name not in output.schema.names]
     if unknown:
         raise ArgumentError(f"partition_by: no message has a field {unknown[0]!r}")
-    hidden = [name for name in partition_by if name.startswith(("_", "."))]
-    if hidden:
+    unfit = [name for name in partition_by if name.startswith(("_", ".")) or "/" in name or "=" in name]
+    if unfit:
         raise ArgumentError(
-            f"partition_by: readers of datasets skip folders whose names begin with _ or ., as those of {hidden[0]!r} "
-            f"would: give the field another name, or partition by another one"
+            f"partition_by: {unfit[0]!r} makes no name of a folder: readers of datasets skip those that begin with _ "
+            f"or ., and / and = have a meaning in them. Give the field another name, or partition by another one"
         )
 
     def write(files: FileSet) -> list[str]:

@@ -50,7 +50,7 @@ class Staged:
 
 _OPEN = "the batch is not acknowledged yet"
 _DROPPED = "the batch was not acknowledged, so they were dropped"
-_UNKNOWN = "the call that acknowledged the batch was interrupted: look for them at the end of the topic"
+_UNKNOWN = "the call that acknowledged the batch was interrupted: if it did, they are at the end of the topic"
 
 
 class Lease:
@@ -164,14 +164,13 @@ class Lease:
         try:
             claim, went = commit(self.claim, outputs)
         except ClaimLostError:
-            self._end("it was handed out again", _UNKNOWN if was_doubtful else _DROPPED)
-            if was_doubtful:
+            self._is_doubtful = was_doubtful and self._is_done()
+            self._end("it was acknowledged" if self._is_doubtful else "it was handed out again")
+            if self._is_doubtful:
                 return None
             raise
-        except UncertainError:
-            raise
-        except Error:
-            self._is_doubtful = was_doubtful
+        except Error as error:
+            self._is_doubtful = was_doubtful or isinstance(error, UncertainError)
             raise
         for (_, _, staged), put in zip(self._staged, went, strict=True):
             staged._went = put
@@ -196,8 +195,15 @@ class Lease:
             self._end("its loop was left, which gives it back; next_batch hands out a single one")
             self._client.leave(self.claim)
 
-    def _end(self, how: str, why: str = _DROPPED) -> None:
+    def _is_done(self) -> bool:
+        """Whether a batch that is not held any more was acknowledged: nobody moved its client, nobody else has it."""
+        state, claim = self._client.state(), self.claim
+        is_moved = state is None or state.epoch != claim.epoch
+        return not is_moved and all(one.number != claim.number for one in self._client.claims())
+
+    def _end(self, how: str) -> None:
         self._ended = how
+        why = _UNKNOWN if self._is_doubtful else _DROPPED
         for _, put, staged in self._staged:
             put.close()
             staged._went = why if staged._went is _OPEN else staged._went

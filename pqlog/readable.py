@@ -366,6 +366,8 @@ class Readable:
             A message cannot be decoded; it carries the offset.
         DiskFullError, ReadOnlyError, DiskError
             The folder cannot be written to. What was finished is complete; repeat the call to continue.
+        TrimmedError
+            Messages were trimmed while they were exported; repeat the call to export what is kept.
 
         Examples
         --------

@@ -511,8 +511,8 @@ def test_a_topic_is_known_by_its_id_and_not_by_its_name(log, tmp_path):
     assert pd.read_parquet(tmp_path / "d")["n"].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["_id", ".x", "_time"])
+@pytest.mark.parametrize("name", ["_id", ".x", "_time", "a/b", "a=b"])
 def test_folders_that_readers_skip_are_refused(log, tmp_path, name):
-    log.put({"_id": 1, ".x": 1})
+    log.put({"_id": 1, ".x": 1, "a/b": 1, "a=b": 1})
     with pytest.raises(pqlog.ArgumentError, match="partition_by"):
         log.to_parquet(tmp_path / "d", partition_by=[name])

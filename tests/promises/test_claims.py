@@ -17,6 +17,7 @@ import pqlog
 from pqlog.store.sqlite import claims, owners
 from pqlog.store.sqlite.owners import Fate
 from tests import rows, seams
+from tests.interrupts import within
 from tests.processes import run, start, wait_until
 
 
@@ -501,5 +502,14 @@ def test_get_one_does_not_take_a_batch_of_several_that_was_given_back(log):
             client.get_one()
     batch = client.next_batch()
     assert (list(batch), batch.error) == ([0, 1, 2], "ValueError: not today")
+    assert batch.attempt == 3  # of which one was the first get_one: the second looked
     batch.ack()
     assert client.get_one() == 3
+
+
+def test_a_batch_that_was_given_back_does_not_linger(log):
+    log.put_many(range(3))
+    client = log.client("c")
+    client.next_batch(size=2).release()
+    taken = within(60, lambda: next(client.batches(size=1000, linger=3600)))
+    assert len(taken) == 2

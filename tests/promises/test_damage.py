@@ -543,6 +543,23 @@ def test_backwards_what_is_newer_than_a_value_that_cannot_be_decoded_comes_first
         seams.put_encoded(log, b"{")
         log.put_many([4, 5])
         got, reading = [], reversed(log)
-        with pytest.raises(pqlog.DecodeError, match="offset 3|message 3"):
+        with pytest.raises(pqlog.DecodeError, match=r"offset 3|message 3"):
             got.extend(message.value for message in reading)
         assert got == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [("name = CAST(x'6fff' AS TEXT)", "o\\xff"), ("name = ''", "topic 2")],
+)
+def test_a_damaged_name_of_a_topic_costs_no_message(path, change, name):
+    with pqlog.open(path) as log:
+        log.put_many(range(5))
+        log.topic("other").put_many(range(7))
+    edit(path, f"UPDATE OR IGNORE topics SET {change} WHERE id = 2")
+    done = pqlog.salvage(path, path.with_name("saved.db"))
+    assert (done.messages, done.lost) == (12, {})
+    assert any("table topics is damaged, so the name and the codec" in problem for problem in done.problems)
+    with pqlog.open(path.with_name("saved.db")) as log:
+        assert log.topics() == ["main", name]
+        assert len(log.topic(name)) == 7

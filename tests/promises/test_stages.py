@@ -98,6 +98,24 @@ def test_an_acknowledgement_that_was_interrupted_behind_its_commit_is_one(path):
         assert interrupted
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_acknowledgement_that_was_interrupted_before_its_commit_is_none(log):
+    """And if the client was moved meanwhile, or another worker has the batch, a second call says so."""
+    client = log.client("stage")
+    for is_moved in (True, False):
+        batch = acknowledge(log, client)
+        struck(batch.ack, 1, KeyboardInterrupt())
+        if is_moved:
+            client.seek("start")
+        else:
+            client.store.leave(batch.lease.claim)
+        held = client.next_batch()
+        with pytest.raises(pqlog.ClaimLostError):
+            batch.ack()
+        held.release()
+    assert len(log.topic("out")) == 0
+
+
 def acknowledge(log, client):
     """A batch to be acknowledged, with an output."""
     log.put("a")

@@ -22,6 +22,9 @@ RUN_ROWS, RUN_BYTES = 10_000, 16 << 20
 
 _UNREADABLE = (CorruptLogError, DiskError)
 
+_LEFT_OUT = "and was left out"
+_CONSEQUENCE = {"topics": "so the name and the codec of that topic, and where it was trimmed, may be wrong"}
+
 
 def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
     """Read everything, and say what is wrong: a sentence each."""
@@ -29,7 +32,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
     try:
         unfit = log.read(smallrows.unfit, snapshot=True)
         found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
-    except CorruptLogError as error:
+    except _UNREADABLE as error:
         found.append(str(error))
     for look in (connections.integrity, client.check, ids.check):
 
@@ -39,7 +42,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
 
         try:
             found += log.read(query, snapshot=True)
-        except CorruptLogError as error:
+        except _UNREADABLE as error:
             found.append(str(error))
     for topic in log.all_topics():
         span, unknown_end = _kept(topic)
@@ -47,7 +50,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
         for run, damage in runs(topic, span):
             report(sum(row.rows or 1 for row in run))
             found += [] if damage is None else [str(damage)]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _kept(topic: SqliteTopic) -> tuple[Span, StoreError | None]:
@@ -120,8 +123,12 @@ def salvage(
         Makes a segment of the part of one that is kept.
     """
     done = Salvage()
+    names: set[str] = set()
     for topic in map(old.handle, old.topics()):
         name = topic.info.name
+        if name in names:  # which damage has made of another
+            name = f"{name} ({topic.info.id})"
+        names.add(name)
         into = new.topic(name, topic.info.codec)
         span, unknown_end = _kept(topic)
         kept = _copy(topic, span, into, cut, report)
@@ -141,7 +148,7 @@ def salvage(
         new.write(Task(_rest(into, kept, positions, noted)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
-    done.problems.extend(f"{row} is damaged, and was left out" for row in old.lost)
+    done.problems.extend(f"{row} is damaged, {_CONSEQUENCE.get(row.split()[-1], _LEFT_OUT)}" for row in old.lost)
     return done
 
 

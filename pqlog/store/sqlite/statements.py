@@ -50,9 +50,9 @@ DROP_IDS = "DELETE FROM ids WHERE topic = ?1 AND run <= ?2 AND id IN (SELECT CAS
 DROP_RUNS = "DELETE FROM id_runs WHERE topic = ? AND number <= ?"
 
 # Of a damaged file all that can be read is wanted: a topic without a place where it begins, too.
-TOPICS = f"SELECT id, name, codec, {fits('topics')} FROM topics ORDER BY id"
+TOPICS = f"SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), {fits('topics')} FROM topics ORDER BY id"
 # The same, also where some are damaged, which verify has told by then.
-ALL_TOPICS = "SELECT id, name, codec FROM topics ORDER BY id"
+ALL_TOPICS = "SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB) FROM topics ORDER BY id"
 TOPIC = f"SELECT id, name, codec FROM topics WHERE name = ? AND {fits('topics')}"
 
 # The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.

@@ -28,7 +28,7 @@ from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal
-from pqlog.store.sqlite.topic import SqliteTopic, topic_infos
+from pqlog.store.sqlite.topic import SqliteTopic, topic_info, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 from pqlog.store.values import Capabilities, TopicInfo
@@ -197,7 +197,7 @@ class SqliteStore:
     def all_topics(self) -> list[SqliteTopic]:
         """All topics, also those whose row in the list of topics is damaged."""
         found = self.read(lambda db: fetch_all(db.execute(statements.ALL_TOPICS)))
-        return [self.handle(TopicInfo(*one)) for one in found]
+        return [self.handle(topic_info(*one)) for one in found]
 
     def forget(self, topic: SqliteTopic) -> None:
         """A topic was deleted."""

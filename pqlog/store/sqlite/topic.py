@@ -244,4 +244,10 @@ class SqliteTopic:
 
 def topic_infos(db: apsw.Connection) -> list[TopicInfo]:
     """All topics of a file."""
-    return [TopicInfo(*found[:3]) for found in db.execute(statements.TOPICS)]
+    return [topic_info(*found[:3]) for found in db.execute(statements.TOPICS)]
+
+
+def topic_info(id: int, name: bytes, codec: bytes) -> TopicInfo:
+    """A topic as its row says, also where damage made no text, or nothing, of its name."""
+    name_text, codec_text = (text.decode(errors="backslashreplace") for text in (name, codec))
+    return TopicInfo(id, name_text or f"topic {id}", codec_text)
