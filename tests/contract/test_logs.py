@@ -20,6 +20,7 @@ from pqlog.stream import TopicStream
 from pqlog.testing import sparse_log
 from tests.contract.engines import OTHER_ENGINES
 from tests.interrupts import last, moments, struck
+from tests.rings import by_ring
 
 KEYS = st.sampled_from(["a", "b", "c"])
 ONE = st.tuples(st.just("one"), st.integers(0, 9), KEYS | st.none())
@@ -137,7 +138,7 @@ OTHERS = pytest.mark.parametrize("make", OTHER_ENGINES, ids=lambda make: make.__
 
 
 @OTHERS
-@settings(max_examples=40)
+@settings(max_examples=by_ring(15, 300))
 @given(puts=PUTS, codec=st.sampled_from(["json", "msgpack"]), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_reading(make, puts, codec, ends):
     with both(make, puts, codec) as ((log, its), (other, theirs)):
@@ -184,7 +185,7 @@ def consuming(log, ranks, size, stop):
 
 
 @OTHERS
-@settings(max_examples=30)
+@settings(max_examples=by_ring(15, 200))
 @given(puts=PUTS, size=st.integers(1, 12), end=st.floats(0, 1))
 def test_consuming(make, puts, size, end):
     with both(make, puts) as ((log, its), (other, theirs)):
@@ -215,7 +216,7 @@ def keeping(log, ranks, puts, stop):
 
 
 @OTHERS
-@settings(max_examples=30)
+@settings(max_examples=by_ring(15, 200))
 @given(puts=PUTS, end=st.floats(0, 1))
 def test_keeping(make, puts, end):
     with both(make, puts) as ((log, its), (other, theirs)):
