@@ -114,6 +114,8 @@ class LogModel(RuleBasedStateMachine):
     def batches(self, name, client, size, asked):
         model = self.models[name]
         model.join(client)
+        if client in model.claims and model.claims[client][2] <= model.first:  # nothing of it is kept
+            model.clients[client] = model.claims.pop(client)[2]
         reading = self.topic(name).batches(client, size=size)
         for turn in range(asked):
             if turn:
