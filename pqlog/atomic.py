@@ -51,9 +51,12 @@ def _locked(folder: str) -> Iterator[bool]:
     try:
         yield os.fstat(descriptor).st_uid == os.geteuid() and _lock(descriptor) and os.path.exists(folder)
     finally:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
-        os.close(descriptor)
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

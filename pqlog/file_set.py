@@ -144,9 +144,12 @@ def change_files(folder: str, work: Callable[[FileSet], Result]) -> Result:
         finally:
             # Not a context manager: if Ctrl-C strikes at its exit, the lock would be held as long as the traceback is.
             if descriptor >= 0:
-                with contextlib.suppress(OSError):
+                try:
                     fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
-                os.close(descriptor)
+                except OSError:
+                    pass
+                finally:
+                    os.close(descriptor)
     except OSError as error:
         raise _translate(error, folder) from error
 

@@ -32,7 +32,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
     try:
         unfit = log.read(smallrows.unfit, snapshot=True)
         found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
-    except _UNREADABLE as error:
+    except CorruptLogError as error:
         found.append(str(error))
     for look in (connections.integrity, client.check, ids.check):
 
@@ -42,7 +42,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
 
         try:
             found += log.read(query, snapshot=True)
-        except _UNREADABLE as error:
+        except CorruptLogError as error:
             found.append(str(error))
     for topic in log.all_topics():
         span, unknown_end = _kept(topic)
@@ -50,7 +50,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
         for run, damage in runs(topic, span):
             report(sum(row.rows or 1 for row in run))
             found += [] if damage is None else [str(damage)]
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _kept(topic: SqliteTopic) -> tuple[Span, StoreError | None]:
