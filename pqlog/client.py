@@ -264,7 +264,7 @@ class Client:
 
     def _refuse_claimed(self) -> None:
         for claim in self.store.claims():
-            raise ClaimedError(self.name, claim.number, claim.span.first, claim.span.last, self.stream.name)
+            raise ClaimedError.of(claim, self.stream.name)
 
     def get_blocking(self, *, tick: float | None = None, messages: bool = False) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
@@ -350,7 +350,7 @@ class Client:
             for claim in self.store.claims():
                 if claim.messages > 1 and not claim.owner:
                     mine["has_seen_batch"] = True
-                    raise ClaimedError(self.name, claim.number, claim.span.first, claim.span.last, self.stream.name)
+                    raise ClaimedError.of(claim, self.stream.name)
         batch = self._batches_of_one().take(wait_s)
         if batch is None:
             within = "" if timeout is None else f" within {timeout} s"
@@ -358,7 +358,7 @@ class Client:
         if len(batch) > 1:  # that was given back: its boundaries stay
             mine["has_seen_batch"] = True
             batch.lease.release(batch.error)
-            raise ClaimedError(self.name, batch.number, batch.first, batch.last, self.stream.name)
+            raise ClaimedError.of(batch.lease.claim, self.stream.name)
         try:
             (message,) = batch.messages()
         except BaseException as error:

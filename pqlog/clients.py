@@ -148,7 +148,7 @@ def client_table(topic: TopicStore) -> Clients:
     """All clients of a topic."""
     open_batches = topic.open_batches()
     found = [client_info(state, *open_batches.get(state.client, (0, 0))) for state in topic.clients()]
-    return Clients(found, topic.count(topic.span()))
+    return Clients(found, topic.count())
 
 
 def client_info(state: ClientState, open: int = 0, attempt: int = 0) -> ClientInfo:

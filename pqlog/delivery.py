@@ -102,8 +102,7 @@ class Batches(Iterator[Batch]):
         dead_lettered: Callable[[Batch], object] = lambda batch: None,
     ) -> None:
         self.topic, self._client, self._log = topic, client, topic.store.log
-        letters = None if options.dead_letter is None else self._log.find_topic(options.dead_letter)
-        if letters is not None and letters.info.id == topic.store.info.id:
+        if options.dead_letter is not None and topic.is_named(options.dead_letter):
             raise ArgumentError(
                 f"dead_letter={options.dead_letter!r} is the topic that is read: what fails would come again for ever"
             )

@@ -42,7 +42,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pqlog.store.values import Claim
 
 
 class Error(Exception):
@@ -214,6 +217,11 @@ class ClaimedError(Error):
             f"{of}.client({client!r}).seek({first})"
         )
         self.client, self.number, self.first, self.last = client, number, first, last
+
+    @classmethod
+    def of(cls, claim: Claim, topic: str) -> ClaimedError:
+        """The error for a claim on a topic."""
+        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic)
 
 
 class ClaimLostError(Error):

@@ -142,7 +142,8 @@ def change_files(folder: str, work: Callable[[FileSet], Result]) -> Result:
             finally:
                 files.close()
         finally:
-            # Not a context manager: if Ctrl-C strikes at its exit, the lock would be held as long as the traceback is.
+            # Neither a context manager nor a function: if Ctrl-C strikes as it begins, the lock is held as long as the
+            # traceback is. So `atomic` has the same lines.
             if descriptor >= 0:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too

@@ -298,7 +298,7 @@ class Log(Topic):
     def _counts(self) -> list[int]:
         """How many messages each topic has."""
         topics = [self._log.find_topic(info.name) for info in self._log.topics()]
-        return [topic.count(topic.span()) for topic in topics if topic is not None]
+        return [topic.count() for topic in topics if topic is not None]
 
     def _file(self, what: str) -> IsAFile:
         """The log as a file, for what only a file can."""

@@ -112,8 +112,7 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
     check.count("workers", workers, "processes")
     if not callable(job.function):
         raise ArgumentError(f"function must be callable with a DataFrame, but {job.function!r} is not callable")
-    into = None if job.into is None else client.stream.store.log.find_topic(job.into)
-    if into is not None and into.info.id == client.stream.store.info.id:
+    if job.into is not None and client.stream.is_named(job.into):
         raise ArgumentError("a pipe from a topic into itself would never end")
     state = delivery.join(client.stream, client.store)
     with extras.progress_bar(state.lag, client.name or "pipe", progress) as done:

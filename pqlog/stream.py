@@ -70,6 +70,11 @@ class TopicStream:
         """The name of the codec that the topic was created with."""
         return self.store.info.codec
 
+    def is_named(self, name: str) -> bool:
+        """Whether the log knows it by a name now: another process may rename topics."""
+        found = self.store.log.find_topic(name)
+        return found is not None and found.info.id == self.store.info.id
+
     def sibling(self, name: str, default: str) -> TopicStream:
         """Another topic of the same log, created with the codec `default` if it does not exist."""
         other = TopicStream.open(self.store.log, name, default=default)

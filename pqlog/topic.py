@@ -330,7 +330,7 @@ class Topic(Readable):
 
     def __len__(self) -> int:
         """How many messages are kept."""
-        return self.store.count(self.store.span())
+        return self.store.count()
 
     def __bool__(self) -> bool:
         """A topic is true also while it is empty."""

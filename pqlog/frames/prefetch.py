@@ -33,7 +33,7 @@ def blocks(stream: TopicStream, span: Span, key: str | None = None, *, headers: 
     sizes = zip(growing(FIRST_READ_ROWS, READ_ROWS), growing(FIRST_READ_BYTES, READ_BYTES), strict=True)
     fetch = functools.partial(_fetch, stream, key, headers, sizes)
     fetched = fetch(span)
-    if fetched is None or stream.store.count(fetched[1]) <= MIN_THREADED_ROWS:
+    if fetched is None or not fetched[1] or stream.store.count(fetched[1]) <= MIN_THREADED_ROWS:
         while fetched is not None:
             yield fetched[0]
             fetched = fetch(fetched[1])

@@ -145,8 +145,8 @@ class TopicStore(Protocol):
         """
         ...
 
-    def count(self, span: Span) -> int:
-        """How many messages are kept in a span."""
+    def count(self, span: Span | None = None) -> int:
+        """How many messages are kept: in all, or in a span."""
         ...
 
     def from_end(self, messages: int, span: Span | None = None) -> int:

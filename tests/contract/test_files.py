@@ -7,17 +7,7 @@ from pqlog.store.sqlite.store import SqliteStore
 from pqlog.store.values import Span
 from tests.contract.engines import fill, in_a_file, in_memory, singles
 
-
-@pytest.fixture(params=[in_a_file, in_memory], ids=lambda make: make.__name__)
-def engine(request, tmp_path):
-    engine = request.param(tmp_path)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def topic(engine):
-    return engine.topic("main", "json")
+pytestmark = pytest.mark.parametrize("engine", [in_a_file, in_memory], ids=lambda make: make.__name__, indirect=True)
 
 
 def test_verify_reads_everything_and_tells(engine, topic):

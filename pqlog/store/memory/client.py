@@ -84,7 +84,7 @@ class MemoryClient:
     @changing
     def acknowledge(self, offset: int, epoch: int) -> bool:
         for claim in self.claims():
-            raise errors.ClaimedError(self.name, claim.number, claim.span.first, claim.span.last, self._topic.info.name)
+            raise errors.ClaimedError.of(claim, self._topic.info.name)
         if epoch != self._epoch:
             return False
         self._position = self._claimed = max(self._position, Span.at(offset).stop)

@@ -152,8 +152,8 @@ class MemoryTopic:
         return Span(first, self._stop)
 
     @reading
-    def count(self, span: Span) -> int:
-        return sum(row.rows or 1 for row in self.all_rows(span))
+    def count(self, span: Span | None = None) -> int:
+        return sum(row.rows or 1 for row in self.all_rows(self.span() if span is None else span))
 
     @reading
     def from_end(self, messages: int, span: Span | None = None) -> int:

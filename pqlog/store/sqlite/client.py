@@ -67,7 +67,7 @@ class SqliteClient:
         if self.acknowledge_unclaimed(db, offset, epoch):
             return True
         for claim in self.claims_in(db):
-            raise errors.ClaimedError(self.name, claim.number, claim.span.first, claim.span.last, self._table.topic)
+            raise errors.ClaimedError.of(claim, self._table.topic)
         return False
 
     def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:

@@ -267,7 +267,8 @@ def time_at(db: apsw.Connection, table: Table, offset: int) -> int | None:
     return fetch_one(db.execute(table.probe, (begin[0],)))[1] if begin else None
 
 
-def count(db: apsw.Connection, table: Table, wanted: Span) -> int:
-    """How many messages are kept in `wanted`. Offsets have no gaps here, so nothing is read."""
+def count(db: apsw.Connection, table: Table, wanted: Span | None = None) -> int:
+    """How many messages are kept, in `wanted` if that is given. Offsets have no gaps here, so nothing is read."""
     kept = span(db, table)
+    wanted = kept if wanted is None else wanted
     return messages_in(Span(max(wanted.first, kept.first), min(wanted.stop, kept.stop)))

@@ -22,8 +22,7 @@ RUN_ROWS, RUN_BYTES = 10_000, 16 << 20
 
 _UNREADABLE = (CorruptLogError, DiskError)
 
-_LEFT_OUT = "and was left out"
-_CONSEQUENCE = {"topics": "so the name and the codec of that topic, and where it was trimmed, may be wrong"}
+_UNSURE = "so the name and the codec of that topic, and where it was trimmed, may be wrong"
 
 
 def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
@@ -148,7 +147,8 @@ def salvage(
         new.write(Task(_rest(into, kept, positions, noted)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
-    done.problems.extend(f"{row} is damaged, {_CONSEQUENCE.get(row.split()[-1], _LEFT_OUT)}" for row in old.lost)
+    for row in old.lost:
+        done.problems.append(f"{row} is damaged, {_UNSURE if row.endswith(' topics') else 'and was left out'}")
     return done
 
 

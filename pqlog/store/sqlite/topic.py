@@ -140,7 +140,7 @@ class SqliteTopic:
     def span(self) -> Span:
         return self.log.read(lambda db: reader.span(db, self.table))
 
-    def count(self, span: Span) -> int:
+    def count(self, span: Span | None = None) -> int:
         return self.log.read(lambda db: reader.count(db, self.table, span))
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
