@@ -336,7 +336,7 @@ with pqlog.open(path) as log:
         some = chance.sample(range(count), 40)
         rows = [{"id": f"id-{n}", "by": seed} for n in some]
         put = log.put_many(pd.DataFrame(rows) if chance.random() < 0.5 else rows, ids="id", key="id")
-        if put:
+        if put.messages:
             os.write(1, f"{put.first} {put.last + 1}\\n".encode())
 """
 
