@@ -13,6 +13,7 @@
     │   └── DamagedError            it is not what was put (also a CorruptLogError)
     ├── UntrustedPicklesError       a file to migrate contains pickles, and trust_pickle was not given
     ├── CodecMismatchError          the topic was created with another codec
+    ├── PartitionsError             the topic was created with another number of partitions, or has more than one
     ├── UnknownTopicError           no topic has that name (a KeyError)
     ├── UnknownClientError          no client has that name (a KeyError)
     ├── OffsetError                 there is no message at that offset (an IndexError)
@@ -155,6 +156,27 @@ class CodecMismatchError(Error):
             )
         super().__init__(message)
         self.topic, self.asked, self.made = topic, asked, made
+
+
+class PartitionsError(Error):
+    """A topic has another number of partitions than a call needs: asked for, or one."""
+
+    @classmethod
+    def of(cls, topic: str, asked: int, made: int) -> PartitionsError:
+        """The error for a number that was asked for."""
+        return cls(
+            f"topic {topic!r} was created with {made} partition{'s' * (made != 1)}, not {asked}, and that cannot be "
+            f"changed: a key would go elsewhere. Open it without partitions=, or copy it into another topic: "
+            f"log.topic(name, partitions={asked}).put_many(...), history by history"
+        )
+
+    @classmethod
+    def by_offset(cls, topic: str, partitions: int, what: str) -> PartitionsError:
+        """The error for an offset that does not say of which partition it is."""
+        return cls(
+            f"topic {topic!r} has {partitions} partitions, each with offsets of its own, so {what} needs one of them: "
+            f"topic.partition(0), say. Times are of the whole topic: history(since=...)"
+        )
 
 
 class UnknownTopicError(Error, KeyError):

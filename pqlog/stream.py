@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +17,13 @@ from pqlog.errors import (
     DamagedError,
     DecodeError,
     Error,
+    PartitionsError,
     PickleRefusedError,
     UnknownTopicError,
 )
+from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
-from pqlog.store.api import ReadsLines, Store, TopicStore
+from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
 from pqlog.store.values import NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -31,15 +33,31 @@ CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class TopicStream:
-    """A topic, and what its bytes mean."""
+    """A topic, or one partition of it, and what its bytes mean.
 
-    store: TopicStore
+    Attributes
+    ----------
+    store : MessageSource
+        What is read: the one partition, or all of them merged.
+    codec : Codec or None
+        None for a pickle topic that was opened without asking for pickle, and for an unknown codec.
+    partitions : tuple of TopicStore
+        In the order of their numbers.
+    """
+
+    store: MessageSource
     codec: Codec | None
-    """None for a pickle topic that was opened without asking for pickle, and for an unknown codec."""
+    partitions: tuple[TopicStore, ...]
 
     @classmethod
     def open(
-        cls, log: Store, name: str, codec: str | Codec | None = None, type: Any = None, default: str = "json"
+        cls,
+        log: Store,
+        name: str,
+        codec: str | Codec | None = None,
+        type: Any = None,
+        default: str = "json",
+        partitions: int | None = None,
     ) -> TopicStream:
         """A topic of a log, with the codec that is asked for; created if it does not exist.
 
@@ -49,16 +67,29 @@ class TopicStream:
             The topic does not exist, and the log is read-only.
         CodecMismatchError
             The topic was created with another codec.
+        PartitionsError
+            The topic was created with another number of partitions.
         """
         check.name("the topic's name", name)
         asked = None if codec is None else codec_for(codec, type)
-        store = log.find_topic(name) or _make(log, name, asked.name if asked else default)
-        found = store.info.codec
-        if asked is not None and asked.name != found:
-            raise CodecMismatchError(name, asked.name, found)
-        if asked is None and is_safe(found):
-            asked = codec_for(found, type)
-        return cls(store, asked)
+        found = log.find_topic(name) or _make(log, name, asked.name if asked else default, partitions or 1)
+        if asked is not None and asked.name != found[0].info.codec:
+            raise CodecMismatchError(name, asked.name, found[0].info.codec)
+        if partitions is not None and partitions != len(found):
+            raise PartitionsError.of(name, partitions, len(found))
+        if asked is None and is_safe(found[0].info.codec):
+            asked = codec_for(found[0].info.codec, type)
+        return cls.of(found, asked)
+
+    @classmethod
+    def of(cls, partitions: Sequence[TopicStore], codec: Codec | None) -> TopicStream:
+        """That of some partitions: of all that a topic has, or of one."""
+        store = partitions[0] if len(partitions) == 1 else MergedPartitions(partitions)
+        return cls(store, codec, tuple(partitions))
+
+    def partition(self, number: int) -> TopicStream:
+        """That of one partition."""
+        return TopicStream.of(self.partitions[number : number + 1], self.codec)
 
     @property
     def name(self) -> str:
@@ -73,7 +104,7 @@ class TopicStream:
     def is_named(self, name: str) -> bool:
         """Whether the log knows it by a name now: another process may rename topics."""
         found = self.store.log.find_topic(name)
-        return found is not None and found.info.id == self.store.info.id
+        return bool(found) and found[0].info.id == self.store.info.id
 
     def sibling(self, name: str, default: str) -> TopicStream:
         """Another topic of the same log, created with the codec `default` if it does not exist."""
@@ -81,7 +112,7 @@ class TopicStream:
         if other.store.info.id == self.store.info.id:  # by the name that it has now: another process may rename topics
             return self
         if other.codec is None and self.codec is not None and other.codec_name == self.codec.name:
-            return TopicStream(other.store, self.codec)
+            return TopicStream.of(other.partitions, self.codec)
         return other
 
     def writable(self) -> Codec:
@@ -204,10 +235,10 @@ def headers_of(row: Row) -> dict[str, str]:
     return msgspec.json.decode(row.headers or "{}", type=dict[str, str])
 
 
-def existing_topic(log: Store, name: str) -> TopicStore:
-    """A topic of a log; raises `UnknownTopicError` if it does not exist."""
+def existing_topic(log: Store, name: str) -> Sequence[TopicStore]:
+    """The partitions of a topic of a log; raises `UnknownTopicError` if it does not exist."""
     found = log.find_topic(check.name("the topic's name", name))
-    if found is None:
+    if not found:
         raise UnknownTopicError(name, near_topics(log, name))
     return found
 
@@ -221,12 +252,12 @@ def near_topics(log: Store, name: str) -> list[str]:
     return check.near(name, known[max(0, at - NEAR) : at + NEAR])
 
 
-def _make(log: Store, name: str, codec: str) -> TopicStore:
+def _make(log: Store, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
     if log.readonly:
         raise UnknownTopicError(name, near_topics(log, name))
     if name != "main":
         check.warn_if_misspelt(f"topic {name!r} is new and empty", near_topics(log, name))
-    return log.topic(name, codec)
+    return log.topic(name, codec, partitions)
 
 
 class Selection(NamedTuple):

@@ -1,6 +1,7 @@
 """The seam: what a log asks of the engine that keeps its messages.
 
-A `Store` is a log, a `TopicStore` one topic of it, a `ClientStore` one client of a topic: the holder of one asks it.
+A `Store` is a log, a `TopicStore` one partition of a topic of it, a `ClientStore` one client of a partition: the holder
+of one asks it. What changes several partitions at once is asked of the log. Most topics have one partition.
 An engine keeps rows: a row is one message, or a *segment*, the messages of one frame as one piece of bytes. Offsets
 are the engine's: nothing above it computes one, except that message ``i`` of a row has the offset ``row.offset + i``.
 
@@ -11,17 +12,16 @@ Every call that writes returns when its effect survives a power failure. All cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from pqlog.store.values import (
     CachedSchema,
     Capabilities,
-    Chunk,
     Claim,
     ClientState,
     Cursor,
-    Ids,
+    Done,
     Lines,
     Moved,
     Output,
@@ -57,15 +57,55 @@ class Store(Protocol):
         ...
 
     def topics(self) -> Sequence[TopicInfo]:
-        """All topics, in the order in which they were created."""
+        """The first partition of each topic, in the order in which they were created."""
         ...
 
-    def find_topic(self, name: str) -> TopicStore | None:
-        """The topic of that name, if there is one."""
+    def find_topic(self, name: str) -> Sequence[TopicStore]:
+        """The partitions of the topic of that name, in their order; empty if there is none."""
         ...
 
-    def topic(self, name: str, codec: str) -> TopicStore:
-        """The topic of that name; created with `codec` if it does not exist."""
+    def topic(self, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
+        """The same; created with `codec` and so many partitions if it does not exist."""
+        ...
+
+    def append(
+        self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None
+    ) -> Mapping[int, Put]:
+        """Put everything into partitions of one topic, in one transaction; returns where it went, by partition.
+
+        With an `id` that the topic has, from whatever partition, nothing is put: only said where that put went. The
+        chunks and the ids of an output can be iterated over more than once.
+
+        Of an output with `ids`, only the messages are put whose id the topic has in no partition, each id once; returns
+        where those went. At least one output is given, which may be without chunks.
+
+        A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
+
+        All messages of one call have one time. In a topic of several partitions, it is later than that of any message
+        put before into any of them.
+        """
+        ...
+
+    def spans(self, topics: Sequence[TopicStore]) -> Sequence[Span]:
+        """`TopicStore.span` of each, all at one moment: of each `append` all is seen, or nothing."""
+        ...
+
+    def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> Sequence[int]:
+        """Drop the messages before an offset of each partition, all or nothing; returns how many they were.
+
+        All are of one topic. Raises `TrimRefusedError` if a client has not acknowledged some of them, unless `force`.
+        """
+        ...
+
+    def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> Sequence[Moved]:
+        """Let each client of a partition get the message at an offset next, all or nothing.
+
+        They are created if they do not exist. Their claims are given up, and a new epoch begins.
+        """
+        ...
+
+    def delete_clients(self, clients: Sequence[ClientStore]) -> bool:
+        """Delete clients of partitions, all or nothing; False if none of them exists."""
         ...
 
     def cursor(self, name: str) -> str | None:
@@ -86,57 +126,18 @@ class Store(Protocol):
         """End every waiting call with `ClosedError` and release all resources. Closing twice is not an error."""
 
 
-class TopicStore(Protocol):
-    """A topic."""
+class MessageSource(Protocol):
+    """Messages in one order, to be read by their offsets: a partition, or the partitions of a topic merged by time."""
 
     @property
     def info(self) -> TopicInfo:
-        """Its id, its name as far as it is known, its codec."""
+        """Its id, its name as far as it is known, its codec. If it is merged, that of the first partition."""
         ...
 
     @property
     def log(self) -> Store:
         """The log that it belongs to."""
         ...
-
-    def rename(self, name: str) -> None:
-        """Give it another name. Its id, its clients and their batches stay."""
-
-    def delete(self, force: bool) -> None:
-        """Delete it and all that belongs to it, all or nothing; its id is never used again.
-
-        From then on, open objects of it raise `UnknownTopicError`. Raises `TrimRefusedError` if a client has not
-        acknowledged all of it, unless `force`.
-        """
-
-    # putting
-
-    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        """Put one single message; its offset. (It is there for speed: `append` of one takes a seventh longer.)"""
-        ...
-
-    def append(
-        self,
-        chunks: Sequence[Chunk] | Iterable[Chunk],
-        id: str | None = None,
-        cursor: Cursor | None = None,
-        ids: Ids | None = None,
-    ) -> Put:
-        """Put everything in one transaction; with an `id` that was used before, only say where it went.
-
-        The chunks and the ids can be iterated over more than once.
-
-        With `ids`, only the messages whose id the topic does not have are put, each id once; returns where those went.
-
-        A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
-        """
-        ...
-
-    def find_id(self, id: str) -> Put | None:
-        """Where the put with that `id` went, if there was one."""
-        ...
-
-    # reading
 
     def span(self) -> Span:
         """The offsets that are kept: from that of the first message to anywhere after the last, up to the next offset.
@@ -177,6 +178,30 @@ class TopicStore(Protocol):
         """
         ...
 
+
+class TopicStore(MessageSource, Protocol):
+    """A partition of a topic."""
+
+    def rename(self, name: str) -> None:
+        """Give the topic another name. The ids of its partitions, its clients and their batches stay."""
+
+    def delete(self, force: bool) -> None:
+        """Delete the topic with all of its partitions, all or nothing; their ids are never used again.
+
+        From then on, open objects of it raise `UnknownTopicError`. Raises `TrimRefusedError` if a client has not
+        acknowledged all of it, unless `force`.
+        """
+
+    # putting
+
+    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
+        """Put one single message; its offset. (It is there for speed: `Store.append` of one takes a seventh longer.)"""
+        ...
+
+    def find_id(self, id: str) -> Mapping[int, Put] | None:
+        """Where the put into the topic with that `id` went, by partition; None if none of it is kept."""
+        ...
+
     # clients
 
     def clients(self) -> Sequence[ClientState]:
@@ -198,18 +223,9 @@ class TopicStore(Protocol):
         """A client, which need not exist."""
         ...
 
-    # keeping
-
-    def trim(self, before: int, force: bool) -> int:
-        """Drop the messages before an offset, all or nothing; returns how many they were.
-
-        Raises `TrimRefusedError` if a client has not acknowledged some of them, unless `force`.
-        """
-        ...
-
 
 class ClientStore(Protocol):
-    """A client of a topic, which need not exist yet."""
+    """A client of a partition, which need not exist yet."""
 
     @property
     def name(self) -> str: ...
@@ -229,39 +245,33 @@ class ClientStore(Protocol):
         """
         ...
 
-    def seek(self, to: int) -> Moved:
-        """Let `to` be the next offset that it gets; gives up its claims and begins a new epoch."""
-        ...
-
-    def delete(self) -> bool:
-        """Delete it; False if it does not exist."""
-        ...
-
     # batches
 
     def claims(self) -> Sequence[Claim]:
         """The batches that are handed out and not acknowledged."""
         ...
 
-    def has_work(self, worker: str) -> bool:
+    def has_work(self, worker: str, ordered: bool = False) -> bool:
         """Whether `advance` may find a batch for `worker`; False only if it certainly would not."""
         ...
 
     def advance(
-        self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
+        self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
     ) -> tuple[Claim | None, list[Put]]:
-        """Acknowledge a claim, if given, and claim a batch, in one transaction; None if there is nothing to claim.
+        """Acknowledge a batch, if given, and claim one, in one transaction; None if there is nothing to claim.
 
-        That is the first free claim, with the same boundaries and a new token, or else a new batch. A claim is free if
-        it was released or left, if `worker` is the name of its holder and not empty, or if its holder's process is
-        gone; the lease counts only if that cannot be checked. `outputs` are put in the same transaction;
-        where they went is returned. Raises `ClaimLostError`, and changes nothing, if `done` was handed to somebody else
-        meanwhile.
+        `done` may be of a client of another partition or topic of the log. The batch is the first free claim, with the
+        same boundaries and a new token, or else a new one. A claim is free if it was released or left, if `worker` is
+        the name of its holder and not empty, or if its holder's process is gone; the lease counts only if that cannot
+        be checked. With `ordered`, nothing is claimed while another batch of the client is in somebody's hands.
+
+        The outputs of `done` are put in the same transaction; where they went is returned. Raises `ClaimLostError`, and
+        changes nothing, if it was handed to somebody else meanwhile.
         """
         ...
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
-        """The same without claiming another batch."""
+        """Acknowledge a batch of this client without claiming another."""
         ...
 
     def release(self, claim: Claim, error: str | None) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from pqlog.errors import CursorError
 
 if TYPE_CHECKING:
-    from pqlog.store.api import TopicStore
+    from pqlog.store.api import ClientStore, TopicStore
 
 LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
@@ -153,6 +153,18 @@ class Row(NamedTuple):
     """How many messages of the segment lie before those."""
     whole: int | None
     """How many messages the whole segment has; None for a single message."""
+    partition: int | None = None
+    """The partition that it is of; None for that of the topic that was read.
+
+    A row of merged partitions has one, and its `offset` is its place in the merged order.
+    """
+    shift: int = 0
+    """How far that place lies behind its offset in the partition."""
+
+    @property
+    def partition_offset(self) -> int:
+        """Its offset in its partition."""
+        return self.offset - self.shift
 
     @property
     def is_whole(self) -> bool:
@@ -163,6 +175,15 @@ class Row(NamedTuple):
     def stop(self) -> int:
         """The offset behind the last message that was asked for."""
         return self.offset + (self.rows or 1)
+
+
+class PartitionRun(NamedTuple):
+    """Messages of one partition that follow each other in a merged order."""
+
+    partition: int
+    offset: int
+    """That of the first of them in the partition."""
+    messages: int
 
 
 class Lines(NamedTuple):
@@ -176,6 +197,8 @@ class Lines(NamedTuple):
     """The times in microseconds as decimal text, a line each; or one number for all."""
     keys: bytes | None
     """The keys as JSON text, a line each; None if there are none."""
+    runs: Sequence[PartitionRun] | None = None
+    """Of merged partitions, from where they are; None if they are of the topic that was read."""
 
     @property
     def stop(self) -> int:
@@ -241,11 +264,23 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic as the engine knows it."""
+    """A partition of a topic as the engine knows it.
+
+    Attributes
+    ----------
+    id : int
+        Of the partition: no other partition or topic of the log ever has it.
+    name, codec : str
+        The topic's.
+    partition, partitions : int
+        Its number, from 0, of how many.
+    """
 
     id: int
     name: str
     codec: str
+    partition: int = 0
+    partitions: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,11 +366,19 @@ class Size(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a stage puts with the acknowledgement of its batch."""
+    """What is put into one partition of a topic, in one transaction with others."""
 
     topic: TopicStore
     chunks: Iterable[Chunk]
     ids: Ids | None = None
+
+
+class Done(NamedTuple):
+    """A batch that is acknowledged, and what a stage puts with the acknowledgement."""
+
+    client: ClientStore
+    claim: Claim
+    outputs: Sequence[Output] = ()
 
 
 @dataclass(frozen=True, slots=True)
