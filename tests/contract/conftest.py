@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contract.engines import ENGINES
+from tests.contract.engines import ENGINES, one_partition
 
 
 @pytest.fixture(params=ENGINES, ids=lambda make: make.__name__)
@@ -14,4 +14,4 @@ def engine(request, tmp_path):
 
 @pytest.fixture
 def topic(engine):
-    return engine.topic("main", "json")
+    return one_partition(engine, "main")
