@@ -9,7 +9,7 @@ from pqlog.codecs import UNDECODABLE
 from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error, UncertainError
 from pqlog.message import from_micros
 from pqlog.store.api import ClientStore
-from pqlog.store.values import LATEST, Chunk, Claim, Output, Put, Row, Segment, Singles, Span
+from pqlog.store.values import LATEST, Chunk, Claim, Done, Output, Put, Row, Segment, Singles, Span
 from pqlog.stream import TopicStream, headers_of
 
 
@@ -149,11 +149,9 @@ class Lease:
     def ack(self) -> None:
         """Acknowledge it, with what was put through it, in one commit."""
         self.check_open()
-        self.acknowledge(lambda claim, outputs: (None, self._client.finish(claim, outputs)))
+        self.acknowledge(lambda done: (None, self._client.finish(done.claim, done.outputs)))
 
-    def acknowledge(
-        self, commit: Callable[[Claim, Sequence[Output]], tuple[Claim | None, Sequence[Put]]]
-    ) -> Claim | None:
+    def acknowledge(self, commit: Callable[[Done], tuple[Claim | None, Sequence[Put]]]) -> Claim | None:
         """The same by a call that may claim another batch: that claim.
 
         If an earlier call was interrupted, it may have acknowledged the batch: then it is not held any more, and this
@@ -162,7 +160,7 @@ class Lease:
         outputs = [Output(topic.store, put.chunks, put.ids) for topic, put, _ in self._staged]
         was_doubtful, self._is_doubtful = self._is_doubtful, True
         try:
-            claim, went = commit(self.claim, outputs)
+            claim, went = commit(Done(self._client, self.claim, outputs))
         except ClaimLostError:
             self._is_doubtful = was_doubtful and self._is_done()
             self._end("it was acknowledged" if self._is_doubtful else "it was handed out again")
