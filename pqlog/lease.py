@@ -116,7 +116,7 @@ class Lease:
 
     def partitioner(self, topic: TopicStream) -> Partitioner:
         """What chooses the partitions of a topic for all that is put through this batch."""
-        return self._partitioners.setdefault(topic.store.info.id, producer.partitioner_of(topic))
+        return self._partitioners.setdefault(topic.partitions[0].info.id, Partitioner(len(topic.partitions)))
 
     def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:
         """Note what is to be put into a topic with the acknowledgement."""

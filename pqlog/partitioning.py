@@ -13,8 +13,6 @@ import random
 import struct
 from collections.abc import Mapping, Sequence
 
-from pqlog.errors import ArgumentError
-
 RUN = 100
 """How many messages without a key go into a partition, at least, before others go into the next one."""
 
@@ -50,48 +48,30 @@ def _cached(key: str) -> int:
 
 
 class Partitioner:
-    """Chooses the partition of each message that is put into a topic: by its key, or else in turn.
+    """Chooses the partition of each message that is put into a topic: by its key, or else in turn."""
 
-    Parameters
-    ----------
-    partitions : int
-        How many the topic has.
-    only : int, optional
-        The one of them that messages may be put into: keys of others are refused.
-    """
-
-    def __init__(self, partitions: int, only: int | None = None) -> None:
-        self.partitions, self._only = partitions, only
-        # at random, so that processes do not all begin with the same one
-        self._next = random.randrange(partitions) if only is None else only  # noqa: S311
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self._next = random.randrange(partitions)  # noqa: S311 - processes do not all begin with the same one
         self._in_run = 0
 
     def choose(self, key: str | None) -> int:
         """The partition of one message."""
-        if key is None:
-            return self.next_for(1)
-        return 0 if self.partitions == 1 else self.allow(partition_of(key, self.partitions), key)
+        return self.next_for(1) if key is None else partition_of(key, self.partitions)
 
     def next_for(self, messages: int) -> int:
         """The partition of some messages without a key; between threads, a run may become longer or shorter."""
         chosen = self._next
         self._in_run += messages
-        if self._in_run >= RUN and self._only is None:
+        if self._in_run >= RUN:
             self._in_run, self._next = 0, (chosen + 1) % self.partitions
         return chosen
 
-    def allow(self, partition: int, key: str) -> int:
-        """The partition of a key, if messages may be put into it."""
-        if self._only not in (None, partition):
-            raise ArgumentError(
-                f"the key {key!r} belongs to partition {partition} of the topic, not to {self._only}: put it through "
-                f"log.topic(name), which chooses the partition"
-            )
-        return partition
-
     def split(self, keys: Sequence[str | None]) -> Mapping[int, Sequence[int]]:
         """Which of some messages, given by their keys, go where: for each partition, in order, their indices."""
-        chosen: dict[str | None, int] = {key: self.choose(key) for key in set(keys) if key is not None}
+        chosen: dict[str | None, int] = {
+            key: partition_of(key, self.partitions) for key in set(keys) if key is not None
+        }
         if missing := keys.count(None):
             chosen[None] = self.next_for(missing)
         numbers = sorted(set(chosen.values()))

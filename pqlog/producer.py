@@ -114,12 +114,6 @@ _ONE_VALUE = (str, bytes, bytearray, memoryview, Mapping)
 """What can be iterated over, and is a value all the same."""
 
 
-def partitioner_of(topic: TopicStream) -> Partitioner:
-    """What chooses the partitions for puts through an open topic, or through one partition of it."""
-    info = topic.partitions[0].info
-    return Partitioner(info.partitions, None if len(topic.partitions) == info.partitions else info.partition)
-
-
 def chunks(
     codec: Codec,
     partitioner: Partitioner,
@@ -236,15 +230,14 @@ class Encoded:
         return put
 
     def outputs(self, topic: TopicStream) -> list[Output]:
-        """As the engine takes them, for a topic or one partition of it: at least one, which may be without chunks."""
-        stores = {store.info.partition: store for store in topic.partitions}
+        """As the engine takes them: at least one, which may be without chunks."""
         return [
             Output(
-                stores[partition],
+                topic.partitions[partition],
                 self._chunks.get(partition, ()),
                 Ids(self._ids.get(partition, ()), _thin) if self._has_ids else None,
             )
-            for partition in sorted(self._chunks) or [min(stores)]
+            for partition in sorted(self._chunks) or [0]
         ]
 
     def close(self) -> None:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from pqlog import extras, history, producer
+from pqlog import extras, producer
 from pqlog.batch import Batch
 from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
-from pqlog.history import History, Time
-from pqlog.message import Message
-from pqlog.readable import Readable, selection_of
+from pqlog.partition import Partition
+from pqlog.partitioning import Partitioner
 from pqlog.store.values import PartitionOffset, Put, Singles, Span
-from pqlog.stream import Selection, TopicStream
+from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
     from pqlog.notebook.explorer import Explorer
 
 
-class Topic(Readable):
-    """A named, ordered, append-only sequence of messages in a file.
+class Topic(Partition):
+    """A named, append-only sequence of messages, in one partition or several.
 
-    Created by ``log.topic(name)``; a log is one itself.
+    Created by ``log.topic(name)``; a log is one itself. Of several partitions, the messages are read merged: by time,
+    then partition, then offset, which only ever grows at its end. Offsets are those of one: see `partition`.
 
     Examples
     --------
@@ -38,9 +38,9 @@ class Topic(Readable):
     """
 
     def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
-        self.stream, self.store = stream, stream.store
-        self._partitioner = producer.partitioner_of(stream)
-        self._only = stream.partitions[0] if self._partitioner.partitions == 1 else None
+        super().__init__(stream)
+        self._partitioner = Partitioner(len(stream.partitions))
+        self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
         self._handed_out: HandedOut = {} if handed_out is None else handed_out
 
     @property
@@ -52,6 +52,34 @@ class Topic(Readable):
     def codec(self) -> str:
         """The name of the codec that the topic was created with."""
         return self.stream.codec_name
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has; that never changes."""
+        return len(self.stream.partitions)
+
+    def partition(self, number: int) -> Partition:
+        """One partition of the topic: its messages, by offset, too.
+
+        Parameters
+        ----------
+        number : int
+            From 0 up to, not including, `partitions`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> orders = pqlog.open(":memory:").topic("orders", partitions=4)
+        >>> at = orders.put({"n": 1}, key="Brno")
+        >>> orders.partition(at.partition)[at.offset].value
+        {'n': 1}
+        """
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.partitions:
+            raise ArgumentError(
+                f"topic {self.name!r} has {self.partitions} partition{'s' * (self.partitions != 1)}, numbered from 0: "
+                f"there is no partition {number!r}"
+            )
+        return Partition(self.stream.partition(number))
 
     # putting
 
@@ -120,8 +148,8 @@ class Topic(Readable):
         (output,) = producer.Encoded.of(partition, message).outputs(self.stream)
         if id is None:
             return PartitionOffset(partition, output.topic.append_one(message.values[0], key, message.headers))
-        partition, put = min(self.store.log.append([output], id).items())
-        return put.first if self._only is not None else PartitionOffset(partition, put.first)
+        partition, put = min(self.stream.partitions[0].log.append([output], id).items())
+        return put.first if self._only else PartitionOffset(partition, put.first)
 
     def put_many(
         self,
@@ -200,7 +228,7 @@ class Topic(Readable):
         if producer.check_id(id) is not None:
             found = self.stream.partitions[0].find_id(id or "")
             if found is not None:
-                return Put.of(found, self._partitioner.partitions)
+                return Put.of(found, len(self.stream.partitions))
         total = len(values) if isinstance(values, Sized) else None
         try:
             with extras.progress_bar(total, "put", progress) as report:
@@ -209,12 +237,12 @@ class Topic(Readable):
             raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
             if put.messages or id or mark:
-                went = self.store.log.append(put.outputs(self.stream), id, mark)
-                return Put.of(went, self._partitioner.partitions)
+                went = self.stream.partitions[0].log.append(put.outputs(self.stream), id, mark)
+                return Put.of(went, len(self.stream.partitions))
         finally:
             put.close()
         end = self.stream.partitions[0].span().stop
-        return Put.of({0: Put(end, Span(end, end).last, 0)}, self._partitioner.partitions)
+        return Put.of({0: Put(end, Span(end, end).last, 0)}, len(self.stream.partitions))
 
     def _placed(self, error: EncodeError) -> EncodeError:
         """An error with the offset that its message would have had, where that is known."""
@@ -349,124 +377,6 @@ class Topic(Readable):
         """
         self.store.log.wake()
 
-    # reading
-
-    def __len__(self) -> int:
-        """How many messages are kept."""
-        return self.store.count()
-
-    def __bool__(self) -> bool:
-        """A topic is true also while it is empty."""
-        return True
-
-    @property
-    def first(self) -> int | None:
-        """The offset of the first message that is kept; None if the topic is empty."""
-        kept = self.store.span()
-        return kept.first if kept else None
-
-    @property
-    def last(self) -> int | None:
-        """The offset of the last message; None if none is kept."""
-        kept = self.store.span()
-        return self.store.from_end(1, kept) if kept else None
-
-    @overload
-    def __getitem__(self, index: int) -> Message: ...
-    @overload
-    def __getitem__(self, index: slice) -> History: ...
-    def __getitem__(self, index: int | slice) -> Message | History:
-        """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
-        if isinstance(index, slice):
-            if index.step not in (None, 1):
-                start, stop = ("" if end is None else end for end in (index.start, index.stop))
-                raise ArgumentError(f"a history has no step: take list(log[{start}:{stop}])[::{index.step}] instead")
-            return History(self.stream, start=index.start, stop=index.stop)
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise ArgumentError(f"an offset must be an int, not {index!r}")
-        return history.message_at(self.stream, index)
-
-    def __iter__(self) -> Iterator[Message]:
-        """All messages that are kept."""
-        return iter(self.history())
-
-    def __reversed__(self) -> Iterator[Message]:
-        """All messages that are kept, the newest first."""
-        return reversed(self.history())
-
-    def history(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: Time | None = None,
-        until: Time | None = None,
-        key: str | None = None,
-    ) -> History:
-        """A range of the topic; nothing is read yet.
-
-        Parameters
-        ----------
-        start, stop : int, optional
-            Offsets: from `start` up to, not including, `stop`; negative ones count from the end.
-        since, until : datetime, date, timedelta or str, optional
-            Times: from `since` up to, not including, `until`. Naive ones are UTC; ``"1h"`` is an hour ago.
-        key : str, optional
-            Only messages with this key.
-
-        Returns
-        -------
-        History
-
-        Examples
-        --------
-        >>> import pqlog
-        >>> log = pqlog.open(":memory:")
-        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city")
-        Put(first=1, last=2, messages=2)
-        >>> [message.offset for message in log.history(since="1h", key="Praha")]
-        [2]
-        """
-        return History(self.stream, start=start, stop=stop, since=since, until=until, key=key)
-
-    def _selection(self) -> Selection:
-        return selection_of(self.history())
-
-    # keeping
-
-    def trim(self, before: int | Time, *, force: bool = False) -> int:
-        """Drop the messages before an offset or a time, and give their disk space back.
-
-        Parameters
-        ----------
-        before : int, datetime, date, timedelta or str
-            The first offset that is kept (negative: counted from the end), or a time as for `history`.
-        force : bool
-            Drop also what a client has not acknowledged.
-
-        Returns
-        -------
-        int
-            How many messages were dropped.
-
-        Raises
-        ------
-        TrimRefusedError
-            A client has not acknowledged some of them; nothing was dropped.
-
-        Examples
-        --------
-        >>> import pqlog
-        >>> log = pqlog.open(":memory:")
-        >>> log.put_many(list("abcd"))
-        Put(first=1, last=4, messages=4)
-        >>> log.trim(before=3)
-        2
-        >>> log.first, log.put("e")
-        (3, 5)
-        """
-        return self.store.trim(history.offset_of(self.store, before, "before must be an offset or a time"), force)
-
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.topic_view, self)
 
@@ -490,7 +400,8 @@ class Topic(Readable):
         return extras.explorer.Explorer(self)
 
     def __repr__(self) -> str:
+        parts = f" in {self.partitions} partitions" if self.partitions > 1 else ""
         try:
-            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages{parts}, codec {self.codec}>"
         except Error as error:
             return f"<pqlog.Topic {self.name!r}, codec {self.codec}: {error}>"

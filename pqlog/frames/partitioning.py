@@ -21,8 +21,6 @@ def partitions_of(keys: pa.ChunkedArray, partitioner: Partitioner) -> Any:
     encoded = single_array(keys).dictionary_encode()
     distinct, indices = encoded.dictionary, encoded.indices
     chosen = ((murmur2(distinct) & np.uint32(POSITIVE)) % np.uint32(partitioner.partitions)).astype(np.uint8)
-    for partition in np.unique(chosen).tolist():
-        partitioner.allow(partition, distinct[int(np.argmax(chosen == partition))].as_py())
     if encoded.null_count:
         chosen = np.append(chosen, np.uint8(partitioner.next_for(encoded.null_count)))
         indices = indices.fill_null(len(distinct))

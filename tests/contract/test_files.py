@@ -5,9 +5,14 @@ import pytest
 import pqlog
 from pqlog.store.sqlite.store import SqliteStore
 from pqlog.store.values import Span
-from tests.contract.engines import append, fill, in_a_file, in_memory, singles
+from tests.contract.engines import append, fill, in_a_file, in_memory, one_partition, singles
 
 pytestmark = pytest.mark.parametrize("engine", [in_a_file, in_memory], ids=lambda make: make.__name__, indirect=True)
+
+
+@pytest.fixture
+def topic(engine):
+    return one_partition(engine, "main")
 
 
 def test_verify_reads_everything_and_tells(engine, topic):
