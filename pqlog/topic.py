@@ -286,7 +286,7 @@ class Topic(Partition):
         >>> [(client.client, client.position, client.lag) for client in log.clients()]
         [('billing', 2, 2)]
         """
-        return client_table(self.store)
+        return client_table(self.stream.partitions)
 
     def get(self, client: str | int | None = None, *, messages: bool = False) -> Iterator[Any]:
         """``client(name).get()``: what a client has not acknowledged, one by one; see `Client.get`.
@@ -344,6 +344,7 @@ class Topic(Partition):
         attempts: int | None = None,
         dead_letter: str | None = None,
         owner: str | None = None,
+        ordered: bool = False,
     ) -> Iterator[Batch]:
         """``client(name).batches()``: what a client has not acknowledged, batch by batch; see `Client.batches`.
 
@@ -365,6 +366,7 @@ class Topic(Partition):
             attempts=attempts,
             dead_letter=dead_letter,
             owner=owner,
+            ordered=ordered,
         )
 
     def trigger(self) -> None:

@@ -426,15 +426,15 @@ class Moved:
 
     Attributes
     ----------
-    position : int
-        The offset of the next message that it gets.
+    position : int or dict of int to int
+        The offset of the next message that it gets; in a topic of several partitions, for each that it was moved in.
     again : int
         How many messages will come again.
     skipped : int
         How many messages will not come.
     """
 
-    position: int
+    position: int | dict[int, int]
     again: int
     skipped: int
 
