@@ -199,8 +199,8 @@ class _Migrating:
     def _topic(self, queue: Queue) -> SqliteTopic:
         """The topic of a queue, created with a codec that loses nothing."""
         found = self._log.find_topic(queue.topic)
-        if found is not None:
-            return found
+        if found:
+            return found[0]
         codec = "json"
         doubtful: int | None = None
         is_certain = False
@@ -221,7 +221,7 @@ class _Migrating:
                 f"items such as {doubtful} of {queue.topic!r} in {self._file.path} are one number as JSON and another "
                 f"as msgpack or cbor2, and no other item shows which it is: get them with persist-queue, and put them"
             )
-        return self._log.topic(queue.topic, codec)
+        return self._log.topic(queue.topic, codec, 1)[0]
 
     def _as_json(self, data: bytes) -> bytes | None:
         """A value as JSON; None if that would lose something, or if the value cannot be read."""

@@ -18,6 +18,8 @@ LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
 MEMORY = ":memory:"
 """The path of a log that is kept in memory."""
+MAX_PARTITIONS = 256
+"""A topic has at most so many: each is a table, and readers of all hold some messages of each."""
 NEAR = 50
 """How many names before and after one that may be misspelt are compared with it."""
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apsw
 
-from pqlog.store.sqlite import checksums, claims, statements
+from pqlog.store.sqlite import checksums, claims, ids, statements
 from pqlog.store.sqlite.checksums import extend
 from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.writer import Job, Transaction
-from pqlog.store.values import Chunk, Segment, Singles, Span
+from pqlog.store.values import Chunk, Output, Segment, Singles, Span
 
 ROWS_A_STATEMENT = 50
 
@@ -19,10 +19,16 @@ _NOT_THERE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.S
 
 
 class PutOne(Job[int]):
-    """A put of one message: several are one insertion."""
+    """A put of one message: several are one insertion.
 
-    def __init__(self, table: Table, value: bytes, key: str | None, headers: str | None) -> None:
-        self.table = self.group_key = table
+    In a topic of several partitions each is a transaction's part, since its time depends on the other partitions.
+    """
+
+    def __init__(
+        self, tables: Sequence[Table], table: Table, value: bytes, key: str | None, headers: str | None
+    ) -> None:
+        self.tables, self.table = tables, table
+        self.group_key = table if len(tables) == 1 else None
         self.value, self.key, self.headers = value, key, headers
 
     def _row(self, offset: int, now: int, crc: int) -> tuple[object, ...]:
@@ -31,7 +37,7 @@ class PutOne(Job[int]):
 
     def run(self, transaction: Transaction) -> int:
         tail = transaction.tail(self.table)
-        now, crc = max(tail.time, claims.now_micros()), extend(tail.crc, self.value)
+        now, crc = max(tail.time, next_time(transaction, self.tables)), extend(tail.crc, self.value)
         transaction.db.execute(self.table.put, self._row(tail.stop, now, crc))
         transaction.set_tail(self.table, Tail(tail.stop + 1, now, crc))
         return tail.stop
@@ -66,18 +72,43 @@ class PutOne(Job[int]):
         return list(range(tail.stop, stop))
 
 
-def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk]) -> Span:
-    """Put chunks at a topic's end, at one time, inside a transaction."""
+def next_time(transaction: Transaction, tables: Sequence[Table]) -> int:
+    """The time of what is put now into any partition of a topic, of which these are all tables.
+
+    That of one partition never runs backwards. Of several, it is later than all that any of them has, so that merged by
+    their times they grow only at the end.
+    """
     now = claims.now_micros()
+    return now if len(tables) == 1 else max(now, 1 + max(transaction.tail(table).time for table in tables))
+
+
+def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span]:
+    """Put into partitions of any topics, inside a transaction: all that goes into one topic at one time."""
+    times: dict[int, int] = {}
+    went: list[Span] = []
+    for output in outputs:
+        table: Table = output.topic.table  # type: ignore[attr-defined]
+        chunks = output.chunks
+        if table.topic_id not in times:
+            times[table.topic_id] = next_time(transaction, output.topic.tables)  # type: ignore[attr-defined]
+        if output.ids is not None:
+            masks = ids.note(transaction.db, table, output.ids.lists, transaction.tail(table).stop)
+            chunks = output.ids.thinned(chunks, masks)
+        went.append(append(transaction, table, chunks, times[table.topic_id]))
+    return went
+
+
+def append(transaction: Transaction, table: Table, chunks: Iterable[Chunk], now: int) -> Span:
+    """Put chunks at a partition's end, at one time, inside a transaction."""
     return append_at(transaction, table, ((now, chunk) for chunk in chunks))
 
 
 def append_at(transaction: Transaction, table: Table, chunks: Iterable[tuple[int, Chunk]]) -> Span:
-    """The same of chunks that bring their times; 0 is now."""
+    """The same of chunks that bring their times."""
     tail = transaction.tail(table)
     first = tail.stop
     for time, chunk in chunks:
-        now = max(tail.time, time or claims.now_micros())
+        now = max(tail.time, time)
         tail = insert(transaction.db, table, Tail(tail.stop, now, tail.crc), now, chunk)
     transaction.set_tail(table, tail)
     return Span(first, tail.stop)

@@ -1,4 +1,4 @@
-"""A client of a topic in a SQLite file: how far it has come, and which batches are handed out to it."""
+"""A client of a partition in a SQLite file: how far it has come, and which batches are handed out to it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import apsw
 
 from pqlog import errors
 from pqlog.store.sqlite import claims, owners, statements
+from pqlog.store.sqlite.append import append_all
 from pqlog.store.sqlite.claims import ClaimKey
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.owners import Fate
 from pqlog.store.sqlite.reader import span
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Job, Task, Transaction
-from pqlog.store.values import Claim, ClientState, Moved, Output, Put, Size, Span
+from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
 
 if TYPE_CHECKING:
     from pqlog.store.sqlite.topic import SqliteTopic
@@ -75,9 +76,6 @@ class SqliteClient:
         db.execute(statements.ACKNOWLEDGE, (offset + 1, claims.now_micros(), *self._id, epoch))
         return bool(db.changes())
 
-    def seek(self, to: int) -> Moved:
-        return self._log.write(Task(lambda transaction: self.seek_in(transaction.db, to)))
-
     def seek_in(self, db: apsw.Connection, to: int) -> Moved:
         """Move it anywhere within what is kept."""
         kept = span(db, self._table)
@@ -89,10 +87,8 @@ class SqliteClient:
             target, again=messages_in(Span(target, was)), skipped=messages_in(Span(max(was, kept.first), target))
         )
 
-    def delete(self) -> bool:
-        return self._log.write(Task(lambda transaction: self._delete_in(transaction.db)))
-
-    def _delete_in(self, db: apsw.Connection) -> bool:
+    def delete_in(self, db: apsw.Connection) -> bool:
+        """Forget it; False if it was not known."""
         db.execute(statements.DROP_CLAIMS, self._id)
         db.execute(statements.DELETE_CLIENT, self._id)
         return bool(db.changes())
@@ -107,19 +103,20 @@ class SqliteClient:
         state = self.state_in(db)
         return [] if state is None else claims_of(db, self._table, state)
 
-    def has_work(self, worker: str) -> bool:
+    def has_work(self, worker: str, ordered: bool = False) -> bool:
         if self._log.held_claims.has_news():
             self._log.check_open()
             return True
-        return self._log.read(lambda db: self._has_work_in(db, worker))
+        return self._log.read(lambda db: self._has_work_in(db, worker, ordered))
 
-    def _has_work_in(self, db: apsw.Connection, worker: str) -> bool:
+    def _has_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
         found = fetch_one(db.execute(statements.NEXT_BATCH, self._id))
         kept = span(db, self._table)
-        if found is None or max(found[0], kept.first) < kept.stop:
-            return True
-        if self._first_free(db, worker):
-            return True
+        if not ordered or not self._is_held(db, worker):
+            if found is None or max(found[0], kept.first) < kept.stop:
+                return True
+            if self._first_free(db, worker):
+                return True
         now = claims.now_micros()
         for process, fate in self._not_living(db):
             if fate is Fate.GONE:
@@ -129,15 +126,15 @@ class SqliteClient:
         return False
 
     def advance(
-        self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
+        self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
     ) -> tuple[Claim | None, list[Put]]:
         held_claims = self._log.held_claims
         made: list[Claim] = []
 
         def work(transaction: Transaction) -> tuple[Claim | None, list[Put], list[ClaimKey]]:
-            went = [] if done is None else self._finish_in(transaction, done, outputs)
+            went = [] if done is None else done.client._finish_in(transaction, done.claim, done.outputs)  # type: ignore[attr-defined]
             left = held_claims.release_left(transaction.db)
-            claim = self._take_in(transaction.db, size, worker)
+            claim = self._take_in(transaction.db, size, worker, ordered)
             if claim is not None:
                 held_claims.add(self._key(claim), claim)  # before the commit: from then on it must be known as held
                 made.append(claim)
@@ -151,7 +148,7 @@ class SqliteClient:
             raise
         held_claims.told(left)
         if done is not None:
-            held_claims.drop(self._key(done))
+            held_claims.drop(done.client._key(done.claim))  # type: ignore[attr-defined]
         if claim is not None:
             self._log.renewal.start()
         return claim, went
@@ -169,7 +166,7 @@ class SqliteClient:
         if not db.changes():
             raise errors.ClaimLostError(self.name, done.number)
         db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
-        return [put_of(output.topic.append_in(transaction, output.chunks, output.ids)) for output in outputs]  # type: ignore[attr-defined]
+        return [put_of(where) for where in append_all(transaction, outputs)]
 
     def release(self, claim: Claim, error: str | None) -> bool:
         _check_mine(claim)
@@ -189,7 +186,7 @@ class SqliteClient:
 
     # cutting and taking
 
-    def _take_in(self, db: apsw.Connection, size: Size, worker: str) -> Claim | None:
+    def _take_in(self, db: apsw.Connection, size: Size, worker: str, ordered: bool) -> Claim | None:
         """Claim the first batch that is free, or cut a new one; None if there is nothing."""
         process = owners.this_process()
         owner = owners.owner(worker)
@@ -197,6 +194,8 @@ class SqliteClient:
         token, expires = secrets.randbits(62), claims.now_micros() + claims.lease_micros()
         claimed, epoch, batches = fetch_one(db.execute(statements.NEXT_BATCH, self._id)) or self._begin_again(db)
         kept = span(db, self._table)
+        if ordered and self._is_held(db, worker):
+            return None
         while free := self._first_free(db, worker):
             number, first, stop, attempt, error = free
             if stop > kept.first:
@@ -211,6 +210,10 @@ class SqliteClient:
         db.execute(statements.CUT, (number, batch.stop, claims.now_micros(), *self._id))
         db.execute(statements.CLAIM, (*self._id, number, *batch, token, worker, process, expires))
         return claim_of(self.name, epoch, number, batch, token, 1, owner, expires, None)
+
+    def _is_held(self, db: apsw.Connection, worker: str) -> bool:
+        """Whether a batch of it is in the hands of somebody else than a worker of that name."""
+        return bool(fetch_one(db.execute(statements.HELD, (*self._id, worker)))[0])
 
     def _first_free(self, db: apsw.Connection, worker: str) -> Any:
         """The first claim that was released, or is the worker's own: its holder of that name is gone."""

@@ -1,7 +1,8 @@
 """Ids of puts and of messages: each is used once in a topic, as long as what was put with it is kept.
 
 A *run* is the truth: the ids of neighbouring messages in their order, or the one id of a whole call, with the offsets
-where they went and a checksum. The table `ids` is the way from an id to its run. It needs no sums: what is found there
+where they went and a checksum. Each partition has runs of its own; their numbers count those of the topic, and the runs
+of one call that went into several partitions have the same. The table `ids` is the way from an id to its run. It needs no sums: what is found there
 must stand in the run. So a million ids cost one small row each, in the order of the table, and few runs; trim finds
 those to be dropped by the runs, which are in the order of the offsets.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,8 +45,9 @@ Mask = bytes | None
 class Run(NamedTuple):
     """Ids, and where their messages went."""
 
+    part: int
+    """The id of the partition."""
     number: int
-    """Counts the runs of a topic."""
     first: int
     stop: int
     ids: list[str]
@@ -63,32 +66,34 @@ def _is_kept(where: Span, first: int) -> bool:
     return max(where.stop, where.first + 1) > first
 
 
-def find(db: apsw.Connection, table: Table, id: str) -> Span | None:
-    """Where the put with an id went, if there was one and it is kept."""
-    found = fetch_one(db.execute(statements.ID, (table.id, id)))
+def find(db: apsw.Connection, table: Table, id: str) -> dict[int, Span] | None:
+    """Where the put with an id went, by the id of the partition; None if there was none, or none of it is kept."""
+    found = fetch_one(db.execute(statements.ID, (table.topic_id, id)))
     if found is None:
         return None
     where = _where(table, _read(db, table, found[0]), id)
-    return where if _is_kept(where, table.read_first(db)) else None
+    kept = {part: span for part, span in where.items() if _is_kept(span, table.read_first(db, part))}
+    return kept or None
 
 
-def _read(db: apsw.Connection, table: Table, number: int) -> Run | None:
-    found = fetch_one(db.execute(statements.RUN, (table.id, number)))
-    return None if found is None else _run(found)
+def _read(db: apsw.Connection, table: Table, number: int) -> list[Run]:
+    """The runs of a number: of one partition, or of a call that went into several."""
+    found = [(part, fetch_one(db.execute(statements.RUN, (part, number)))) for part in table.parts]
+    return [_run(part, row) for part, row in found if row is not None]
 
 
-def _run(found: Sequence[Any]) -> Run:
+def _run(part: int, found: Sequence[Any]) -> Run:
     number, first, stop, text = found
     try:
-        return Run(number, first, stop, msgspec.json.decode(text, type=list[str]))
+        return Run(part, number, first, stop, msgspec.json.decode(text, type=list[str]))
     except msgspec.MsgspecError as error:
-        raise _damaged(f"the row {number} of the table id_runs holds no ids") from error
+        raise _damaged(f"the row {f'{part}/{number}'!r} of the table id_runs holds no ids") from error
 
 
-def _where(table: Table, run: Run | None, id: str) -> Span:
-    where = None if run is None else run.where(id)
-    if where is None:
-        raise _damaged(f"the row {f'{table.id}/{id}'!r} of the table ids does not stand in its run in id_runs")
+def _where(table: Table, runs: Iterable[Run], id: str) -> dict[int, Span]:
+    where = {run.part: span for run in runs if (span := run.where(id)) is not None}
+    if not where:
+        raise _damaged(f"the row {f'{table.topic_id}/{id}'!r} of the table ids does not stand in its run in id_runs")
     return where
 
 
@@ -96,26 +101,26 @@ def _damaged(said: str) -> CorruptLogError:
     return CorruptLogError(f"{said}: restore a backup, or copy what is whole with pqlog.salvage(path, to)")
 
 
-def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Span) -> None:
-    """Note ids, none of which the topic has: of a whole call, or one for each of a run's messages."""
+def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Mapping[int, Span]) -> None:
+    """Note a run of ids, none of which the topic has: of a whole call, which may have gone into several partitions.
+
+    Or of messages of one partition, an id each.
+    """
     number = _next_number(db, table)
-    for start in range(0, len(ids), RUN):
-        some = ids[start : start + RUN]
-        span = where if len(ids) == 1 else Span(where.first + start, where.first + start + len(some))
-        _put_run(db, table, number, some, span)
-        db.executemany(statements.SET_ID, [(table.id, id, number) for id in some])
-        number += 1
+    for part, span in where.items():
+        _put_run(db, part, number, ids, span)
+    db.executemany(statements.SET_ID, [(table.topic_id, id, number) for id in ids])
 
 
 def _next_number(db: apsw.Connection, table: Table) -> int:
-    number: int = fetch_one(db.execute(statements.NEXT_RUN, (table.id,)))[0]
-    if not isinstance(number, int) or not 1 <= number <= LAST_OFFSET:
+    numbers = [fetch_one(db.execute(statements.NEXT_RUN, (part,)))[0] for part in table.parts]
+    if not all(isinstance(number, int) and 1 <= number <= LAST_OFFSET for number in numbers):
         raise _damaged(f"the newest run of ids of topic {table.topic!r} has a number that no pqlog wrote")
-    return number
+    return max(numbers)
 
 
-def _put_run(db: apsw.Connection, table: Table, number: int, ids: Sequence[str], where: Span) -> None:
-    db.execute(statements.PUT_RUN, (table.id, number, *where, msgspec.json.encode(ids).decode()))
+def _put_run(db: apsw.Connection, part: int, number: int, ids: Sequence[str], where: Span) -> None:
+    db.execute(statements.PUT_RUN, (part, number, *where, msgspec.json.encode(ids).decode()))
 
 
 # many
@@ -144,7 +149,7 @@ def note(db: apsw.Connection, table: Table, lists: Iterable[Sequence[str]], firs
             if mask is not None:
                 some = list(itertools.compress(some, mask[start : start + RUN]))
             if some:
-                _put_run(db, table, number, some, Span(first, first + len(some)))
+                _put_run(db, table.id, number, some, Span(first, first + len(some)))
                 first += len(some)
             number += 1
         at = 0
@@ -181,7 +186,7 @@ def _insert(db: apsw.Connection, table: Table, ids: Sequence[str], number: int) 
     marked.sort()
     if not marked:
         return 0
-    db.execute(statements.NEW_IDS, (table.id, number, MARK, _array(marked)))
+    db.execute(statements.NEW_IDS, (table.topic_id, number, MARK, _array(marked)))
     return db.changes()
 
 
@@ -193,7 +198,7 @@ def _which(db: apsw.Connection, table: Table, ids: Sequence[str], number: int) -
     places = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1), strict=True))  # the first of each
     known = _runs_of(db, table, sorted(places), but=range(number, number + _runs(ids)))
     forgotten = _forgotten(db, table, known)
-    db.executemany(statements.MOVE_ID, [(number + places[id] // RUN, table.id, id) for id in forgotten])
+    db.executemany(statements.MOVE_ID, [(number + places[id] // RUN, table.topic_id, id) for id in forgotten])
     mask = bytearray(len(ids))
     for id in places.keys() - (known.keys() - forgotten):
         mask[places[id]] = 1
@@ -207,7 +212,7 @@ def _runs(ids: Sequence[str]) -> int:
 def _runs_of(db: apsw.Connection, table: Table, ids: Sequence[str], but: range = range(0)) -> dict[str, int]:
     """To which runs those of some ids point that are there, without those that point to some new runs."""
     wanted = _array(list(ids))
-    return dict(fetch_all(db.execute(statements.OLD_IDS, (table.id, wanted, but.start, but.stop - 1))))
+    return dict(fetch_all(db.execute(statements.OLD_IDS, (table.topic_id, wanted, but.start, but.stop - 1))))
 
 
 def _array(ids: list[str]) -> Any:
@@ -220,34 +225,42 @@ def _array(ids: list[str]) -> Any:
 
 def _forgotten(db: apsw.Connection, table: Table, known: Mapping[str, int]) -> set[str]:
     """Those of some ids whose messages are trimmed, and which are still there."""
-    first = table.read_first(db)
+    firsts = {part: table.read_first(db, part) for part in table.parts}
     runs = {number: _read(db, table, number) for number in set(known.values())}
-    kept = itertools.chain(*(run.ids for run in runs.values() if run is not None and run.first >= first))
-    others = known.keys() - set(kept)
-    return {id for id in others if not _is_kept(_where(table, runs[known[id]], id), first)}
+    kept = (run.ids for run in itertools.chain(*runs.values()) if run.first >= firsts[run.part])
+    others = known.keys() - set(itertools.chain(*kept))
+
+    def is_kept(id: str) -> bool:
+        where = _where(table, runs[known[id]], id)
+        return any(_is_kept(span, firsts[part]) for part, span in where.items())
+
+    return {id for id in others if not is_kept(id)}
 
 
 # keeping
 
 
 def drop(db: apsw.Connection, table: Table, first: int) -> int:
-    """Drop some ids of what lies before the first offset that is kept; how many runs that were."""
+    """Drop some ids of what lies before the first offset that is kept; how many runs that were.
+
+    The id of a call stays as long as another partition has a part of it.
+    """
     with contextlib.closing(all_runs(db, table)) as oldest:
         trimmed = itertools.takewhile(lambda run: not _is_kept(Span(run.first, run.stop), first), oldest)
         runs = list(itertools.islice(trimmed, DROP))
-    if runs:
-        ids = sorted(itertools.chain(*(run.ids for run in runs)))
-        last = runs[-1].number
-        db.execute(statements.DROP_IDS, (table.id, last, _array(ids)))
-        db.execute(statements.DROP_RUNS, (table.id, last))
+    for run in runs:
+        if len(table.parts) == 1 or len(_read(db, table, run.number)) == 1:
+            db.execute(statements.DROP_IDS, (table.topic_id, run.number, _array(sorted(run.ids))))
+        db.execute(statements.DROP_RUNS, (table.id, run.number))
     return len(runs)
 
 
 def all_runs(db: apsw.Connection, table: Table) -> Generator[Run, None, None]:
-    """All runs of a topic, the oldest first, which is the order of their offsets."""
+    """All runs of a partition, the oldest first, which is the order of their offsets."""
     found = db.execute(statements.RUNS, (table.id,))
     try:
-        yield from map(_run, found)
+        for row in found:
+            yield _run(table.id, row)
     finally:
         found.close(True)  # not to raise the error of its last step again
 
@@ -255,16 +268,18 @@ def all_runs(db: apsw.Connection, table: Table) -> Generator[Run, None, None]:
 def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
     """Where ids and runs do not belong to each other, a sentence each."""
     found: list[str] = []
+    pointed: Counter[int] = Counter()
     for table in tables:
         first = table.read_first(db)
-        pointed = 0
         for run in all_runs(db, table):
             numbers = _runs_of(db, table, run.ids)
-            pointed += sum(number == run.number for number in numbers.values())
+            if len(run.ids) > 1 or _read(db, table, run.number)[0].part == table.id:  # a call counts once
+                pointed[table.topic_id] += sum(number == run.number for number in numbers.values())
             for id in run.ids:
                 number = numbers.get(id, 0)
-                if number < run.number or (number > run.number and _is_kept(_where(table, run, id), first)):
+                if number < run.number or (number > run.number and _is_kept(_where(table, [run], id)[table.id], first)):
                     found.append(f"topic {table.topic!r}: the id {id!r} is not found in the table ids")
-        if fetch_one(db.execute(statements.COUNT_IDS, (table.id,)))[0] != pointed:
-            found.append(f"topic {table.topic!r}: the table ids has rows that belong to no put")
+    for topic_id, name in {table.topic_id: table.topic for table in tables}.items():
+        if fetch_one(db.execute(statements.COUNT_IDS, (topic_id,)))[0] != pointed[topic_id]:
+            found.append(f"topic {name!r}: the table ids has rows that belong to no put")
     return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
 from pqlog.store.sqlite.table import LAST_OFFSET, messages_in
 from pqlog.store.sqlite.topic import topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
-from pqlog.store.values import Chunk, Row, Salvage, Segment, Singles, Span
+from pqlog.store.values import MAX_PARTITIONS, Chunk, Row, Salvage, Segment, Singles, Span
 
 if TYPE_CHECKING:
     import apsw
@@ -123,33 +124,55 @@ def salvage(
     """
     done = Salvage()
     names: set[str] = set()
-    for topic in map(old.handle, old.topics()):
-        name = topic.info.name
+    for partitions in _by_topic(old):
+        name, codec, count = partitions[0].info.name, partitions[0].info.codec, partitions[0].info.partitions
         if name in names:  # which damage has made of another
-            name = f"{name} ({topic.info.id})"
+            name = f"{name} ({partitions[0].info.id})"
         names.add(name)
-        into = new.topic(name, topic.info.codec)
-        span, unknown_end = _kept(topic)
-        kept = _copy(topic, span, into, cut, report)
-        done.messages += sum(messages_in(run) for run, _ in kept)
-        end = kept[-1][0].stop if kept else span.first
-        if unknown_end is not None:
-            done.problems.append(
-                f"the messages of topic {name!r} from offset {end} on are lost, and how many they were is not known: "
-                f"{unknown_end}"
-            )
-            span = Span(span.first, end)
-        if lost := _lost(span, kept):
-            done.lost[name] = lost
-        # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for ever.
-        positions = _readable(topic.positions, f"the clients of topic {name!r}", done)
-        noted = _readable(topic.id_runs, f"the ids of topic {name!r}", done)
-        new.write(Task(_rest(into, kept, positions, noted)))
+        whole = new.topic(name, codec, count)
+        copies: list[_Copy] = []
+        for topic in partitions:
+            into = whole[topic.info.partition]
+            what = name if count == 1 else f"{name}, partition {topic.info.partition}"
+            span, unknown_end = _kept(topic)
+            kept = _copy(topic, span, into, cut, report)
+            done.messages += sum(messages_in(run) for run, _ in kept)
+            end = kept[-1][0].stop if kept else span.first
+            if unknown_end is not None:
+                done.problems.append(
+                    f"the messages of topic {what!r} from offset {end} on are lost, and how many they were is not "
+                    f"known: {unknown_end}"
+                )
+                span = Span(span.first, end)
+            if lost := _lost(span, kept):
+                done.lost[what] = lost
+            # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for
+            # ever.
+            positions = _readable(topic.positions, f"the clients of topic {what!r}", done)
+            noted = _readable(topic.id_runs, f"the ids of topic {what!r}", done)
+            copies.append(_Copy(into, kept, positions, noted))
+        new.write(Task(_rest(copies)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     for row in old.lost:
         done.problems.append(f"{row} is damaged, {_UNSURE if row.endswith(' topics') else 'and was left out'}")
     return done
+
+
+def _by_topic(old: SqliteStore) -> list[list[SqliteTopic]]:
+    """The partitions of each topic, as far as damage has left them."""
+    found: dict[int, list[SqliteTopic]] = {}
+    for info in old.read(topic_infos):
+        if not 0 <= info.partition < info.partitions <= MAX_PARTITIONS:
+            info = replace(info, partition=0, partitions=1)
+        topic = old.handle(info)
+        same = found.setdefault(topic.table.topic_id, [topic])
+        if same[0].info.partitions != info.partitions:
+            topic = old.handle(replace(info, partition=0, partitions=1))
+            found[-info.id] = [topic]
+        elif topic not in same:
+            same.append(topic)
+    return list(found.values())
 
 
 def _copy(
@@ -194,32 +217,50 @@ def _chunks(rows: Sequence[Row], topic: str, cut: Callable[[Row, str], bytes]) -
     return chunks
 
 
-def _rest(
-    topic: SqliteTopic,
-    kept: Sequence[tuple[Span, int]],
-    positions: Sequence[tuple[str, int]],
-    noted: Sequence[ids.Run],
-) -> Callable[[Transaction], None]:
-    """The clients and ids of a topic, at the new offsets."""
+class _Copy(NamedTuple):
+    """A partition that was copied, and what else belongs to it."""
 
-    def moved(offset: int) -> int:
-        for span, first in kept:
+    into: SqliteTopic
+    kept: Sequence[tuple[Span, int]]
+    """Which spans were copied, each with the new offset of its first message."""
+    positions: Sequence[tuple[str, int]]
+    noted: Sequence[ids.Run]
+
+    def moved(self, offset: int) -> int:
+        """Where a client that stood at an offset goes on."""
+        for span, first in self.kept:
             if offset < span.stop:
                 return first + max(0, offset - span.first)
-        return kept[-1][1] + messages_in(kept[-1][0]) if kept else 1
+        return self.kept[-1][1] + messages_in(self.kept[-1][0]) if self.kept else 1
+
+    def moved_ids(self, run: ids.Run) -> Iterator[tuple[list[str], Span]]:
+        """The ids of a run whose messages were copied, and where these are now."""
+        for span, into in self.kept:
+            first, stop = max(run.first, span.first), min(run.stop, span.stop)
+            whole = (first, stop) == (run.first, run.stop)
+            if whole or (len(run.ids) > 1 and first < stop):
+                some = run.ids if whole else run.ids[first - run.first : stop - run.first]
+                at = into + first - span.first
+                yield some, Span(at, at + stop - first)
+
+
+def _rest(copies: Sequence[_Copy]) -> Callable[[Transaction], None]:
+    """The clients and ids of a topic, at the new offsets."""
 
     def work(transaction: Transaction) -> None:
         db = transaction.db
-        for name, position in positions:
-            topic.client(name).seek_in(db, moved(position))
-        for run in noted:
-            for span, into in kept:
-                first, stop = max(run.first, span.first), min(run.stop, span.stop)
-                whole = (first, stop) == (run.first, run.stop)
-                if whole or (len(run.ids) > 1 and first < stop):
-                    some = run.ids if whole else run.ids[first - run.first : stop - run.first]
-                    at = into + first - span.first
-                    ids.add(db, topic.table, some, Span(at, at + stop - first))
+        calls: dict[tuple[int, str], dict[int, Span]] = {}
+        for copy in copies:
+            for name, position in copy.positions:
+                copy.into.client(name).seek_in(db, copy.moved(position))
+            for run in copy.noted:
+                for some, span in copy.moved_ids(run):
+                    if len(some) == 1:  # perhaps of a call, of which other partitions have a part
+                        calls.setdefault((run.number, some[0]), {})[copy.into.info.id] = span
+                    else:
+                        ids.add(db, copy.into.table, some, {copy.into.info.id: span})
+        for (_, id), where in sorted(calls.items()):
+            ids.add(db, copies[0].into.table, [id], where)
 
     return work
 

@@ -28,13 +28,16 @@ CREATE TABLE file (            -- facts about the file
 """
 
 TOPICS = """
-CREATE TABLE topics (
-    id      INTEGER PRIMARY KEY,   -- messages of topic 7 lie in messages_7
-    name    TEXT NOT NULL UNIQUE,
-    codec   TEXT NOT NULL,         -- how single messages are encoded: json, msgpack, pickle, bytes, or your own
-    first   INTEGER NOT NULL,      -- the first offset that is kept: what lies before is trimmed
-    created INTEGER NOT NULL,      -- microseconds since 1970, UTC
-    crc     INTEGER NOT NULL
+CREATE TABLE topics (                 -- a row for each partition; those of one topic have ids that follow each other
+    id         INTEGER PRIMARY KEY,   -- messages of number 7 lie in messages_7
+    name       TEXT NOT NULL,
+    codec      TEXT NOT NULL,         -- how single messages are encoded: json, msgpack, pickle, bytes, or your own
+    partition  INTEGER NOT NULL,      -- its number, from 0
+    partitions INTEGER NOT NULL,      -- how many the topic has
+    first      INTEGER NOT NULL,      -- the first offset that is kept: what lies before is trimmed
+    created    INTEGER NOT NULL,      -- microseconds since 1970, UTC
+    crc        INTEGER NOT NULL,
+    UNIQUE (name, partition)
 ) STRICT
 """
 
@@ -76,23 +79,23 @@ CLAIMS_BY_WORKER = "CREATE INDEX claims_by_worker ON claims (topic, client, work
 
 IDS = """
 CREATE TABLE ids (                 -- ids of puts and messages, so that the same put again does nothing
-    topic INTEGER NOT NULL,
+    topic INTEGER NOT NULL,        -- its first partition: they are unique over all of them
     id    TEXT NOT NULL,
-    run   INTEGER NOT NULL,        -- where it stands in id_runs
+    run   INTEGER NOT NULL,        -- where it stands in id_runs, of one of the partitions
     PRIMARY KEY (topic, id)
 ) STRICT, WITHOUT ROWID
 """
 
-# In the order of the offsets: those that trim drops are the first.
+# In the order of the offsets of each partition: those that trim drops are the first.
 ID_RUNS = """
 CREATE TABLE id_runs (
-    topic  INTEGER NOT NULL,
-    number INTEGER NOT NULL,       -- counts the topic's runs
-    first  INTEGER NOT NULL,       -- where what was put with these ids went
-    stop   INTEGER NOT NULL,
-    ids    TEXT NOT NULL,          -- a JSON array of text: one for each message, or one for all of them
-    crc    INTEGER NOT NULL,
-    PRIMARY KEY (topic, number)
+    partition INTEGER NOT NULL,    -- the id of that where what was put with these ids went
+    number    INTEGER NOT NULL,    -- counts the runs of the topic; those of one call in several partitions have the same
+    first     INTEGER NOT NULL,    -- the offsets
+    stop      INTEGER NOT NULL,
+    ids       TEXT NOT NULL,       -- a JSON array of text: one for each message, or one for all of them
+    crc       INTEGER NOT NULL,
+    PRIMARY KEY (partition, number)
 ) STRICT, WITHOUT ROWID
 """
 

@@ -16,13 +16,13 @@ from pqlog.errors import CorruptLogError
 
 COLUMNS = {
     "file": ("name", "value"),
-    "topics": ("id", "name", "codec", "first", "created"),
+    "topics": ("id", "name", "codec", "partition", "partitions", "first", "created"),
     "clients": ("topic", "name", "next", "claimed", "epoch", "batches", "seen"),
     "claims": (
         *("topic", "client", "number", "first", "stop", "token", "attempt"),
         *("worker", "process", "expires", "error"),
     ),
-    "id_runs": ("topic", "number", "first", "stop", "ids"),
+    "id_runs": ("partition", "number", "first", "stop", "ids"),
     "cursors": ("name", "value"),
     "schema_cache": ("topic", "first", "stop", "inference"),
 }

@@ -23,13 +23,13 @@ REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id}
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 ID = "SELECT run FROM ids WHERE topic = ? AND id = ?"
-RUN = f"SELECT number, first, stop, ids FROM id_runs WHERE topic = ? AND number = ? AND {fits('id_runs')}"
+RUN = f"SELECT number, first, stop, ids FROM id_runs WHERE partition = ? AND number = ? AND {fits('id_runs')}"
 # In the order of their offsets, too.
-RUNS = f"SELECT number, first, stop, ids FROM id_runs WHERE topic = ? AND {fits('id_runs')} ORDER BY number"
-NEXT_RUN = "SELECT ifnull(max(number), 0) + 1 FROM id_runs WHERE topic = ?"
+RUNS = f"SELECT number, first, stop, ids FROM id_runs WHERE partition = ? AND {fits('id_runs')} ORDER BY number"
+NEXT_RUN = "SELECT ifnull(max(number), 0) + 1 FROM id_runs WHERE partition = ?"
 PUT_RUN = f"""
 INSERT INTO id_runs VALUES (?1, ?2, ?3, ?4, ?5, {
-    sum_of("id_runs", topic="?1", number="?2", first="?3", stop="?4", ids="?5")
+    sum_of("id_runs", partition="?1", number="?2", first="?3", stop="?4", ids="?5")
 })
 """
 SET_ID = "INSERT OR REPLACE INTO ids VALUES (?, ?, ?)"
@@ -46,14 +46,18 @@ SELECT id, run FROM carray(?2) CROSS JOIN ids ON topic = ?1 AND id = CAST(value 
 WHERE run NOT BETWEEN ?3 AND ?4
 """
 COUNT_IDS = "SELECT count(*) FROM ids WHERE topic = ?"
-DROP_IDS = "DELETE FROM ids WHERE topic = ?1 AND run <= ?2 AND id IN (SELECT CAST(value AS TEXT) FROM carray(?3))"
-DROP_RUNS = "DELETE FROM id_runs WHERE topic = ? AND number <= ?"
+DROP_IDS = "DELETE FROM ids WHERE topic = ?1 AND run = ?2 AND id IN (SELECT CAST(value AS TEXT) FROM carray(?3))"
+DROP_RUNS = "DELETE FROM id_runs WHERE partition = ? AND number <= ?"
 
 # Of a damaged file all that can be read is wanted: a topic without a place where it begins, too.
-TOPICS = f"SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), {fits('topics')} FROM topics ORDER BY id"
+TOPICS = f"""
+SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), partition, partitions, {fits("topics")} FROM topics ORDER BY id
+"""
 # The same, also where some are damaged, which verify has told by then.
-ALL_TOPICS = "SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB) FROM topics ORDER BY id"
-TOPIC = f"SELECT id, name, codec FROM topics WHERE name = ? AND {fits('topics')}"
+ALL_TOPICS = "SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), partition, partitions FROM topics ORDER BY id"
+TOPIC = f"""
+SELECT id, name, codec, partition, partitions FROM topics WHERE name = ? AND {fits("topics")} ORDER BY partition
+"""
 
 # The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.
 FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"
@@ -192,6 +196,12 @@ WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?4 AND {fits("cl
 """
 # All that a process holds, of any client.
 HELD_BY = f"SELECT topic, client, number, token FROM claims WHERE process = ? AND {fits('claims')}"
+# Whether somebody else holds a batch: nobody gets another one then, if they are to be handed out in order.
+HELD = """
+SELECT EXISTS (
+    SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process > '' AND NOT (worker = ?3 AND worker <> '')
+)
+"""
 # The first batch that was released, and the first of a worker's own: an older holder of the same name is gone.
 FREE = f"""
 SELECT number, first, stop, attempt, error FROM claims
@@ -261,8 +271,9 @@ INSERT INTO file VALUES ('deleted topic', ?1, {sum_of("file", name="'deleted top
 ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc WHERE excluded.value > file.value
 """
 MAKE_TOPIC = f"""
-INSERT INTO topics VALUES
-    (?1, ?2, ?3, 1, ?4, {sum_of("topics", id="?1", name="?2", codec="?3", first="1", created="?4")})
+INSERT INTO topics VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, {
+    sum_of("topics", id="?1", name="?2", codec="?3", partition="?4", partitions="?5", first="1", created="?6")
+})
 """
 RENAME_TOPIC = f"UPDATE topics SET name = ?1, crc = {sum_of('topics', name='?1')} WHERE id = ?2 AND {fits('topics')}"
 DELETE_TOPIC = (
@@ -271,7 +282,7 @@ DELETE_TOPIC = (
     "DELETE FROM claims WHERE topic = ?",
     "DELETE FROM ids WHERE topic = ?",
     "DELETE FROM schema_cache WHERE topic = ?",
-    "DELETE FROM id_runs WHERE topic = ?",
+    "DELETE FROM id_runs WHERE partition = ?",
 )
 DROP_MESSAGES = "DROP TABLE {m}"
 

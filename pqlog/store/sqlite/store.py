@@ -6,18 +6,22 @@ import contextlib
 import os
 import uuid
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import apsw
 
 from pqlog import errors
+from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.sqlite import (
     claims,
     connections,
     copies,
     forks,
     hazards,
+    ids,
+    reader,
     repair,
     schema,
     smallrows,
@@ -25,13 +29,16 @@ from pqlog.store.sqlite import (
     wal,
 )
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
+from pqlog.store.sqlite.append import append_all
+from pqlog.store.sqlite.client import SqliteClient
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal
-from pqlog.store.sqlite.topic import SqliteTopic, topic_info, topic_infos
+from pqlog.store.sqlite.table import Table, put_of
+from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_info, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
-from pqlog.store.values import Capabilities, TopicInfo
+from pqlog.store.values import Capabilities, Cursor, Moved, Output, Put, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -177,17 +184,17 @@ class SqliteStore:
         for info in found:
             if topic := self._topics.get(info.id):
                 topic.named(info)  # another process may have renamed it
-        return found
+        return [info for info in found if not info.partition]
 
-    def find_topic(self, name: str) -> SqliteTopic | None:
-        found = self.read(lambda db: fetch_one(db.execute(statements.TOPIC, (name,))))
-        return self.handle(TopicInfo(*found)) if found else None
+    def find_topic(self, name: str) -> list[SqliteTopic]:
+        return [self.handle(info) for info in self.read(lambda db: _partitions(db, name))]
 
-    def topic(self, name: str, codec: str) -> SqliteTopic:
-        return self.handle(self.write(Task(lambda transaction: _make_topic(transaction.db, name, codec))))
+    def topic(self, name: str, codec: str, partitions: int) -> list[SqliteTopic]:
+        made = self.write(Task(lambda transaction: _make_topic(transaction.db, name, codec, partitions)))
+        return [self.handle(info) for info in made]
 
     def handle(self, info: TopicInfo) -> SqliteTopic:
-        """The topic of that description: one object for all who ask, since it knows where the topic ends."""
+        """The partition of that description: one object for all who ask, since it knows where the partition ends."""
         topic = self._topics.get(info.id)
         if topic is None:
             topic = self._topics.setdefault(info.id, SqliteTopic(self, info))
@@ -195,14 +202,70 @@ class SqliteStore:
         return topic
 
     def all_topics(self) -> list[SqliteTopic]:
-        """All topics, also those whose row in the list of topics is damaged."""
+        """All partitions of all topics, also those whose row in the list of topics is damaged."""
         found = self.read(lambda db: fetch_all(db.execute(statements.ALL_TOPICS)))
         return [self.handle(topic_info(*one)) for one in found]
 
     def forget(self, topic: SqliteTopic) -> None:
-        """A topic was deleted."""
+        """A partition was deleted, with its topic."""
         self._topics.pop(topic.info.id, None)
         self._watch.notify()
+
+    # what concerns several partitions at once
+
+    def append(self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None) -> dict[int, Put]:
+        table: Table = outputs[0].topic.table  # type: ignore[attr-defined]
+
+        def put(transaction: Transaction) -> dict[int, Put]:
+            db = transaction.db
+            if id is not None and (known := find_put(db, table, id)) is not None:
+                return known
+            if cursor is not None:
+                cursor.check((fetch_one(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
+            went = append_all(transaction, outputs)
+            if id is not None:
+                where = {output.topic.info.id: span for output, span in zip(outputs, went, strict=True)}
+                ids.add(db, table, [id], where)
+            if cursor is not None:
+                db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
+            return {output.topic.info.partition: put_of(span) for output, span in zip(outputs, went, strict=True)}
+
+        return self.write(Task(put))
+
+    def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
+        tables: list[Table] = [topic.table for topic in topics]  # type: ignore[attr-defined]
+        return self.read(lambda db: [reader.span(db, table) for table in tables], snapshot=True)
+
+    def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> list[int]:
+        """One small transaction moves the marks of what is kept; the rows and ids below are then dropped in steps.
+
+        A crash in between leaves some of them there, which nobody sees and the next trim drops.
+        """
+        ours: Sequence[tuple[SqliteTopic, int]] = marks  # type: ignore[assignment]
+
+        def mark(transaction: Transaction) -> list[int]:
+            losing: Counter[str] = Counter()
+            for topic, before in ours:
+                losing.update(topic.losing(transaction.db, before))
+            behind = [(name, count) for name, count in losing.items() if count]
+            if behind and not force:
+                raise errors.TrimRefusedError(behind, ours[0][0].info.name)
+            return [topic.mark_trimmed(transaction.db, before) for topic, before in ours]
+
+        trimmed = self.write(Task(mark))
+        for topic, _ in ours:
+            while self.write(Task(lambda transaction, topic=topic: topic.drop_trimmed(transaction.db))):  # type: ignore[misc]
+                pass
+        self.give_back()
+        return trimmed
+
+    def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
+        ours: Sequence[tuple[SqliteClient, int]] = moves  # type: ignore[assignment]
+        return self.write(Task(lambda transaction: [client.seek_in(transaction.db, to) for client, to in ours]))
+
+    def delete_clients(self, clients: Sequence[ClientStore]) -> bool:
+        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+        return any(self.write(Task(lambda transaction: [client.delete_in(transaction.db) for client in ours])))
 
     # cursors
 
@@ -320,13 +383,24 @@ class SqliteStore:
         self.write(Task(seek))
 
 
-def _make_topic(db: apsw.Connection, name: str, codec: str) -> TopicInfo:
-    found = fetch_one(db.execute(statements.TOPIC, (name,)))
+def _partitions(db: apsw.Connection, name: str) -> list[TopicInfo]:
+    """The partitions of a topic, all of them or none: rows that damage took are told by `topic_infos`."""
+    found = [TopicInfo(*row) for row in db.execute(statements.TOPIC, (name,))]
+    if found and [info.partition for info in found] != list(range(found[0].partitions)):
+        topic_infos(db)
+    return found
+
+
+def _make_topic(db: apsw.Connection, name: str, codec: str, partitions: int) -> list[TopicInfo]:
+    found = _partitions(db, name)
     if found:
-        return TopicInfo(*found)
+        return found
     topic_infos(db)  # its name may be damaged: then it is not a new one
-    info = TopicInfo(fetch_one(db.execute(statements.NEW_TOPIC_ID))[0], name, codec)
-    db.execute(statements.MAKE_TOPIC, (info.id, name, codec, claims.now_micros()))
-    for statement in schema.NEW_TOPIC:
-        db.execute(statement.format(id=info.id))
-    return info
+    first = fetch_one(db.execute(statements.NEW_TOPIC_ID))[0]
+    infos = [TopicInfo(first + number, name, codec, number, partitions) for number in range(partitions)]
+    now = claims.now_micros()
+    for info in infos:
+        db.execute(statements.MAKE_TOPIC, (info.id, name, codec, info.partition, partitions, now))
+        for statement in schema.NEW_TOPIC:
+            db.execute(statement.format(id=info.id))
+    return infos

@@ -1,4 +1,4 @@
-"""The statements of one topic: made once, when the topic is first used."""
+"""The statements of one partition of a topic: made once, when it is first used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class Table:
-    """The statements of one topic's table, in which the table's name and the form of a value are filled in.
+    """The statements of one partition's table, in which the table's name and the form of a value are filled in.
 
     Parameters
     ----------
@@ -38,6 +38,9 @@ class Table:
 
     def __init__(self, info: TopicInfo, seed: int) -> None:
         self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
+        self.topic_id = info.id - info.partition
+        self.parts = range(self.topic_id, self.topic_id + info.partitions)
+        """The ids of all partitions of the topic."""
         self.tail: Tail | None = None
         """Where the last commit of this process left the topic; for the writer alone.
 
@@ -96,9 +99,9 @@ class Table:
             self._put_remembered[rows] = statement
         return statement
 
-    def read_first(self, db: apsw.Connection) -> int:
-        """The first offset that is kept; raises `UnknownTopicError` if the topic was deleted."""
-        found = fetch_one(db.execute(self.first, (self.id,)))
+    def read_first(self, db: apsw.Connection, part: int | None = None) -> int:
+        """The first offset that is kept, here or in another partition; raises if the topic was deleted."""
+        found = fetch_one(db.execute(self.first, (self.id if part is None else part,)))
         if found is None:
             raise UnknownTopicError(self.topic, [])
         first: int = found[0]

@@ -1,8 +1,9 @@
-"""A topic in a SQLite file: putting, reading, trimming."""
+"""A partition of a topic in a SQLite file: putting, reading, trimming."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import apsw
@@ -10,7 +11,7 @@ import apsw
 from pqlog import errors
 from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.sqlite import reader, statements
-from pqlog.store.sqlite.append import PutOne, append, append_at, begin_at
+from pqlog.store.sqlite.append import PutOne, append_at, begin_at, next_time
 from pqlog.store.sqlite.client import SqliteClient, positions, states
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.table import Table, messages_in, put_of
@@ -20,8 +21,6 @@ from pqlog.store.values import (
     CachedSchema,
     Chunk,
     ClientState,
-    Cursor,
-    Ids,
     Lines,
     Put,
     Row,
@@ -41,78 +40,68 @@ TRIM_STEP = 2_000
 
 
 class SqliteTopic:
-    """A topic; the protocol is `pqlog.store.api.TopicStore`. There is one of each in a `SqliteStore`."""
+    """A partition; the protocol is `pqlog.store.api.TopicStore`. There is one of each in a `SqliteStore`."""
 
     def __init__(self, log: SqliteStore, info: TopicInfo) -> None:
         self.log, self.info = log, info
         self.table = Table(info, log.seed)
+        self._tables: list[Table] = []
 
     def named(self, info: TopicInfo) -> None:
         """Note what it is called now."""
         self.info, self.table.topic = info, info.name
 
-    def rename(self, name: str) -> None:
-        self.named(self.log.write(Task(lambda transaction: self._rename(transaction.db, name))))
+    def partitions(self) -> list[SqliteTopic]:
+        """All of the topic, in their order."""
+        name, codec, count = self.info.name, self.info.codec, self.info.partitions
+        infos = [TopicInfo(id, name, codec, number, count) for number, id in enumerate(self.table.parts)]
+        return [self.log.handle(info) for info in infos]
 
-    def _rename(self, db: apsw.Connection, name: str) -> TopicInfo:
+    @property
+    def tables(self) -> list[Table]:
+        """Those of all partitions."""
+        if not self._tables:
+            self._tables = [partition.table for partition in self.partitions()]
+        return self._tables
+
+    def rename(self, name: str) -> None:
+        self.log.write(Task(lambda transaction: self._rename(transaction.db, name)))
+        for partition in self.partitions():
+            partition.named(replace(partition.info, name=name))
+
+    def _rename(self, db: apsw.Connection, name: str) -> None:
         self.table.read_first(db)
         if fetch_one(db.execute(statements.TOPIC, (name,))):
             raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
-        db.execute(statements.RENAME_TOPIC, (name, self.info.id))
-        return TopicInfo(self.info.id, name, self.info.codec)
+        db.executemany(statements.RENAME_TOPIC, [(name, id) for id in self.table.parts])
 
     def delete(self, force: bool) -> None:
         self.log.write(Task(lambda transaction: self._delete(transaction, force)))
-        self.log.forget(self)
+        for partition in self.partitions():
+            self.log.forget(partition)
         self.log.give_back()
 
     def _delete(self, transaction: Transaction, force: bool) -> None:
-        db, table = transaction.db, self.table
-        kept = reader.span(db, table)
-        losing = [(one.client, one.lag) for one in states(db, table) if one.lag]
-        if losing and kept and not force:
-            raise errors.TrimRefusedError(losing, self.info.name, "deleted")
-        for statement in statements.DELETE_TOPIC:
-            db.execute(statement, (table.id,))
-        db.execute(statements.NOTE_DELETED, (table.id,))
-        db.execute(table.drop_messages)
-        transaction.forget(table)
+        db = transaction.db
+        losing: dict[str, int] = {}
+        for table in self.tables:
+            kept = reader.span(db, table)
+            for one in states(db, table) if kept else []:
+                losing[one.client] = losing.get(one.client, 0) + one.lag
+        losing = {client: lag for client, lag in losing.items() if lag}
+        if losing and not force:
+            raise errors.TrimRefusedError(list(losing.items()), self.info.name, "deleted")
+        for table in self.tables:
+            for statement in statements.DELETE_TOPIC:
+                db.execute(statement, (table.id,))
+            db.execute(statements.NOTE_DELETED, (table.id,))
+            db.execute(table.drop_messages)
+            transaction.forget(table)
 
     # putting
 
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        return self.log.write(PutOne(self.table, value, key, headers))
-
-    def append(
-        self,
-        chunks: Iterable[Chunk],
-        id: str | None = None,
-        cursor: Cursor | None = None,
-        ids: Ids | None = None,
-    ) -> Put:
-        def put(transaction: Transaction) -> Span:
-            db = transaction.db
-            if id is not None:
-                found = message_ids.find(db, self.table, id)
-                if found:
-                    return found
-            if cursor is not None:
-                cursor.check((fetch_one(db.execute(statements.CURSOR, (cursor.name,))) or (None,))[0])
-            where = self.append_in(transaction, chunks, ids)
-            if id is not None:
-                message_ids.add(db, self.table, [id], where)
-            if cursor is not None:
-                db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
-            return where
-
-        return put_of(self.log.write(Task(put)))
-
-    def append_in(self, transaction: Transaction, chunks: Iterable[Chunk], ids: Ids | None) -> Span:
-        """Put everything inside a transaction."""
-        if ids is not None:
-            masks = message_ids.note(transaction.db, self.table, ids.lists, transaction.tail(self.table).stop)
-            chunks = ids.thinned(chunks, masks)
-        return append(transaction, self.table, chunks)
+        return self.log.write(PutOne(self.tables, self.table, value, key, headers))
 
     def adopt(self, first: int, chunks: Sequence[tuple[int, Chunk]], cursor: tuple[str, str] | None = None) -> Span:
         """Put chunks at times of their own (microseconds; 0 is now); in a new topic `first` is the first offset."""
@@ -120,16 +109,16 @@ class SqliteTopic:
         def put(transaction: Transaction) -> Span:
             if transaction.tail(self.table).stop == 1:
                 begin_at(transaction, self.table, first)
-            where = append_at(transaction, self.table, chunks)
+            now = next_time(transaction, self.tables)
+            where = append_at(transaction, self.table, ((time or now, chunk) for time, chunk in chunks))
             if cursor is not None:
                 transaction.db.execute(statements.SET_CURSOR, cursor)
             return where
 
         return self.log.write(Task(put))
 
-    def find_id(self, id: str) -> Put | None:
-        found = self.log.read(lambda db: message_ids.find(db, self.table, id))
-        return None if found is None else put_of(found)
+    def find_id(self, id: str) -> dict[int, Put] | None:
+        return self.log.read(lambda db: find_put(db, self.table, id))
 
     def id_runs(self) -> list[message_ids.Run]:
         """All ids, and where what was put with them went."""
@@ -212,42 +201,39 @@ class SqliteTopic:
 
     # keeping
 
-    def trim(self, before: int, force: bool) -> int:
-        """One small transaction moves the mark of what is kept; the rows and ids below it are then dropped in steps.
-
-        A crash in between leaves some of them there, which nobody sees and the next trim drops.
-        """
-        trimmed = self.log.write(Task(lambda transaction: self._mark_trimmed(transaction.db, before, force)))
-        while self.log.write(Task(lambda transaction: self._drop_trimmed(transaction.db))):
-            pass
-        self.log.give_back()
-        return trimmed
-
-    def _mark_trimmed(self, db: apsw.Connection, before: int, force: bool) -> int:
+    def losing(self, db: apsw.Connection, before: int) -> dict[str, int]:
+        """How many messages before an offset each client has not acknowledged."""
         kept = reader.span(db, self.table)
         first = min(before, kept.stop)
-        behind = [
-            (name, messages_in(Span(max(next_offset, kept.first), first)))
-            for name, next_offset in fetch_all(db.execute(statements.BEHIND, (self.table.id, first)))
-        ]
-        losing = [(name, count) for name, count in behind if count]
-        if losing and not force:
-            raise errors.TrimRefusedError(losing, self.info.name)
+        behind = fetch_all(db.execute(statements.BEHIND, (self.table.id, first)))
+        return {name: messages_in(Span(max(position, kept.first), first)) for name, position in behind}
+
+    def mark_trimmed(self, db: apsw.Connection, before: int) -> int:
+        """Move the mark of what is kept; how many messages are trimmed by that."""
+        kept = reader.span(db, self.table)
+        first = min(before, kept.stop)
         db.execute(statements.TRIM, (first, self.table.id))
         return messages_in(Span(kept.first, first))
 
-    def _drop_trimmed(self, db: apsw.Connection) -> int:
+    def drop_trimmed(self, db: apsw.Connection) -> int:
+        """Drop some of what lies before the mark; how much that was."""
         first = self.table.read_first(db)
         db.execute(self.table.drop_trimmed, (first, TRIM_STEP))
         return db.changes() + message_ids.drop(db, self.table, first)
 
 
+def find_put(db: apsw.Connection, table: Table, id: str) -> dict[int, Put] | None:
+    """Where a put with an id went, by the number of the partition; None if it is not known."""
+    found = message_ids.find(db, table, id)
+    return None if found is None else {table.parts.index(part): put_of(where) for part, where in found.items()}
+
+
 def topic_infos(db: apsw.Connection) -> list[TopicInfo]:
-    """All topics of a file."""
-    return [topic_info(*found[:3]) for found in db.execute(statements.TOPICS)]
+    """All partitions of all topics of a file."""
+    return [topic_info(*found[:5]) for found in db.execute(statements.TOPICS)]
 
 
-def topic_info(id: int, name: bytes, codec: bytes) -> TopicInfo:
-    """A topic as its row says, also where damage made no text, or nothing, of its name."""
+def topic_info(id: int, name: bytes, codec: bytes, partition: int, partitions: int) -> TopicInfo:
+    """A partition as its row says, also where damage made no text, or nothing, of its topic's name."""
     name_text, codec_text = (text.decode(errors="backslashreplace") for text in (name, codec))
-    return TopicInfo(id, name_text or f"topic {id}", codec_text)
+    return TopicInfo(id, name_text or f"topic {id}", codec_text, partition, partitions)
