@@ -122,10 +122,11 @@ def printable(given: str) -> str:
     return given.encode(errors="backslashreplace").decode()
 
 
-def count(name: str, value: Any, what: str) -> int:
-    """A number of things, 1 or more, clipped as by `bounded`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not value >= 1:
-        raise ArgumentError(f"{name} must be a number of {what}, 1 or more, not {_shown(value)}")
+def count(name: str, value: Any, what: str, most: int | None = None) -> int:
+    """A number of things, 1 or more, clipped as by `bounded`; or refused beyond `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (value if most is None else most):
+        range_ = "1 or more" if most is None else f"1 to {most}"
+        raise ArgumentError(f"{name} must be a number of {what}, {range_}, not {_shown(value)}")
     return bounded(value)
 
 

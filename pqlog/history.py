@@ -76,8 +76,13 @@ def offset_of(topic: TopicStore, at: int | Time, expected: str) -> int:
     """
     if isinstance(at, int) and not isinstance(at, bool):
         return check.bounded(at) if at >= 0 else topic.from_end(-at)
+    return topic.offset_at(time_of(at, expected))
+
+
+def time_of(at: Any, expected: str) -> int:
+    """A time in microseconds since 1970; if it is none, the error says what was `expected`."""
     try:
-        return topic.offset_at(micros_of(at))  # type: ignore[arg-type] # a bool is refused there
+        return micros_of(at)
     except ArgumentError as error:
         raise ArgumentError(f"{expected}: {error}") from None
 

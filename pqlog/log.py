@@ -11,7 +11,7 @@ from pqlog import check, extras, producer
 from pqlog.codecs import Codec
 from pqlog.errors import ArgumentError, ClosedError, CorruptLogError, Error, UnsupportedError
 from pqlog.store.api import IsAFile
-from pqlog.store.values import Capabilities
+from pqlog.store.values import MAX_PARTITIONS, Capabilities
 from pqlog.stream import TopicStream, existing_topic
 from pqlog.topic import Topic
 
@@ -36,9 +36,11 @@ class Log(Topic):
     def __init__(self, path: str, stream: TopicStream) -> None:
         super().__init__(stream)
         self.path = path
-        self._log = stream.store.log
+        self._log = stream.partitions[0].log
 
-    def topic(self, name: str, codec: str | Codec | None = None, type: Any = None) -> Topic:
+    def topic(
+        self, name: str, codec: str | Codec | None = None, type: Any = None, *, partitions: int | None = None
+    ) -> Topic:
         """Another topic of the same log, created if it does not exist.
 
         It is created by this call, with a warning if its name is like that of another topic: a topic that a typo
@@ -51,11 +53,16 @@ class Log(Topic):
             As for `pqlog.open`.
         type : type, optional
             As for `pqlog.open`.
+        partitions : int, optional
+            How many partitions it is created with, for ever: 1 unless said otherwise, 256 at most. The messages of a
+            key are in one of them, in their order, and so many workers can share a client without disturbing it.
 
         Raises
         ------
         CodecMismatchError
             The topic was created with another codec.
+        PartitionsError
+            The topic was created with another number of partitions.
 
         Examples
         --------
@@ -65,8 +72,15 @@ class Log(Topic):
         1
         >>> log.topics()
         ['main', 'raw']
+        >>> orders = log.topic("orders", partitions=8)
+        >>> at = [orders.put({"order": n}, key="Brno") for n in range(3)]
+        >>> len({one.partition for one in at}), [one.offset for one in at]
+        (1, [1, 2, 3])
         """
-        return Topic(TopicStream.open(self._log, name, codec, type), self._handed_out)
+        if partitions is not None:
+            check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
+        stream = TopicStream.open(self._log, name, codec, type, partitions=partitions)
+        return Topic(stream, self._handed_out)
 
     def topics(self) -> list[str]:
         """The names of all topics of the file.
@@ -104,7 +118,7 @@ class Log(Topic):
         >>> log.topics(), log.topic("flights")[1].value
         (['main', 'flights'], 'OK1')
         """
-        existing_topic(self._log, old).rename(check.name("the topic's name", new))
+        existing_topic(self._log, old)[0].rename(check.name("the topic's name", new))
 
     def delete_topic(self, name: str, *, force: bool = False) -> None:
         """Drop a topic with its messages, clients and ids, in one transaction, and give its disk space back.
@@ -136,7 +150,7 @@ class Log(Topic):
         >>> log.topics()
         ['main']
         """
-        other = existing_topic(self._log, name)
+        other = existing_topic(self._log, name)[0]
         if other.info.id == self.store.info.id:
             raise ArgumentError(f"this log stands for {name!r} itself: open the file at another topic to delete it")
         other.delete(force)
@@ -298,7 +312,7 @@ class Log(Topic):
     def _counts(self) -> list[int]:
         """How many messages each topic has."""
         topics = [self._log.find_topic(info.name) for info in self._log.topics()]
-        return [topic.count() for topic in topics if topic is not None]
+        return [sum(partition.count() for partition in topic) for topic in topics if topic]
 
     def _file(self, what: str) -> IsAFile:
         """The log as a file, for what only a file can."""

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from pqlog import extras, history, producer
+from pqlog import extras, producer
 from pqlog.batch import Batch
 from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
-from pqlog.history import History, Time
-from pqlog.message import Message
-from pqlog.readable import Readable, selection_of
+from pqlog.partition import Partition
 from pqlog.store.values import Put, Singles, Span
-from pqlog.stream import Selection, TopicStream
+from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
     from pqlog.notebook.explorer import Explorer
 
 
-class Topic(Readable):
-    """A named, ordered, append-only sequence of messages in a file.
+class Topic(Partition):
+    """A named, append-only sequence of messages, in one partition or several.
 
-    Created by ``log.topic(name)``; a log is one itself.
+    Created by ``log.topic(name)``; a log is one itself. Of several partitions, the messages are read merged: by time,
+    then partition, then offset, which only ever grows at its end. Offsets are those of one: see `partition`.
 
     Examples
     --------
@@ -38,7 +37,7 @@ class Topic(Readable):
     """
 
     def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
-        self.stream, self.store = stream, stream.store
+        super().__init__(stream)
         self._handed_out: HandedOut = {} if handed_out is None else handed_out
 
     @property
@@ -50,6 +49,34 @@ class Topic(Readable):
     def codec(self) -> str:
         """The name of the codec that the topic was created with."""
         return self.stream.codec_name
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has; that never changes."""
+        return len(self.stream.partitions)
+
+    def partition(self, number: int) -> Partition:
+        """One partition of the topic: its messages, by offset, too.
+
+        Parameters
+        ----------
+        number : int
+            From 0 up to, not including, `partitions`.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> orders = pqlog.open(":memory:").topic("orders", partitions=4)
+        >>> at = orders.put({"n": 1}, key="Brno")
+        >>> orders.partition(at.partition)[at.offset].value
+        {'n': 1}
+        """
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.partitions:
+            raise ArgumentError(
+                f"topic {self.name!r} has {self.partitions} partition{'s' * (self.partitions != 1)}, numbered from 0: "
+                f"there is no partition {number!r}"
+            )
+        return Partition(self.stream.partition(number))
 
     # putting
 
@@ -326,124 +353,6 @@ class Topic(Readable):
         """
         self.store.log.wake()
 
-    # reading
-
-    def __len__(self) -> int:
-        """How many messages are kept."""
-        return self.store.count()
-
-    def __bool__(self) -> bool:
-        """A topic is true also while it is empty."""
-        return True
-
-    @property
-    def first(self) -> int | None:
-        """The offset of the first message that is kept; None if the topic is empty."""
-        kept = self.store.span()
-        return kept.first if kept else None
-
-    @property
-    def last(self) -> int | None:
-        """The offset of the last message; None if none is kept."""
-        kept = self.store.span()
-        return self.store.from_end(1, kept) if kept else None
-
-    @overload
-    def __getitem__(self, index: int) -> Message: ...
-    @overload
-    def __getitem__(self, index: slice) -> History: ...
-    def __getitem__(self, index: int | slice) -> Message | History:
-        """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
-        if isinstance(index, slice):
-            if index.step not in (None, 1):
-                start, stop = ("" if end is None else end for end in (index.start, index.stop))
-                raise ArgumentError(f"a history has no step: take list(log[{start}:{stop}])[::{index.step}] instead")
-            return History(self.stream, start=index.start, stop=index.stop)
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise ArgumentError(f"an offset must be an int, not {index!r}")
-        return history.message_at(self.stream, index)
-
-    def __iter__(self) -> Iterator[Message]:
-        """All messages that are kept."""
-        return iter(self.history())
-
-    def __reversed__(self) -> Iterator[Message]:
-        """All messages that are kept, the newest first."""
-        return reversed(self.history())
-
-    def history(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: Time | None = None,
-        until: Time | None = None,
-        key: str | None = None,
-    ) -> History:
-        """A range of the topic; nothing is read yet.
-
-        Parameters
-        ----------
-        start, stop : int, optional
-            Offsets: from `start` up to, not including, `stop`; negative ones count from the end.
-        since, until : datetime, date, timedelta or str, optional
-            Times: from `since` up to, not including, `until`. Naive ones are UTC; ``"1h"`` is an hour ago.
-        key : str, optional
-            Only messages with this key.
-
-        Returns
-        -------
-        History
-
-        Examples
-        --------
-        >>> import pqlog
-        >>> log = pqlog.open(":memory:")
-        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city")
-        Put(first=1, last=2, messages=2)
-        >>> [message.offset for message in log.history(since="1h", key="Praha")]
-        [2]
-        """
-        return History(self.stream, start=start, stop=stop, since=since, until=until, key=key)
-
-    def _selection(self) -> Selection:
-        return selection_of(self.history())
-
-    # keeping
-
-    def trim(self, before: int | Time, *, force: bool = False) -> int:
-        """Drop the messages before an offset or a time, and give their disk space back.
-
-        Parameters
-        ----------
-        before : int, datetime, date, timedelta or str
-            The first offset that is kept (negative: counted from the end), or a time as for `history`.
-        force : bool
-            Drop also what a client has not acknowledged.
-
-        Returns
-        -------
-        int
-            How many messages were dropped.
-
-        Raises
-        ------
-        TrimRefusedError
-            A client has not acknowledged some of them; nothing was dropped.
-
-        Examples
-        --------
-        >>> import pqlog
-        >>> log = pqlog.open(":memory:")
-        >>> log.put_many(list("abcd"))
-        Put(first=1, last=4, messages=4)
-        >>> log.trim(before=3)
-        2
-        >>> log.first, log.put("e")
-        (3, 5)
-        """
-        return self.store.trim(history.offset_of(self.store, before, "before must be an offset or a time"), force)
-
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.topic_view, self)
 
@@ -467,7 +376,8 @@ class Topic(Readable):
         return extras.explorer.Explorer(self)
 
     def __repr__(self) -> str:
+        parts = f" in {self.partitions} partitions" if self.partitions > 1 else ""
         try:
-            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages, codec {self.codec}>"
+            return f"<pqlog.Topic {self.name!r}: {len(self):,} messages{parts}, codec {self.codec}>"
         except Error as error:
             return f"<pqlog.Topic {self.name!r}, codec {self.codec}: {error}>"

@@ -250,7 +250,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def _other(self, name: str) -> Topic:
         """Another topic of the log; it must exist."""
-        return Topic(self._opened.stream.sibling(existing_topic(self._log, name).info.name, "json"))
+        return Topic(self._opened.stream.sibling(existing_topic(self._log, name)[0].info.name, "json"))
 
     @_guarded
     def _tick(self, *_: object) -> None:

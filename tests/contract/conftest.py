@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.contract.engines import ENGINES
+from pqlog.store.values import Output, Segment
+from tests.contract.engines import ENGINES, singles
 
 
 @pytest.fixture(params=ENGINES, ids=lambda make: make.__name__)
@@ -12,6 +13,12 @@ def engine(request, tmp_path):
     engine.close()
 
 
-@pytest.fixture
-def topic(engine):
-    return engine.topic("main", "json")
+@pytest.fixture(params=[1, 3], ids=["alone", "among_three"])
+def topic(engine, request):
+    """A partition: the only one of its topic, or one between two others, which have messages too."""
+    partitions = engine.topic("main", "json", request.param)
+    middle = request.param // 2
+    for one in partitions:
+        if one.info.partition != middle:
+            engine.append([Output(one, [singles(b"other", key="a"), Segment(b"other", 3, "a")])])
+    return partitions[middle]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pqlog.store.api import Store, TopicStore
+from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.sqlite.store import SqliteStore
-from pqlog.store.values import Chunk, Row, Segment, Singles, Span
+from pqlog.store.values import Chunk, Cursor, Ids, Moved, Output, Put, Row, Segment, Singles, Span
 
 
 def in_a_file(folder: Path) -> Store:
@@ -32,9 +32,40 @@ def singles(*values: bytes, key: str | None = None) -> Singles:
     return Singles(values, None if key is None else [key] * len(values))
 
 
+def one_partition(engine: Store, name: str, codec: str = "json") -> TopicStore:
+    """A topic that has one partition."""
+    (topic,) = engine.topic(name, codec, 1)
+    return topic
+
+
+def append(
+    topic: TopicStore,
+    chunks: Iterable[Chunk],
+    id: str | None = None,
+    cursor: Cursor | None = None,
+    ids: Ids | None = None,
+) -> Put:
+    """Put into one partition."""
+    ((number, went),) = topic.log.append([Output(topic, chunks, ids)], id, cursor).items()
+    assert number == topic.info.partition
+    return went
+
+
+def trim(topic: TopicStore, before: int, force: bool) -> int:
+    """Trim one partition."""
+    (messages,) = topic.log.trim([(topic, before)], force)
+    return messages
+
+
+def seek(topic: TopicStore, client: ClientStore, to: int) -> Moved:
+    """Move a client in one partition."""
+    (moved,) = topic.log.seek([(client, to)])
+    return moved
+
+
 def put(topic: TopicStore, *chunks: Chunk, id: str | None = None) -> list[int]:
     """Put chunks; the offsets of their messages."""
-    went = topic.append(chunks, id)
+    went = append(topic, chunks, id)
     found = offsets(topic, Span.through(went.first, went.last))
     assert (len(found), found[:1], found[-1:]) == (went.messages, [went.first], [went.last])
     return found

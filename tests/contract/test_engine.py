@@ -9,8 +9,21 @@ import pytest
 
 import pqlog
 from pqlog.store.api import CachesSchema
-from pqlog.store.values import CachedSchema, Cursor, Ids, Moved, Output, Put, Segment, Singles, Size, Span
-from tests.contract.engines import around, fill, in_memory, offsets, put, rows, singles, sparse
+from pqlog.store.values import CachedSchema, Cursor, Done, Ids, Moved, Output, Put, Segment, Singles, Size, Span
+from tests.contract.engines import (
+    append,
+    around,
+    fill,
+    in_memory,
+    offsets,
+    one_partition,
+    put,
+    rows,
+    seek,
+    singles,
+    sparse,
+    trim,
+)
 
 
 @pytest.fixture
@@ -19,27 +32,28 @@ def client(topic):
 
 
 def take(client, owner="", done=None, messages=5, outputs=()):
-    return client.advance(Size(messages), owner, done, outputs)[0]
+    return client.advance(Size(messages), owner, done and Done(client, done, outputs))[0]
 
 
 # topics
 
 
 def test_topics_are_made_once(engine):
-    first = engine.topic("a", "json")
-    assert engine.topic("a", "bytes") == first
-    assert (engine.find_topic("a"), engine.find_topic("b")) == (first, None)
+    first = one_partition(engine, "a")
+    assert one_partition(engine, "a", "bytes") == first
+    assert [list(engine.find_topic(name)) for name in "ab"] == [[first], []]
     assert [(info.name, info.codec) for info in engine.topics()] == [("a", "json")]
 
 
 def test_a_topic_keeps_everything_under_another_name(engine, topic, client):
     at = fill(topic)
     client.join()
-    other = engine.topic("other", "json")
+    other = one_partition(engine, "other")
     with pytest.raises(pqlog.ArgumentError, match="already"):
         topic.rename("other")
     topic.rename("new")
-    assert (topic.info.name, engine.find_topic("main"), engine.find_topic("new")) == ("new", None, topic)
+    assert (topic.info.name, list(engine.find_topic("main"))) == ("new", [])
+    assert topic in engine.find_topic("new")
     assert offsets(topic) == at
     assert client.state().lag == 8
     assert {info.name for info in engine.topics()} == {"new", other.info.name}
@@ -52,18 +66,18 @@ def test_a_deleted_topic_is_gone_and_one_of_the_same_name_is_another(engine, top
         topic.delete(force=False)
     assert caught.value.clients == (("c", 8),)
     topic.delete(force=True)
-    assert (engine.find_topic("main"), engine.topics()) == (None, [])
+    assert (list(engine.find_topic("main")), list(engine.topics())) == ([], [])
     for call in (
         topic.span,
         client.state,
         client.join,
         topic.open_batches,
-        lambda: topic.append([singles(b"1")]),
+        lambda: append(topic, [singles(b"1")]),
         lambda: rows(topic),
     ):
         with pytest.raises(pqlog.UnknownTopicError):
             call()
-    again = engine.topic("main", "json")
+    again = one_partition(engine, "main")
     assert again.info.id != topic.info.id
     assert (offsets(again), again.clients()) == ([], [])
 
@@ -89,7 +103,7 @@ def test_offsets_ascend_over_all_ways_of_putting(topic):
 def test_a_put_of_nothing_says_where_the_next_would_go(topic):
     fill(topic)
     stop = topic.span().stop
-    assert topic.append([]) == Put(stop, stop - 1, 0)
+    assert append(topic, []) == Put(stop, stop - 1, 0)
     assert topic.append_one(b"1", None, None) >= stop
 
 
@@ -112,7 +126,7 @@ def test_append_is_all_or_nothing(topic):
 
     before = topic.span()
     with pytest.raises(pqlog.Error, match="the source broke"):
-        topic.append(chunks())
+        append(topic, chunks())
     assert topic.span() == before
     assert not before
     assert offsets(topic) == []
@@ -121,11 +135,11 @@ def test_append_is_all_or_nothing(topic):
 
 def test_an_id_puts_once(engine, topic):
     assert topic.find_id("x") is None
-    went = topic.append([singles(b"1", b"2")], "x")
+    went = append(topic, [singles(b"1", b"2")], "x")
     assert went.messages == 2
-    assert topic.append([singles(b"3")], "x") == went
-    assert topic.find_id("x") == went
-    assert engine.topic("other", "json").find_id("x") is None
+    assert append(topic, [singles(b"3")], "x") == went
+    assert topic.find_id("x") == {topic.info.partition: went}
+    assert one_partition(engine, "other").find_id("x") is None
     assert offsets(topic) == [went.first, went.last]
 
 
@@ -135,7 +149,7 @@ def test_of_messages_with_ids_only_those_are_put_whose_id_is_new(topic):
         yield Segment(b"thinned", segment.rows if mask is None else sum(mask), segment.key, segment.headers)
 
     def put_ids(chunks, *ids):
-        return topic.append(chunks, ids=Ids(ids, thin)).messages
+        return append(topic, chunks, ids=Ids(ids, thin)).messages
 
     thinned = []
     assert put_ids([singles(b"1", b"2", b"3", key="k")], ["a", "b", "a"]) == 2
@@ -150,7 +164,7 @@ def test_of_messages_with_ids_only_those_are_put_whose_id_is_new(topic):
         *((b"7", None, None), (b"thinned", 2, "k"), (b"thinned", 1, None)),
     ]
     at = offsets(topic)
-    assert [topic.find_id(id) for id in "aci"] == [Put(at[n], at[n], 1) for n in (0, 2, 8)]
+    assert [topic.find_id(id) for id in "aci"] == [{topic.info.partition: Put(at[n], at[n], 1)} for n in (0, 2, 8)]
 
 
 def test_a_cursor_commits_with_its_messages(engine, topic):
@@ -160,12 +174,12 @@ def test_a_cursor_commits_with_its_messages(engine, topic):
 
     assert engine.cursor("source") is None
     with pytest.raises(pqlog.Error):
-        topic.append(broken(), cursor=Cursor("source", "1", "null"))
+        append(topic, broken(), cursor=Cursor("source", "1", "null"))
     assert engine.cursor("source") is None
-    topic.append([singles(b"1")], cursor=Cursor("source", "1", "null"), id="x")
-    topic.append([singles(b"1")], cursor=Cursor("source", "0", "null"), id="x")
+    append(topic, [singles(b"1")], cursor=Cursor("source", "1", "null"), id="x")
+    append(topic, [singles(b"1")], cursor=Cursor("source", "0", "null"), id="x")
     assert engine.cursor("source") == "1"
-    topic.append([], cursor=Cursor("source", "2", "1.0"))
+    append(topic, [], cursor=Cursor("source", "2", "1.0"))
     assert engine.cursor("source") == "2"
     assert len(offsets(topic)) == 1
 
@@ -174,16 +188,16 @@ def test_a_cursor_commits_with_its_messages(engine, topic):
     ("found", "expected"), [("2", "1"), ("1", "true"), ("null", "0"), ("[1, [2]]", "[1, [3]]"), ('{"a": 1}', "{}")]
 )
 def test_a_cursor_that_is_not_as_expected_puts_nothing(engine, topic, found, expected):
-    topic.append([], cursor=Cursor("source", found, "null"))
+    append(topic, [], cursor=Cursor("source", found, "null"))
     with pytest.raises(pqlog.CursorError, match="another process moved it"):
-        topic.append([singles(b"1")], cursor=Cursor("source", "3", expected), id="x")
+        append(topic, [singles(b"1")], cursor=Cursor("source", "3", expected), id="x")
     assert (engine.cursor("source"), offsets(topic), topic.find_id("x")) == (found, [], None)
 
 
 @pytest.mark.parametrize(("found", "expected"), [('{"a":1,"b":[2.0]}', '{"b": [2], "a": 1.0}'), ('"x"', '"\\u0078"')])
 def test_a_cursor_is_compared_as_a_value(engine, topic, found, expected):
-    topic.append([], cursor=Cursor("source", found, "null"))
-    topic.append([singles(b"1")], cursor=Cursor("source", "3", expected))
+    append(topic, [], cursor=Cursor("source", found, "null"))
+    append(topic, [singles(b"1")], cursor=Cursor("source", "3", expected))
     assert engine.cursor("source") == "3"
 
 
@@ -258,7 +272,7 @@ def test_any_offset_may_be_asked_for_also_one_of_no_message(topic, client):
         assert topic.count(Span(0, edge)) == 8 - len(behind)
         assert topic.from_end(len(behind), span) == (behind[0] if behind else stop)
         assert topic.time_at(edge) == (times[behind[0]] if behind and edge >= at[0] else None)
-        moved = client.seek(edge)
+        moved = seek(topic, client, edge)
         assert (client.state().lag, moved.position >= at[0]) == (len(behind), True)
         assert offsets(topic, client.state().unread) == behind
 
@@ -267,7 +281,7 @@ def test_any_offset_may_be_asked_for_also_one_of_no_message(topic, client):
 def test_a_topic_may_be_trimmed_at_any_offset(topic, index):
     at = fill(topic)
     before = at[index - 1] + 1
-    assert topic.trim(before, force=False) == index
+    assert trim(topic, before, force=False) == index
     assert (offsets(topic), topic.span().first) == (at[index:], at[index])
     assert topic.from_end(100) == at[index]
 
@@ -284,10 +298,10 @@ def test_a_client_moves_on_unless_it_was_moved_meanwhile(topic, client):
     assert client.acknowledge(at[2], joined.epoch)  # never backwards
     assert at[4] < client.state().position <= at[5]
     assert client.state().lag == 3
-    assert client.seek(at[1]) == Moved(position=at[1], again=4, skipped=0)
+    assert seek(topic, client, at[1]) == Moved(position=at[1], again=4, skipped=0)
     assert not client.acknowledge(at[7], joined.epoch)
     assert client.state().position == at[1]
-    assert client.seek(10**12) == Moved(position=topic.span().stop, again=0, skipped=7)
+    assert seek(topic, client, 10**12) == Moved(position=topic.span().stop, again=0, skipped=7)
     assert client.state().lag == 0
 
 
@@ -302,12 +316,12 @@ def test_a_client_may_join_anywhere(topic):
 
 def test_a_client_that_is_made_again_has_another_epoch(topic, client):
     epoch = client.join().epoch
-    assert client.delete()
-    assert not client.delete()
+    assert topic.log.delete_clients([client])
+    assert not topic.log.delete_clients([client])
     assert client.state() is None
     again = client.join().epoch
     assert again != epoch
-    client.seek(1)
+    seek(topic, client, 1)
     assert client.state().epoch not in (epoch, again)
 
 
@@ -411,7 +425,7 @@ def test_a_released_claim_is_free_and_says_why(topic, client):
 
 
 def test_outputs_commit_with_the_acknowledgement_or_not_at_all(engine, topic, client):
-    other = engine.topic("other", "json")
+    other = one_partition(engine, "other")
     put(topic, singles(b"1", b"2"))
     client.join()
     lost = take(client)
@@ -430,7 +444,7 @@ def test_outputs_commit_with_the_acknowledgement_or_not_at_all(engine, topic, cl
 def test_outputs_into_one_topic_know_of_each_other(engine, topic, client):
     put(topic, singles(b"1"))
     client.join()
-    other = engine.topic("other", "json")
+    other = one_partition(engine, "other")
     ids = Ids([["a", "b"]], lambda segment, mask, start: [segment])
     went = client.finish(take(client), [Output(other, [singles(b"1", b"2")], ids)] * 2)
     assert [one.messages for one in went] == [2, 0]
@@ -440,7 +454,7 @@ def test_outputs_into_one_topic_know_of_each_other(engine, topic, client):
 def test_an_output_into_a_topic_that_is_gone_acknowledges_nothing(engine, topic, client):
     put(topic, singles(b"1"))
     client.join()
-    one, gone = engine.topic("one", "json"), engine.topic("gone", "json")
+    one, gone = one_partition(engine, "one"), one_partition(engine, "gone")
     gone.delete(force=True)
     held = take(client)
     outputs = [Output(one, [singles(b"2")]), Output(gone, [singles(b"3")])]
@@ -462,8 +476,10 @@ def test_a_batch_of_a_topic_that_is_gone_can_be_given_back(topic, client):
 def test_acknowledging_and_claiming_the_next_is_one_step(engine, topic, client):
     at = put(topic, singles(b"1", b"2"))
     client.join()
-    other = engine.topic("other", "json")
-    following, went = client.advance(Size(1), "", take(client, messages=1), [Output(other, [singles(b"3")])])
+    other = one_partition(engine, "other")
+    following, went = client.advance(
+        Size(1), "", Done(client, take(client, messages=1), [Output(other, [singles(b"3")])])
+    )
     assert (following.span, [one.messages for one in went]) == (around(at[1:]), 1 * [1])
     assert (client.state().lag, offsets(other)) == (1, [went[0].first])
 
@@ -473,7 +489,7 @@ def test_an_output_that_fails_acknowledges_nothing_and_puts_nothing(engine, topi
         yield singles(b"1")
         raise RuntimeError("the output broke")
 
-    one, two = engine.topic("one", "json"), engine.topic("two", "json")
+    one, two = one_partition(engine, "one"), one_partition(engine, "two")
     put(topic, singles(b"1", b"2"))
     client.join()
     held = take(client)
@@ -489,7 +505,7 @@ def test_a_batch_may_be_bounded_by_bytes(topic, client):
     client.join()
     held, sizes = None, []
     while True:
-        held, _ = client.advance(Size(100, 450), "", held)
+        held, _ = client.advance(Size(100, 450), "", held and Done(client, held))
         if held is None:
             break
         sizes.append(held.messages)
@@ -505,7 +521,7 @@ def test_seek_gives_up_claims(topic, client):
     at = fill(topic)
     client.join()
     held = take(client)
-    client.seek(at[2])
+    seek(topic, client, at[2])
     with pytest.raises(pqlog.ClaimLostError):
         take(client, done=held)
     following = take(client)
@@ -520,21 +536,21 @@ def test_trim_keeps_what_is_asked_for_also_inside_a_segment(topic, client):
     at = [*fill(topic), *put(topic, singles(b"9"), id="x")]
     client.join()
     with pytest.raises(pqlog.TrimRefusedError) as caught:
-        topic.trim(at[5], force=False)
+        trim(topic, at[5], force=False)
     assert caught.value.clients == (("c", 5),)
-    assert topic.trim(at[5], force=True) == 5
-    assert topic.trim(at[5], force=False) == 0  # nobody loses anything by it
+    assert trim(topic, at[5], force=True) == 5
+    assert trim(topic, at[5], force=False) == 0  # nobody loses anything by it
     assert offsets(topic) == at[5:]
     assert topic.span().first == at[5]
     assert (client.state().unread, client.state().lag) == (topic.span(), 4)
     assert [(row.offset, row.rows, row.skip) for row in rows(topic, Span(0, at[7]))] == [(at[5], 2, 2)]
     assert topic.time_at(at[4]) is None
-    assert topic.find_id("x") == Put(at[8], at[8], 1)
-    assert topic.trim(10**12, force=True) == 4
+    assert topic.find_id("x") == {topic.info.partition: Put(at[8], at[8], 1)}
+    assert trim(topic, 10**12, force=True) == 4
     assert topic.find_id("x") is None
     assert not topic.span()
     assert (offsets(topic), topic.count(Span(0, 10**12))) == ([], 0)
-    assert topic.append([singles(b"10")]).first > at[-1]
+    assert append(topic, [singles(b"10")]).first > at[-1]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
@@ -543,7 +559,7 @@ def test_messages_of_a_key_are_found_behind_what_was_trimmed_since_the_span_was_
     put(topic, singles(b"5", key="a"), Segment(b"keyed", 3, "field"), singles(b"6", key="b"))
     span, at = topic.span(), offsets(topic)
     for trimmed, kept in ((1, [b"3", b"5", b"keyed"]), (3, [b"5", b"keyed"]), (400, [b"5", b"keyed"]), (607, [])):
-        topic.trim(at[trimmed], force=True)
+        trim(topic, at[trimmed], force=True)
         found, rest = [], span
         while page := topic.read(rest, limit, 1 << 20, "a"):
             found += page
@@ -556,7 +572,7 @@ def test_a_batch_of_which_nothing_is_kept_is_not_handed_out_again(topic, client)
     client.join()
     for claim in [take(client, messages=3), take(client, messages=3)]:
         client.leave(claim)
-    topic.trim(at[4], force=True)
+    trim(topic, at[4], force=True)
     claim = take(client)
     assert (claim.number, claim.span, claim.messages) == (2, around(at[3:6]), 3)
 
@@ -569,12 +585,12 @@ def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_
     topic.cache_schema(CachedSchema(around(at[:3]), "three"))
     topic.cache_schema(CachedSchema(whole, "all"))
     assert topic.cached_schema() == CachedSchema(whole, "all")
-    topic.trim(at[2], force=True)
+    trim(topic, at[2], force=True)
     topic.cache_schema(CachedSchema(whole, "by somebody who began before"))
     assert topic.cached_schema() in (None, CachedSchema(whole, "all"))
     topic.cache_schema(CachedSchema(topic.span(), "the rest"))
     assert topic.cached_schema() == CachedSchema(topic.span(), "the rest")
-    other = engine.topic("other", "json")
+    other = one_partition(engine, "other")
     assert other.cached_schema() is None
     other.cache_schema(CachedSchema(other.span(), "nothing"))
     other.delete(force=True)
@@ -587,7 +603,7 @@ def test_a_cached_schema_is_kept_with_its_topic_and_is_of_the_messages_that_are_
 
 def test_what_an_engine_promises_is_said(engine):
     found = engine.capabilities
-    topic = engine.topic("main", "json")
+    topic = one_partition(engine, "main")
     at = [topic.append_one(b"1", None, None) for _ in range(50)]
     assert found.dense_offsets == (at == list(range(at[0], at[0] + 50)))
 
@@ -610,7 +626,7 @@ def test_waiting_is_ended_by_a_put_the_time_or_closing(engine, topic):
     waiting = threading.Thread(target=wait)
     waiting.start()
     assert looked.wait(30)
-    topic.append([singles(b"1")])
+    append(topic, [singles(b"1")])
     assert woken.wait(30)
     waiting.join(30)
     engine.close()
@@ -651,7 +667,7 @@ def test_closing_ends_what_waits(engine, topic):
     engine.close()
     waiting.join(30)
     assert ended
-    for call in (topic.span, engine.topics, lambda: topic.append([singles(b"1")]), topic.client("c").state):
+    for call in (topic.span, engine.topics, lambda: append(topic, [singles(b"1")]), topic.client("c").state):
         with pytest.raises(pqlog.ClosedError):
             call()
 
@@ -659,7 +675,7 @@ def test_closing_ends_what_waits(engine, topic):
 def test_threads_that_put_and_read_at_once_see_whole_puts_in_one_order(engine, topic):
     def work(name):
         for n in range(30):
-            topic.append([Singles([b"%d %d" % (name, n)] * (n % 3 + 1))])
+            append(topic, [Singles([b"%d %d" % (name, n)] * (n % 3 + 1))])
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -681,11 +697,11 @@ def test_threads_that_put_and_read_at_once_see_whole_puts_in_one_order(engine, t
 def test_a_log_in_memory_is_of_the_process_that_opened_it(make, tmp_path):
     engine = make(tmp_path)
     assert not engine.capabilities.shared_by_processes
-    topic = engine.topic("main", "json")
+    topic = one_partition(engine, "main")
     child = os.fork()
     if not child:
         try:
-            topic.append([singles(b"1")])
+            append(topic, [singles(b"1")])
         except pqlog.ForkError:
             os._exit(0)
         finally:

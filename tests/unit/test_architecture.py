@@ -27,7 +27,7 @@ LAYERS = [
     ["readable"],
     ["stream"],
     ["extras", "codecs", "message"],
-    ["keys"],
+    ["keys", "partitioning"],
     ["check", "exact", "fields"],
     ["store.sqlite", "store.memory"],
     ["store.api"],

@@ -1,4 +1,4 @@
-"""A client of a topic in memory, and its batches that are handed out."""
+"""A client of a partition in memory, and its batches that are handed out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pqlog import errors
 from pqlog.store.memory.transaction import changing, reading
-from pqlog.store.values import LATEST, Claim, ClientState, Moved, Output, Put, Size, Span
+from pqlog.store.values import LATEST, Claim, ClientState, Done, Moved, Output, Put, Size, Span
 
 if TYPE_CHECKING:
     from pqlog.store.memory.topic import MemoryTopic
@@ -93,6 +93,7 @@ class MemoryClient:
 
     @changing
     def seek(self, to: int) -> Moved:
+        """Let it get the message at an offset next; it is created if it does not exist."""
         was = self.join().position
         self._move(to)
         now, count = self._position, self._topic.count
@@ -100,6 +101,7 @@ class MemoryClient:
 
     @changing
     def delete(self) -> bool:
+        """Delete it; False if it does not exist."""
         was_known = self._epoch is not None
         self._epoch, self._batches, self._leases = None, 0, {}
         return was_known
@@ -118,24 +120,30 @@ class MemoryClient:
         is_held = lease.holder is not None and lease.holder() is not None and lease.claim.token not in self._left
         return not is_held or bool(worker and worker == lease.worker)
 
+    def _is_blocked(self, worker: str, ordered: bool) -> bool:
+        """Whether a worker may take nothing, since another batch is in somebody's hands."""
+        return ordered and not all(self._is_free(lease, worker) for lease in self._leases.values())
+
     @reading
-    def has_work(self, worker: str) -> bool:
+    def has_work(self, worker: str, ordered: bool = False) -> bool:
+        if self._is_blocked(worker, ordered):
+            return False
         state = self.state()
         is_any_free = any(self._is_free(lease, worker) for lease in self._leases.values())
         return state is None or is_any_free or self._topic.count(state.unclaimed) > 0
 
     @changing
     def advance(
-        self, size: Size, worker: str, done: Claim | None, outputs: Sequence[Output] = ()
+        self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
     ) -> tuple[Claim | None, list[Put]]:
-        went = [] if done is None else self.finish(done, outputs)
-        return self._take(size, worker), went
+        went = [] if done is None else done.client.finish(done.claim, done.outputs)
+        return None if self._is_blocked(worker, ordered) else self._take(size, worker), went
 
     @changing
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         if not self._has(done):
             raise errors.ClaimLostError(self.name, done.number)
-        went = self._topic.log.append_all(outputs)
+        went = self._topic.log.put_all(outputs)
         self._drop(done.number)
         return went
 

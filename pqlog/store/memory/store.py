@@ -12,13 +12,18 @@ import itertools
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pqlog import errors
-from pqlog.store.memory.topic import MemoryTopic
+from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.memory.client import MemoryClient
+from pqlog.store.memory.topic import MemoryTopic, Partitions
 from pqlog.store.memory.transaction import Transactions, changing, reading
-from pqlog.store.values import Capabilities, Cursor, Output, Put, TopicInfo
+from pqlog.store.values import Capabilities, Cursor, Moved, Output, Put, Span, TopicInfo
+
+T = TypeVar("T")
 
 
 class MemoryStore:
@@ -38,12 +43,12 @@ class MemoryStore:
         self.chance = random.Random(seed)  # noqa: S311 - of gaps, not of secrets
         self.transactions = Transactions(self._parts)
         self._is_closed = False
-        self._topics: dict[int, MemoryTopic] = {}
+        self._topics: list[Partitions] = []
         self._cursors: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
     def _parts(self) -> list[Any]:
-        return [self, *self._topics.values(), *(part for topic in self._topics.values() for part in topic.parts())]
+        return [self, *self._topics, *(part for topic in self._topics for part in topic.parts())]
 
     def check(self) -> None:
         """Raise if nothing can be asked of it any more."""
@@ -54,47 +59,89 @@ class MemoryStore:
         """A number that was never given before."""
         return next(self._numbers)
 
+    # topics
+
     @reading
     def topics(self) -> list[TopicInfo]:
-        return [topic.info for topic in self._topics.values()]
+        return [topic.all[0].info for topic in self._topics]
 
     @reading
-    def find_topic(self, name: str) -> MemoryTopic | None:
-        return next((topic for topic in self._topics.values() if topic.info.name == name), None)
+    def find_topic(self, name: str) -> tuple[MemoryTopic, ...]:
+        return next((topic.all for topic in self._topics if topic.name == name), ())
 
     @changing
-    def topic(self, name: str, codec: str) -> MemoryTopic:
-        found = self.find_topic(name)
-        if found is None:
-            found = MemoryTopic(self, TopicInfo(self.next_number(), name, codec))
-            self._topics[found.info.id] = found
-        return found
+    def topic(self, name: str, codec: str, partitions: int) -> tuple[MemoryTopic, ...]:
+        if not self.find_topic(name):
+            self._topics.append(Partitions(self, name, codec, partitions))
+        return self.find_topic(name)
 
-    def has(self, topic: MemoryTopic) -> bool:
+    def has(self, topic: Partitions) -> bool:
         """Whether a topic was not deleted."""
-        return topic.info.id in self._topics
+        return topic in self._topics
 
-    def drop(self, topic: MemoryTopic) -> None:
+    def drop(self, topic: Partitions) -> None:
         """Forget a topic."""
-        del self._topics[topic.info.id]
+        self._topics.remove(topic)
+
+    # what changes several partitions at once: each part of it checks that its topic is there
+
+    @changing
+    def append(self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None) -> dict[int, Put]:
+        topic = _ours(MemoryTopic, outputs[0].topic)
+        if id is not None and (found := topic.find_id(id)):
+            return found
+        if cursor is not None:
+            cursor.check(self.cursor(cursor.name))
+        numbers = [one.topic.info.partition for one in outputs]
+        went = dict(zip(numbers, self.put_all(outputs), strict=True))
+        if id is not None:
+            topic.partitions.ids[id] = went
+        if cursor is not None:
+            self._cursors[cursor.name] = cursor.value
+        return went
+
+    @changing
+    def put_all(self, outputs: Sequence[Output]) -> list[Put]:
+        """Put into partitions of several topics; what goes into one topic has one time."""
+        topics = [_ours(MemoryTopic, one.topic) for one in outputs]
+        times = {topic.partitions: topic.partitions.next_time() for topic in topics}
+        try:
+            return [
+                topic.add(one.chunks, one.ids, times[topic.partitions])
+                for topic, one in zip(topics, outputs, strict=True)
+            ]
+        except errors.Error:
+            raise
+        except Exception as error:
+            raise errors.StoreError(f"what was to be put cannot be read: {error}") from error
+
+    @reading
+    def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
+        return [topic.span() for topic in topics]
+
+    @changing
+    def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> list[int]:
+        losing = Counter[str]()
+        for topic, before in marks:
+            losing.update(_ours(MemoryTopic, topic).losing(before))
+        if +losing and not force:
+            raise errors.TrimRefusedError(sorted((+losing).items()), marks[0][0].info.name)
+        return [_ours(MemoryTopic, topic).drop(before) for topic, before in marks]
+
+    @changing
+    def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
+        return [_ours(MemoryClient, client).seek(to) for client, to in moves]
+
+    @changing
+    def delete_clients(self, clients: Sequence[ClientStore]) -> bool:
+        were_known = [_ours(MemoryClient, client).delete() for client in clients]
+        return any(were_known)
 
     @reading
     def cursor(self, name: str) -> str | None:
         return self._cursors.get(name)
 
-    def set_cursor(self, cursor: Cursor) -> None:
-        """Note how far a source has been read."""
-        self._cursors[cursor.name] = cursor.value
-
-    @changing
-    def append_all(self, outputs: Sequence[Output]) -> list[Put]:
-        """Put into several topics."""
-        try:
-            return [one.topic.add(one.chunks, one.ids) for one in outputs]  # type: ignore[attr-defined]
-        except errors.Error:
-            raise
-        except Exception as error:
-            raise errors.StoreError(f"what was to be put cannot be read: {error}") from error
+    # waiting
 
     def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
@@ -116,3 +163,9 @@ class MemoryStore:
         with contextlib.suppress(errors.ForkError), self.transactions.locked():
             self._is_closed = True
             self.transactions.changed.notify_all()
+
+
+def _ours(kind: type[T], one: object) -> T:
+    """A topic or client as what it is here: it is asked for more than the protocols have."""
+    assert isinstance(one, kind)
+    return one

@@ -1,11 +1,13 @@
-"""A topic in memory: its rows in a list, with gaps between their offsets."""
+"""A topic in memory: the rows of each partition in a list, with gaps between their offsets."""
 
 from __future__ import annotations
 
 import bisect
 import operator
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pqlog import errors
@@ -15,7 +17,6 @@ from pqlog.store.values import (
     CachedSchema,
     Chunk,
     ClientState,
-    Cursor,
     Ids,
     Output,
     Put,
@@ -35,17 +36,45 @@ PAGE = 7
 """How many rows a read returns at most."""
 
 
-class MemoryTopic:
-    """A topic; the protocol is `pqlog.store.api.TopicStore`."""
+class Partitions:
+    """A topic: its partitions, and what they share."""
 
-    def __init__(self, log: MemoryStore, info: TopicInfo) -> None:
-        self.log, self.info, self.transactions = log, info, log.transactions
+    def __init__(self, log: MemoryStore, name: str, codec: str, partitions: int) -> None:
+        infos = [TopicInfo(log.next_number(), name, codec, number, partitions) for number in range(partitions)]
+        self.all = tuple(MemoryTopic(log, self, info) for info in infos)
+        self.ids: dict[str, dict[int, Put]] = {}
+        """Where the put with each went, by partition."""
+        self._time = 0
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self.all[0].info.name
+
+    def parts(self) -> list[MemoryTopic | MemoryClient]:
+        """Its partitions and their clients."""
+        return [*self.all, *(client for topic in self.all for client in topic.parts())]
+
+    def next_time(self) -> int:
+        """The time of a put: of several partitions, later than that of any put before."""
+        self._time = max(self._time + (len(self.all) > 1), time.time_ns() // 1000)
+        return self._time
+
+    def find_id(self, id: str) -> dict[int, Put] | None:
+        """Where the put with an id went, while any of it is kept."""
+        went = self.ids.get(id, {})
+        return went if any(self.all[number].keeps(put) for number, put in went.items()) else None
+
+
+class MemoryTopic:
+    """A partition of a topic; the protocol is `pqlog.store.api.TopicStore`."""
+
+    def __init__(self, log: MemoryStore, partitions: Partitions, info: TopicInfo) -> None:
+        self.log, self.partitions, self.info, self.transactions = log, partitions, info, log.transactions
         self._rows: list[Row] = []
         """Ascending, each of them whole."""
         self._begin = self._stop = 1
         """What is kept begins there at the earliest; the next message goes there at the earliest."""
-        self._time = 0
-        self._ids: dict[str, Put] = {}
         self._clients: dict[str, MemoryClient] = {}
         self._schema: CachedSchema | None = None
 
@@ -56,69 +85,57 @@ class MemoryTopic:
     def check(self) -> None:
         """Raise if nothing can be asked of it any more."""
         self.log.check()
-        if not self.log.has(self):
+        if not self.log.has(self.partitions):
             raise errors.UnknownTopicError(self.info.name, [])
 
     @changing
     def rename(self, name: str) -> None:
         if self.log.find_topic(name):
             raise errors.ArgumentError(f"there is a topic {name!r} already: give another name")
-        self.info = TopicInfo(self.info.id, name, self.info.codec)
+        for one in self.partitions.all:
+            one.info = replace(one.info, name=name)
 
     @changing
     def delete(self, force: bool) -> None:
-        losing = [(state.client, state.lag) for state in self.clients() if state.lag]
-        if losing and not force:
-            raise errors.TrimRefusedError(losing, self.info.name, "deleted")
-        self.log.drop(self)
+        lags = Counter[str]()
+        for one in self.partitions.all:
+            lags.update({state.client: state.lag for state in one.clients()})
+        if +lags and not force:
+            raise errors.TrimRefusedError(sorted((+lags).items()), self.info.name, "deleted")
+        self.log.drop(self.partitions)
 
     # putting
 
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        return self.append([Singles([value], [key], headers)]).first
+        went = self.log.append([Output(self, [Singles([value], [key], headers)])])
+        return went[self.info.partition].first
 
     @changing
-    def append(
-        self, chunks: Iterable[Chunk], id: str | None = None, cursor: Cursor | None = None, ids: Ids | None = None
-    ) -> Put:
-        if id is not None and (found := self.find_id(id)):
-            return found
-        if cursor is not None:
-            cursor.check(self.log.cursor(cursor.name))
-        (put,) = self.log.append_all([Output(self, chunks, ids)])
-        if id is not None:
-            self._ids[id] = put
-        if cursor is not None:
-            self.log.set_cursor(cursor)
-        return put
-
-    @changing
-    def add(self, chunks: Iterable[Chunk], ids: Ids | None) -> Put:
+    def add(self, chunks: Iterable[Chunk], ids: Ids | None, now: int) -> Put:
         """Put chunks, or of those with ids the messages whose id is new."""
         before, new = self._stop, dict[str, None]()
         if ids is not None:
             masks = [self._mask(some, new) for some in ids.lists]
             chunks = ids.thinned(chunks, masks)
-        offsets = [offset for row in self._add_rows(chunks) for offset in range(row.offset, row.stop)]
+        offsets = [offset for row in self._add_rows(chunks, now) for offset in range(row.offset, row.stop)]
         if not offsets:
             return Put(before, Span(before, before).last, 0)
-        self._ids |= {id: Put(offset, offset, 1) for id, offset in zip(new, offsets, strict=False)}
+        number = self.info.partition
+        self.partitions.ids |= {id: {number: Put(offset, offset, 1)} for id, offset in zip(new, offsets, strict=False)}
         return Put(offsets[0], offsets[-1], len(offsets))
 
     def _mask(self, ids: Sequence[str], new: dict[str, None]) -> bytes | None:
         """A 1 for each id that is not known, or None if none is; those are added to `new`."""
         mask = bytearray()
         for id in ids:
-            is_new = id not in new and self.find_id(id) is None
+            is_new = id not in new and self.partitions.find_id(id) is None
             mask.append(is_new)
             new |= {id: None} if is_new else {}
         return None if all(mask) else bytes(mask)
 
-    def _add_rows(self, chunks: Iterable[Chunk]) -> list[Row]:
-        chance = self.log.chance
-        self._time = max(self._time, time.time_ns() // 1000)
-        added = []
-        for row in _rows(chunks, self._time):
+    def _add_rows(self, chunks: Iterable[Chunk], now: int) -> list[Row]:
+        chance, added = self.log.chance, []
+        for row in _rows(chunks, now):
             added.append(row._replace(offset=self._stop + chance.choice(GAPS)))
             self._rows.append(added[-1])
             self._stop = added[-1].stop
@@ -126,9 +143,12 @@ class MemoryTopic:
         return added
 
     @reading
-    def find_id(self, id: str) -> Put | None:
-        put = self._ids.get(id)
-        return put if put is not None and max(put.first, put.last) >= self._begin else None
+    def find_id(self, id: str) -> dict[int, Put] | None:
+        return self.partitions.find_id(id)
+
+    def keeps(self, put: Put) -> bool:
+        """Whether a message of a put is kept."""
+        return max(put.first, put.last) >= self._begin
 
     # reading
 
@@ -192,11 +212,11 @@ class MemoryTopic:
     # the schema cache
 
     def cached_schema(self) -> CachedSchema | None:
-        return self._schema if self.log.has(self) else None
+        return self._schema if self.log.has(self.partitions) else None
 
     def cache_schema(self, schema: CachedSchema) -> None:
         with self.transactions.locked():
-            if self.log.has(self) and schema.span.first == self.span().first:
+            if self.log.has(self.partitions) and schema.span.first == self.span().first:
                 self._schema = schema
 
     # clients
@@ -221,17 +241,20 @@ class MemoryTopic:
 
     # keeping
 
+    @reading
+    def losing(self, before: int) -> dict[str, int]:
+        """How many of the messages before an offset each client has not acknowledged."""
+        return {state.client: self.count(Span(state.position, before)) for state in self.clients()}
+
     @changing
-    def trim(self, before: int, force: bool) -> int:
+    def drop(self, before: int) -> int:
+        """Drop the messages before an offset; how many they were."""
         trimmed = Span(self._begin, min(before, self._stop))
-        states = {state.client: state.position for state in self.clients()}
-        lost = {name: self.count(Span(position, trimmed.stop)) for name, position in states.items()}
-        if any(lost.values()) and not force:
-            raise errors.TrimRefusedError([(name, count) for name, count in lost.items() if count], self.info.name)
         messages = self.count(trimmed)
         self._begin = max(self._begin, trimmed.stop)
         self._rows = self._rows[self._index_of(self._begin) :]
-        self._ids = {id: put for id, put in self._ids.items() if self.find_id(id)}
+        ids = self.partitions.ids
+        self.partitions.ids = {id: went for id, went in ids.items() if self.partitions.find_id(id)}
         return messages
 
 

@@ -2,9 +2,9 @@
 
 A *run* is the truth: the ids of neighbouring messages in their order, or the one id of a whole call, with the offsets
 where they went and a checksum. Each partition has runs of its own; their numbers count those of the topic, and the runs
-of one call that went into several partitions have the same. The table `ids` is the way from an id to its run. It needs no sums: what is found there
-must stand in the run. So a million ids cost one small row each, in the order of the table, and few runs; trim finds
-those to be dropped by the runs, which are in the order of the offsets.
+of one call that went into several partitions have the same. The table `ids` is the way from an id to its run. It needs
+no sums: what is found there must stand in the run. So a million ids cost one small row each, in the order of the table,
+and few runs; trim finds those to be dropped by the runs, which are in the order of the offsets.
 
 A million random ids that are put one by one in their own order would change nearly as many pages as they are: they are
 sorted first, in blocks that memory holds.
@@ -113,7 +113,7 @@ def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Mapping[in
 
 
 def _next_number(db: apsw.Connection, table: Table) -> int:
-    numbers = [fetch_one(db.execute(statements.NEXT_RUN, (part,)))[0] for part in table.parts]
+    numbers: list[int] = [fetch_one(db.execute(statements.NEXT_RUN, (part,)))[0] for part in table.parts]
     if not all(isinstance(number, int) and 1 <= number <= LAST_OFFSET for number in numbers):
         raise _damaged(f"the newest run of ids of topic {table.topic!r} has a number that no pqlog wrote")
     return max(numbers)

@@ -90,7 +90,7 @@ CREATE TABLE ids (                 -- ids of puts and messages, so that the same
 ID_RUNS = """
 CREATE TABLE id_runs (
     partition INTEGER NOT NULL,    -- the id of that where what was put with these ids went
-    number    INTEGER NOT NULL,    -- counts the runs of the topic; those of one call in several partitions have the same
+    number    INTEGER NOT NULL,    -- counts the runs of the topic; those of one call have the same in all partitions
     first     INTEGER NOT NULL,    -- the offsets
     stop      INTEGER NOT NULL,
     ids       TEXT NOT NULL,       -- a JSON array of text: one for each message, or one for all of them

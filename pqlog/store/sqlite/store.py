@@ -28,9 +28,9 @@ from pqlog.store.sqlite import (
     statements,
     wal,
 )
-from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.append import append_all
 from pqlog.store.sqlite.client import SqliteClient
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal

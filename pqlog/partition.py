@@ -1,0 +1,172 @@
+"""Partition: messages in one order, read by their offsets; a topic of one partition is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import overload
+
+from pqlog import history
+from pqlog.errors import ArgumentError, Error, PartitionsError
+from pqlog.history import History, Time
+from pqlog.message import Message
+from pqlog.readable import Readable, selection_of
+from pqlog.stream import Selection, TopicStream
+
+
+class Partition(Readable):
+    """One totally ordered part of a topic, with offsets of its own.
+
+    Created by ``topic.partition(number)``; it is for reading. A topic is one itself.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> orders = pqlog.open(":memory:").topic("orders", partitions=4)
+    >>> orders.put_many([{"city": city} for city in ("Brno", "Praha", "Brno")], key="city").messages
+    3
+    >>> [(number, len(orders.partition(number))) for number in range(orders.partitions)]
+    [(0, 0), (1, 0), (2, 0), (3, 3)]
+    """
+
+    def __init__(self, stream: TopicStream) -> None:
+        self.stream, self.store = stream, stream.store
+
+    def _one(self, what: str) -> None:
+        """Raise unless offsets are of one partition."""
+        if len(self.stream.partitions) > 1:
+            raise PartitionsError.by_offset(self.stream.name, len(self.stream.partitions), what)
+
+    def __len__(self) -> int:
+        """How many messages are kept."""
+        return self.store.count()
+
+    def __bool__(self) -> bool:
+        """It is true also while it is empty."""
+        return True
+
+    @property
+    def first(self) -> int | None:
+        """The offset of the first message that is kept; None if there is none."""
+        self._one("first")
+        kept = self.store.span()
+        return kept.first if kept else None
+
+    @property
+    def last(self) -> int | None:
+        """The offset of the last message; None if none is kept."""
+        self._one("last")
+        kept = self.store.span()
+        return self.store.from_end(1, kept) if kept else None
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> History: ...
+    def __getitem__(self, index: int | slice) -> Message | History:
+        """The message at an offset, or the history of a slice of offsets; negative ones count from the end."""
+        if isinstance(index, slice):
+            if index.step not in (None, 1):
+                start, stop = ("" if end is None else end for end in (index.start, index.stop))
+                raise ArgumentError(f"a history has no step: take list(log[{start}:{stop}])[::{index.step}] instead")
+            return History(self.stream, start=index.start, stop=index.stop)
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ArgumentError(f"an offset must be an int, not {index!r}")
+        self._one(f"[{index}]")
+        return history.message_at(self.stream, index)
+
+    def __iter__(self) -> Iterator[Message]:
+        """All messages that are kept."""
+        return iter(self.history())
+
+    def __reversed__(self) -> Iterator[Message]:
+        """All messages that are kept, the newest first."""
+        return reversed(self.history())
+
+    def history(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        since: Time | None = None,
+        until: Time | None = None,
+        key: str | None = None,
+    ) -> History:
+        """A range of it; nothing is read yet.
+
+        Parameters
+        ----------
+        start, stop : int, optional
+            Offsets: from `start` up to, not including, `stop`; negative ones count from the end. A topic of several
+            partitions has none of its own: `Topic.partition` has.
+        since, until : datetime, date, timedelta or str, optional
+            Times: from `since` up to, not including, `until`. Naive ones are UTC; ``"1h"`` is an hour ago.
+        key : str, optional
+            Only messages with this key.
+
+        Returns
+        -------
+        History
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno"}, {"city": "Praha"}], key="city")
+        Put(first=1, last=2, messages=2)
+        >>> [message.offset for message in log.history(since="1h", key="Praha")]
+        [2]
+        """
+        return History(self.stream, start=start, stop=stop, since=since, until=until, key=key)
+
+    def _selection(self) -> Selection:
+        return selection_of(self.history())
+
+    # keeping
+
+    def trim(self, before: int | Time, *, force: bool = False) -> int:
+        """Drop the messages before an offset or a time, and give their disk space back.
+
+        Parameters
+        ----------
+        before : int, datetime, date, timedelta or str
+            The first offset that is kept (negative: counted from the end), or a time as for `history`. A topic of
+            several partitions takes a time, or each of its partitions an offset.
+        force : bool
+            Drop also what a client has not acknowledged.
+
+        Returns
+        -------
+        int
+            How many messages were dropped.
+
+        Raises
+        ------
+        TrimRefusedError
+            A client has not acknowledged some of them; nothing was dropped.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many(list("abcd"))
+        Put(first=1, last=4, messages=4)
+        >>> log.trim(before=3)
+        2
+        >>> log.first, log.put("e")
+        (3, 5)
+        """
+        said = "before must be an offset or a time"
+        if isinstance(before, int) and not isinstance(before, bool):
+            self._one(f"trim(before={before})")
+            marks = [history.offset_of(self.stream.partitions[0], before, said)]
+        else:
+            time = history.time_of(before, said)
+            marks = [partition.offset_at(time) for partition in self.stream.partitions]
+        return sum(self.store.log.trim(list(zip(self.stream.partitions, marks, strict=True)), force))
+
+    def __repr__(self) -> str:
+        number = self.stream.partitions[0].info.partition
+        try:
+            return f"<pqlog.Partition {number} of topic {self.stream.name!r}: {len(self):,} messages>"
+        except Error as error:
+            return f"<pqlog.Partition {number} of topic {self.stream.name!r}: {error}>"
