@@ -79,7 +79,7 @@ def next_time(transaction: Transaction, tables: Sequence[Table]) -> int:
     their times they grow only at the end.
     """
     now = claims.now_micros()
-    return now if len(tables) == 1 else max(now, 1 + max(transaction.tail(table).time for table in tables))
+    return now if len(tables) == 1 else max(now, 1 + max(map(transaction.newest_time, tables)))
 
 
 def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span]:

@@ -46,6 +46,8 @@ class Table:
 
         Another process may have appended since: an insertion by `put_remembered` then fails.
         """
+        self.tail_version: int | None = None
+        """SQLite's `data_version` then, which other connections change: None if it was not asked for."""
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
         self.is_json = text = info.codec == "json"

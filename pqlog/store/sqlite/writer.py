@@ -43,17 +43,25 @@ _DISK = (
 class Transaction:
     """What a job is given: the connection inside a transaction, and the ends of the topics that it appends to."""
 
-    __slots__ = ("_tails", "db")
+    __slots__ = ("_tails", "_version", "db")
 
     def __init__(self, db: apsw.Connection) -> None:
         self.db = db
         self._tails: dict[Table, Tail] = {}
+        self._version: int | None = None
 
     def tail(self, table: Table) -> Tail:
         """Where a topic ends, with what this transaction put."""
         if table not in self._tails:
             self._tails[table] = table.read_tail(self.db)
         return self._tails[table]
+
+    def newest_time(self, table: Table) -> int:
+        """The time of a topic's newest message: as it is remembered, where nobody else has written since."""
+        if self._version is None:
+            self._version = self.db.pragma("data_version")
+        is_known = table not in self._tails and table.tail is not None and table.tail_version == self._version
+        return table.tail.time if is_known and table.tail is not None else self.tail(table).time
 
     def set_tail(self, table: Table, tail: Tail) -> None:
         """Note that messages were appended."""
@@ -66,7 +74,7 @@ class Transaction:
     def committed(self) -> None:
         """Tell the tables where they end now."""
         for table, tail in self._tails.items():
-            table.tail = tail
+            table.tail, table.tail_version = tail, self._version
 
 
 class Job(Generic[T]):
