@@ -212,6 +212,16 @@ def frame_in(bench: Bench) -> float:
         return timed(lambda: log.put_many(frame), count)
 
 
+def frame_by_key(bench: Bench) -> tuple[float, float]:
+    """A frame cut by key into eight partitions, compared with one partition."""
+    frame = event_frame(bench.count(1_000_000))
+    with pqlog.open(bench.path()) as log:
+        one, eight = log.topic("one"), log.topic("eight", partitions=8)
+        for topic in (one, eight):
+            topic.put_many(frame[:1000], key="city")
+        return tuple(timed(lambda topic=topic: topic.put_many(frame, key="id"), len(frame)) for topic in (eight, one))  # type: ignore[return-value]
+
+
 def frame_file(bench: Bench, count: int) -> Path:
     """A log that holds one frame."""
     path = bench.folder / f"frame-{count}.db"
@@ -368,6 +378,27 @@ def pipe_processes(bench: Bench) -> tuple[float, float]:
         return two, timed(lambda: log.client("one").pipe(compute, size=size), count)
 
 
+def pipe_partitions(bench: Bench) -> tuple[float, float]:
+    """Eight workers on eight partitions compared with one, where each message takes 10 ms of waiting."""
+    with pqlog.open(bench.path()) as log:
+        orders = log.topic("orders", partitions=8)
+        few, many = bench.count(500), bench.count(8_000)
+        rates = []
+        for count, workers in ((many, 8), (few, 1)):
+            client = orders.client(f"{workers} workers")
+            client.seek("end")
+            orders.put_many(({"order": n} for n in range(count)), key="order")
+            rates.append(
+                timed(lambda client=client, workers=workers: client.pipe(wait, size=50, workers=workers), count)
+            )
+        return rates[0], rates[1]
+
+
+def wait(frame: pd.DataFrame) -> None:
+    """A stage that waits 10 ms for each message, as for a service elsewhere."""
+    time.sleep(0.01 * len(frame))
+
+
 def same(frame: pd.DataFrame) -> pd.DataFrame:
     """A stage that changes nothing."""
     return frame
@@ -426,6 +457,7 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("memory of a stream of 10,000,000", "MB", "300 MB", needed=1.0, less=True), stream_memory),
         (Result("worst shapes to pandas", "rows/s", "read_sql + json.loads", needed=1 / 1.2), worst_shapes),
         (Result("put_many, pandas frame", "rows/s", AT_8000, needed=1.0, absolute=4_000_000), frame_in),
+        (Result("that frame by key, 8 partitions", "rows/s", "one partition", needed=0.5), frame_by_key),
         (Result("file of that frame", "MB", "a quarter of its JSON", needed=1.0, less=True), frame_size),
         (Result("that frame back to pandas", "rows/s", "read_sql + json.loads", needed=80.0), frame_back),
         (Result("messages out of that frame", "/s", "300,000/s", needed=1.0), segment_values),
@@ -433,6 +465,7 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("pipe, messages", "/s", "a get and a put each", needed=5.0), pipe_against_single_messages),
         (Result("pipe, frames", "/s", AT_8000, needed=1.0, absolute=1_500_000), pipe_segments),
         (Result("pipe, two processes", "/s", "one process", needed=1.6), pipe_processes),
+        (Result("pipe, 8 workers, 8 partitions", "/s", "one worker", needed=6.0), pipe_partitions),
         (Result("put behind 10,000,000", "/s", "put into an empty log", needed=0.95), put_into_large),
         (Result("import pqlog", "/s", "one in 100 ms", needed=1.0), import_time),
     ]

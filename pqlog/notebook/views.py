@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pqlog import extras
-from pqlog.clients import client_info
+from pqlog.clients import client_info, position_text
 from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
@@ -306,7 +306,7 @@ def clients_table(clients: Clients) -> str:
         [
             [
                 esc(repr(c.client)),
-                f"{c.position:,}",
+                position_text(c.position),
                 f"{c.lag:,}",
                 lag_bar(c, clients.messages),
                 f"{c.batches:,}",
