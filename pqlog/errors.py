@@ -171,6 +171,15 @@ class PartitionsError(Error):
         )
 
     @classmethod
+    def of_letters(cls, letters: str, made: int, topic: str, partitions: int) -> PartitionsError:
+        """The error for a topic for dead letters, which has others than the topic that they are of."""
+        return cls(
+            f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r}, whose messages would go "
+            f"there as they are, each into the partition of the same number, has {partitions}: give another name for "
+            f"the dead letters, and the topic is made as it must be"
+        )
+
+    @classmethod
     def by_offset(cls, topic: str, partitions: int, what: str) -> PartitionsError:
         """The error for an offset that does not say of which partition it is."""
         return cls(

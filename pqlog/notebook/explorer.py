@@ -346,7 +346,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         reader, number = self._topic.client(client), self._partition.value
         chosen = [one for one in reader.partitions if number in (None, one.number)]
         if isinstance(target, int) and len(chosen) > 1:
-            raise ArgumentError(f"the topic has {len(chosen)} partitions, each with offsets of its own: choose one first")
+            raise ArgumentError(
+                f"the topic has {len(chosen)} partitions, each with offsets of its own: choose one first"
+            )
         position, again, skipped = reader.position, 0, 0
         positions = position if isinstance(position, dict) else {0: position}
         goals: dict[int, int] = {}

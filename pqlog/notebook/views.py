@@ -326,7 +326,11 @@ def _partitions(topic: Topic) -> str:
     """What each partition has."""
     parts = [topic.partition(number) for number in range(topic.partitions)]
     rows = [
-        [str(number), f"{len(part):,}", *("" if offset is None else f"{offset:,}" for offset in (part.first, part.last))]
+        [
+            str(number),
+            f"{len(part):,}",
+            *("" if offset is None else f"{offset:,}" for offset in (part.first, part.last)),
+        ]
         for number, part in enumerate(parts)
     ]
     shown = table(["partition", "messages", "first", "last"], rows, frozenset(range(4)))

@@ -199,7 +199,7 @@ class TopicStore(MessageSource, Protocol):
         ...
 
     def find_id(self, id: str) -> Mapping[int, Put] | None:
-        """Where the put into the topic with that `id` went, by partition; None if none of it is kept."""
+        """Where what is kept of the put into the topic with that `id` went, by partition; None if nothing is."""
         ...
 
     # clients

@@ -61,9 +61,9 @@ class Partitions:
         return self._time
 
     def find_id(self, id: str) -> dict[int, Put] | None:
-        """Where the put with an id went, while any of it is kept."""
+        """Where what is kept of the put with an id went."""
         went = self.ids.get(id, {})
-        return went if any(self.all[number].keeps(put) for number, put in went.items()) else None
+        return {number: put for number, put in went.items() if self.all[number].keeps(put)} or None
 
 
 class MemoryTopic:

@@ -89,6 +89,7 @@ class SqliteClient:
 
     def delete_in(self, db: apsw.Connection) -> bool:
         """Forget it; False if it was not known."""
+        self._table.read_first(db)
         db.execute(statements.DROP_CLAIMS, self._id)
         db.execute(statements.DELETE_CLIENT, self._id)
         return bool(db.changes())
