@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,17 +14,15 @@ import pyarrow.csv
 
 from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import DecodeError
-from pqlog.frames import segments
+from pqlog.frames import places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
 from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
 from pqlog.frames.latest import contains
 from pqlog.frames.parse import JsonParser
 from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
-from pqlog.store.values import Lines, Row
+from pqlog.store.values import Lines, PartitionRun, Row
 from pqlog.stream import TopicStream, headers_of
-
-_NO_FIELDS = pa.table({})
 
 
 class BlockParser:
@@ -61,6 +59,8 @@ class BlockParser:
         self._stream, self._topic = stream, stream.name
         self._fields, self._mixed = fields, mixed
         self._key, self._offsets, self._has_headers, self._reread = key, offsets, headers, reread
+        self._is_merged = places.is_merged(stream)
+        self._partition = stream.store.info.partition if places.has_partitions(stream) else None
         self._json = JsonParser(fields, mixed)
 
     def parse(self, block: Block) -> Iterator[Chunk]:
@@ -73,7 +73,7 @@ class BlockParser:
 
     def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
         offsets = pa.array(np.arange(lines.offset, lines.stop))
-        chunk = Chunk(offsets, _times_of(lines), _keys_of(lines), _NO_FIELDS, self._topic, reread=self._reread)
+        chunk = self._without_fields(offsets, _times_of(lines), _keys_of(lines), lines.runs)
         if self._offsets is not None:
             mask = contains(self._offsets, offsets.to_numpy())
             texts = lines.values.split(b"\n")
@@ -82,12 +82,7 @@ class BlockParser:
             selected = [texts[index] for index in np.flatnonzero(mask)]
             if not selected:
                 return
-            chunk = chunk._replace(
-                offsets=offsets.filter(mask),
-                times=chunk.times.filter(mask),
-                keys=None if chunk.keys is None else chunk.keys.filter(mask),
-            )
-            yield from self._with_fields(chunk, b"\n".join(selected))
+            yield from self._with_fields(chunk.filter(pa.array(mask)), b"\n".join(selected))
         else:
             yield from self._with_fields(chunk, lines.values)
 
@@ -103,12 +98,35 @@ class BlockParser:
         if any(row.key is not None for row in rows):
             keys = pa.array([row.key for row in rows], pa.string())
         headers = self._headers_of(rows)
-        chunk = Chunk(offsets, times, keys, _NO_FIELDS, self._topic, headers=headers, reread=self._reread)
+        chunk = self._without_fields(offsets, times, keys, map(places.run_of, rows), headers)
         if is_text(self._stream.codec_name):
             yield from self._with_fields(chunk, json_lines(rows))
         else:
             values = [message.value for message in self._stream.messages(rows)]
             yield chunk._replace(fields=table_of(values, self._fields, self._mixed, PYTHON_COLUMNS))
+
+    def _without_fields(
+        self,
+        offsets: pa.Array,
+        times: pa.Array,
+        keys: pa.Array | None,
+        runs: Iterable[PartitionRun] | None,
+        headers: pa.Array | None = None,
+    ) -> Chunk:
+        """A chunk of single messages, whose fields are to be parsed."""
+        fields = make_table([], [], len(offsets))
+        chunk = Chunk(offsets, times, keys, fields, self._topic, headers=headers, reread=self._reread)
+        return self._with_partitions(chunk, runs)
+
+    def _with_partitions(self, chunk: Chunk, runs: Iterable[PartitionRun] | None) -> Chunk:
+        """A chunk with the partitions of its messages, if the topic has several."""
+        if self._is_merged and runs is not None:
+            partitions, offsets = places.shown(runs)
+            return chunk._replace(partitions=partitions, partition_offsets=offsets)
+        if self._partition is not None:
+            number = pa.scalar(self._partition, pa.int32())
+            return chunk._replace(partitions=pa.repeat(number, len(chunk.offsets)))
+        return chunk
 
     def _with_fields(self, chunk: Chunk, lines: bytes) -> Iterator[Chunk]:
         """A chunk with the fields of its JSON lines, as several chunks if the parser returns several tables."""
@@ -163,7 +181,7 @@ class BlockParser:
         headers = self._headers_of([row])
         if headers is not None:
             headers = headers.take(pa.nulls(table.num_rows, pa.int64()).fill_null(0))
-        return Chunk(
+        chunk = Chunk(
             pa.array(np.arange(row.offset, row.offset + table.num_rows)),
             pa.repeat(pa.scalar(row.time, TIME), table.num_rows),
             None if texts is None else texts.combine_chunks(),
@@ -173,6 +191,7 @@ class BlockParser:
             segments.origin(table, row),
             headers,
         )
+        return self._with_partitions(chunk, [places.run_of(row)])
 
 
 def _keys_of(lines: Lines) -> pa.Array | None:

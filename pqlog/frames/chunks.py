@@ -19,6 +19,7 @@ class Chunk(NamedTuple):
     """Consecutive messages as columns."""
 
     offsets: pa.Array
+    """Those of what was read: if it is merged partitions, their places in the merged order."""
     times: pa.Array
     keys: pa.Array | None
     fields: pa.Table
@@ -30,6 +31,10 @@ class Chunk(NamedTuple):
     """None also if they were not asked for."""
     reread: Reread | None = None
     """None if each value is as it is already: those of segments are."""
+    partitions: pa.Array | None = None
+    """The numbers of their partitions; None if the topic has only one."""
+    partition_offsets: pa.Array | None = None
+    """Their offsets in their partitions; None if `offsets` are these."""
 
     @property
     def has_keys(self) -> bool:
@@ -73,14 +78,10 @@ class Chunk(NamedTuple):
             return self._map(lambda columns: filter_rows(columns, mask))._replace(segment=None, origin=None)
 
     def _map(self, change: Callable[[Any], Any]) -> Chunk:
-        keys, headers, segment = (
-            None if columns is None else change(columns) for columns in (self.keys, self.headers, self.segment)
-        )
         return self._replace(
-            offsets=change(self.offsets),
-            times=change(self.times),
-            keys=keys,
-            fields=change(self.fields),
-            segment=segment,
-            headers=headers,
+            **{name: change(columns) for name in _COLUMNS if (columns := getattr(self, name)) is not None}
         )
+
+
+_COLUMNS = ("offsets", "times", "keys", "fields", "segment", "headers", "partitions", "partition_offsets")
+"""What a chunk has for each of its messages."""

@@ -47,12 +47,12 @@ def head(selection: Selection, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
     _check_count(n)
     if selection.latest is not None:
-        return _inferred_frame(chunks_at(selection.topic, latest_of(selection)[:n], Projection()))
+        return _inferred_frame(selection, chunks_at(selection.topic, latest_of(selection)[:n], Projection()))
     group = next(regroup(read_chunks(_up_to(selection, n), Projection()), n), []) if n else []
     if group:  # the last chunk may have been cut from one whose types were inferred from later messages as well
         first, last = group[0].offsets[0].as_py(), group[-1].offsets[-1].as_py()
         group = list(read_chunks(selection._replace(span=Span.through(first, last)), Projection()))
-    return _inferred_frame(group)
+    return _inferred_frame(selection, group)
 
 
 def _up_to(selection: Selection, n: int) -> Selection:
@@ -72,13 +72,13 @@ def tail(selection: Selection, n: int) -> pd.DataFrame:
     _check_count(n)
     stream, span, key, latest = selection
     if latest is not None:
-        return _inferred_frame(chunks_at(stream, latest_of(selection)[-n:] if n else [], Projection()))
+        return _inferred_frame(selection, chunks_at(stream, latest_of(selection)[-n:] if n else [], Projection()))
     if key is None:
         first = stream.store.from_end(n, span)
     else:
         newest = list(itertools.islice(stream.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
-    return _inferred_frame(read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
+    return _inferred_frame(selection, read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
 
 
 def _check_count(n: int) -> None:
@@ -86,9 +86,9 @@ def _check_count(n: int) -> None:
         raise ArgumentError(f"n must be a number of messages, not {n!r}")
 
 
-def _inferred_frame(chunks: Iterable[Chunk]) -> pd.DataFrame:
+def _inferred_frame(selection: Selection, chunks: Iterable[Chunk]) -> pd.DataFrame:
     """The frame of chunks, whose columns are inferred from these chunks alone."""
-    inference = InferencePass(Projection())
+    inference = InferencePass(selection.topic, Projection())
     chunks = list(chunks)
     for chunk in chunks:
         inference.add(chunk)

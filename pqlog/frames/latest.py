@@ -22,12 +22,15 @@ from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
+from pqlog.frames.places import is_merged
 from pqlog.frames.prefetch import blocks, json_lines, raise_undecodable, read_values, split_segments
 from pqlog.store.values import Lines, Row
-from pqlog.stream import Selection
+from pqlog.stream import Selection, TopicStream
 
 MAX_GAP = 512
 """Latest messages that are no further apart than this are read together."""
+MAX_MERGED_GAP = 20_000
+"""The same for merged partitions, where finding a place takes longer than reading on."""
 
 _PLAIN = (str, int, bool, bytes)
 """Types whose equal values are identical."""
@@ -172,13 +175,14 @@ def latest_of(selection: Selection) -> Any:
 
 def latest_groups(selection: Selection) -> Iterator[list[int]]:
     """The offsets of the latest messages of a range, ascending, in groups that are close together."""
-    return nearby(latest_of(selection))
+    return nearby(selection.topic, latest_of(selection))
 
 
-def nearby(offsets: Any) -> Iterator[list[int]]:
+def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
     """Ascending offsets in groups that are close together."""
+    gap = MAX_MERGED_GAP if is_merged(stream) else MAX_GAP
     if len(offsets):
-        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > MAX_GAP) + 1))
+        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
 
 
 def contains(offsets: Any, candidates: Any) -> Any:

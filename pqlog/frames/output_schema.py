@@ -21,7 +21,13 @@ from pqlog.frames.inference import SchemaInference
 from pqlog.frames.notes import Note
 from pqlog.store.api import TopicStore
 
-_METADATA_TYPES = {"offset": pa.int64(), "_time": TIME, "_key": pa.string(), "_headers": HEADERS}
+_METADATA_TYPES = {
+    "offset": pa.int64(),
+    "_partition": pa.int32(),
+    "_time": TIME,
+    "_key": pa.string(),
+    "_headers": HEADERS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,14 @@ class OutputSchema:
 
 
 def _metadata_column(chunk: Chunk, name: str) -> pa.Array:
-    columns = {"offset": chunk.offsets, "_time": chunk.times, "_key": chunk.keys, "_headers": chunk.headers}
+    if name == "offset":
+        return chunk.offsets if chunk.partition_offsets is None else chunk.partition_offsets
+    columns = {"_partition": chunk.partitions, "_time": chunk.times, "_key": chunk.keys, "_headers": chunk.headers}
     column = columns[name]
-    return pa.nulls(len(chunk.offsets), _METADATA_TYPES[name]) if column is None else column
+    if column is not None:
+        return column
+    nulls = pa.nulls(len(chunk.offsets), _METADATA_TYPES[name])
+    return nulls.fill_null(0) if name == "_partition" else nulls  # the topic's only partition is number 0
 
 
 class CacheCheck:

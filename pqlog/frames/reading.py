@@ -71,7 +71,7 @@ def _parser(stream: TopicStream, projection: Projection, mixed: frozenset[str], 
 
 
 def _parse_at(parser: BlockParser, stream: TopicStream, offsets: Any, headers: bool = False) -> Iterator[Chunk]:
-    for group in nearby(offsets):
+    for group in nearby(stream, offsets):
         for block in blocks(stream, Span.through(group[0], group[-1]), headers=headers):
             yield from parser.parse(block)
 
