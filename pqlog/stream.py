@@ -24,7 +24,7 @@ from pqlog.errors import (
 from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
 from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
-from pqlog.store.values import NEAR, Lines, Row, Span
+from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
 CHUNK_BYTES = 16 << 20
@@ -72,6 +72,8 @@ class TopicStream:
             The topic was created with another number of partitions.
         """
         check.name("the topic's name", name)
+        if partitions is not None:
+            check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
         asked = None if codec is None else codec_for(codec, type)
         found = log.find_topic(name)
         if not found:
