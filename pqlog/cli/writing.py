@@ -123,10 +123,10 @@ def _put_each(
 
 def _joined(before: pqlog.Put, put: pqlog.Put) -> pqlog.Put:
     """Two puts as one."""
-    messages = before.messages + put.messages
+    first, last = before.first, put.last
     if isinstance(put.first, dict):
-        return pqlog.Put(put.first | before.first, before.last | put.last, messages)
-    return pqlog.Put(before.first, put.last, messages)
+        first, last = {**put.first, **before.first}, {**before.last, **put.last}
+    return pqlog.Put(first, last, before.messages + put.messages)
 
 
 def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool, ids: str | None) -> None:
