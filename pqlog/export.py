@@ -19,7 +19,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from pqlog import check, extras
-from pqlog.errors import ArgumentError, TrimmedError
+from pqlog.errors import ArgumentError
 from pqlog.file_set import FileSet, change_files
 from pqlog.frames import dtypes
 from pqlog.frames.arrays import decode_dictionary
@@ -28,7 +28,7 @@ from pqlog.frames.columns import is_json
 from pqlog.frames.conform import lenient_json_column
 from pqlog.frames.inference_pass import infer_output
 from pqlog.frames.output_schema import OutputSchema
-from pqlog.frames.places import by_partition
+from pqlog.frames.places import by_partition, trimmed
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import read_chunks
 from pqlog.frames.tables import BATCH_ROWS, check_size, regroup
@@ -77,6 +77,7 @@ def to_parquet(
     check_size("rows_per_file", rows_per_file)
     if selection.latest is not None:
         raise ArgumentError("the latest messages change with each put: use history.latest().to_pandas().to_parquet()")
+    parts = by_partition(selection)
     output = infer_output(selection, projection)
     unknown = [name for name in partition_by if name not in output.schema.names]
     if unknown:
@@ -92,7 +93,7 @@ def to_parquet(
         export = _Export(selection, projection, output, files, rows_per_file, tuple(partition_by))
         written = list(files.completed)
         with extras.progress_bar(selection.total(), "exporting", progress) as done:
-            for part in by_partition(selection):
+            for part in parts:
                 for span in _split(part.span, rows_per_file):
                     written += export.write(part._replace(span=span))
                     done(part.topic.store.count(span))
@@ -214,9 +215,8 @@ class _Export:
         """Write a part in place of others."""
         staging = self._files.stage()
         self._write_files(selection, staging)
-        first, begin = selection.span.first, selection.topic.store.span().first
-        if begin > first:  # these files say that they have what was trimmed meanwhile
-            raise TrimmedError(first, begin)
+        (store,) = selection.topic.partitions
+        trimmed(store, selection.span.first)  # these files would say that they have what was trimmed meanwhile
         moves = {file: _final(file) for file in sorted(_files(staging))}
         if not moves:  # no message has the key
             return []

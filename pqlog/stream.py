@@ -282,8 +282,3 @@ class Selection(NamedTuple):
     def total(self) -> int:
         """How many messages its span has, those of other keys included."""
         return self.topic.store.count(self.span)
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """The same for the same messages of one open log: those of a span never change."""
-        return self.topic.store.info.id, self.span, self.key, self.latest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -59,8 +59,6 @@ class BlockParser:
         self._stream, self._topic = stream, stream.name
         self._fields, self._mixed = fields, mixed
         self._key, self._offsets, self._has_headers, self._reread = key, offsets, headers, reread
-        self._is_merged = places.is_merged(stream)
-        self._partition = stream.store.info.partition if places.has_partitions(stream) else None
         self._json = JsonParser(fields, mixed)
 
     def parse(self, block: Block) -> Iterator[Chunk]:
@@ -98,7 +96,7 @@ class BlockParser:
         if any(row.key is not None for row in rows):
             keys = pa.array([row.key for row in rows], pa.string())
         headers = self._headers_of(rows)
-        chunk = self._without_fields(offsets, times, keys, map(places.run_of, rows), headers)
+        chunk = self._without_fields(offsets, times, keys, places.runs_of(rows), headers)
         if is_text(self._stream.codec_name):
             yield from self._with_fields(chunk, json_lines(rows))
         else:
@@ -110,23 +108,23 @@ class BlockParser:
         offsets: pa.Array,
         times: pa.Array,
         keys: pa.Array | None,
-        runs: Iterable[PartitionRun] | None,
+        runs: Sequence[PartitionRun] | None,
         headers: pa.Array | None = None,
     ) -> Chunk:
         """A chunk of single messages, whose fields are to be parsed."""
         fields = make_table([], [], len(offsets))
-        chunk = Chunk(offsets, times, keys, fields, self._topic, headers=headers, reread=self._reread)
-        return self._with_partitions(chunk, runs)
-
-    def _with_partitions(self, chunk: Chunk, runs: Iterable[PartitionRun] | None) -> Chunk:
-        """A chunk with the partitions of its messages, if the topic has several."""
-        if self._is_merged and runs is not None:
-            partitions, offsets = places.shown(runs)
-            return chunk._replace(partitions=partitions, partition_offsets=offsets)
-        if self._partition is not None:
-            number = pa.scalar(self._partition, pa.int32())
-            return chunk._replace(partitions=pa.repeat(number, len(chunk.offsets)))
-        return chunk
+        partitions, partition_offsets = places.shown(runs)
+        return Chunk(
+            offsets,
+            times,
+            keys,
+            fields,
+            self._topic,
+            headers=headers,
+            reread=self._reread,
+            partitions=partitions,
+            partition_offsets=partition_offsets,
+        )
 
     def _with_fields(self, chunk: Chunk, lines: bytes) -> Iterator[Chunk]:
         """A chunk with the fields of its JSON lines, as several chunks if the parser returns several tables."""
@@ -154,11 +152,12 @@ class BlockParser:
                 try:
                     maps.append(list(headers_of(row).items()))
                 except UNDECODABLE as error:
-                    raise DecodeError(self._topic, row.offset, f"its headers are damaged: {error}") from error
+                    reason = f"its headers are damaged: {error}"
+                    raise DecodeError(self._topic, row.partition_offset, reason, row.partition) from error
         return pa.array(maps, HEADERS).take(pa.array([positions[row.headers] for row in rows]))
 
     def _parse_segment(self, row: Row) -> Iterator[Chunk]:
-        with segments.as_decode_errors(self._topic, row.offset):
+        with segments.row_errors(self._topic, row):
             chunk = self._chunk_of(row)
         if self._key is not None:
             if chunk.keys is None:
@@ -181,7 +180,8 @@ class BlockParser:
         headers = self._headers_of([row])
         if headers is not None:
             headers = headers.take(pa.nulls(table.num_rows, pa.int64()).fill_null(0))
-        chunk = Chunk(
+        partitions, partition_offsets = places.shown(places.runs_of([row]))
+        return Chunk(
             pa.array(np.arange(row.offset, row.offset + table.num_rows)),
             pa.repeat(pa.scalar(row.time, TIME), table.num_rows),
             None if texts is None else texts.combine_chunks(),
@@ -190,8 +190,9 @@ class BlockParser:
             table,
             segments.origin(table, row),
             headers,
+            partitions=partitions,
+            partition_offsets=partition_offsets,
         )
-        return self._with_partitions(chunk, [places.run_of(row)])
 
 
 def _keys_of(lines: Lines) -> pa.Array | None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 from pqlog.frames import segments
 from pqlog.frames.arrays import filter_rows
 
-Reread = Callable[[pa.Array, frozenset[str]], pa.Table]
-"""Reads fields of the messages at some offsets once more, each value as it is."""
+Reread = Callable[["Chunk", frozenset[str]], pa.Table]
+"""Reads fields of the messages of a chunk once more, each value as it is."""
 
 
 class Chunk(NamedTuple):
@@ -34,11 +34,20 @@ class Chunk(NamedTuple):
     partitions: pa.Array | None = None
     """The numbers of their partitions; None if the topic has only one."""
     partition_offsets: pa.Array | None = None
-    """Their offsets in their partitions; None if `offsets` are these."""
+    """Their offsets there; None if the topic has only one."""
 
     @property
     def has_keys(self) -> bool:
         return self.keys is not None and self.keys.null_count < len(self.keys)
+
+    @property
+    def shown_offsets(self) -> pa.Array:
+        return self.offsets if self.partition_offsets is None else self.partition_offsets
+
+    def called(self, index: int) -> str:
+        """What errors call one of the messages."""
+        of = "" if self.partitions is None else f" of partition {self.partitions[index]}"
+        return f"message {self.shown_offsets[index]}{of}"
 
     @property
     def call(self) -> bytes | None:
@@ -57,7 +66,7 @@ class Chunk(NamedTuple):
         names = mixed & doubles
         if not names:
             return self
-        exact = self.reread(self.offsets, names)
+        exact = self.reread(self, names)
         fields = self.fields
         for name in names:
             index = fields.schema.get_field_index(name)
@@ -66,7 +75,10 @@ class Chunk(NamedTuple):
 
     def as_decode_errors(self) -> AbstractContextManager[None]:
         """Turn exceptions that its content causes into errors of ours."""
-        return segments.as_decode_errors(self.topic, self.offsets[0].as_py() if len(self.offsets) else 0)
+        if not len(self.offsets):
+            return segments.as_decode_errors(self.topic, 0)
+        partition = None if self.partitions is None else self.partitions[0].as_py()
+        return segments.as_decode_errors(self.topic, self.shown_offsets[0].as_py(), partition)
 
     def slice(self, start: int, rows: int) -> Chunk:
         origin = self.origin and segments.Origin(self.origin.call, self.origin.start + start)

@@ -49,7 +49,7 @@ class InferencePass:
         with chunk.as_decode_errors():
             self._inference.add(chunk.fields)
         dates = self._projection.date_columns(chunk.fields.schema.names)
-        self._time_ranges.add(chunk.fields, dates, chunk.offsets)
+        self._time_ranges.add(chunk.fields, dates, chunk.called)
         self._inference.has_keys |= chunk.has_keys
         if len(self._inference.puts) < 2:
             self._inference.puts.add(chunk.call)
@@ -163,7 +163,7 @@ def infer_output(selection: Selection, projection: Projection) -> OutputSchema:
 def _infer(selection: Selection, projection: Projection) -> tuple[list[Chunk] | None, OutputSchema]:
     """The output schema of a range, and its chunks if they were read for it and are few."""
     remembered = remembered_outputs.setdefault(selection.topic.store, OrderedDict())
-    key = (*selection.identity, projection)
+    key = (*places.identity(selection), projection)
     output = remembered.get(key)
     chunks = None
     if output is None:

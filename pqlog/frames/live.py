@@ -52,6 +52,7 @@ class Live:
 
     def __init__(self, readable: Readable, projection: Projection) -> None:
         self._readable, self._projection = readable, projection
+        self._topic = selection_of(readable).topic
         self._state: _State | None = None
         self.frame = self.refresh()
 
@@ -63,17 +64,23 @@ class Live:
         pandas.DataFrame
             All messages that the log still has, the new ones at the end; with ``latest()``, those that are current now.
         """
+        while not self._read_new():
+            continue
+        return self.frame
+
+    def _read_new(self) -> bool:
+        """Read the new messages; False if a trim moved their places meanwhile."""
+        begin, state = self._topic.store.span().first, self._state
         selection = selection_of(self._readable)
-        begin, state = selection.topic.store.span().first, self._state
-        if state is not None and state.begin != begin and is_merged(selection.topic):
-            state = None  # a trim changes the places of what it leaves
+        if state is not None and state.begin != begin and is_merged(self._topic):
+            state = None  # a trim moved the places of what was read
         first = selection.span.first if state is None else max(state.next, selection.span.first)
         new = selection._replace(span=Span(first, selection.span.stop))
         if state is None or new.span or state.has_before(begin):
-            self._update(new, begin, state or _State.empty(selection.topic, self._projection))
-        return self.frame
+            return self._update(new, begin, state or _State.empty(self._topic, self._projection))
+        return True
 
-    def _update(self, new: Selection, begin: int, state: _State) -> None:
+    def _update(self, new: Selection, begin: int, state: _State) -> bool:
         """Read new messages, and drop those before the beginning of the topic; all or nothing."""
         stream, chunks, latest = new.topic, state.chunks, state.latest
         new_chunks: Iterable[Chunk]
@@ -99,8 +106,11 @@ class Live:
         chunks = [*chunks, *new_chunks]
         frame = frame_of(chunks, output, None)
         state = _State(inference, latest, chunks, begin, max(new.span.first, new.span.stop))
+        if is_merged(stream) and stream.store.span().first != begin:
+            return False
         # Nothing is called here, so Ctrl-C strikes before all of these assignments or after them.
         self.frame, self._state = frame, state
+        return True
 
     def _select(
         self, stream: TopicStream, had: Sequence[Chunk], is_current: Callable[[Any], Any]

@@ -19,7 +19,7 @@ from pqlog.frames.columns import make_table, mark_of
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.notes import Note
-from pqlog.store.api import TopicStore
+from pqlog.store.api import MessageSource
 
 _METADATA_TYPES = {
     "offset": pa.int64(),
@@ -97,7 +97,7 @@ class OutputSchema:
 
 def _metadata_column(chunk: Chunk, name: str) -> pa.Array:
     if name == "offset":
-        return chunk.offsets if chunk.partition_offsets is None else chunk.partition_offsets
+        return chunk.shown_offsets
     columns = {"_partition": chunk.partitions, "_time": chunk.times, "_key": chunk.keys, "_headers": chunk.headers}
     column = columns[name]
     if column is not None:
@@ -112,7 +112,7 @@ class CacheCheck:
     It does not keep the store alive, since `remembered_outputs` holds it for as long as the store lives.
     """
 
-    def __init__(self, inference: SchemaInference, store: TopicStore) -> None:
+    def __init__(self, inference: SchemaInference, store: MessageSource) -> None:
         self._inference, self._store = inference, weakref.ref(store)
 
     def check(self, chunk: Chunk, output: OutputSchema) -> None:
@@ -124,8 +124,8 @@ class CacheCheck:
                 schema_cache.invalidate(store)
                 remembered_outputs.pop(store, None)
             raise CorruptLogError(
-                f"the schema cached in the file is wrong about {wrong} of topic {chunk.topic!r} (at offset "
-                f"{chunk.offsets[0]}). The cache has been dropped; call again"
+                f"the schema cached in the file is wrong about {wrong} of topic {chunk.topic!r} (at "
+                f"{chunk.called(0)}). The cache has been dropped; call again"
             )
 
     def _contradiction(self, chunk: Chunk, output: OutputSchema) -> str | None:
@@ -146,5 +146,5 @@ class CacheCheck:
         return None
 
 
-remembered_outputs: WeakKeyDictionary[TopicStore, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
+remembered_outputs: WeakKeyDictionary[MessageSource, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
 """The output schemas of recent readings, by topic. They stay valid, since the messages of a span never change."""
