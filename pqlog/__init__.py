@@ -49,7 +49,7 @@ from pqlog.lease import Staged
 from pqlog.log import Log
 from pqlog.message import Message
 from pqlog.migration import Migration, migrate
-from pqlog.store.values import Capabilities, Moved, Put, Salvage
+from pqlog.store.values import Capabilities, Moved, PartitionOffset, Put, Salvage
 from pqlog.topic import Topic
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "NotALogError",
     "OffsetError",
     "OldQueueError",
+    "PartitionOffset",
     "PartitionsError",
     "PickleRefusedError",
     "ReadOnlyError",

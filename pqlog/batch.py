@@ -44,9 +44,11 @@ class Batch(Readable):
         Why it was released the last time, if by an exception.
     client, topic : str
         Whose it is.
+    partition : int
+        The number of the topic's partition that its messages are of; 0 if the topic has one.
     token : str
-        Client and number in one string that no other batch of any file has, but for a plain copy of this one: key the
-        output of a sink by it.
+        Partition, client and number in one string that no other batch of any file has, but for a plain copy of this
+        one: key the output of a sink by it.
 
     Examples
     --------
@@ -68,7 +70,7 @@ class Batch(Readable):
     def __init__(self, lease: Lease, messages: bool = False) -> None:
         self.lease, self._topic, self._as_messages = lease, lease.topic, messages
         claim = lease.claim
-        self.client, self.topic = claim.client, lease.topic.name
+        self.client, self.topic, self.partition = claim.client, lease.topic.name, lease.partition
         self.number, self.attempt, self.error = claim.number, claim.attempt, claim.error
         self.first, self.last = claim.span.first, claim.span.last
 
@@ -77,6 +79,7 @@ class Batch(Readable):
         parts = (
             self._topic.store.log.uuid,
             str(self._topic.store.info.id),
+            str(self.partition),
             self.client,
             str(self.lease.claim.epoch),
             str(self.number),
@@ -120,7 +123,7 @@ class Batch(Readable):
         value, key, headers
             As for `Topic.put`.
         topic : str
-            Created, for JSON, if it does not exist.
+            Created, for JSON and with one partition, if it does not exist.
 
         Returns
         -------
@@ -147,9 +150,8 @@ class Batch(Readable):
         """
         producer.check_key(key)
         into, text = self.lease.output(topic), producer.header_text(headers)
-        return self.lease.stage(
-            into, producer.Encoded.of(Singles([producer.encode(into.writable(), value)], [key], text))
-        )
+        chunk = Singles([producer.encode(into.writable(), value)], [key], text)
+        return self.lease.stage(into, producer.Encoded.of(self.lease.partitioner(into).choose(key), chunk))
 
     def put_many(
         self,
@@ -168,7 +170,7 @@ class Batch(Readable):
         values, key, headers, ids
             As for `Topic.put_many`.
         topic : str
-            Created, for JSON, if it does not exist.
+            Created, for JSON and with one partition, if it does not exist.
         index : bool
             Whether all of a pandas frame's index goes along, as with `Topic.put_many`. Unless asked for, only levels
             with a name do, as fields. What has none numbers the rows of this batch, and so does ``offset``, the index
@@ -191,14 +193,16 @@ class Batch(Readable):
         [{'n': 1}]
         """
         into = self.lease.output(topic)
-        return self.lease.stage(into, producer.chunks(into.writable(), values, key, headers, ids, index=index))
+        codec, partitioner = into.writable(), self.lease.partitioner(into)
+        return self.lease.stage(into, producer.chunks(codec, partitioner, values, key, headers, ids, index=index))
 
     def reject(self, message: Message, reason: str, topic: str | None = None) -> Staged:
         """Put a message of this batch aside: into a dead-letter topic, with the acknowledgement of this batch.
 
         It goes there as it lies in this topic, nothing is encoded again: its bytes, or its row of a frame with all
         types. Its headers there say where it came from and why: ``pqlog-topic``, ``pqlog-offset``, ``pqlog-time``,
-        ``pqlog-client``, ``pqlog-batch``, ``pqlog-reason``, in addition to its own.
+        ``pqlog-client``, ``pqlog-batch``, ``pqlog-reason``, in addition to its own; and ``pqlog-partition`` where the
+        topic has several.
 
         Parameters
         ----------
@@ -206,12 +210,15 @@ class Batch(Readable):
             One of ``batch.messages()``.
         reason : str
         topic : str, optional
-            The topic's name with ``.rejected`` behind it unless said otherwise. Created with this topic's codec.
+            The topic's name with ``.rejected`` behind it unless said otherwise. Created with this topic's codec, and
+            with as many partitions: a message goes into that of the same number.
 
         Raises
         ------
         CodecMismatchError
             That topic was created with another codec.
+        PartitionsError
+            That topic was created with another number of partitions.
         TrimmedError
             The message was trimmed away meanwhile.
 
@@ -296,7 +303,8 @@ class Batch(Readable):
         return extras.views.or_reason(extras.views.batch_view, self)
 
     def __repr__(self) -> str:
+        partition = f", partition {self.partition}" if self.lease.partitions > 1 else ""
         return (
-            f"<pqlog.Batch {self.number} of {self.client!r}, topic {self.topic!r}: offsets {self.first:,} to "
-            f"{self.last:,}, attempt {self.attempt}>"
+            f"<pqlog.Batch {self.number} of {self.client!r}, topic {self.topic!r}{partition}: "
+            f"offsets {self.first:,} to {self.last:,}, attempt {self.attempt}>"
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, delivery, extras
 from pqlog.batch import Batch
-from pqlog.clients import ClaimInfo, claim_info
-from pqlog.errors import ArgumentError, ClaimedError, Empty, UnknownClientError
-from pqlog.history import History, Time, offset_of
+from pqlog.clients import ClaimInfo, Position, claim_info, lag_of, position_of
+from pqlog.delivery import ClientPartition
+from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
+from pqlog.history import History, Time, offset_of, time_of
 from pqlog.message import Message
-from pqlog.store.api import TopicStore
+from pqlog.store.api import Store, TopicStore
 from pqlog.store.values import ClientState, Moved, Size
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     import pandas
 
     from pqlog.pipe import Summary
+
+RUN_ROWS, RUN_BYTES = 100, 1 << 20
+"""How much `get` delivers of one partition before it is the next one's turn; one row may be larger."""
 
 HandedOut = dict[tuple[int, str], threading.local]
 """What `get_one` handed out in an open log: for each topic and client, the batches of one message of each thread."""
@@ -50,28 +56,40 @@ class Client:
     """
 
     def __init__(self, stream: TopicStream, name: str, handed_out: HandedOut) -> None:
-        self.name = name
-        self.stream, self.store = stream, stream.store.client(name)
+        self.name, self.stream = name, stream
         self._handed_out = handed_out
 
     def __repr__(self) -> str:
         return f"<pqlog.Client {self.name!r} of topic {self.stream.name!r}>"
 
-    # where it stands
-
-    def _state(self) -> ClientState:
-        state = self.store.state()
-        if state is None:
-            raise self._unknown()
-        return state
-
-    def _unknown(self) -> UnknownClientError:
-        topic = self.stream.store
-        return UnknownClientError(self.name, topic.info.name, check.near(self.name, topic.clients_near(self.name)))
+    @functools.cached_property
+    def partitions(self) -> Sequence[ClientPartition]:
+        """The client of each partition of the topic, in their order."""
+        return [
+            ClientPartition(self.stream.partition(index), partition.client(self.name))
+            for index, partition in enumerate(self.stream.partitions)
+        ]
 
     @property
-    def position(self) -> int:
-        """The offset of the next message that it gets.
+    def _log(self) -> Store:
+        return self.stream.partitions[0].log
+
+    # where it stands
+
+    def _states(self) -> Sequence[ClientState | None]:
+        """Where it stands in each partition; None where it has not been yet."""
+        states = [one.client.state() for one in self.partitions]
+        if not any(states):
+            raise self._unknown()
+        return states
+
+    def _unknown(self) -> UnknownClientError:
+        near = check.near(self.name, self.stream.partitions[0].clients_near(self.name))
+        return UnknownClientError(self.name, self.stream.name, near)
+
+    @property
+    def position(self) -> Position:
+        """The offset of the next message that it gets; in a topic of several partitions, for each of them.
 
         Raises
         ------
@@ -90,7 +108,7 @@ class Client:
         >>> billing.position          # "a" was handed out; asking for "b" would acknowledge it
         1
         """
-        return self._state().position
+        return position_of(self.stream.partitions, self._states())
 
     @property
     def lag(self) -> int:
@@ -113,7 +131,7 @@ class Client:
         >>> etl.lag
         3
         """
-        return self._state().lag
+        return lag_of(self.stream.partitions, self._states())
 
     def unread(self) -> History:
         """What it has not acknowledged, as a history: looking never acknowledges.
@@ -135,11 +153,11 @@ class Client:
         >>> len(etl.unread())
         3
         """
-        self._state()
-        return History(self.stream, client=self.store)
+        self._states()
+        return History(self.stream, client=self.partitions[0].client)
 
     def claims(self) -> list[ClaimInfo]:
-        """Its batches that are handed out and not acknowledged.
+        """Its batches that are handed out and not acknowledged, partition by partition.
 
         Examples
         --------
@@ -152,12 +170,12 @@ class Client:
         >>> [(claim.number, claim.first, claim.last, claim.attempt) for claim in etl.claims()]
         [(1, 1, 2, 1)]
         """
-        self._state()
-        return [claim_info(claim) for claim in self.store.claims()]
+        self._states()
+        return [claim_info(claim, one.number) for one in self.partitions for claim in one.client.claims()]
 
     # moving it
 
-    def seek(self, to: int | Time) -> Moved:
+    def seek(self, to: int | Time, *, partition: int | None = None) -> Moved:
         """Move it; it begins a new epoch, and its open batches are given up.
 
         Parameters
@@ -165,11 +183,19 @@ class Client:
         to : int, datetime, date, timedelta or str
             The offset of the next message that it gets (negative: counted from the end), a time (see `Topic.history`),
             ``"start"`` or ``"end"``. Anything outside of what is kept means the nearest end.
+        partition : int, optional
+            Move it in that partition only. Without it, it is moved in all of them, in one transaction; an offset is of
+            one.
 
         Returns
         -------
         Moved
             Its new position, how many messages will come `again`, and how many are `skipped`.
+
+        Raises
+        ------
+        PartitionsError
+            An offset was given and no partition, and the topic has several.
 
         Examples
         --------
@@ -185,7 +211,40 @@ class Client:
         >>> list(billing.get())
         ['c', 'd']
         """
-        return self.store.seek(target_of(self.stream.store, to))
+        chosen = self.partitions if partition is None else [self._partition(partition)]
+        if len(chosen) < len(self.partitions):
+            delivery.join(self.partitions)  # it begins at the start in the others
+        targets = self._targets(chosen, to)
+        moved = self._log.seek([(one.client, target) for one, target in zip(chosen, targets, strict=True)])
+        if len(self.partitions) == 1:
+            return moved[0]
+        position: dict[int, Any] = {one.number: each.position for one, each in zip(chosen, moved, strict=True)}
+        return Moved(position, sum(each.again for each in moved), sum(each.skipped for each in moved))
+
+    def _targets(self, chosen: Sequence[ClientPartition], to: int | Time) -> Sequence[int]:
+        """The offset that `to` stands for in each of some partitions."""
+        topics = [one.store for one in chosen]
+        if len(topics) == 1:
+            return [target_of(topics[0], to)]
+        if to in ("start", "end"):  # all at one moment: what is put meanwhile is of neither, or comes in all of them
+            return [span.first if to == "start" else span.stop for span in self._log.spans(topics)]
+        if isinstance(to, int) and not isinstance(to, bool):
+            raise PartitionsError(
+                f"topic {self.stream.name!r} has {len(topics)} partitions, each with offsets of its own: "
+                f"seek({to}, partition=0), say. A time, 'start' or 'end' moves the client in all of them"
+            )
+        time = time_of(to, _TARGET)
+        return [topic.offset_at(time) for topic in topics]
+
+    def _partition(self, number: int) -> ClientPartition:
+        for one in self.partitions:
+            if one.number == number and not isinstance(number, bool):
+                return one
+        count = len(self.partitions)
+        raise ArgumentError(
+            f"topic {self.stream.name!r} has {count} partition{'s' * (count != 1)}, numbered from 0: there is no "
+            f"partition {number!r}"
+        )
 
     def delete(self) -> None:
         """Forget it and its position: should it read again, it begins at the start.
@@ -205,7 +264,7 @@ class Client:
         >>> len(log.clients())
         0
         """
-        if not self.store.delete():
+        if not self._log.delete_clients([one.client for one in self.partitions]):
             raise self._unknown()
 
     # message by message
@@ -215,6 +274,9 @@ class Client:
 
         A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
         an exception or a ``break`` it comes again. Messages that are put meanwhile are delivered too.
+
+        Of a topic of several partitions, some messages of each come in turn, in the order of their partition; what was
+        put first comes first.
 
         Parameters
         ----------
@@ -247,24 +309,35 @@ class Client:
         >>> list(billing.get())
         ['a', 'b']
         """
-        pid = os.getpid()
-        while True:
-            state = delivery.join(self.stream, self.store)
-            if state.open:
-                self._refuse_claimed()
-                continue  # it was acknowledged meanwhile: look again where the client stands
-            rows = self.stream.store.read(state.unread, CHUNK_ROWS, CHUNK_BYTES)
-            if not rows:
+        delivery.join(self.partitions)
+        idle = 0
+        for one in itertools.cycle(self._oldest_first()):
+            idle = 0 if (yield from self._get_some(one, messages)) else idle + 1
+            if idle == len(self.partitions):
                 return
-            for message in self.stream.messages(rows):
-                yield message if messages else message.value
-                check.process(pid, "this loop over messages")
-                if not self.store.acknowledge(message.offset, state.epoch):
-                    break  # moved by seek meanwhile: continue at the new position
 
-    def _refuse_claimed(self) -> None:
-        for claim in self.store.claims():
-            raise ClaimedError.of(claim, self.stream.name)
+    def _oldest_first(self) -> Sequence[ClientPartition]:
+        """The partitions in turn, beginning with the one that has the oldest message for the client."""
+        if len(self.partitions) == 1:
+            return self.partitions
+        times = [one.store.time_at(one.state().position) for one in self.partitions]
+        _, first = min(((time, index) for index, time in enumerate(times) if time is not None), default=(0, 0))
+        return [*self.partitions[first:], *self.partitions[:first]]
+
+    def _get_some(self, one: ClientPartition, messages: bool) -> Generator[Any, None, bool]:
+        """Some messages of one partition, acknowledged one by one; returns whether there were any."""
+        pid = os.getpid()
+        limits = (CHUNK_ROWS, CHUNK_BYTES) if len(self.partitions) == 1 else (RUN_ROWS, RUN_BYTES)
+        while (state := one.state()).open:
+            for claim in one.client.claims():
+                raise ClaimedError.of(claim, self.stream.name)  # unless it was acknowledged meanwhile
+        rows = one.store.read(state.unread, *limits)
+        for message in one.topic.messages(rows):
+            yield message if messages else message.value
+            check.process(pid, "this loop over messages")
+            if not one.client.acknowledge(message.offset, state.epoch):
+                break  # moved by seek meanwhile: continue at the new position
+        return bool(rows)
 
     def get_blocking(self, *, tick: float | None = None, messages: bool = False) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
@@ -301,18 +374,18 @@ class Client:
     def _get_blocking(self, tick_s: float, messages: bool) -> Iterator[Any]:
         while True:
             yield from self.get(messages=messages)
-            self.stream.store.log.wait(self._has_unread, None, tick_s)
+            delivery.wait(self.partitions, self._has_unread, None, tick_s)
 
     def _has_unread(self) -> bool:
-        state = self.store.state()
-        return state is None or state.lag > 0
+        states = (one.client.state() for one in self.partitions)
+        return any(state is None or state.lag > 0 for state in states)
 
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.
 
         This way several threads and processes may share a client: each message is with one of them at a time. The
         message of a thread that ends is handed out again. A message is a batch of one, so while one is handed out,
-        `get` raises `ClaimedError`.
+        `get` raises `ClaimedError`. Of each of several partitions, one message is handed out at a time.
 
         Parameters
         ----------
@@ -347,7 +420,7 @@ class Client:
         wait_s = delivery.timeout_s(timeout)
         mine = self._mine()
         if mine.pop("has_seen_batch", False):  # look first: to take it again would count as an attempt
-            for claim in self.store.claims():
+            for claim in itertools.chain.from_iterable(one.client.claims() for one in self.partitions):
                 if claim.messages > 1 and not claim.owner:
                     mine["has_seen_batch"] = True
                     raise ClaimedError.of(claim, self.stream.name)
@@ -371,15 +444,15 @@ class Client:
         mine = self._mine()
         pid = os.getpid()
         if mine.get("pid") != pid:
-            mine["batches"] = delivery.Batches(self.stream, self.store, delivery.BatchOptions(Size(1)))
+            mine["batches"] = delivery.Batches(self.partitions, delivery.BatchOptions(Size(1)))
             mine["pid"] = pid
         batches: delivery.Batches = mine["batches"]
-        batches.topic = self.stream  # the codec may be another than at the last call
+        batches.partitions = self.partitions  # the codec may be another than at the last call
         return batches
 
     def _mine(self) -> dict[str, Any]:
         """What `get_one` knows of this client in this thread, by whatever object of the log it was called."""
-        of = self.stream.store.info.id, self.name
+        of = self.stream.partitions[0].info.id, self.name
         return self._handed_out.setdefault(of, threading.local()).__dict__
 
     def _current(self) -> Batch | None:
@@ -393,7 +466,7 @@ class Client:
         Parameters
         ----------
         message : Message, optional
-            From any reading of the topic. The position moves behind it, and never back.
+            From any reading of the topic. The position moves behind it, in its partition, and never back.
 
         Raises
         ------
@@ -419,16 +492,23 @@ class Client:
         batch = self._current()
         if message is not None and not isinstance(message, Message):
             raise ArgumentError(f"ack takes a message of the topic, from get(messages=True) say, not {message!r}")
-        if batch is not None and (message is None or message.offset == batch.first):
+        if batch is not None and (message is None or self._is_of(batch, message)):
             batch.ack()
         elif message is None:
             raise self._nothing_handed_out()
         else:
-            state = delivery.join(self.stream, self.store)
-            if message.offset >= state.unread.stop:
-                raise ArgumentError(f"topic {self.stream.name!r} has no message at offset {message.offset:,} yet")
-            while not self.store.acknowledge(message.offset, state.epoch):
-                state = delivery.join(self.stream, self.store)  # it was moved by seek meanwhile
+            one = self._partition(message.partition)
+            delivery.join(self.partitions)
+            while True:
+                state = one.state()
+                if message.offset >= state.unread.stop:
+                    raise ArgumentError(f"topic {self.stream.name!r} has no message at offset {message.offset:,} yet")
+                if one.client.acknowledge(message.offset, state.epoch):
+                    return  # otherwise it was moved by seek meanwhile
+
+    @staticmethod
+    def _is_of(batch: Batch, message: Message) -> bool:
+        return (message.partition, message.offset) == (batch.lease.topic.partitions[0].info.partition, batch.first)
 
     def nack(self, error: BaseException | None = None) -> None:
         """Give back what `get_one` handed to this thread: the next caller gets it at once.
@@ -477,6 +557,7 @@ class Client:
         attempts: int | None = None,
         dead_letter: str | None = None,
         owner: str | None = None,
+        ordered: bool = False,
     ) -> Iterator[Batch]:
         """What it has not acknowledged, in checkpointed batches, until there is nothing more.
 
@@ -484,6 +565,9 @@ class Client:
         with what was put through it (`Batch.put_many`). After ``break``, an exception or a crash the same batch comes
         again, with ``attempt`` one higher. Several workers, threads or processes, may share a client: each batch is
         with one of them at a time, and the batches of a worker that dies on this host are handed to others at once.
+
+        A batch is of one partition. Of a topic of several, they come in turn, and while one batch of a partition is in
+        somebody's hands, nobody gets another of it: the messages of a key are handled in their order.
 
         Parameters
         ----------
@@ -506,6 +590,9 @@ class Client:
         owner : str, optional
             A name for this worker: a worker restarted under the same name gets its batches back immediately, on any
             host. Two workers that run at the same time need two names.
+        ordered : bool
+            The same strict order for a topic of one partition, whose batches are shared freely otherwise: one worker
+            works at a time.
 
         Yields
         ------
@@ -528,8 +615,8 @@ class Client:
         >>> [list(batch) for batch in log.client("etl").batches(size=2)]
         [[0, 1], [2, 3], [4]]
         """
-        options = delivery.options(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner)
-        return delivery.Batches(self.stream, self.store, options)
+        options = delivery.options(size, max_bytes, linger, follow, messages, attempts, dead_letter, owner, ordered)
+        return delivery.Batches(self.partitions, options)
 
     def next_batch(
         self,
@@ -542,6 +629,7 @@ class Client:
         attempts: int | None = None,
         dead_letter: str | None = None,
         owner: str | None = None,
+        ordered: bool = False,
     ) -> Batch | None:
         """One batch, to be acknowledged by ``with batch:`` or ``batch.ack()``; None if there is nothing to read.
 
@@ -554,7 +642,7 @@ class Client:
             How long to wait for one, in seconds; None waits until there is one.
         linger : float
             How long to wait for it to fill, in seconds, within `timeout`.
-        size, max_bytes, messages, attempts, dead_letter, owner
+        size, max_bytes, messages, attempts, dead_letter, owner, ordered
             As for `batches`.
 
         Returns
@@ -574,9 +662,9 @@ class Client:
         >>> etl.position, list(etl.next_batch())
         (3, [2])
         """
-        options = delivery.options(size, max_bytes, linger, False, messages, attempts, dead_letter, owner)
+        options = delivery.options(size, max_bytes, linger, False, messages, attempts, dead_letter, owner, ordered)
         wait_s = delivery.timeout_s(timeout)
-        return delivery.Batches(self.stream, self.store, options).take(wait_s)
+        return delivery.Batches(self.partitions, options).take(wait_s)
 
     def pipe(
         self,
@@ -592,6 +680,7 @@ class Client:
         follow: bool = False,
         attempts: int | None = None,
         dead_letter: str | None = None,
+        ordered: bool = False,
         progress: bool = False,
     ) -> Summary:
         """Run a function over its batches, as frames; what it returns goes into another topic, exactly once.
@@ -608,8 +697,9 @@ class Client:
         index : bool
             Whether also an index without a name goes along, as for `Batch.put_many`.
         workers : int
-            How many processes share the work; the function must be defined at the top of a module then.
-        size, max_bytes, linger, follow, attempts, dead_letter
+            How many processes share the work; the function must be defined at the top of a module then. Of a topic of
+            several partitions, at most one for each is busy.
+        size, max_bytes, linger, follow, attempts, dead_letter, ordered
             As for `batches`. With `attempts`, a batch that fails is tried again at once.
         progress : bool
             Show a progress bar: messages to come, messages per second, the time left.
@@ -636,9 +726,12 @@ class Client:
         >>> done.messages_in, done.messages_out, [message.value for message in log.topic("clean")]
         (3, 2, [{'n': 1}, {'n': 3}])
         """
-        options = delivery.options(size, max_bytes, linger, follow, False, attempts, dead_letter, None)
+        options = delivery.options(size, max_bytes, linger, follow, False, attempts, dead_letter, None, ordered)
         job = extras.pipe.Job(function, into, key, index, options)
         return extras.pipe.run(self, job, workers, progress)
+
+
+_TARGET = 'to must be an offset, a time, "start" or "end"'
 
 
 def target_of(topic: TopicStore, to: int | Time) -> int:
@@ -647,4 +740,4 @@ def target_of(topic: TopicStore, to: int | Time) -> int:
         return topic.span().first
     if to == "end":
         return topic.span().stop
-    return offset_of(topic, to, 'to must be an offset, a time, "start" or "end"')
+    return offset_of(topic, to, _TARGET)

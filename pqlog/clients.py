@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import overload
+from typing import Any, overload
 
 from pqlog import check, extras
 from pqlog.errors import ArgumentError
 from pqlog.message import from_micros
 from pqlog.store.api import TopicStore
 from pqlog.store.values import Claim, ClientState
+
+Position = int | Any
+"""The offset of the next message that a client gets; of a topic of several partitions, a dict of them by partition."""
+SHOWN = 4
+"""Of how many partitions a table shows the position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +27,12 @@ class ClientInfo:
     ----------
     client : str
         Its name.
-    position : int
-        The offset of the next message that it gets.
+    position : int or dict of int to int
+        The offset of the next message that it gets; in a topic of several partitions, for each of them.
     lag : int
         How many messages it has not acknowledged.
     batches : int
-        The number of its latest batch.
+        How many batches it has been handed; in one partition, the number of the latest.
     open : int
         How many batches are handed out to it and not acknowledged.
     attempt : int
@@ -37,7 +42,7 @@ class ClientInfo:
     """
 
     client: str
-    position: int
+    position: Position
     lag: int
     batches: int
     open: int
@@ -52,7 +57,7 @@ class ClaimInfo:
     Attributes
     ----------
     number : int
-        The batch's number.
+        The batch's number; it counts within its partition.
     first, last : int
         The offsets of its first and last message.
     attempt : int
@@ -64,6 +69,8 @@ class ClaimInfo:
         live owner renews it.
     error : str or None
         Why it was released, if by an exception.
+    partition : int
+        The number of the partition that it is of; 0 if the topic has one.
     """
 
     number: int
@@ -73,6 +80,7 @@ class ClaimInfo:
     owner: str
     expires: datetime | None
     error: str | None
+    partition: int = 0
 
 
 class Clients(Sequence[ClientInfo]):
@@ -114,7 +122,7 @@ class Clients(Sequence[ClientInfo]):
         rows = [
             (
                 repr(c.client),
-                f"{c.position:,}",
+                position_text(c.position),
                 f"{c.lag:,}",
                 f"{c.batches:,}",
                 f"{c.open}",
@@ -144,19 +152,67 @@ def client_name(client: str | int | None) -> str:
     return check.text("the client's name", client)
 
 
-def client_table(topic: TopicStore) -> Clients:
+def client_table(partitions: Sequence[TopicStore]) -> Clients:
     """All clients of a topic."""
-    open_batches = topic.open_batches()
-    found = [client_info(state, *open_batches.get(state.client, (0, 0))) for state in topic.clients()]
-    return Clients(found, topic.count())
+    if len(partitions) == 1:
+        (topic,) = partitions
+        open_batches = topic.open_batches()
+        found = [client_info(state, *open_batches.get(state.client, (0, 0))) for state in topic.clients()]
+        return Clients(found, topic.count())
+    by_name: dict[str, list[ClientState | None]] = {}
+    opened: dict[str, list[tuple[int, int]]] = {}
+    for index, topic in enumerate(partitions):
+        for name, batches in topic.open_batches().items():
+            opened.setdefault(name, []).append(batches)
+        for state in topic.clients():
+            by_name.setdefault(state.client, [None] * len(partitions))[index] = state
+    found = [_client_of(partitions, states, opened.get(name, [])) for name, states in sorted(by_name.items())]
+    return Clients(found, sum(topic.count() for topic in partitions))
+
+
+def _client_of(
+    partitions: Sequence[TopicStore], states: Sequence[ClientState | None], opened: Sequence[tuple[int, int]]
+) -> ClientInfo:
+    known = [state for state in states if state is not None]
+    return ClientInfo(
+        known[0].client,
+        position_of(partitions, states),
+        lag_of(partitions, states),
+        sum(state.batches for state in known),
+        sum(count for count, _ in opened),
+        max((attempt for _, attempt in opened), default=0),
+        from_micros(max(state.seen for state in known)),
+    )
+
+
+def position_of(partitions: Sequence[TopicStore], states: Sequence[ClientState | None]) -> Position:
+    """Where a client stands, given its state in each partition of a topic: at the start where it has not been yet."""
+    positions = {
+        topic.info.partition: topic.span().first if state is None else state.position
+        for topic, state in zip(partitions, states, strict=True)
+    }
+    return positions if len(partitions) > 1 else next(iter(positions.values()))
+
+
+def lag_of(partitions: Sequence[TopicStore], states: Sequence[ClientState | None]) -> int:
+    """How many messages it has not acknowledged, given the same."""
+    return sum(topic.count() if state is None else state.lag for topic, state in zip(partitions, states, strict=True))
+
+
+def position_text(position: int | Mapping[int, int]) -> str:
+    """A position as a table shows it: that of several partitions in part, if they are many."""
+    if isinstance(position, int):
+        return f"{position:,}"
+    shown = [f"{number}: {offset:,}" for number, offset in position.items()]
+    return ", ".join(shown if len(shown) <= SHOWN else [*shown[: SHOWN - 1], "...", shown[-1]])
 
 
 def client_info(state: ClientState, open: int = 0, attempt: int = 0) -> ClientInfo:
-    """A client as it is shown."""
+    """A client of a topic of one partition as it is shown."""
     return ClientInfo(state.client, state.position, state.lag, state.batches, open, attempt, from_micros(state.seen))
 
 
-def claim_info(claim: Claim) -> ClaimInfo:
+def claim_info(claim: Claim, partition: int) -> ClaimInfo:
     """A batch that is handed out, as it is shown."""
     span, expires = claim.span, from_micros(claim.expires) if claim.owner else None
-    return ClaimInfo(claim.number, span.first, span.last, claim.attempt, claim.owner, expires, claim.error)
+    return ClaimInfo(claim.number, span.first, span.last, claim.attempt, claim.owner, expires, claim.error, partition)

@@ -1,27 +1,58 @@
 """Delivery: how batches are handed out: in a loop, one at a time, or as single messages.
 
 The holder of a batch's object holds the batch. A loop holds it for its body: leaving the loop gives it back.
+
+A batch is of one partition; a loop takes the partitions in turn. Of a topic of several, and where it is asked for, the
+batches of a partition are handed out strictly in order: nobody gets one while somebody has another.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from pqlog import check
 from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
-from pqlog.store.api import ClientStore
-from pqlog.store.values import Claim, ClientState, Size
+from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.values import Claim, ClientState, Done, Put, Size
 from pqlog.stream import TopicStream
 
 TICK_S = 0.005
 """How soon the messages of another process are noticed, unless the caller says otherwise."""
+IDLE_SHARE, BUSY_SHARE = 20, 3
+"""While it waits, a thread spends a 20th of its time on looking at most; a third while others write all the time."""
+LONG_LOOK_S = 0.001
+"""How long a look takes that is spared even where something was written."""
+
+
+class ClientPartition(NamedTuple):
+    """A client of one partition of a topic, and what it reads there."""
+
+    topic: TopicStream
+    """That partition alone."""
+    client: ClientStore
+
+    @property
+    def store(self) -> TopicStore:
+        """The partition."""
+        return self.topic.partitions[0]
+
+    @property
+    def number(self) -> int:
+        """The partition's."""
+        return self.store.info.partition
+
+    def state(self) -> ClientState:
+        """Where the client stands; it is created if it was deleted under its readers."""
+        return self.client.state() or self.client.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +67,9 @@ class BatchOptions:
     dead_letter: str | None = None
     owner: str = ""
     """A name, or empty."""
+    ordered: bool = False
+    crew: str = ""
+    """What the names of workers begin with that share a job: where batches are ordered, none ends before the others."""
 
 
 def options(
@@ -47,6 +81,7 @@ def options(
     attempts: int | None,
     dead_letter: str | None,
     owner: str | None,
+    ordered: bool = False,
 ) -> BatchOptions:
     """The parameters of `Client.batches`, checked."""
     size = check.count("size", size, "messages")
@@ -60,19 +95,53 @@ def options(
         check.name("dead_letter, the name of a topic,", dead_letter)
     if dead_letter is not None and attempts is None:
         raise ArgumentError("dead_letter goes with attempts=: after how many failures a batch goes there")
+    linger_s = check.seconds("linger", linger)
     return BatchOptions(
-        Size(size, max_bytes), check.seconds("linger", linger), follow, messages, attempts, dead_letter, owner or ""
+        Size(size, max_bytes), linger_s, follow, messages, attempts, dead_letter, owner or "", bool(ordered)
     )
 
 
-def join(topic: TopicStream, client: ClientStore) -> ClientState:
-    """Create a client if it does not exist; warns if it looks misspelt, since everything would come again."""
-    state = client.state()
-    if state is not None:
-        return state
-    near = check.near(client.name, topic.store.clients_near(client.name))
-    check.warn_if_misspelt(f"client {client.name!r} is new and begins at the start", near)
-    return client.join()
+def join(partitions: Sequence[ClientPartition]) -> None:
+    """Create a client where it does not exist; warns if it looks misspelt, since everything would come again.
+
+    It is to exist in every partition from its first reading on, so that what it has not read is not trimmed.
+    """
+    last = partitions[-1].client
+    if last.state() is not None:  # it joins them in order
+        return
+    if all(one.client.state() is None for one in partitions[:-1]):
+        near = check.near(last.name, partitions[0].store.clients_near(last.name))
+        check.warn_if_misspelt(f"client {last.name!r} is new and begins at the start", near)
+    for one in partitions:
+        one.client.join()
+
+
+def wait(
+    partitions: Sequence[ClientPartition], ready: Callable[[], bool], timeout_s: float | None, tick_s: float = TICK_S
+) -> bool:
+    """`Store.wait`, where looking whether it is `ready` is to ask each of some partitions.
+
+    If that takes long, it looks less often, so that a thread that waits does not keep a core busy.
+    """
+    log = partitions[0].store.log
+    if len(partitions) == 1:
+        return log.wait(ready, timeout_s, tick_s)
+    began = time.perf_counter()
+    if ready():
+        return True
+    rest_until, look_s = 0.0, time.perf_counter() - began
+
+    def look() -> bool:
+        nonlocal rest_until
+        began = time.perf_counter()
+        if began < rest_until:
+            return False
+        found = ready()
+        if (took_s := time.perf_counter() - began) > LONG_LOOK_S:
+            rest_until = began + BUSY_SHARE * took_s
+        return found
+
+    return log.wait(look, timeout_s, max(tick_s, IDLE_SHARE * look_s))
 
 
 def check_tick(tick: float | None) -> float:
@@ -96,19 +165,26 @@ class Batches(Iterator[Batch]):
 
     def __init__(
         self,
-        topic: TopicStream,
-        client: ClientStore,
+        partitions: Sequence[ClientPartition],
         options: BatchOptions,
         dead_lettered: Callable[[Batch], object] = lambda batch: None,
     ) -> None:
-        self.topic, self._client, self._log = topic, client, topic.store.log
+        topic = partitions[0].topic
         if options.dead_letter is not None and topic.is_named(options.dead_letter):
             raise ArgumentError(
                 f"dead_letter={options.dead_letter!r} is the topic that is read: what fails would come again for ever"
             )
+        self.partitions = partitions
         self._options, self._dead_lettered = options, dead_lettered
+        self._is_ordered = options.ordered or len(partitions) > 1
         self._has_joined = False
         self._batch: Batch | None = None
+        self._of = 0
+        """The index of the partition that it is of."""
+        self._turn = secrets.randbelow(len(partitions))  # workers do not all begin at the same one
+        """The index of the partition that is asked first."""
+        self._waiting_since: dict[int, float] = {}
+        """Since when messages of a partition, given by its index, wait for their batch to fill."""
         self._is_loop = self._is_closed = False
         self._pid = os.getpid()
 
@@ -141,7 +217,7 @@ class Batches(Iterator[Batch]):
         """The same with a time of its own for lingering: a loop that waits for no message waits for a full batch."""
         check.process(self._pid, "this loop over batches")
         if not self._has_joined:
-            join(self.topic, self._client)
+            join(self.partitions)
             self._has_joined = True
         now = time.monotonic()
         until = None if timeout_s is None else now + timeout_s
@@ -153,9 +229,12 @@ class Batches(Iterator[Batch]):
                 if batch is not None:
                     return batch
                 left_s = None if until is None else until - time.monotonic()
-                if left_s is not None and left_s <= 0:
+                if left_s is None or left_s > 0:
+                    wait(self.partitions, self._has_work, left_s)
+                elif self._is_crew_working():
+                    wait(self.partitions, lambda: self._has_work() or not self._is_crew_working(), None)
+                else:
                     return None
-                self._log.wait(lambda: self._client.has_work(self._options.owner), left_s, TICK_S)
         except ForkError:
             raise
         except ClosedError:
@@ -173,7 +252,8 @@ class Batches(Iterator[Batch]):
             claim = self._advance()
             if claim is None:
                 return None
-            batch = self._batch = Batch(Lease(self.topic, self._client, claim), self._options.messages)
+            one = self.partitions[self._of]
+            batch = self._batch = Batch(Lease(one.topic, one.client, claim), self._options.messages)
             if self._options.attempts is None or claim.attempt <= self._options.attempts:
                 return batch
             try:
@@ -186,30 +266,85 @@ class Batches(Iterator[Batch]):
             self._dead_lettered(batch)
 
     def _advance(self) -> Claim | None:
-        done = self.open_batch()
-        size, worker = self._options.size, self._options.owner
-        if done is None:
-            self._batch = None
-            return self._client.advance(size, worker, None)[0] if self._client.has_work(worker) else None
-        claim = done.lease.acknowledge(lambda claim, outputs: self._client.advance(size, worker, claim, outputs))
+        """Acknowledge the batch before, if it is still open, and claim one of the first partition that has any."""
+        done, before = self.open_batch(), self.partitions[self._of]
+        for index in self._in_turn():
+            one, claim = self.partitions[index], None
+            if done is not None and done.lease.is_open:
+                # The partition of the batch need not be asked: it is free only with the acknowledgement.
+                if one is before or self._may_have(one):
+                    claim = done.lease.acknowledge(functools.partial(self._claim, one))
+            elif self._may_have(one):
+                claim, _ = self._claim(one)
+            if claim is not None:
+                self._of, self._turn = index, index + 1
+                self._waiting_since.pop(index, None)
+                return claim
         self._batch = None
-        return claim or self._advance()  # an interrupted call may have acknowledged it: then this one claimed nothing
+        return None if done is None else self._advance()  # what was asked before the acknowledgement may be free now
+
+    def _in_turn(self) -> Iterator[int]:
+        """The indices of the partitions, in the order in which they are asked."""
+        count = len(self.partitions)
+        return ((self._turn + step) % count for step in range(count))
+
+    def _may_have(self, one: ClientPartition) -> bool:
+        """Whether there may be a batch for this worker in a partition."""
+        return one.client.has_work(self._options.owner, self._is_ordered)
+
+    def _claim(self, one: ClientPartition, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
+        """Claim a batch of a partition, and acknowledge one of any: the claim, and where its outputs went."""
+        return one.client.advance(self._options.size, self._options.owner, done, self._is_ordered)
+
+    # waiting
+
+    def _has_work(self) -> bool:
+        return any(map(self._may_have, self.partitions))
+
+    def _is_crew_working(self) -> bool:
+        """Whether a worker of the crew has a batch: should it die, that and what lies behind it is for the others."""
+        crew = self._options.crew
+        return (
+            self._is_ordered
+            and bool(crew)
+            and any(claim.owner.startswith(crew) for one in self.partitions for claim in one.client.claims())
+        )
 
     def _linger(self, until: float) -> None:
         """Wait a while for a batch to fill, unless there is enough already; the one before need not wait for that."""
-        until = min(until, time.monotonic() + self._options.linger_s)
-        topic, size = self.topic.store, self._options.size.messages
-
-        def waiting() -> int:
-            state = self._client.state()
-            return 0 if state is None else topic.count(state.unclaimed)
-
-        if until <= time.monotonic() or waiting() >= size or any(not claim.owner for claim in self._client.claims()):
+        if not self._options.linger_s or until <= time.monotonic() or self._is_filled():
             return
         if (batch := self.open_batch()) is not None:
             batch.ack()
-        while 0 < waiting() < size and (left_s := until - time.monotonic()) > 0:
-            self._log.wait(lambda: not 0 < waiting() < size, left_s, TICK_S)
+        while not self._is_filled():
+            left_s = min(until, min(self._waiting_since.values()) + self._options.linger_s) - time.monotonic()
+            if left_s <= 0:
+                return
+            wait(self.partitions, self._is_filled, left_s)
+
+    def _is_filled(self) -> bool:
+        """Whether a batch of some partition is full, or has waited long enough, and is next; or whether none waits."""
+        now = time.monotonic()
+        for index in self._in_turn():
+            messages = self._messages_for(self.partitions[index], index)
+            if not messages:
+                self._waiting_since.pop(index, None)
+                continue
+            since = self._waiting_since.setdefault(index, now)
+            if messages >= self._options.size.messages or now - since >= self._options.linger_s:
+                self._turn = index
+                return True
+        return not self._waiting_since
+
+    def _messages_for(self, one: ClientPartition, index: int) -> int:
+        """How many messages a batch of a partition would have: a full one if it was cut before, 0 if others have it."""
+        is_mine = index == self._of and self.open_batch() is not None
+        if self._is_ordered and not is_mine and not self._may_have(one):
+            return 0
+        state, is_free = one.client.state(), self._is_ordered and not is_mine
+        if any(is_free or not claim.owner for claim in one.client.claims()):
+            return self._options.size.messages
+        return 0 if state is None else one.store.count(state.unclaimed)
 
     def close(self) -> None:
         """End it: a batch that is open is released."""

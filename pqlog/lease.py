@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pqlog import check, extras, producer
 from pqlog.codecs import UNDECODABLE
-from pqlog.errors import ArgumentError, ClaimLostError, CodecMismatchError, DecodeError, Error, UncertainError
+from pqlog.errors import (
+    ArgumentError,
+    ClaimLostError,
+    CodecMismatchError,
+    DecodeError,
+    Error,
+    PartitionsError,
+    UncertainError,
+)
 from pqlog.message import from_micros
+from pqlog.partitioning import Partitioner
 from pqlog.store.api import ClientStore
-from pqlog.store.values import LATEST, Chunk, Claim, Output, Put, Row, Segment, Singles, Span
+from pqlog.store.values import LATEST, Chunk, Claim, Done, Output, Put, Row, Segment, Singles, Span
 from pqlog.stream import TopicStream, headers_of
 
 
@@ -53,24 +63,37 @@ _DROPPED = "the batch was not acknowledged, so they were dropped"
 _UNKNOWN = "the call that acknowledged the batch was interrupted: if it did, they are at the end of the topic"
 
 
+class _Stage(NamedTuple):
+    """What was put through a batch by one call."""
+
+    staged: Staged
+    put: producer.Encoded
+    outputs: Sequence[Output]
+    partitions: int
+    """How many its topic has."""
+
+
 class Lease:
     """A claim in somebody's hands: open until it is acknowledged or given back.
 
     Attributes
     ----------
     topic : TopicStream
-        What it is a batch of.
+        The one partition that it is a batch of.
     claim : Claim
     """
 
     def __init__(self, topic: TopicStream, client: ClientStore, claim: Claim) -> None:
         self.topic, self.claim = topic, claim
+        self.partition, self.partitions = topic.partitions[0].info.partition, topic.partitions[0].info.partitions
         self._client = client
         self._ended: str | None = None
         """How it ended; None while it is open."""
         self._is_doubtful = False
         """Whether Ctrl-C may have struck between its acknowledgement and the note of it here."""
-        self._staged: list[tuple[TopicStream, producer.Encoded, Staged]] = []
+        self._staged: list[_Stage] = []
+        self._partitioners: dict[int, Partitioner] = {}
+        """By topic: what has no key goes round there."""
 
     @property
     def is_open(self) -> bool:
@@ -91,16 +114,20 @@ class Lease:
             raise ArgumentError(f"topic must be the name of a topic of the same log, not {topic!r}")
         return self.topic.sibling(topic, "json")
 
+    def partitioner(self, topic: TopicStream) -> Partitioner:
+        """What chooses the partitions of a topic for all that is put through this batch."""
+        return self._partitioners.setdefault(topic.partitions[0].info.id, Partitioner(len(topic.partitions)))
+
     def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:
         """Note what is to be put into a topic with the acknowledgement."""
         staged = Staged(topic.name)
-        self._staged.append((topic, put, staged))
+        self._staged.append(_Stage(staged, put, put.outputs(topic), len(topic.partitions)))
         return staged
 
     def put_aside(self, row: Row, topic: str, reason: str) -> Staged:
         """Stage a row for a dead-letter topic, as it is: nothing is encoded again."""
         self.check_open()
-        return self.stage(self._dead_letters(topic), producer.Encoded.of(self._letter(row, reason)))
+        return self.stage(self._dead_letters(topic), producer.Encoded.of(self.partition, self._letter(row, reason)))
 
     def put_all_aside(self, topic: str | None, reason: str) -> None:
         """The same with all of its rows: they may be what cannot be decoded."""
@@ -109,11 +136,13 @@ class Lease:
             self.put_aside(row, name, reason)
 
     def _dead_letters(self, name: str) -> TopicStream:
-        """A topic for messages as they are, so of the same codec."""
+        """A topic for messages as they are, so of the same codec and with as many partitions."""
         codec = self.topic.codec_name
-        topic = self.topic.sibling(name, codec)
+        topic = self.topic.sibling(name, codec, self.partitions)
         if topic.codec_name != codec:
             raise CodecMismatchError(name, codec, topic.codec_name)
+        if len(topic.partitions) != self.partitions:
+            raise PartitionsError.of_letters(name, len(topic.partitions), self.topic.name, self.partitions)
         return topic
 
     def _letter(self, row: Row, reason: str) -> Chunk:
@@ -135,8 +164,10 @@ class Lease:
             headers = headers_of(row)
         except UNDECODABLE:
             headers = {"pqlog-headers": str(row.headers)}
+        partition = {"pqlog-partition": str(self.partition)} if self.partitions > 1 else {}
         return headers | {
             "pqlog-topic": self.topic.name,
+            **partition,
             "pqlog-offset": str(row.offset),
             "pqlog-time": from_micros(min(max(0, row.time), LATEST)).isoformat(),
             "pqlog-client": self.claim.client,
@@ -149,20 +180,18 @@ class Lease:
     def ack(self) -> None:
         """Acknowledge it, with what was put through it, in one commit."""
         self.check_open()
-        self.acknowledge(lambda claim, outputs: (None, self._client.finish(claim, outputs)))
+        self.acknowledge(lambda done: (None, self._client.finish(done.claim, done.outputs)))
 
-    def acknowledge(
-        self, commit: Callable[[Claim, Sequence[Output]], tuple[Claim | None, Sequence[Put]]]
-    ) -> Claim | None:
+    def acknowledge(self, commit: Callable[[Done], tuple[Claim | None, Sequence[Put]]]) -> Claim | None:
         """The same by a call that may claim another batch: that claim.
 
         If an earlier call was interrupted, it may have acknowledged the batch: then it is not held any more, and this
         is no error.
         """
-        outputs = [Output(topic.store, put.chunks, put.ids) for topic, put, _ in self._staged]
+        outputs = [output for stage in self._staged for output in stage.outputs]
         was_doubtful, self._is_doubtful = self._is_doubtful, True
         try:
-            claim, went = commit(self.claim, outputs)
+            claim, went = commit(Done(self._client, self.claim, outputs))
         except ClaimLostError:
             self._is_doubtful = was_doubtful and self._is_done()
             self._end("it was acknowledged" if self._is_doubtful else "it was handed out again")
@@ -172,8 +201,10 @@ class Lease:
         except Error as error:
             self._is_doubtful = was_doubtful or isinstance(error, UncertainError)
             raise
-        for (_, _, staged), put in zip(self._staged, went, strict=True):
-            staged._went = put
+        puts = iter(went)
+        for stage in self._staged:
+            parts = {output.topic.info.partition: next(puts) for output in stage.outputs}
+            stage.staged._went = Put.of(parts, stage.partitions)
         self._end("it was acknowledged")
         return claim
 
@@ -204,7 +235,7 @@ class Lease:
     def _end(self, how: str) -> None:
         self._ended = how
         why = _UNKNOWN if self._is_doubtful else _DROPPED
-        for _, put, staged in self._staged:
-            put.close()
-            staged._went = why if staged._went is _OPEN else staged._went
+        for stage in self._staged:
+            stage.put.close()
+            stage.staged._went = why if stage.staged._went is _OPEN else stage.staged._went
         self._staged = []

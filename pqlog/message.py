@@ -46,6 +46,8 @@ class Message:
         What the message is about, if it was put with a key.
     headers : Mapping of str to str
         Metadata that its producer stored with the value; empty if none.
+    partition : int
+        The number of the partition that it is in; 0 if the topic has one.
 
     Examples
     --------
@@ -63,6 +65,7 @@ class Message:
     value: Any
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    partition: int = 0
 
     def _repr_html_(self) -> str:
         return extras.views.message_view(self)

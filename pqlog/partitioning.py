@@ -9,10 +9,15 @@ its UTF-8 bytes, without its sign, modulo the number of partitions. So both side
 from __future__ import annotations
 
 import functools
+import random
 import struct
+from collections.abc import Mapping, Sequence
 
-SEED, FACTOR = 0x9747B28C, 0x5BD1E995
-"""The constants of murmur2, as Kafka has them."""
+RUN = 100
+"""How many messages without a key go into a partition, at least, before others go into the next one."""
+
+SEED, FACTOR, POSITIVE = 0x9747B28C, 0x5BD1E995, 0x7FFF_FFFF
+"""The constants of murmur2, and the mask that removes the sign, as Kafka has them."""
 _BITS = 0xFFFF_FFFF
 _CACHED_KEYS, _CACHED_LENGTH = 16_384, 64
 """How many keys are remembered with their hash, and how long they are at most."""
@@ -21,7 +26,7 @@ _CACHED_KEYS, _CACHED_LENGTH = 16_384, 64
 def partition_of(key: str, partitions: int) -> int:
     """The partition of a topic that a key's messages are put into."""
     digest = _cached(key) if len(key) <= _CACHED_LENGTH else murmur2(key.encode())
-    return (digest & 0x7FFF_FFFF) % partitions
+    return (digest & POSITIVE) % partitions
 
 
 def murmur2(data: bytes) -> int:
@@ -40,3 +45,39 @@ def murmur2(data: bytes) -> int:
 @functools.lru_cache(_CACHED_KEYS)
 def _cached(key: str) -> int:
     return murmur2(key.encode())
+
+
+class Partitioner:
+    """Chooses the partition of each message that is put into a topic: by its key, or else in turn."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self._next = random.randrange(partitions)  # noqa: S311 - processes do not all begin with the same one
+        self._in_run = 0
+
+    def choose(self, key: str | None) -> int:
+        """The partition of one message."""
+        return self.next_for(1) if key is None else partition_of(key, self.partitions)
+
+    def next_for(self, messages: int) -> int:
+        """The partition of some messages without a key; between threads, a run may become longer or shorter."""
+        chosen = self._next
+        self._in_run += messages
+        if self._in_run >= RUN:
+            self._in_run, self._next = 0, (chosen + 1) % self.partitions
+        return chosen
+
+    def split(self, keys: Sequence[str | None]) -> Mapping[int, Sequence[int]]:
+        """Which of some messages, given by their keys, go where: for each partition, in order, their indices."""
+        chosen: dict[str | None, int] = {
+            key: partition_of(key, self.partitions) for key in set(keys) if key is not None
+        }
+        if missing := keys.count(None):
+            chosen[None] = self.next_for(missing)
+        numbers = sorted(set(chosen.values()))
+        if len(numbers) == 1:
+            return {numbers[0]: range(len(keys))}
+        indices: dict[int, list[int]] = {number: [] for number in numbers}
+        for index, key in enumerate(keys):
+            indices[chosen[key]].append(index)
+        return indices

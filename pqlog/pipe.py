@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import pickle
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -66,6 +68,15 @@ class Job:
     index: bool
     options: delivery.BatchOptions
 
+    def of_crew(self, crew: str, number: int) -> Job:
+        """The job of one worker of several.
+
+        Where batches are ordered, a worker that finds none waits for the others: should one die, its batch and what
+        lies behind it are left to the rest.
+        """
+        options = dataclasses.replace(self.options, owner=f"{crew}{number}", crew=crew)
+        return dataclasses.replace(self, options=options)
+
     def run(
         self,
         client: Client,
@@ -82,7 +93,7 @@ class Job:
             progress(len(batch))
 
         staged: Staged | None = None
-        for batch in delivery.Batches(client.stream, client.store, self.options, dead_lettered):
+        for batch in delivery.Batches(client.partitions, self.options, dead_lettered):
             messages_out += 0 if staged is None else staged.put.messages
             report(Summary(count, messages_in, messages_out, rejected, time.perf_counter() - began))
             try:
@@ -114,8 +125,8 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
         raise ArgumentError(f"function must be callable with a DataFrame, but {job.function!r} is not callable")
     if job.into is not None and client.stream.is_named(job.into):
         raise ArgumentError("a pipe from a topic into itself would never end")
-    state = delivery.join(client.stream, client.store)
-    with extras.progress_bar(state.lag, client.name or "pipe", progress) as done:
+    delivery.join(client.partitions)
+    with extras.progress_bar(client.lag, client.name or "pipe", progress) as done:
         if workers == 1:
             return job.run(client, done)
         return _run_processes(client, job, workers, done if progress else None)
@@ -123,7 +134,7 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
 
 def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
     stream = client.stream
-    log = stream.store.log
+    log = stream.partitions[0].log
     if not isinstance(log, IsAFile) or not log.capabilities.shared_by_processes:
         raise ArgumentError("a log in memory cannot be shared with other processes: pass workers=1, or use a file")
     try:
@@ -136,7 +147,7 @@ def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[i
             f"module, or pass workers=1"
         ) from error
     began = time.perf_counter()
-    crew = _Crew((log.path, log.opening, stream.name, codec, client.name, job), workers)
+    crew = _Crew((log.path, log.opening, stream.name, codec, client.name), job, workers)
     left = client.lag
     for _ in crew.work(None if progress is None else POLL_S):
         if progress is not None:
@@ -160,14 +171,16 @@ class _Crew:
 
     Parameters
     ----------
-    job : tuple
-        The arguments that each is started with.
+    where : tuple
+        What each opens.
+    job : Job
     workers : int
         The number of processes.
     """
 
-    def __init__(self, job: tuple[Any, ...], workers: int) -> None:
-        self._job, self._workers = job, workers
+    def __init__(self, where: tuple[Any, ...], job: Job, workers: int) -> None:
+        self._where, self._job, self._workers = where, job, workers
+        self._name = f"pipe-{secrets.token_hex(4)}-"
         self._summaries: dict[Connection, Summary] = {}
         self.failures: list[tuple[Exception, str]] = []
         """Exceptions that workers ended with, and their tracebacks."""
@@ -184,10 +197,11 @@ class _Crew:
         context = multiprocessing.get_context("spawn")
         crew: dict[Connection, Any] = {}
         try:
-            for _ in range(self._workers):
+            for number in range(self._workers):
                 ours, theirs = context.Pipe(duplex=False)
                 with theirs:
-                    process = context.Process(target=_work_in_process, args=(theirs, *self._job))
+                    job = self._job.of_crew(self._name, number)
+                    process = context.Process(target=_work_in_process, args=(theirs, *self._where, job))
                     process.start()
                 crew[ours] = process
             listening = list(crew)

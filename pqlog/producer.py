@@ -7,7 +7,7 @@ import errno
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,9 @@ from pqlog import check, extras, keys
 from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
 from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
-from pqlog.store.values import Chunk, Cursor, Ids, Segment, Singles
+from pqlog.partitioning import Partitioner
+from pqlog.store.values import Chunk, Cursor, Ids, Output, Segment, Singles
+from pqlog.stream import TopicStream
 
 CHUNK = 10_000
 MEMORY_BYTES = 64 << 20
@@ -114,6 +116,7 @@ _ONE_VALUE = (str, bytes, bytearray, memoryview, Mapping)
 
 def chunks(
     codec: Codec,
+    partitioner: Partitioner,
     values: Any,
     key: str | None,
     headers: Mapping[str, str] | None,
@@ -132,7 +135,7 @@ def chunks(
     if ids is not None:
         check.name("ids", ids)
     text = header_text(headers)
-    put = Encoded(None if ids is None else Spool())
+    put = Encoded(ids is not None)
     try:
         if is_frame(values):
             into = getattr(codec, "type", None)
@@ -141,8 +144,9 @@ def chunks(
                     f"a frame comes back as dicts, not as {getattr(into, '__name__', into)}, the type that the topic "
                     f"was opened with: put frame.to_dict('records'), or open the topic without a type"
                 )
-            for segment, its_ids in extras.frames.segments_of(values, key, text, ids, index):
-                put.add(segment, its_ids)
+            segments = extras.frames.segments_of(values, partitioner, key, text, ids, index)
+            for partition, segment, its_ids in segments:
+                put.add(partition, segment, its_ids)
                 report(segment.rows)
             return put
         if isinstance(values, _ONE_VALUE) or is_pydantic(values) or not isinstance(values, Iterable):
@@ -156,7 +160,12 @@ def chunks(
             data = _encode_chunk(codec, chunk, before)
             texts = None if key is None else _texts(codec, chunk, key, keys.KEY, before)
             named = None if ids is None else _texts(codec, chunk, ids, keys.ID, before)
-            put.add(Singles(data, texts, text), named)
+            if texts is None or partitioner.partitions == 1:
+                put.add(partitioner.next_for(len(chunk)), Singles(data, texts, text), named)
+            else:
+                for partition, which in partitioner.split(texts).items():
+                    part = Singles([data[index] for index in which], [texts[index] for index in which], text)
+                    put.add(partition, part, None if named is None else [named[index] for index in which])
             report(len(chunk))
     except BaseException:
         put.close()
@@ -195,61 +204,90 @@ def _texts(codec: Codec, chunk: Sequence[Any], field: str, what: str, before: in
 
 
 class Encoded:
-    """What one call puts: chunks, and the ids of their messages."""
+    """What one call puts: for each partition of its topic the chunks, and the ids of their messages."""
 
-    def __init__(self, ids: Spool | None) -> None:
+    def __init__(self, has_ids: bool = False) -> None:
         self.messages = 0
-        self.chunks, self._ids = Spool(), ids
+        self._has_ids = has_ids
+        self._spool = Spool()
+        self._chunks: dict[int, Spooled] = {}
+        self._ids: dict[int, Spooled] = {}
 
-    @property
-    def ids(self) -> Ids | None:
-        """As the engine takes them."""
-        return None if self._ids is None else Ids(self._ids, _thin)
-
-    def add(self, chunk: Chunk, ids: Sequence[str | None] | None) -> None:
-        """Append a chunk, and the ids of its messages if they have any."""
+    def add(self, partition: int, chunk: Chunk, ids: Sequence[str | None] | None = None) -> None:
+        """Append a chunk for a partition, and the ids of its messages if they have any."""
         self.messages += chunk.rows if isinstance(chunk, Segment) else len(chunk.values)
-        self.chunks.add(chunk)
-        if self._ids is not None:
-            self._ids.add(ids)
+        for lists, items in ((self._chunks, chunk), (self._ids, ids)):
+            if items is not None:
+                if partition not in lists:
+                    lists[partition] = Spooled(self._spool)
+                lists[partition].add(items)
 
     @classmethod
-    def of(cls, chunk: Chunk) -> Encoded:
+    def of(cls, partition: int, chunk: Chunk) -> Encoded:
         """One chunk, whose messages have no ids."""
-        put = cls(None)
-        put.add(chunk, None)
+        put = cls()
+        put.add(partition, chunk)
         return put
 
+    def outputs(self, topic: TopicStream) -> list[Output]:
+        """As the engine takes them: at least one, which may be without chunks."""
+        return [
+            Output(
+                topic.partitions[partition],
+                self._chunks.get(partition, ()),
+                Ids(self._ids.get(partition, ()), _thin) if self._has_ids else None,
+            )
+            for partition in sorted(self._chunks) or [0]
+        ]
+
     def close(self) -> None:
-        """Give temporary files back."""
-        self.chunks.close()
-        if self._ids is not None:
-            self._ids.close()
+        """Give the temporary file back."""
+        self._spool.close()
 
 
 def _thin(segment: Segment, mask: bytes | None, start: int) -> Iterable[Segment]:
     return extras.frames.thin(segment, mask, start)
 
 
+class Spooled:
+    """Some chunks, or lists of their ids, to be read as often as it takes."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._items: list[Any] = []
+
+    def add(self, item: Any) -> None:
+        """Append one."""
+        self._items.append(self._spool.keep(item))
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._spool.read, self._items)
+
+
+class _Filed(NamedTuple):
+    """Where something lies in the temporary file."""
+
+    at: int
+    size: int
+    kind: type
+
+
 class Spool:
-    """Chunks, or their ids, to be read as often as it takes: in memory, the rest in a temporary file."""
+    """Keeps all that one call puts: in memory, and what is too much for that in a temporary file."""
 
     def __init__(self) -> None:
-        self._chunks: list[Any] = []
-        self._bytes = 0
+        self._bytes = self._end = 0
         self._file: IO[bytes] | None = None
-        self._filed: list[tuple[int, type]] = []
 
-    def add(self, chunk: Any) -> None:
-        """Append a chunk."""
-        if isinstance(chunk, Segment):
-            self._bytes += len(chunk.value)
+    def keep(self, item: Any) -> Any:
+        """Keep a chunk, or a list of ids; what `read` takes."""
+        if isinstance(item, Segment):
+            self._bytes += len(item.value)
         else:
-            self._bytes += sum(map(len, chunk.values if isinstance(chunk, Singles) else chunk))
+            self._bytes += sum(map(len, item.values if isinstance(item, Singles) else item))
         if self._bytes <= MEMORY_BYTES:
-            self._chunks.append(chunk)
-            return
-        data = msgspec.msgpack.encode(chunk)
+            return item
+        data = msgspec.msgpack.encode(item)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="pqlog-")  # noqa: SIM115 - closed with the spool
@@ -257,14 +295,15 @@ class Spool:
             self._file.flush()  # what the disk refuses, it shall refuse here
         except OSError as error:
             raise _no_room(error) from error
-        self._filed.append((len(data), type(chunk)))
+        self._end += len(data)
+        return _Filed(self._end - len(data), len(data), type(item))
 
-    def __iter__(self) -> Iterator[Any]:
-        yield from self._chunks
-        if self._file is not None:
-            self._file.seek(0)
-            for size, kind in self._filed:
-                yield _DECODE[kind](self._file.read(size))
+    def read(self, kept: Any) -> Any:
+        """What was kept."""
+        if not isinstance(kept, _Filed) or self._file is None:
+            return kept
+        self._file.seek(kept.at)
+        return _DECODE[kept.kind](self._file.read(kept.size))
 
     def close(self) -> None:
         """Give the temporary file back."""

@@ -24,7 +24,7 @@ from pqlog.errors import (
 from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
 from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
-from pqlog.store.values import NEAR, Lines, Row, Span
+from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
 CHUNK_BYTES = 16 << 20
@@ -58,6 +58,7 @@ class TopicStream:
         type: Any = None,
         default: str = "json",
         partitions: int | None = None,
+        default_partitions: int = 1,
     ) -> TopicStream:
         """A topic of a log, with the codec that is asked for; created if it does not exist.
 
@@ -71,8 +72,12 @@ class TopicStream:
             The topic was created with another number of partitions.
         """
         check.name("the topic's name", name)
+        if partitions is not None:
+            check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
         asked = None if codec is None else codec_for(codec, type)
-        found = log.find_topic(name) or _make(log, name, asked.name if asked else default, partitions or 1)
+        found = log.find_topic(name)
+        if not found:
+            found = _make(log, name, asked.name if asked else default, partitions or default_partitions)
         if asked is not None and asked.name != found[0].info.codec:
             raise CodecMismatchError(name, asked.name, found[0].info.codec)
         if partitions is not None and partitions != len(found):
@@ -104,13 +109,17 @@ class TopicStream:
     def is_named(self, name: str) -> bool:
         """Whether the log knows it by a name now: another process may rename topics."""
         found = self.store.log.find_topic(name)
-        return bool(found) and found[0].info.id == self.store.info.id
+        return self._is_of(found)
 
-    def sibling(self, name: str, default: str) -> TopicStream:
-        """Another topic of the same log, created with the codec `default` if it does not exist."""
-        other = TopicStream.open(self.store.log, name, default=default)
-        if other.store.info.id == self.store.info.id:  # by the name that it has now: another process may rename topics
-            return self
+    def _is_of(self, partitions: Sequence[TopicStore]) -> bool:
+        """Whether they are the partitions of this topic."""
+        return any(one.info.id == self.partitions[0].info.id for one in partitions)
+
+    def sibling(self, name: str, default: str, partitions: int = 1) -> TopicStream:
+        """Another topic of the same log, or all of this one; created like that if it does not exist."""
+        other = TopicStream.open(self.store.log, name, default=default, default_partitions=partitions)
+        if self._is_of(other.partitions):  # by the name that it has now: another process may rename topics
+            return TopicStream.of(other.partitions, self.codec)
         if other.codec is None and self.codec is not None and other.codec_name == self.codec.name:
             return TopicStream.of(other.partitions, self.codec)
         return other
@@ -273,8 +282,3 @@ class Selection(NamedTuple):
     def total(self) -> int:
         """How many messages its span has, those of other keys included."""
         return self.topic.store.count(self.span)
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """The same for the same messages of one open log: those of a span never change."""
-        return self.topic.store.info.id, self.span, self.key, self.latest

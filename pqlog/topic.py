@@ -12,7 +12,8 @@ from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.partition import Partition
-from pqlog.store.values import Put, Singles, Span
+from pqlog.partitioning import Partitioner
+from pqlog.store.values import PartitionOffset, Put, Singles, Span
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Topic(Partition):
 
     def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
         super().__init__(stream)
+        self._partitioner = Partitioner(len(stream.partitions))
+        self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
         self._handed_out: HandedOut = {} if handed_out is None else handed_out
 
     @property
@@ -82,8 +85,11 @@ class Topic(Partition):
 
     def put(
         self, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
-    ) -> int:
+    ) -> int | Any:
         """Append a message; returns when it survives a power failure.
+
+        In a topic of several partitions, it goes into that of its key; without a key, some hundred messages go into one
+        partition, then others into the next.
 
         Parameters
         ----------
@@ -99,8 +105,8 @@ class Topic(Partition):
 
         Returns
         -------
-        int
-            The message's offset.
+        int or PartitionOffset
+            The message's offset; with its partition if the topic has several.
 
         Raises
         ------
@@ -117,6 +123,8 @@ class Topic(Partition):
         1
         >>> log.put({"n": 1}, id="order-17"), log.put({"n": 1}, id="order-17")
         (2, 2)
+        >>> log.topic("orders", partitions=8).put("paid", key="order-17")
+        PartitionOffset(partition=1, offset=1)
         """
         codec = self.stream.codec or self.stream.writable()
         try:  # producer.encode in place: each call less counts on the way of a single put
@@ -129,10 +137,19 @@ class Topic(Partition):
         if key is not None:
             producer.check_key(key)
         text = producer.header_text(headers) if headers else None
-        if id is None:
-            return self.store.append_one(data, key, text)
+        if id is None and self._only is not None:
+            return self._only.append_one(data, key, text)
         producer.check_id(id)
-        return self.store.append([Singles([data], [key], text)], id).first
+        return self._put_one(Singles([data], [key], text), key, id)
+
+    def _put_one(self, message: Singles, key: str | None, id: str | None) -> int | PartitionOffset:
+        """Put a message that has an id, or is put into one of several partitions."""
+        partition = self._partitioner.choose(key)
+        (output,) = producer.Encoded.of(partition, message).outputs(self.stream)
+        if id is None:
+            return PartitionOffset(partition, output.topic.append_one(message.values[0], key, message.headers))
+        partition, put = min(self.stream.partitions[0].log.append([output], id).items())
+        return put.first if self._only else PartitionOffset(partition, put.first)
 
     def put_many(
         self,
@@ -146,6 +163,9 @@ class Topic(Partition):
         ids: str | None = None,
     ) -> Put:
         """Append many messages in one transaction: all or nothing.
+
+        In a topic of several partitions, each message goes into that of its key, and messages of one partition keep
+        their order. Without a key, each partition gets some thousands in turn.
 
         Parameters
         ----------
@@ -173,8 +193,8 @@ class Topic(Partition):
         Returns
         -------
         Put
-            The offsets of the first and the last message that were put, and how many they are; with `ids` perhaps
-            fewer than there were values, or none.
+            The offsets of the first and the last message that were put, in each partition if the topic has several, and
+            how many they are; with `ids` perhaps fewer than there were values, or none.
 
         Raises
         ------
@@ -197,32 +217,36 @@ class Topic(Partition):
         Put(first=1003, last=1004, messages=2)
         >>> log.put_many([{"order": 2}, {"order": 3}], ids="order")    # only the second is new
         Put(first=1005, last=1005, messages=1)
+        >>> orders = log.topic("orders", partitions=2)
+        >>> orders.put_many([{"city": "Brno"}, {"city": "Praha"}, {"city": "Brno"}], key="city")
+        Put(first={0: 1, 1: 1}, last={0: 2, 1: 1}, messages=3)
         """
         codec = self.stream.codec or self.stream.writable()
         if id is not None and ids is not None:
             raise ArgumentError("id is one for all of a call, ids the field that is each message's: give one of them")
         mark = None if cursor is None else producer.cursor_of(cursor)
         if producer.check_id(id) is not None:
-            found = self.store.find_id(id or "")
+            found = self.stream.partitions[0].find_id(id or "")
             if found is not None:
-                return found
+                return Put.of(found, len(self.stream.partitions))
         total = len(values) if isinstance(values, Sized) else None
         try:
             with extras.progress_bar(total, "put", progress) as report:
-                put = producer.chunks(codec, values, key, headers, ids, report)
+                put = producer.chunks(codec, self._partitioner, values, key, headers, ids, report)
         except EncodeError as error:
             raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
             if put.messages or id or mark:
-                return self.store.append(put.chunks, id, mark, put.ids)
+                went = self.stream.partitions[0].log.append(put.outputs(self.stream), id, mark)
+                return Put.of(went, len(self.stream.partitions))
         finally:
             put.close()
-        end = self.store.span().stop
-        return Put(end, Span(end, end).last, 0)
+        end = self.stream.partitions[0].span().stop
+        return Put.of({0: Put(end, Span(end, end).last, 0)}, len(self.stream.partitions))
 
     def _placed(self, error: EncodeError) -> EncodeError:
         """An error with the offset that its message would have had, where that is known."""
-        if not self.store.log.capabilities.dense_offsets:
+        if self._only is None or not self.store.log.capabilities.dense_offsets:
             return error
         return error.placed(index=error.index, offset=self.store.span().stop + error.index)
 
@@ -262,7 +286,7 @@ class Topic(Partition):
         >>> [(client.client, client.position, client.lag) for client in log.clients()]
         [('billing', 2, 2)]
         """
-        return client_table(self.store)
+        return client_table(self.stream.partitions)
 
     def get(self, client: str | int | None = None, *, messages: bool = False) -> Iterator[Any]:
         """``client(name).get()``: what a client has not acknowledged, one by one; see `Client.get`.
@@ -320,6 +344,7 @@ class Topic(Partition):
         attempts: int | None = None,
         dead_letter: str | None = None,
         owner: str | None = None,
+        ordered: bool = False,
     ) -> Iterator[Batch]:
         """``client(name).batches()``: what a client has not acknowledged, batch by batch; see `Client.batches`.
 
@@ -341,6 +366,7 @@ class Topic(Partition):
             attempts=attempts,
             dead_letter=dead_letter,
             owner=owner,
+            ordered=ordered,
         )
 
     def trigger(self) -> None:

@@ -61,6 +61,22 @@ def filter_rows(columns: Any, mask: Any) -> Any:
         return pa.chunked_array([pa.concat_arrays([single_array(part) for part in parts])])
 
 
+def take_rows(table: pa.Table, rows: Any) -> pa.Table:
+    """Some rows of a table, given by their numbers; Arrow's own take lacks some types."""
+    indices = pa.array(rows)
+    return pa.Table.from_arrays([_taken(column, indices) for column in table.columns], schema=table.schema)
+
+
+def _taken(column: pa.ChunkedArray, indices: pa.Array) -> pa.ChunkedArray:
+    plain = without_views(column.type)
+    try:
+        return column.take(indices) if plain == column.type else column.cast(plain).take(indices).cast(column.type)
+    except pa.ArrowNotImplementedError:  # then row by row
+        array = single_array(column)
+        parts = [array.slice(row, 1) for row in indices.to_pylist()]
+        return pa.chunked_array([pa.concat_arrays(parts)], column.type)
+
+
 def decode_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The values of a column of a dictionary; Arrow's own cast and take lack some types."""
     of = column.type.value_type

@@ -86,10 +86,25 @@ _ROW_NUMBERS = frozenset([None, "offset"])
 """Names of levels of the index that a stage does not put as fields; batches give out frames with the index "offset"."""
 
 
-def from_pandas(frame: Any) -> pa.RecordBatchReader:
+def from_pandas(frame: Any) -> pa.Table:
+    """The table of a frame of pandas."""
     from pqlog.frames import pandas_table
 
-    return pandas_table.to_table(frame, HIDDEN).to_reader()
+    return pandas_table.to_table(frame, HIDDEN)
+
+
+def with_plain_index(frame: Any) -> Any:
+    """A frame of pandas whose index is neither a range nor regular times: any of its rows have the same labels."""
+    import pandas as pd
+
+    index = frame.index
+    if isinstance(index, pd.RangeIndex):
+        return frame.set_axis(pd.Index(index.to_numpy(), name=index.name))
+    if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)) and index.freq is not None:
+        index = index.copy()
+        index.freq = None
+        return frame.set_axis(index)
+    return frame
 
 
 def _without_our_metadata(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

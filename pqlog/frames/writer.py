@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from pqlog.errors import ArgumentError, EncodeError
-from pqlog.frames import inputs, ipc, keys, notes
-from pqlog.frames.arrays import filter_rows, identical_columns
+from pqlog.frames import inputs, ipc, keys, notes, partitioning
+from pqlog.frames.arrays import filter_rows, identical_columns, take_rows
 from pqlog.frames.arrow_types import check_types
 from pqlog.frames.background import submit
 from pqlog.frames.columns import unused_name
 from pqlog.frames.representable import check_representable
 from pqlog.frames.segments import CALL, HIDDEN, START, is_hidden
 from pqlog.keys import ID, KEY, RefusedError
+from pqlog.partitioning import Partitioner
 from pqlog.store.values import Segment
 
 SEGMENT_ROWS = ipc.MAX_ROWS
@@ -29,9 +31,14 @@ SEGMENT_BYTES = 64 << 20
 
 
 def segments_of(
-    frame: Any, key: str | None, headers: str | None, ids: str | None = None, index: bool = True
-) -> Iterator[tuple[Segment, list[str] | None]]:
-    """The segments of a frame, each with the ids of its messages if they have any.
+    frame: Any,
+    partitioner: Partitioner,
+    key: str | None,
+    headers: str | None,
+    ids: str | None = None,
+    index: bool = True,
+) -> Iterator[tuple[int, Segment, list[str] | None]]:
+    """The segments of a frame, each with its partition, and with the ids of its messages if they have any.
 
     Each has been decoded again and compared with the frame.
 
@@ -39,6 +46,8 @@ def segments_of(
     ----------
     frame : pandas.DataFrame, or object with ``__arrow_c_stream__``
         The latter is read as a stream, which need not fit into memory.
+    partitioner : Partitioner
+        What the messages are put into. A pandas frame for several partitions is as if it had been sorted by them.
     key : str or None
         The field that is the messages' key.
     headers : str or None
@@ -56,10 +65,20 @@ def segments_of(
         There is no field `key` or `ids`, or several columns have the same name.
     """
     pandas_frame = inputs.pandas_frame(frame, index)
-    reader = inputs.stream_of(frame) if pandas_frame is None else inputs.from_pandas(pandas_frame)
+    reader = inputs.stream_of(frame) if pandas_frame is None else inputs.from_pandas(pandas_frame).to_reader()
     _check_schema(reader.schema, key, ids)
-    for encoded in _verified(_encoded_segments(reader, key, ids), pandas_frame):
-        yield Segment(encoded.value, encoded.table.num_rows, key, headers), encoded.ids
+    if pandas_frame is None or partitioner.partitions == 1:
+        parts = _parts(reader, key, ids, partitioner)
+    else:
+        table = reader.read_all()
+        partitions = _partitions_of(table, key, 0, partitioner)
+        if len(np.unique(partitions)) > 1:
+            table, pandas_frame = _with_index(table), inputs.with_plain_index(pandas_frame)
+        parts = _cut(table, partitions, ids, 0)
+    for encoded in _verified(_encoded_segments(parts), pandas_frame):
+        part = encoded.part
+        its_ids = None if part.ids is None else part.ids.to_pylist()
+        yield part.partition, Segment(encoded.value, part.table.num_rows, key, headers), its_ids
 
 
 def _check_schema(schema: pa.Schema, key: str | None, ids: str | None) -> None:
@@ -76,15 +95,29 @@ def _check_schema(schema: pa.Schema, key: str | None, ids: str | None) -> None:
         raise ArgumentError(f"the frame has several columns named {', '.join(map(repr, repeated))}: rename them")
 
 
+class _Part(NamedTuple):
+    """Rows of a frame that are put together."""
+
+    partition: int
+    table: pa.Table
+    rows: range | Any
+    """Their numbers in the frame; an array of NumPy if others lie in between."""
+    ids: pa.ChunkedArray | None
+
+    def slice(self, start: int, rows: int) -> _Part:
+        """Some of these."""
+        ids = None if self.ids is None else self.ids.slice(start, rows)
+        return _Part(self.partition, self.table.slice(start, rows), self.rows[start : start + rows], ids)
+
+
 class _Encoded(NamedTuple):
     """An encoded segment, not verified yet."""
 
     value: bytes
-    table: pa.Table
+    part: _Part
     """What was encoded."""
     start: int
-    """The number of its first row in the frame."""
-    ids: list[str] | None
+    """The number of its first row among all that were encoded."""
 
 
 def _verified(segments: Iterator[_Encoded], pandas_frame: Any) -> Iterator[_Encoded]:
@@ -107,19 +140,54 @@ def _verified(segments: Iterator[_Encoded], pandas_frame: Any) -> Iterator[_Enco
         yield encoded
 
 
-def _encoded_segments(reader: pa.RecordBatchReader, key: str | None, ids: str | None) -> Iterator[_Encoded]:
+def _encoded_segments(parts: Iterable[_Part]) -> Iterator[_Encoded]:
     """The segments of one call."""
     call = secrets.token_hex(8).encode()
     start = 0
-    for part in _parts(reader):
-        if key is not None:
-            _texts(part, key, KEY, start)
-        texts = None if ids is None else _texts(part, ids, ID, start).to_pylist()
-        first = start
-        for value, rows in _encode(part, call, start):
-            skip = start - first
-            yield _Encoded(value, part.slice(skip, rows), start, None if texts is None else texts[skip : skip + rows])
-            start += rows
+    for part in parts:
+        for encoded in _encode(part, call, start):
+            yield encoded
+            start += encoded.part.table.num_rows
+
+
+def _parts(reader: pa.RecordBatchReader, key: str | None, ids: str | None, partitioner: Partitioner) -> Iterator[_Part]:
+    """The rows of a stream; for several partitions, they are cut out of as many rows as a few segments have."""
+    start = 0
+    is_cut = key is not None and partitioner.partitions > 1
+    for table in _tables(reader, SEGMENT_ROWS * (partitioner.partitions if is_cut else 1)):
+        if is_cut:
+            yield from _cut(table, _partitions_of(table, key, start, partitioner), ids, start)
+        else:
+            if key is not None:
+                _texts(table, key, KEY, start)
+            texts = None if ids is None else _texts(table, ids, ID, start)
+            rows = range(start, start + table.num_rows)
+            yield _Part(partitioner.next_for(table.num_rows), table, rows, texts)
+        start += table.num_rows
+
+
+def _partitions_of(table: pa.Table, key: str | None, start: int, partitioner: Partitioner) -> Any:
+    """The partition of each row of a table that begins with row `start` of its frame."""
+    if key is None:
+        return partitioning.runs(table.num_rows, _rows_of_a_segment(table), partitioner)
+    return partitioning.partitions_of(_texts(table, key, KEY, start), partitioner)
+
+
+def _cut(table: pa.Table, partitions: Any, ids: str | None, start: int) -> Iterator[_Part]:
+    """The rows of such a table, those of each partition together."""
+    texts = None if ids is None else _texts(table, ids, ID, start)
+    for partition, rows in partitioning.rows_by_partition(partitions, _rows_of_a_segment(table)):
+        if isinstance(rows, range):
+            whole = _Part(partition, table, range(start, start + table.num_rows), texts)
+            yield whole.slice(rows.start, len(rows))
+        else:
+            yield _Part(partition, take_rows(table, rows), start + rows, None if texts is None else texts.take(rows))
+
+
+def _rows_of_a_segment(table: pa.Table | pa.RecordBatch, most: int = 0) -> int:
+    """How many rows of a table make a segment; or at most so many rows that take as much memory."""
+    rows: int = min(most or SEGMENT_ROWS, table.num_rows * SEGMENT_BYTES // max(1, table.nbytes))
+    return max(1, rows)
 
 
 def _texts(part: pa.Table, name: str, what: str, start: int) -> pa.ChunkedArray:
@@ -141,18 +209,21 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     start : int
         How many messages of earlier segments are kept: the number of this segment's first row in the frame.
     """
-    table = _with_index(ipc.decode(segment.value, None, segment.rows))
+    table = ipc.decode(segment.value, None, segment.rows)
+    metadata = table.schema.metadata or {}
+    table = _with_index(table, int(metadata[START]))
     if mask is not None:
         table = filter_rows(table, pa.array(list(map(bool, mask)))).combine_chunks()
-    first = start
-    for value, rows in _encode(table, (table.schema.metadata or {})[CALL], start):
-        _verify(_Encoded(value, table.slice(start - first, rows), start, None), None)
-        yield Segment(value, rows, segment.key, segment.headers)
-        start += rows
+    for encoded in _encode(_Part(0, table, range(start, start + table.num_rows), None), metadata[CALL], start):
+        _verify(encoded, None)
+        yield Segment(encoded.value, encoded.part.table.num_rows, segment.key, segment.headers)
 
 
-def _with_index(table: pa.Table) -> pa.Table:
-    """A table of pandas with its index as a column if it was a range, some numbers of which will be missing."""
+def _with_index(table: pa.Table, start: int = 0) -> pa.Table:
+    """A table of pandas with its index as a column if it was a range, some numbers of which will be missing.
+
+    The number of the table's first row in its frame is `start`.
+    """
     metadata = table.schema.metadata or {}
     note = notes.frame_note_of(table.schema)
     if note is None:
@@ -160,31 +231,32 @@ def _with_index(table: pa.Table) -> pa.Table:
     for number, level in enumerate(note.levels):
         level.freq = None
         if level.step is not None and level.field is None:
-            first = level.start + int(metadata[START]) * level.step
-            values = range(first, first + table.num_rows * level.step, level.step)
+            first = level.start + start * level.step
+            values = first + np.arange(table.num_rows, dtype=np.int64) * level.step
             level.field = unused_name(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
             field = notes.noted(pa.field(level.field, pa.int64()), notes.Note("int64"))
             field = field.with_metadata({**field.metadata, HIDDEN: b"index"})
-            table = table.append_column(field, pa.array(values, pa.int64()))
+            table = table.append_column(field, pa.array(values))
         level.step = None
     return table.replace_schema_metadata({**metadata, notes.FRAME: msgspec.json.encode(note)})
 
 
-def _encode(part: pa.Table, call: bytes, start: int) -> Iterator[tuple[bytes, int]]:
+def _encode(part: _Part, call: bytes, start: int) -> Iterator[_Encoded]:
     """A part of a frame as one segment, or as several if one would be too large to be decoded."""
-    metadata = {**(part.schema.metadata or {}), CALL: call, START: b"%d" % start}
+    table = part.table
+    metadata = {**(table.schema.metadata or {}), CALL: call, START: b"%d" % start}
     try:
-        value = ipc.encode(part.replace_schema_metadata(metadata))
+        value = ipc.encode(table.replace_schema_metadata(metadata))
     except ipc.TooLargeError as error:
-        if part.num_rows == 1:
-            raise EncodeError(f"row {start}: {error}; split it", value_type="frame", codec="arrow") from error
-        half = part.num_rows // 2
+        if table.num_rows == 1:
+            raise EncodeError(f"row {part.rows[0]}: {error}; split it", value_type="frame", codec="arrow") from error
+        half = table.num_rows // 2
         yield from _encode(part.slice(0, half), call, start)
-        yield from _encode(part.slice(half), call, start + half)
+        yield from _encode(part.slice(half, table.num_rows - half), call, start + half)
     except Exception as error:  # Arrow raises anything
-        raise _refusal(_failing_column(part), f"cannot be kept ({error})") from error
+        raise _refusal(_failing_column(table), f"cannot be kept ({error})") from error
     else:
-        yield value, part.num_rows
+        yield _Encoded(value, part, start)
 
 
 def _failing_column(part: pa.Table) -> str:
@@ -197,12 +269,12 @@ def _failing_column(part: pa.Table) -> str:
     return "the frame"
 
 
-def _parts(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The rows of a reader in tables of a segment's size."""
+def _tables(reader: pa.RecordBatchReader, most_rows: int) -> Iterator[pa.Table]:
+    """The rows of a reader in tables of at most so many rows, and of a segment's size in memory."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in reader:
-        most = max(1, min(SEGMENT_ROWS, batch.num_rows * SEGMENT_BYTES // max(1, batch.nbytes)))
+        most = _rows_of_a_segment(batch, most_rows)
         for first in range(0, batch.num_rows, most):
             part = batch.slice(first, most)
             if rows and rows + part.num_rows > most:
@@ -229,7 +301,7 @@ def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
 
 def _verify(encoded: _Encoded, pandas_frame: Any) -> None:
     """Raise unless a segment gives back what was put, as a table and as a pandas frame."""
-    original = encoded.table
+    original = encoded.part.table
     try:
         table = ipc.decode(encoded.value, None, original.num_rows)
     except Exception as error:
@@ -237,7 +309,9 @@ def _verify(encoded: _Encoded, pandas_frame: Any) -> None:
     for index, field in enumerate(original.schema):
         _verify_column(field, original.column(index), table.schema.field(index), table.column(index))
     if pandas_frame is not None:
-        _verify_frame(table, pandas_frame.iloc[encoded.start : encoded.start + original.num_rows], encoded.start)
+        rows = encoded.part.rows
+        part = pandas_frame.iloc[rows.start : rows.stop] if isinstance(rows, range) else pandas_frame.take(rows)
+        _verify_frame(table, part, encoded.start)
 
 
 def _verify_column(field: pa.Field, column: pa.ChunkedArray, back: pa.Field, values: pa.ChunkedArray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +57,26 @@ class Span(msgspec.Struct, frozen=True, gc=False):
         return iter((self.first, self.stop))
 
 
+class PartitionOffset(NamedTuple):
+    """Where a message of a topic of several partitions lies.
+
+    Attributes
+    ----------
+    partition, offset : int
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> log = pqlog.open(":memory:")
+    >>> orders = log.topic("orders", partitions=8)
+    >>> orders.put("paid", key="order-17")
+    PartitionOffset(partition=1, offset=1)
+    """
+
+    partition: int
+    offset: int
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
     """Where the messages of one call went.
@@ -65,8 +85,9 @@ class Put:
 
     Attributes
     ----------
-    first, last : int
-        The offsets of the first and the last of them. If there are none, the next offset and the one before it.
+    first, last : int, or dict of int to int
+        The offsets of the first and the last of them. If there are none, the next offset and the one before it. Of a
+        topic of several partitions: those in each partition that got some, by its number.
     messages : int
         How many there are.
 
@@ -78,11 +99,27 @@ class Put:
     Put(first=1, last=3, messages=3)
     >>> log.put_many([])
     Put(first=4, last=3, messages=0)
+    >>> orders = log.topic("orders", partitions=2)
+    >>> orders.put_many([{"city": "Brno"}, {"city": "Praha"}, {"city": "Brno"}], key="city")
+    Put(first={0: 1, 1: 1}, last={0: 2, 1: 1}, messages=3)
     """
 
-    first: int
-    last: int
+    first: int | Any
+    last: int | Any
     messages: int
+
+    @classmethod
+    def of(cls, parts: Mapping[int, Put], partitions: int) -> Put:
+        """That into a topic of so many partitions, from those into its partitions."""
+        if partitions == 1:
+            (put,) = parts.values()
+            return put
+        some = {number: put for number, put in sorted(parts.items()) if put.messages}
+        return cls(
+            {number: put.first for number, put in some.items()},
+            {number: put.last for number, put in some.items()},
+            sum(put.messages for put in some.values()),
+        )
 
 
 class Singles(msgspec.Struct, frozen=True, array_like=True):
@@ -389,15 +426,15 @@ class Moved:
 
     Attributes
     ----------
-    position : int
-        The offset of the next message that it gets.
+    position : int or dict of int to int
+        The offset of the next message that it gets; in a topic of several partitions, for each that it was moved in.
     again : int
         How many messages will come again.
     skipped : int
         How many messages will not come.
     """
 
-    position: int
+    position: int | Any
     again: int
     skipped: int
 
