@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import overload
+from typing import Any, overload
 
 from pqlog import check, extras
 from pqlog.errors import ArgumentError
@@ -13,8 +13,8 @@ from pqlog.message import from_micros
 from pqlog.store.api import TopicStore
 from pqlog.store.values import Claim, ClientState
 
-Position = int | dict[int, int]
-"""The offset of the next message that a client gets; for each partition of a topic that has several."""
+Position = int | Any
+"""The offset of the next message that a client gets; of a topic of several partitions, a dict of them by partition."""
 SHOWN = 4
 """Of how many partitions a table shows the position."""
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +56,10 @@ def _printable(value: Any) -> Any:
         return repr(value).encode(errors="backslashreplace").decode()
 
 
-def message_json(message: Message) -> str:
-    """A message as one line of JSON, with its offset, time, key and headers."""
-    head = {"offset": message.offset, "time": message.time, "key": message.key, "headers": dict(message.headers)}
+def message_json(message: Message, has_partitions: bool = False) -> str:
+    """A message as one line of JSON, with its offset, time, key and headers; and its partition if there are several."""
+    head: dict[str, Any] = {"partition": message.partition} if has_partitions else {}
+    head |= {"offset": message.offset, "time": message.time, "key": message.key, "headers": dict(message.headers)}
     return f'{json_text(head)[:-1]},"value":{json_text(message.value)}}}'
 
 
@@ -106,6 +107,13 @@ def say(text: str) -> None:
     line(harmless(text))
 
 
+def by_partition(values: int | Mapping[int, int]) -> str:
+    """A number for each partition of a topic; or just the number, of a topic of one."""
+    if not isinstance(values, Mapping):
+        return str(values)
+    return " ".join(f"{partition}:{value}" for partition, value in values.items()) or "-"
+
+
 def complain(text: str) -> None:
     """Print a sentence on standard error."""
     sys.stderr.write(f"pqlog: {harmless(text)}\n")
@@ -123,10 +131,9 @@ def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, value in found[0].items():
-            table.add_column(
-                name.replace("_", " "), justify="right" if isinstance(value, int) else "left", overflow="fold"
-            )
+        for name in found[0]:
+            is_number = all(isinstance(record[name], int | None) for record in found)
+            table.add_column(name.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
         for record in found:
             table.add_row(*(Text(_cell(value)) for value in record.values()))
         _print(table)
@@ -163,5 +170,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, Mapping):
+        return by_partition(value)
     text = str(value)
     return harmless(text) if text else '""'

@@ -434,7 +434,7 @@ class Moved:
         How many messages will not come.
     """
 
-    position: int | dict[int, int]
+    position: int | Any
     again: int
     skipped: int
 

@@ -108,7 +108,7 @@ def test_an_acknowledgement_that_was_interrupted_before_its_commit_is_none(log):
         if is_moved:
             client.seek("start")
         else:
-            client.store.leave(batch.lease.claim)
+            client.partitions[0].client.leave(batch.lease.claim)
         held = client.next_batch()
         with pytest.raises(pqlog.ClaimLostError):
             batch.ack()
