@@ -135,7 +135,9 @@ def test_tail_follows_the_merged_topic(folder, orders, limit, only):
 
 
 def test_export(sh, folder, orders):
-    sh("pqlog export events.db all.ndjson -t orders; pqlog export events.db one.ndjson -t orders --partition 3 --start 2")
+    sh(
+        "pqlog export events.db all.ndjson -t orders; pqlog export events.db one.ndjson -t orders --partition 3 --start 2"
+    )
     assert ndjson((folder / "all.ndjson").read_text()) == [message.value for message in orders]
     assert ndjson((folder / "one.ndjson").read_text()) == [message.value for message in orders.partition(3)[2:]]
     sh("pqlog export events.db all.csv -t orders; pqlog export events.db all.parquet -t orders")
