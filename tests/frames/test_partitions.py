@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import pqlog
 from pqlog import producer
 from pqlog.frames import latest, schema_cache
-from pqlog.store.values import Output
+from pqlog.partitioning import Partitioner
 from tests.frames.test_options import chunks_of
 
 PARTITIONS = 3
@@ -44,8 +44,9 @@ class Twins:
     def put(self, number, values, key=None, headers=None):
         for topic, partition in ((self.one, 0), (self.several, number)):
             store = topic.stream.partitions[partition]
-            encoded = producer.chunks(topic.stream.codec, values, key, headers)
-            put = self.log.store.log.append([Output(store, encoded.chunks)])
+            encoded = producer.chunks(topic.stream.codec, Partitioner(1), values, key, headers)
+            (output,) = encoded.outputs(self.one.stream)
+            put = self.log.store.log.append([output._replace(topic=store)])
         span = (put[number].first, put[number].last + 1)
         offsets = [
             row.offset + i
