@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import pqlog
-import pqlog.partition
+from pqlog import partition as partitions
 from pqlog.cli import output
 from pqlog.errors import ArgumentError, Error, StoreError
 
@@ -208,7 +208,7 @@ def whole(file: str, *, write: bool = False) -> pqlog.Log:
     return opened(file, name, write=write)
 
 
-def part(topic: pqlog.Topic, partition: int | None) -> pqlog.partition.Partition:
+def part(topic: pqlog.Topic, partition: int | None) -> partitions.Partition:
     """The whole topic, or one partition of it if that is asked for."""
     return topic if partition is None else topic.partition(partition)
 

@@ -7,19 +7,18 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 import pqlog
 from pqlog import check, extras
 from pqlog.cli import app, output
+from pqlog.clients import position_text
 from pqlog.errors import ArgumentError, UnknownClientError
 from pqlog.message import from_micros
 from pqlog.partition import Partition
 from pqlog.store.values import MAX_PARTITIONS
-
-T = TypeVar("T")
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file; it is not changed.", show_default=False)]
 New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_default=False)]
@@ -27,7 +26,7 @@ New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_de
 
 @app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
 def topics(file: app.File, as_json: app.AsJson = False) -> None:
-    """List the topics. For each: the number of messages, the first and the last offset, of each partition if several."""
+    """List the topics. For each: the number of messages, and the first and the last offset of each partition."""
     with app.whole(file) as log:
         topics = _topics(log)
         found = [
@@ -36,8 +35,8 @@ def topics(file: app.File, as_json: app.AsJson = False) -> None:
                 "codec": topic.codec,
                 **({"partitions": topic.partitions} if _have_partitions(topics) else {}),
                 "messages": len(topic),
-                "first": _by_partition(topic, lambda partition: partition.first),
-                "last": _by_partition(topic, lambda partition: partition.last),
+                "first": _offsets(topic, lambda partition: partition.first),
+                "last": _offsets(topic, lambda partition: partition.last),
                 "clients": len(topic.clients()),
             }
             for topic in topics
@@ -172,8 +171,8 @@ def seek(
         return
     new = "" if client in names else "new "
     output.say(
-        f"{new}client {client!r} is at position {output.by_partition(moved.position)}: {output.count(moved.again, 'message')} will be "
-        f"redelivered, {moved.skipped:,} skipped"
+        f"{new}client {client!r} is at position {position_text(moved.position)}: "
+        f"{output.count(moved.again, 'message')} will be redelivered, {moved.skipped:,} skipped"
     )
 
 
@@ -244,11 +243,12 @@ def _have_partitions(topics: Sequence[pqlog.Topic]) -> bool:
     return any(topic.partitions > 1 for topic in topics)
 
 
-def _by_partition(topic: pqlog.Topic, fact: Callable[[Partition], T]) -> T | dict[int, T]:
-    """A fact of each partition of a topic; or just the fact, of a topic of one."""
+def _offsets(topic: pqlog.Topic, offset_of: Callable[[Partition], int | None]) -> int | dict[int, int] | None:
+    """An offset of a topic; of several partitions, that of each which has one."""
     if topic.partitions == 1:
-        return fact(topic)
-    return {number: fact(topic.partition(number)) for number in range(topic.partitions)}
+        return offset_of(topic)
+    found = {number: offset_of(topic.partition(number)) for number in range(topic.partitions)}
+    return {number: offset for number, offset in found.items() if offset is not None}
 
 
 def _topic_stats(topic: pqlog.Topic, has_partitions: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pqlog import exact
+from pqlog.clients import position_text
 from pqlog.errors import StoreError
 from pqlog.message import Message
 
@@ -107,13 +108,6 @@ def say(text: str) -> None:
     line(harmless(text))
 
 
-def by_partition(values: int | Mapping[int, int]) -> str:
-    """A number for each partition of a topic; or just the number, of a topic of one."""
-    if not isinstance(values, Mapping):
-        return str(values)
-    return " ".join(f"{partition}:{value}" for partition, value in values.items()) or "-"
-
-
 def complain(text: str) -> None:
     """Print a sentence on standard error."""
     sys.stderr.write(f"pqlog: {harmless(text)}\n")
@@ -171,6 +165,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, Mapping):
-        return by_partition(value)
+        return position_text(value) or "-"
     text = str(value)
     return harmless(text) if text else '""'

@@ -82,7 +82,8 @@ def get(
         return
     if any(given is not None for given in (partition, since, until, start, stop, key)):
         raise ArgumentError(
-            "--client reads all partitions from the client's position, so it takes no range: `pqlog seek` moves a client"
+            "--client reads from the client's position, so it takes no range and no partition: `pqlog seek` moves a "
+            "client"
         )
     with app.existing(file, topic, trust_pickle=trust_pickle) as log:
         shown = _shower(metadata, field, log.partitions > 1)

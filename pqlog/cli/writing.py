@@ -115,18 +115,18 @@ def _put_each(
     try:
         for value in values:
             put = log.put_many([value], key=key, headers=headers, ids=ids)
+            if put.messages and whole is not None:
+                first, last = _or(whole.first, put.first), _or(put.last, whole.last)
+                put = pqlog.Put(first, last, whole.messages + put.messages)
             if put.messages:
-                whole = put if whole is None else _joined(whole, put)
+                whole = put
     finally:
         _report(log, whole or log.put_many([]), as_json, ids)
 
 
-def _joined(before: pqlog.Put, put: pqlog.Put) -> pqlog.Put:
-    """Two puts as one."""
-    messages = before.messages + put.messages
-    if isinstance(put.first, dict):
-        return pqlog.Put(put.first | before.first, before.last | put.last, messages)
-    return pqlog.Put(before.first, put.last, messages)
+def _or(offset: Any, other: Any) -> Any:
+    """An offset rather than another; of several partitions, for each of them."""
+    return {**other, **offset} if isinstance(offset, dict) else offset
 
 
 def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool, ids: str | None) -> None:

@@ -18,7 +18,7 @@ import ipywidgets as widgets
 from pqlog.client import target_of
 from pqlog.clients import position_text
 from pqlog.errors import ArgumentError, DecodeError
-from pqlog.history import timeline
+from pqlog.history import History, timeline
 from pqlog.log import Log
 from pqlog.message import Message, from_micros
 from pqlog.notebook import views
@@ -193,16 +193,20 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         return self._topic if number is None else self._topic.partition(number)
 
     @property
-    def _bounds(self) -> dict[str, datetime]:
-        """The chosen range of time: where the history begins and ends."""
+    def _bounds(self) -> tuple[datetime | None, datetime | None]:
+        """The chosen range of time, as far as it has bounds."""
         low, high = self._range.value
-        since = {"since": from_micros(self._times[low])} if low > 0 and self._times else {}
-        return since | ({"until": from_micros(self._times[high])} if high < BINS and self._times else {})
+        since = from_micros(self._times[low]) if low > 0 and self._times else None
+        return since, from_micros(self._times[high]) if high < BINS and self._times else None
+
+    def _history(self, key: str | None = None) -> History:
+        since, until = self._bounds
+        return self._read.history(since=since, until=until, key=key)
 
     @property
     def _span(self) -> Span:
         """The messages in the chosen range of time."""
-        return selection_of(self._read.history(**self._bounds)).span
+        return selection_of(self._history()).span
 
     def _count(self, span: Span) -> int:
         return self._read.store.count(span)
@@ -212,7 +216,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         """The selection as a DataFrame."""
         with self._lock:
             wanted = _Query.of(self._query.value) if self._matches is not None else _Query()
-            history = self._read.history(**self._bounds, key=wanted.key)
+            history = self._history(wanted.key)
             frame = history.to_pandas()
             if wanted.is_all:
                 return frame
@@ -359,12 +363,12 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             skipped += one.store.count(Span(before, goal))
         self._moves = [(one.client, goals[one.number]) for one in chosen]
         of = "" if number is None else f" in partition {number}"
-        before, goal = (
+        old, new = (
             position_text(by_partition if len(chosen) > 1 else by_partition[chosen[0].number])
             for by_partition in (positions, goals)
         )
         self._question.value = (
-            f"Move {client!r}{of} from {before} to {goal}? {again:,} messages will be redelivered, {skipped:,} skipped."
+            f"Move {client!r}{of} from {old} to {new}? {again:,} messages will be redelivered, {skipped:,} skipped."
         )
         self._ask.layout.display = ""
 
@@ -480,7 +484,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         topic = "log" if opened else f"log.topic({self._topic.name!r})"
         if self._partition.value is not None:
             topic += f".partition({self._partition.value})"
-        bounds = [f"{name}={time.isoformat()!r}" for name, time in self._bounds.items()]
+        times = zip(("since", "until"), self._bounds, strict=True)
+        bounds = [f"{name}={time.isoformat()!r}" for name, time in times if time is not None]
         wanted = _Query.of(self._query.value) if self._matches is not None else _Query()
         if wanted.key is not None:
             bounds.append(f"key={wanted.key!r}")

@@ -167,7 +167,7 @@ def is_merged(stream: TopicStream) -> bool:
 def messages_table(
     messages: Iterable[Message | DecodeError], short: int = SHORT, *, has_partitions: bool = False
 ) -> str:
-    """Messages, with the fields of their payloads as columns; also of which partition they are, if there are several."""
+    """Messages, with the fields of their payloads as columns; and the partition of each, if there are several."""
     found = list(messages)
     fields = columns_of(found)
     has_key = any(isinstance(m, Message) and m.key is not None for m in found)

@@ -172,7 +172,6 @@ OFFSETS = {"offset", "first", "last", "stop", "begin", "position"}
 
 COUNTED = {
     "cli.keeping": "what salvage tells of a file",
-    "cli.reading": "where to continue behind a message: its offset + 1",
     "errors": "where to continue behind a message: its offset + 1",
     "export": "the name of a file, which is that of a range of offsets",
     "frames.ipc": "offsets of Arrow's buffers",
