@@ -103,14 +103,17 @@ class DecodeError(Error):
     topic : str
     offset : int
         The offset of the message: skip it with ``log.client(name).seek(offset + 1)``.
+    partition : int or None
+        The number of its partition; None if the topic has only one.
     """
 
-    def __init__(self, topic: str, offset: int, reason: str) -> None:
+    def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
+        of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
         super().__init__(
-            f"message {offset} of topic {topic!r} cannot be decoded: {reason}. "
-            f"A client skips it with {_of(topic)}.client(name).seek({offset + 1})"
+            f"message {offset}{of} of topic {topic!r} cannot be decoded: {reason}. "
+            f"A client skips it with {_of(topic)}.client(name).seek({offset + 1}{at})"
         )
-        self.topic, self.offset, self.reason = topic, offset, reason
+        self.topic, self.offset, self.partition, self.reason = topic, offset, partition, reason
 
 
 class PickleRefusedError(DecodeError):
@@ -216,9 +219,10 @@ class OffsetError(Error, IndexError):
 class TrimmedError(OffsetError):
     """The message was trimmed."""
 
-    def __init__(self, offset: int, first: int) -> None:
-        super().__init__(f"offset {offset} was trimmed; the first offset kept is {first}")
-        self.offset, self.first = offset, first
+    def __init__(self, offset: int, first: int, partition: int | None = None) -> None:
+        of = "" if partition is None else f" of partition {partition}"
+        super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
+        self.offset, self.first, self.partition = offset, first, partition
 
 
 class UncountedError(Error, TypeError):
@@ -385,14 +389,17 @@ class DamagedError(DecodeError, CorruptLogError):
         The first and last of the messages that one checksum covers; at least one of them is damaged.
     """
 
-    def __init__(self, topic: str, offset: int, last: int) -> None:
+    def __init__(self, topic: str, offset: int, last: int, partition: int | None = None) -> None:
+        of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
         which = f"message {offset}" if offset == last else f"one of the messages {offset} to {last}"
         Exception.__init__(
             self,
-            f"{which} of topic {topic!r} is damaged: its checksum does not match. Restore a backup, or copy the intact "
-            f"messages with pqlog.salvage(path, to); a client skips it with {_of(topic)}.client(name).seek({last + 1})",
+            f"{which}{of} of topic {topic!r} is damaged: its checksum does not match. Restore a backup, or copy the "
+            f"intact messages with pqlog.salvage(path, to); a client skips it with "
+            f"{_of(topic)}.client(name).seek({last + 1}{at})",
         )
-        self.topic, self.offset, self.last, self.reason = topic, offset, last, "its checksum does not match"
+        self.topic, self.offset, self.partition, self.last = topic, offset, partition, last
+        self.reason = "its checksum does not match"
 
 
 class UnsafeStorageError(StoreError):

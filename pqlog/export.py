@@ -1,8 +1,9 @@
 """Export: a range of a topic as a dataset of Parquet files.
 
-The offsets of a topic are divided into *buckets* of a fixed size. What one call writes of a bucket is a *part*: a file,
-or with partitions a file in each folder that has messages. The files of a part are published together, also if there is
-a crash, and each has a description of the whole part; so one of them tells which messages the folder has.
+The offsets of a topic's partition are divided into *buckets* of a fixed size. What one call writes of a bucket is a
+*part*: a file, or with ``partition_by`` a file in each folder that has messages. The files of a part are published
+together, also if there is a crash, and each has a description of the whole part; so one of them tells which messages
+the folder has.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from pqlog import check, extras
-from pqlog.errors import ArgumentError, TrimmedError
+from pqlog.errors import ArgumentError
 from pqlog.file_set import FileSet, change_files
 from pqlog.frames import dtypes
 from pqlog.frames.arrays import decode_dictionary
@@ -27,10 +28,11 @@ from pqlog.frames.columns import is_json
 from pqlog.frames.conform import lenient_json_column
 from pqlog.frames.inference_pass import infer_output
 from pqlog.frames.output_schema import OutputSchema
+from pqlog.frames.places import by_partition, trimmed
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import read_chunks
 from pqlog.frames.tables import BATCH_ROWS, check_size, regroup
-from pqlog.store.values import Span
+from pqlog.store.values import Span, TopicInfo
 from pqlog.stream import Selection
 
 _DESCRIPTION = b"pqlog.export"
@@ -46,6 +48,7 @@ class Part(NamedTuple):
 
     Attributes
     ----------
+    partition : int
     span : Span
     schema : str
         A digest of the schema.
@@ -55,6 +58,7 @@ class Part(NamedTuple):
         Relative to the folder.
     """
 
+    partition: int
     span: Span
     schema: str
     columns: dict[str, str]
@@ -73,6 +77,7 @@ def to_parquet(
     check_size("rows_per_file", rows_per_file)
     if selection.latest is not None:
         raise ArgumentError("the latest messages change with each put: use history.latest().to_pandas().to_parquet()")
+    parts = by_partition(selection)
     output = infer_output(selection, projection)
     unknown = [name for name in partition_by if name not in output.schema.names]
     if unknown:
@@ -88,9 +93,10 @@ def to_parquet(
         export = _Export(selection, projection, output, files, rows_per_file, tuple(partition_by))
         written = list(files.completed)
         with extras.progress_bar(selection.total(), "exporting", progress) as done:
-            for span in _split(selection.span, rows_per_file):
-                written += export.write(span)
-                done(selection.topic.store.count(span))
+            for part in parts:
+                for span in _split(part.span, rows_per_file):
+                    written += export.write(part._replace(span=span))
+                    done(part.topic.store.count(span))
         export.warn_of_other_columns()
         return written
 
@@ -131,15 +137,13 @@ class _Export:
         rows_per_file: int,
         partition_by: tuple[str, ...],
     ) -> None:
-        self._selection, self._projection, self._output, self._files = selection, projection, output, files
+        self._projection, self._output, self._files = projection, output, files
         self._rows, self._partition_by = rows_per_file, partition_by
         self._schema = parquet_schema(output.schema)
         self._digest = hashlib.sha256(self._schema.serialize()).hexdigest()
         self._columns = {field.name: _shown(field) for field in self._schema if field.name not in partition_by}
-        stream = selection.topic
         self._options = {
-            "log": stream.store.log.uuid,
-            "topic": stream.store.info.id,
+            "log": selection.topic.store.log.uuid,
             "key": selection.key,
             "rows_per_file": rows_per_file,
             "partition_by": list(partition_by),
@@ -147,10 +151,11 @@ class _Export:
             "flatten": projection.flatten,
             "parse_dates": list(projection.parse_dates),
         }
-        self._parts: dict[int, list[Part]] = {}
-        """The parts of the folder, by their buckets."""
+        self._partitions = {store.info.id: store.info.partition for store in selection.topic.partitions}
+        self._parts: dict[tuple[int, int], list[Part]] = {}
+        """The parts of the folder, by their partitions and buckets."""
         for part in sorted(self._existing(), key=lambda part: part.span.first):
-            self._parts.setdefault(_bucket(part.span.first, rows_per_file), []).append(part)
+            self._parts.setdefault((part.partition, _bucket(part.span.first, rows_per_file)), []).append(part)
 
     def _existing(self) -> Iterator[Part]:
         """The parts of the folder; raises if it has another export."""
@@ -165,30 +170,33 @@ class _Export:
                 raise ArgumentError(
                     f"{path} was not written by an export, or is damaged: move it away, or export into another folder"
                 )
-            if description["options"] != self._options:
+            topic = description["options"].pop("topic", None)
+            if topic not in self._partitions or description["options"] != self._options:
                 raise ArgumentError(
                     f"{path} belongs to another log, topic or history, or was written with other options: "
                     f"export into another folder"
                 )
             span = Span(description["first"], description["stop"])
-            yield Part(span, description["schema"], description["columns"], files)
+            yield Part(self._partitions[topic], span, description["schema"], description["columns"], files)
 
-    def write(self, span: Span) -> list[str]:
-        """Write what the folder lacks of a range in one bucket.
+    def write(self, selection: Selection) -> list[str]:
+        """Write what the folder lacks of a range in one bucket of one partition.
 
         A part that is incomplete, or has another schema, is rewritten if the range has all of its messages. Otherwise
         it stays as it is, and only what is around it is written.
         """
-        parts = self._parts.get(_bucket(span.first, self._rows), [])
+        span = selection.span
+        place = selection.topic.store.info.partition, _bucket(span.first, self._rows)
+        parts = self._parts.get(place, [])
         kept = [part.span for part in parts if not _covers(span, part)]
         written = []
         for gap in missing(span, kept):
             inside = [part for part in parts if _covers(gap, part)]
             is_complete = not list(missing(gap, [part.span for part in inside]))
             if not is_complete or any(part.schema != self._digest for part in inside):
-                written += self._write_part(gap, inside)
+                written += self._write_part(selection._replace(span=gap), inside)
                 parts = [part for part in parts if part not in inside]
-        self._parts[_bucket(span.first, self._rows)] = parts
+        self._parts[place] = parts
         return written
 
     def warn_of_other_columns(self) -> None:
@@ -203,22 +211,22 @@ class _Export:
                 f"folder"
             )
 
-    def _write_part(self, span: Span, replaced: Sequence[Part]) -> list[str]:
+    def _write_part(self, selection: Selection, replaced: Sequence[Part]) -> list[str]:
         """Write a part in place of others."""
         staging = self._files.stage()
-        self._write_files(span, staging)
-        begin = self._selection.topic.store.span().first
-        if begin > span.first:  # these files say that they have what was trimmed meanwhile
-            raise TrimmedError(span.first, begin)
+        self._write_files(selection, staging)
+        (store,) = selection.topic.partitions
+        trimmed(store, selection.span.first)  # these files would say that they have what was trimmed meanwhile
         moves = {file: _final(file) for file in sorted(_files(staging))}
         if not moves:  # no message has the key
             return []
         final = set(moves.values())
         return self._files.publish(moves, [file for part in replaced for file in part.files if file not in final])
 
-    def _write_files(self, span: Span, folder: str) -> None:
+    def _write_files(self, selection: Selection, folder: str) -> None:
+        info, span = selection.topic.store.info, selection.span
         description = {
-            "options": self._options,
+            "options": {"topic": info.id, **self._options},
             "first": span.first,
             "stop": span.stop,
             "schema": self._digest,
@@ -228,30 +236,33 @@ class _Export:
         form = pyarrow.dataset.ParquetFileFormat()
         try:
             pyarrow.dataset.write_dataset(
-                (batch for table in self._tables(span) for batch in parquet_table(table, self._schema).to_batches()),
+                (
+                    batch
+                    for table in self._tables(selection)
+                    for batch in parquet_table(table, self._schema).to_batches()
+                ),
                 folder,
                 schema=self._schema.with_metadata({_DESCRIPTION: json.dumps(description).encode()}),
                 format=form,
                 file_options=form.make_write_options(compression="zstd"),
-                basename_template=f"{span.first:015}-{{i}}",  # not yet .parquet, which readers look for
+                basename_template=f"{_name_of(info, span)}-{{i}}",  # not yet .parquet, which readers look for
                 partitioning=pyarrow.dataset.partitioning(partitions, flavor="hive"),
                 preserve_order=True,
             )
         except _REFUSALS as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            self._check_columns(span)
+            self._check_columns(selection)
             by = f" by {', '.join(self._partition_by)}" if self._partition_by else ""
             raise ArgumentError(f"cannot export{by}: {error}") from error
 
-    def _tables(self, span: Span) -> Iterator[pa.Table]:
-        part = self._selection._replace(span=span)
-        for group in regroup(read_chunks(part, self._projection), BATCH_ROWS):
+    def _tables(self, selection: Selection) -> Iterator[pa.Table]:
+        for group in regroup(read_chunks(selection, self._projection), BATCH_ROWS):
             yield self._output.table(group)
 
-    def _check_columns(self, span: Span) -> None:
+    def _check_columns(self, selection: Selection) -> None:
         """Raise for a column that Parquet cannot hold."""
-        for table in self._tables(span):
+        for table in self._tables(selection):
             for column, field in zip(table.columns, self._schema, strict=True):
                 try:
                     pq.write_table(pa.table({field.name: _cast(column, field.type)}), pa.BufferOutputStream())
@@ -265,6 +276,11 @@ class _Export:
 def _covers(span: Span, part: Part) -> bool:
     """Whether a range has all messages of a part."""
     return span.first <= part.span.first and part.span.stop <= span.stop
+
+
+def _name_of(info: TopicInfo, span: Span) -> str:
+    """The name of a part; with the number of its partition if the topic has several."""
+    return f"{span.first:015}" if info.partitions == 1 else f"p{info.partition:03}_{span.first:015}"
 
 
 def _part_name(file: str) -> tuple[str, str]:

@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 from pqlog import check
 
-METADATA_COLUMNS = {"offset": "offset", "time": "_time", "key": "_key", "headers": "_headers"}
+METADATA_COLUMNS = {
+    "offset": "offset",
+    "partition": "_partition",
+    "time": "_time",
+    "key": "_key",
+    "headers": "_headers",
+}
 """The columns that a table has for the messages' metadata, by what the option ``metadata`` calls them."""
 MOST_NAMES = 5_000
 """At most this many are remembered for suggestions."""

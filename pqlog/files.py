@@ -29,6 +29,7 @@ def open(
     codec: str | Codec | None = None,
     *,
     type: Any = None,
+    partitions: int | None = None,
     readonly: bool = False,
     vfs: str | None = None,
     timeout: float = TIMEOUT_S,
@@ -48,6 +49,8 @@ def open(
     type : type, optional
         Values are of this msgspec Struct, dataclass, pydantic model or other type (codecs json and msgpack): what
         cannot be read as that is refused at the put.
+    partitions : int, optional
+        How many partitions a new topic gets; as for `Log.topic`.
     readonly : bool
         Read a file that exists and change nothing, also on a read-only disk.
     vfs : str, optional
@@ -70,6 +73,8 @@ def open(
         The file was written by a newer pqlog.
     CodecMismatchError
         The topic was created with another codec.
+    PartitionsError
+        The topic was created with another number of partitions.
     CorruptLogError
         The file is damaged, or commits in its -wal are.
     UnsafeStorageError
@@ -95,7 +100,7 @@ def open(
     file = check.path("path", path)
     store = SqliteStore(file, readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
     try:
-        stream = TopicStream.open(store, topic, codec, type)
+        stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
     except BaseException:
         store.close()
         raise

@@ -11,7 +11,7 @@ from pqlog import check, extras, producer
 from pqlog.codecs import Codec
 from pqlog.errors import ArgumentError, ClosedError, CorruptLogError, Error, UnsupportedError
 from pqlog.store.api import IsAFile
-from pqlog.store.values import MAX_PARTITIONS, Capabilities
+from pqlog.store.values import Capabilities
 from pqlog.stream import TopicStream, existing_topic
 from pqlog.topic import Topic
 
@@ -77,8 +77,6 @@ class Log(Topic):
         >>> len({one.partition for one in at}), [one.offset for one in at]
         (1, [1, 2, 3])
         """
-        if partitions is not None:
-            check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
         stream = TopicStream.open(self._log, name, codec, type, partitions=partitions)
         return Topic(stream, self._handed_out)
 

@@ -1,14 +1,457 @@
-"""Merged: the partitions of a topic in one order, by time, then partition, then offset."""
+"""Merged: the partitions of a topic in one order, by time, then partition, then offset.
+
+A *place* counts in that order: that of a message is 1 and, for each partition, the offsets before the next message that
+the order takes from there. So places ascend, message ``i`` of a row has the place ``row.offset + i``, and they stay as
+they are while the topic grows, which it does at the end of the order. A reader is at a *position* in each partition, an
+offset, and its place is their sum. The way back, from a place to the positions, is a search by time; a reader that goes
+on does not need it, since the positions where it stopped are remembered.
+
+Trimming may take from one partition what is newer than the first messages of another. These then have other places for
+who comes anew, and for who was reading still the old ones: what is remembered are positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import itertools
+import operator
+import statistics
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from pqlog.store.api import TopicStore
+from pqlog.errors import DamagedError
+from pqlog.store.api import ReadsLines, Store, TopicStore
+from pqlog.store.values import Lines, PartitionRun, Row, Span, TopicInfo
+
+REMEMBERED = 500
+"""Of how many places the positions are remembered."""
+INTERPOLATED = 6
+"""After so many steps by interpolation, every second step of a search halves."""
+SAMPLED = 3
+"""In how many partitions a step looks for the time that it tries next."""
+WALKED = 16
+"""So many messages are passed one by one, where another step of the search would take longer."""
+ROUNDS = 3
+"""How often it is tried to make a read about as long as it was asked for."""
+FOREVER = (1 << 63, 0)
+"""The time and partition behind every message."""
+
+Positions = tuple[int, ...]
+"""An offset in each partition: where somebody reads on."""
+
+
+class _Run(NamedTuple):
+    """Messages of one time in one partition."""
+
+    time: int
+    partition: int
+    messages: int
 
 
 class MergedPartitions:
-    """The partitions of a topic as one source of messages; the protocol is `pqlog.store.api.MessageSource`."""
+    """The partitions of a topic as one source of messages, with places in the part of offsets.
 
-    def __init__(self, partitions: Sequence[TopicStore]) -> None:
+    The protocols are `pqlog.store.api.MessageSource` and `pqlog.store.api.ReadsLines`. The messages of a key are all in
+    one partition, and are read there.
+
+    Parameters
+    ----------
+    partitions : sequence of TopicStore
+        All that the topic has, in their order.
+    begin : sequence of int, optional
+        The offset in each of them where this source begins; by default with its first message.
+    """
+
+    def __init__(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None = None) -> None:
         self.partitions = tuple(partitions)
+        self._begin = tuple(begin or (0 for _ in partitions))
+        self._is_dense = self.log.capabilities.dense_offsets
+        self._lock = threading.Lock()
+        self._remembered: OrderedDict[int, Positions] = OrderedDict()
+        self._seen: list[Span] = []
+        """What was kept when it was asked last, and..."""
+        self._floors: list[int] = []
+        """... where the places begin in each partition; noted only where offsets have gaps."""
+
+    @property
+    def info(self) -> TopicInfo:
+        return self.partitions[0].info
+
+    @property
+    def log(self) -> Store:
+        return self.partitions[0].log
+
+    def span(self) -> Span:
+        begin, stop = self._kept()
+        if not self._is_dense and (heads := self._heads(begin, stop)):  # a gap may lie before the first message
+            number = min(heads)[1]
+            begin = (*begin[:number], self.partitions[number].span().first, *begin[number + 1 :])
+        return Span(self._remember(begin), self._remember(stop))
+
+    def count(self, span: Span | None = None) -> int:
+        return self._count(*self._bounds(span))
+
+    def from_end(self, messages: int, span: Span | None = None) -> int:
+        begin, stop = self._bounds(span)
+        total = self._count(begin, stop)
+        messages = min(messages, total)
+        if messages <= 0:
+            return self._remember(stop)
+        places = range(_place(begin), _place(stop))
+        if self._is_dense:  # each of them is that of a message
+            return self._remember(self._search(places[-messages], begin, stop))
+        low, high = 0, len(places)
+        while high - low > 1:  # the last place with so many messages from there on
+            middle = (low + high) // 2
+            is_enough = self._count(self._search(places[middle], begin, stop), stop) >= messages
+            low, high = (middle, high) if is_enough else (low, middle)
+        return self._remember(self._search(places[low], begin, stop), places[low])
+
+    def offset_at(self, time: int) -> int:
+        begin, _ = self._kept()
+        return self._remember(tuple(max(first, self._offset_at(number, time)) for number, first in enumerate(begin)))
+
+    def time_at(self, offset: int) -> int | None:
+        begin, stop = self._kept()
+        if offset < _place(begin):
+            return None
+        heads = self._heads(self.positions(offset), stop)
+        return min(heads)[0] if heads else None
+
+    def positions(self, place: int) -> Positions:
+        """Where a reader that is at a place reads on in each partition."""
+        with self._lock:
+            if place in self._remembered:
+                self._remembered.move_to_end(place)
+                return self._remembered[place]
+        begin, stop = self._kept()
+        if place <= _place(begin):
+            return begin
+        if place >= _place(stop):
+            return stop
+        found = self._search(place, begin, stop)
+        self._remember(found, place)
+        return found
+
+    def place_of(self, partition: int, offset: int) -> int:
+        """The place of the message at an offset of a partition, or of what follows there."""
+        begin, stop = self._kept()
+        topic, number = self.partitions[partition], partition
+        time = self._time_at(number, offset) if offset < stop[number] else None
+        if time is None:  # nothing follows: it is what comes behind its last message
+            last, offset = topic.from_end(1, Span(begin[number], stop[number])), stop[number]
+            time = self._time_at(number, last) if last < offset else None
+        if time is None:  # nothing of it is kept
+            return self._remember(begin)
+        before, behind = self._at(time, begin, stop), self._at(time + 1, begin, stop)
+        return self._remember((*behind[:number], max(offset, before[number]), *before[number + 1 :]))
+
+    # reading
+
+    def read(
+        self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
+    ) -> Sequence[Row]:
+        assert key is None, "the messages of a key are read in its partition"
+        start = self.positions(span.first)
+        begin, stop = self._bounds(span)
+        while begin != stop:
+            end, is_one_time = self._part(begin, stop, rows)
+            found, unread, error = list[tuple[int, int, Row]](), FOREVER, None
+            left = max_bytes
+            for number, wanted, share in _shares(begin, end, max_bytes):
+                limit = left if is_one_time else share
+                some, rest, problem = self._rows(number, wanted, rows - len(found), limit, damaged)
+                times = itertools.accumulate((row.time for row in some), max)  # damaged rows may have any
+                found += [(time, number, row) for time, row in zip(times, some, strict=True)]
+                left -= sum(len(row.value) for row in some)
+                if rest and is_one_time:
+                    error = problem
+                    break
+                if rest:
+                    time = max(self._time_at(number, rest.first) or 0, found[-1][0] if some else 0)
+                    unread, error = min((unread, error), ((time, number), problem), key=operator.itemgetter(0))
+            found.sort(key=operator.itemgetter(0))  # stable: they come by partition, each in its order
+            chosen = [(number, row) for time, number, row in found if (time, number) <= unread]
+            if chosen:
+                return self._placed(start, chosen)
+            if error is not None:
+                raise error
+            begin = end  # nothing of it is kept
+        return []
+
+    def _rows(
+        self, number: int, wanted: Span, rows: int, max_bytes: int, damaged: bool
+    ) -> tuple[list[Row], Span, DamagedError | None]:
+        """Rows of a partition, the part of the span that was not read, and why not if it is damaged."""
+        found: list[Row] = []
+        try:
+            while wanted and len(found) < rows and max_bytes > 0:
+                some = self.partitions[number].read(wanted, rows - len(found), max_bytes, None, damaged)
+                if not some:
+                    return found, Span(0, 0), None
+                found += some
+                max_bytes -= sum(len(row.value) for row in some)
+                wanted = Span(some[-1].stop, wanted.stop)
+        except DamagedError as error:
+            return found, wanted, error
+        return found, wanted, None
+
+    def _placed(self, start: Positions, rows: Iterable[tuple[int, Row]]) -> list[Row]:
+        """Rows in their order with their places, for a reader that was at `start`."""
+        positions, place, placed = list(start), _place(start), list[Row]()
+        for number, row in rows:
+            offset, time, key, headers, value, messages, skip, whole, *_ = row
+            place += offset - positions[number]
+            placed.append(Row(place, time, key, headers, value, messages, skip, whole, number, place - offset))
+            place += messages or 1
+            positions[number] = row.stop
+        self._remember(tuple(positions))
+        return placed
+
+    def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
+        readers = [topic for topic in self.partitions if isinstance(topic, ReadsLines)]
+        if len(readers) < len(self.partitions):
+            return None
+        start = self.positions(span.first)
+        begin, stop = self._bounds(span)
+        if begin == stop:
+            return None
+        end, is_one_time = self._part(begin, stop, rows)
+        read, runs, unread = dict[int, Lines](), list[_Run](), FOREVER
+        for number, wanted, share in _shares(begin, end, max_bytes):
+            lines = readers[number].read_lines(wanted, rows, max_bytes if is_one_time else share)
+            if lines is not None:
+                read[number] = lines
+                runs += _runs_of(lines, number)
+            if is_one_time:  # that partition comes first
+                break
+            rest = Span(wanted.first if lines is None else lines.stop, wanted.stop)
+            if self.partitions[number].count(rest):
+                unread = min(unread, (self._time_at(number, rest.first) or 0, number))
+        runs = sorted(run for run in runs if run[:2] <= unread)
+        return self._joined(start, runs, read) if runs else None
+
+    def _joined(self, start: Positions, runs: Sequence[_Run], read: Mapping[int, Lines]) -> Lines | None:
+        """The lines of runs in their order, for a reader that was at `start`; None if some are damaged."""
+        positions, first = list(start), runs[0].partition
+        positions[first] = read[first].offset  # what is missing before it was trimmed; elsewhere, that ends the lines
+        runs = list(itertools.takewhile(lambda run: positions[run.partition] == read[run.partition].offset, runs))
+        columns = _interleaved(runs, read)
+        if columns is None:
+            return None
+        place, partition_runs = _place(positions), list[PartitionRun]()
+        for number, some in itertools.groupby(runs, operator.itemgetter(1)):
+            messages = sum([run.messages for run in some])
+            partition_runs.append(PartitionRun(number, positions[number], messages))
+            positions[number] += messages
+        self._remember(tuple(positions))
+        return Lines(place, sum(run.messages for run in partition_runs), *columns, partition_runs)
+
+    def _part(self, begin: Positions, stop: Positions, messages: int) -> tuple[Positions, bool]:
+        """Up to where to read for so many messages or fewer, and whether these are of one time, which has more.
+
+        Each partition has a share of them, and the earliest of the times where these end is where the part ends.
+        """
+        if _place(stop) - _place(begin) <= messages:
+            return stop, False
+        shape, spare = tuple(map(operator.sub, stop, begin)), messages - len(begin)
+        for turn in range(ROUNDS if spare > 0 else 0):
+            length = sum(shape)
+            goals = (first + 1 + part * spare // length for first, part in zip(begin, shape, strict=True))
+            heads = self._heads(tuple(map(min, goals, stop)), stop)
+            end = self._at(min(heads)[0], begin, stop) if heads else stop
+            shape = tuple(map(operator.sub, end, begin))
+            if not any(shape):
+                break
+            if 2 * sum(shape) >= messages or turn == ROUNDS - 1:
+                return end, False
+        heads = self._heads(begin, stop)
+        if not heads:  # trimmed meanwhile
+            return stop, False
+        time = min(heads)[0]
+        end = self._at(time + 1, begin, stop, [number for at, number in heads if at == time])
+        return (stop if end == begin else end), True
+
+    # from places to positions and back
+
+    def _kept(self) -> tuple[Positions, Positions]:
+        """What is kept of each partition, at one moment."""
+        spans = self.log.spans(self.partitions)
+        kept = [Span(max(first, at), max(stop, at)) for (first, stop), at in zip(spans, self._begin, strict=True)]
+        if self._is_dense:
+            return tuple(span.first for span in kept), tuple(span.stop for span in kept)
+        begin = self._noted(kept)
+        return begin, tuple(self._behind(number, span.stop) for number, span in enumerate(kept))
+
+    def _noted(self, kept: Sequence[Span]) -> Positions:
+        """Where the places begin: not where the first message came meanwhile, but behind what was trimmed."""
+        with self._lock:
+            if not self._seen:
+                self._seen, self._floors = list(kept), [span.first for span in kept]
+            for number, (new, old) in enumerate(zip(kept, self._seen, strict=True)):
+                if new.first >= old.first and new.stop >= old.stop:
+                    if old and new.first > old.first:
+                        self._floors[number] = new.first
+                    self._seen[number] = new
+            return tuple(self._floors)
+
+    def _behind(self, number: int, offset: int) -> int:
+        """The offset behind the last message before one: where offsets have gaps, the same whatever is put there."""
+        if self._is_dense:
+            return offset
+        first = max(self.partitions[number].span().first, self._begin[number])
+        last = self.partitions[number].from_end(1, Span(first, offset))
+        return Span.at(last).stop if first <= last < offset else self._floors[number]
+
+    def _bounds(self, span: Span | None) -> tuple[Positions, Positions]:
+        """Where what is kept of a span begins and ends in each partition."""
+        span = self.span() if span is None else span
+        begin, stop = self.positions(span.first), self.positions(span.stop)
+        first, end = self._kept()
+        stop = tuple(map(min, stop, end))
+        return tuple(map(min, map(max, begin, first), stop)), stop
+
+    def _remember(self, positions: Positions, place: int | None = None) -> int:
+        """The place of positions, or one before it that has no message; who reads on there finds them again."""
+        place = _place(positions) if place is None else place
+        with self._lock:
+            self._remembered[place] = positions
+            self._remembered.move_to_end(place)
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return place
+
+    def _search(self, place: int, low: Positions, high: Positions) -> Positions:
+        """The positions between two others that have a place between theirs."""
+        for step in itertools.count():
+            length, left = _place(high) - _place(low), place - _place(low)
+            if left <= WALKED or left >= length:
+                break
+            share = length // 2 if step > INTERPOLATED and step % 2 else left
+            goals = tuple(begin + (stop - begin) * share // length for begin, stop in zip(low, high, strict=True))
+            largest = heapq.nlargest(SAMPLED, range(len(low)), key=lambda number: high[number] - low[number])
+            times = [time for time, _ in self._heads(goals, high, largest)]
+            if not times:
+                return high
+            time = statistics.median_low(times)
+            found = self._at(time, low, high)
+            if found == low:  # nothing is earlier, so it goes on behind what is of that time, or ends there
+                found = self._at(time + 1, low, high)
+                if _place(found) > place or found == low:
+                    return _filled(low, high if found == low else found, left)
+            if found == high:
+                return _filled(low, high, left)
+            low, high = (found, high) if _place(found) <= place else (low, found)
+        return self._walked(low, high, left) if left < length else high
+
+    def _walked(self, low: Positions, high: Positions, messages: int) -> Positions:
+        """The positions so many places behind others."""
+        positions, heads = list(low), self._heads(low, high)
+        heapq.heapify(heads)
+        for _ in range(messages):
+            if not heads:  # trimmed meanwhile
+                return high
+            number = heapq.heappop(heads)[1]
+            positions[number] += 1
+            for head in self._heads(positions, high, [number]):
+                heapq.heappush(heads, head)
+        return tuple(positions)
+
+    def _heads(
+        self, begin: Sequence[int], stop: Positions, numbers: Iterable[int] | None = None
+    ) -> list[tuple[int, int]]:
+        """The time of the first message in each partition, with its number: of those that have any."""
+        found = list[tuple[int, int]]()
+        for number in range(len(begin)) if numbers is None else numbers:
+            time = self._time_at(number, begin[number]) if begin[number] < stop[number] else None
+            if time is not None:
+                found.append((time, number))
+        return found
+
+    def _time_at(self, number: int, offset: int) -> int | None:
+        """When the first message from an offset of a partition on that is kept was put; None if there is none."""
+        topic = self.partitions[number]
+        while (time := topic.time_at(offset)) is None:
+            kept = topic.span()
+            if kept.first <= offset or not kept:
+                return None
+            offset = kept.first
+        return time
+
+    def _at(self, time: int, low: Positions, high: Positions, numbers: Iterable[int] | None = None) -> Positions:
+        """The positions between others before all messages from a time on; in some partitions, or in all."""
+        found = list(low)
+        for number in range(len(low)) if numbers is None else numbers:
+            if low[number] < high[number]:
+                found[number] = min(max(self._offset_at(number, time), low[number]), high[number])
+        return tuple(found)
+
+    def _offset_at(self, number: int, time: int) -> int:
+        return self._behind(number, max(self.partitions[number].offset_at(time), self._begin[number]))
+
+    def _count(self, begin: Positions, stop: Positions) -> int:
+        spans = zip(self.partitions, map(Span, begin, stop), strict=True)
+        return sum(topic.count(span) for topic, span in spans if span)
+
+
+def _place(positions: Sequence[int]) -> int:
+    return sum(positions) - len(positions) + 1
+
+
+def _filled(low: Positions, high: Positions, messages: int) -> Positions:
+    """The positions so many places behind others, where the partitions follow each other."""
+    found = list[int]()
+    for begin, stop in zip(low, high, strict=True):
+        found.append(min(begin + messages, stop))
+        messages -= found[-1] - begin
+    return tuple(found)
+
+
+def _shares(begin: Positions, end: Positions, max_bytes: int) -> Iterator[tuple[int, Span, int]]:
+    """For each partition with a part of what is read: its number, that part, and how many bytes it may have."""
+    total = _place(end) - _place(begin)
+    for number, (first, stop) in enumerate(zip(begin, end, strict=True)):
+        if first < stop:
+            yield number, Span(first, stop), max(1, max_bytes * (stop - first) // total)
+
+
+def _runs_of(lines: Lines, number: int) -> list[_Run]:
+    """The lines of a partition by their times; none if they are not those of a partition, that is, damaged."""
+    if b"\n" not in lines.times:
+        return [_Run(int(lines.times), number, lines.rows)]
+    times = list(map(int, lines.times.split(b"\n")))
+    if len(times) != lines.rows or not all(map(operator.le, times, itertools.islice(times, 1, None))):
+        return []
+    return [_Run(time, number, messages) for time, messages in Counter(times).items()]
+
+
+def _interleaved(runs: Sequence[_Run], read: Mapping[int, Lines]) -> tuple[bytes, bytes, bytes | None] | None:
+    """The values, times and keys of runs; None if some are damaged."""
+    if len(read) == 1 and sum(run.messages for run in runs) == sum(lines.rows for lines in read.values()):
+        return next((lines.values, lines.times, lines.keys) for lines in read.values())
+    order = [number for run in runs for number in itertools.repeat(run.partition, run.messages)]
+
+    def joined(columns: Mapping[int, Sequence[bytes]]) -> bytes | None:
+        if any(len(columns[number]) != lines.rows for number, lines in read.items()):
+            return None
+        texts = {number: iter(column) for number, column in columns.items()}
+        return b"\n".join(map(next, map(texts.__getitem__, order)))
+
+    values = joined({number: lines.values.split(b"\n") for number, lines in read.items()})
+    keys = None
+    if any(lines.keys is not None for lines in read.values()):
+        nothing = {number: [b"null"] * lines.rows for number, lines in read.items() if lines.keys is None}
+        some = {number: lines.keys.split(b"\n") for number, lines in read.items() if lines.keys is not None}
+        keys = joined(some | nothing)
+        if keys is None:
+            return None
+    if values is None:
+        return None
+    first, *others = {run.time for run in runs}
+    if others:
+        times = b"\n".join(text for run in runs for text in itertools.repeat(b"%d" % run.time, run.messages))
+    else:
+        times = b"%d" % first
+    return values, times, keys

@@ -264,7 +264,7 @@ class _Migrating:
 
     def _compare(self, queue: Queue, topic: SqliteTopic) -> None:
         """Read all messages of a topic back and compare them with the old file."""
-        kept = TopicStream(topic, None).rows(topic.span())
+        kept = TopicStream.of([topic], None).rows(topic.span())
         old = _rows(self._file, queue, -1)
         for offset, (was, message) in enumerate(itertools.zip_longest(old, kept), queue.first):
             if (

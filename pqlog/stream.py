@@ -24,7 +24,7 @@ from pqlog.errors import (
 from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
 from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
-from pqlog.store.values import NEAR, Lines, Row, Span
+from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
 CHUNK_BYTES = 16 << 20
@@ -72,6 +72,8 @@ class TopicStream:
             The topic was created with another number of partitions.
         """
         check.name("the topic's name", name)
+        if partitions is not None:
+            check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
         asked = None if codec is None else codec_for(codec, type)
         found = log.find_topic(name)
         if not found:
@@ -280,8 +282,3 @@ class Selection(NamedTuple):
     def total(self) -> int:
         """How many messages its span has, those of other keys included."""
         return self.topic.store.count(self.span)
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """The same for the same messages of one open log: those of a span never change."""
-        return self.topic.store.info.id, self.span, self.key, self.latest

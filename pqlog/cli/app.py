@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import pqlog
+from pqlog import partition as partitions
 from pqlog.cli import output
 from pqlog.errors import ArgumentError, Error, StoreError
 
@@ -49,6 +50,18 @@ _IN_THE_SHELL = [
     (re.compile(advice), instead)
     for advice, instead in (
         (r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+)\)", r"`pqlog seek FILE \1 \2`"),
+        (
+            r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+), partition=(\d+)\)",
+            r"`pqlog seek FILE \1 \2 --partition \3`",
+        ),
+        (
+            r"so .{1,200} needs one of them: topic\.partition\(0\), say\. (Times are of the whole topic): .*",
+            r"so an offset needs --partition. \1",
+        ),
+        (
+            r"Open it without partitions=, or copy it into another topic: .*",
+            "Use it as it is, or create another topic and put its messages there",
+        ),
         (r"log\.client\((\w+)\)\.delete\(\)", r"`pqlog delete-client FILE \1`"),
         (
             r"log\.batches\((\w+|'[^']*'|\"[^\"]*\")\)(?: or log\.get_one\([^)]*\))?",
@@ -138,7 +151,16 @@ def command(panel: str, name: str, *examples: str, negative: bool = False) -> Ca
 
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="The log.", show_default=False)]
+NewFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="The log; created if it does not exist.", show_default=False)
+]
 Topic = Annotated[str, typer.Option("--topic", "-t", help="The topic.")]
+Partition = Annotated[
+    int | None,
+    typer.Option(
+        "--partition", "-p", min=0, help="One partition; offsets need it if there are several.", show_default=False
+    ),
+]
 Client = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's name.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TrustPickle = Annotated[
@@ -184,6 +206,11 @@ def whole(file: str, *, write: bool = False) -> pqlog.Log:
             raise
         name = error.near[0]
     return opened(file, name, write=write)
+
+
+def part(topic: pqlog.Topic, partition: int | None) -> partitions.Partition:
+    """The whole topic, or one partition of it if that is asked for."""
+    return topic if partition is None else topic.partition(partition)
 
 
 def is_watched() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,11 @@ import typer
 import pqlog
 from pqlog import check, extras
 from pqlog.cli import app, output
+from pqlog.clients import position_text
 from pqlog.errors import ArgumentError, UnknownClientError
 from pqlog.message import from_micros
+from pqlog.partition import Partition
+from pqlog.store.values import MAX_PARTITIONS
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file; it is not changed.", show_default=False)]
 New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_default=False)]
@@ -22,20 +26,39 @@ New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_de
 
 @app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
 def topics(file: app.File, as_json: app.AsJson = False) -> None:
-    """List the topics. For each: the number of messages, the first and the last offset."""
+    """List the topics. For each: the number of messages, and the first and the last offset of each partition."""
     with app.whole(file) as log:
+        topics = _topics(log)
         found = [
             {
                 "topic": topic.name,
                 "codec": topic.codec,
+                **({"partitions": topic.partitions} if _have_partitions(topics) else {}),
                 "messages": len(topic),
-                "first": topic.first,
-                "last": topic.last,
+                "first": _offsets(topic, lambda partition: partition.first),
+                "last": _offsets(topic, lambda partition: partition.last),
                 "clients": len(topic.clients()),
             }
-            for topic in _topics(log)
+            for topic in topics
         ]
     output.records(found, as_json, "no topics")
+
+
+@app.command(
+    app.THE_LOG,
+    "create-topic",
+    "pqlog create-topic events.db orders --partitions 8",
+)
+def create_topic(
+    file: app.NewFile,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The new topic.", show_default=False)],
+    partitions: Annotated[
+        int, typer.Option(min=1, max=MAX_PARTITIONS, help="How many partitions it has, for ever.")
+    ] = 1,
+) -> None:
+    """Create a topic, for JSON. Messages with the same key go to the same partition; `put` creates topics with one."""
+    with pqlog.open(file, topic, partitions=partitions):
+        output.say(f"topic {topic!r} has {output.count(partitions, 'partition')}")
 
 
 @app.command(app.THE_LOG, "schema", "pqlog schema events.db", "pqlog schema events.db --json")
@@ -96,6 +119,7 @@ def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_jso
     with app.opened(file, topic) as log:
         found = [
             {
+                **({"partition": claim.partition} if log.partitions > 1 else {}),
                 "number": claim.number,
                 "first": claim.first,
                 "last": claim.last,
@@ -116,6 +140,7 @@ def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_jso
     "pqlog seek events.db billing 2",
     "pqlog seek events.db billing 2h",
     "pqlog seek events.db billing -2",
+    "pqlog seek events.db billing 2 --partition 0",
     negative=True,
 )
 def seek(
@@ -128,6 +153,7 @@ def seek(
         ),
     ],
     topic: app.Topic = "main",
+    partition: app.Partition = None,
     as_json: app.AsJson = False,
 ) -> None:
     """Move a client to an offset or a time.
@@ -139,14 +165,14 @@ def seek(
         similar = check.near(client, names)
         if client not in names and similar:
             raise UnknownClientError(client, topic, similar)
-        moved = log.client(client).seek(app.place(to))
+        moved = log.client(client).seek(app.place(to), partition=partition)
     if as_json:
         output.line(output.json_text({"position": moved.position, "again": moved.again, "skipped": moved.skipped}))
         return
     new = "" if client in names else "new "
     output.say(
-        f"{new}client {client!r} is at position {moved.position}: {output.count(moved.again, 'message')} will be "
-        f"redelivered, {moved.skipped:,} skipped"
+        f"{new}client {client!r} is at position {position_text(moved.position)}: "
+        f"{output.count(moved.again, 'message')} will be redelivered, {moved.skipped:,} skipped"
     )
 
 
@@ -198,7 +224,7 @@ def stats(file: app.File, as_json: app.AsJson = False) -> None:
             "uuid": log.uuid,
             "bytes": log.size_bytes(),
             "messages": sum(map(len, topics)),
-            "topics": [_topic_stats(topic) for topic in topics],
+            "topics": [_topic_stats(topic, _have_partitions(topics)) for topic in topics],
         }
     if as_json:
         output.line(output.json_text(found))
@@ -212,14 +238,28 @@ def _topics(log: pqlog.Log) -> list[pqlog.Topic]:
     return [log.topic(name) for name in log.topics()]
 
 
-def _topic_stats(topic: pqlog.Topic) -> dict[str, Any]:
+def _have_partitions(topics: Sequence[pqlog.Topic]) -> bool:
+    """Whether any topic has several; where none has, nothing is said of partitions."""
+    return any(topic.partitions > 1 for topic in topics)
+
+
+def _offsets(topic: pqlog.Topic, offset_of: Callable[[Partition], int | None]) -> int | dict[int, int] | None:
+    """An offset of a topic; of several partitions, that of each which has one."""
+    if topic.partitions == 1:
+        return offset_of(topic)
+    found = {number: offset_of(topic.partition(number)) for number in range(topic.partitions)}
+    return {number: offset for number, offset in found.items() if offset is not None}
+
+
+def _topic_stats(topic: pqlog.Topic, has_partitions: bool) -> dict[str, Any]:
     lags = [client.lag for client in topic.clients()]
-    first, last = topic.first, topic.last
+    kept = topic.store.span()
     return {
         "topic": topic.name,
+        **({"partitions": {n: len(topic.partition(n)) for n in range(topic.partitions)}} if has_partitions else {}),
         "messages": len(topic),
-        "from": _time(topic, first),
-        "to": _time(topic, last),
+        "from": _time(topic, kept.first),
+        "to": _time(topic, topic.store.from_end(1, kept)),
         "last_hour": len(topic.history(since="1h")),
         "last_day": len(topic.history(since="1d")),
         "clients": len(lags),
@@ -227,9 +267,9 @@ def _topic_stats(topic: pqlog.Topic) -> dict[str, Any]:
     }
 
 
-def _time(topic: pqlog.Topic, offset: int | None) -> datetime | None:
-    """When a message was put; works with every codec."""
-    micros = None if offset is None else topic.store.time_at(offset)
+def _time(topic: pqlog.Topic, offset: int) -> datetime | None:
+    """When a message was put, if there is one; works with every codec."""
+    micros = topic.store.time_at(offset)
     return None if micros is None else from_micros(micros)
 
 
@@ -248,6 +288,7 @@ def trim(
         typer.Argument(metavar="BEFORE", help="The first offset to keep (-5: keep the last five), or a time."),
     ],
     topic: app.Topic = "main",
+    partition: app.Partition = None,
     force: Annotated[
         bool, typer.Option("--force", help="Delete also messages that a client has not acknowledged.")
     ] = False,
@@ -255,8 +296,9 @@ def trim(
 ) -> None:
     """Delete old messages. Deletes those before an offset or a time, and frees their disk space."""
     with app.existing(file, topic) as log:
-        dropped = log.trim(app.place(before), force=force)
-        kept = len(log)
+        trimmed = app.part(log, partition)
+        dropped = trimmed.trim(app.place(before), force=force)
+        kept = len(trimmed)
     if as_json:
         output.line(output.json_text({"dropped": dropped, "kept": kept}))
     else:

@@ -6,13 +6,14 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pqlog import exact
+from pqlog.clients import position_text
 from pqlog.errors import StoreError
 from pqlog.message import Message
 
@@ -56,9 +57,10 @@ def _printable(value: Any) -> Any:
         return repr(value).encode(errors="backslashreplace").decode()
 
 
-def message_json(message: Message) -> str:
-    """A message as one line of JSON, with its offset, time, key and headers."""
-    head = {"offset": message.offset, "time": message.time, "key": message.key, "headers": dict(message.headers)}
+def message_json(message: Message, has_partitions: bool = False) -> str:
+    """A message as one line of JSON, with its offset, time, key and headers; and its partition if there are several."""
+    head: dict[str, Any] = {"partition": message.partition} if has_partitions else {}
+    head |= {"offset": message.offset, "time": message.time, "key": message.key, "headers": dict(message.headers)}
     return f'{json_text(head)[:-1]},"value":{json_text(message.value)}}}'
 
 
@@ -123,10 +125,9 @@ def records(found: Sequence[dict[str, Any]], as_json: bool, empty: str) -> None:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, value in found[0].items():
-            table.add_column(
-                name.replace("_", " "), justify="right" if isinstance(value, int) else "left", overflow="fold"
-            )
+        for name in found[0]:
+            is_number = all(isinstance(record[name], int | None) for record in found)
+            table.add_column(name.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
         for record in found:
             table.add_row(*(Text(_cell(value)) for value in record.values()))
         _print(table)
@@ -163,5 +164,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, Mapping):
+        return position_text(value) or "-"
     text = str(value)
     return harmless(text) if text else '""'

@@ -22,6 +22,8 @@ from pqlog.delivery import TICK_S
 from pqlog.errors import ArgumentError, DecodeError
 from pqlog.message import Message
 from pqlog.readable import selection_of
+from pqlog.store.values import Span
+from pqlog.stream import TopicStream
 
 Metadata = Annotated[
     bool, typer.Option("--metadata", "-m", help="Print whole messages: offset, time, key, headers, value.")
@@ -42,6 +44,7 @@ Limit = Annotated[
 def get(
     file: app.File,
     topic: app.Topic = "main",
+    partition: app.Partition = None,
     client: Annotated[
         str | None,
         typer.Option(
@@ -68,20 +71,22 @@ def get(
     By default it prints all messages, or a range of them; with --client, those that the client has not acknowledged. A
     message is acknowledged when its line has been written. If interrupted, run it again to continue.
     """
-    shown = _shower(metadata, field)
     if client is None:
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
         with app.opened(file, topic, trust_pickle=trust_pickle) as log:
-            history = log.history(start, stop, since=since, until=until, key=key)
+            shown = _shower(metadata, field, log.partitions > 1)
+            history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
             _check_fields(field, itertools.islice(history, limit))
             output.lines(map(shown, itertools.islice(history, limit)))
         return
-    if any(given is not None for given in (since, until, start, stop, key)):
+    if any(given is not None for given in (partition, since, until, start, stop, key)):
         raise ArgumentError(
-            "--client reads from the client's position, so it takes no range: `pqlog seek` moves a client"
+            "--client reads from the client's position, so it takes no range and no partition: `pqlog seek` moves a "
+            "client"
         )
     with app.existing(file, topic, trust_pickle=trust_pickle) as log:
+        shown = _shower(metadata, field, log.partitions > 1)
         _check_fields(field, log, grows=follow)
         if batch is None:
             _one_by_one(log, client, follow, limit, shown)
@@ -117,12 +122,12 @@ def _by_batches(
             return
 
 
-def _shower(metadata: bool, asked: list[str] | None) -> Callable[[Message], str]:
+def _shower(metadata: bool, asked: list[str] | None, has_partitions: bool = False) -> Callable[[Message], str]:
     """How to print a message."""
     if metadata and asked:
         raise ArgumentError("--metadata prints whole messages and cannot be combined with --field")
     if metadata:
-        return output.message_json
+        return functools.partial(output.message_json, has_partitions=has_partitions)
     if not asked:
         return lambda message: output.json_text(message.value)
     return lambda message: output.json_text({field: _field(message.value, field) for field in asked})
@@ -158,6 +163,7 @@ def _field(value: Any, field: str) -> Any:
 def tail(
     file: app.File,
     topic: app.Topic = "main",
+    partition: app.Partition = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many messages.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more messages, until Ctrl-C.")] = False,
     field: app.Fields = None,
@@ -165,29 +171,29 @@ def tail(
     trust_pickle: app.TrustPickle = False,
 ) -> None:
     """Print the last messages. One line of JSON each; no client is moved."""
-    shown = _shower(metadata, field)
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
-        end = (log.last or 0) + 1
-        begin = next((message.offset for message in log.history(start=-limit)), end) if limit else end
-        _check_fields(field, log if follow else log.history(start=begin), grows=follow)
+        shown = _shower(metadata, field, log.partitions > 1)
+        stream = app.part(log, partition).stream
+        kept = stream.store.span()
+        last = Span(stream.store.from_end(limit, kept) if limit else kept.stop, kept.stop)
+        _check_fields(field, stream.messages(stream.rows(kept if follow else last)), grows=follow)
+        output.lines(map(shown, stream.messages(stream.rows(last))))
         if follow:
-            for message in _from(log, begin):
+            for message in _behind(stream, last.stop):
                 output.line(shown(message))
-        else:
-            output.lines(map(shown, log.history(start=begin)))
 
 
-def _from(log: pqlog.Log, at: int) -> Iterator[Message]:
-    """Messages from an offset on, including those put later; never ends."""
+def _behind(stream: TopicStream, at: int) -> Iterator[Message]:
+    """The messages that are put at or behind an offset, as they come; never ends."""
 
     def has_more() -> bool:
-        return (log.last or 0) >= at
+        return stream.store.span().stop > at
 
     while True:
-        for message in log.history(start=at):
-            yield message
-            at = message.offset + 1
-        log.store.log.wait(has_more, None, TICK_S)
+        stream.store.log.wait(has_more, None, TICK_S)
+        kept = stream.store.span()
+        yield from stream.messages(stream.rows(Span(max(at, kept.first), kept.stop)))
+        at = max(at, kept.stop)
 
 
 @app.command(
@@ -204,6 +210,7 @@ def export(
         str, typer.Argument(metavar="OUT", help="A file, a folder for a Parquet dataset, or - for standard output.")
     ],
     topic: app.Topic = "main",
+    partition: app.Partition = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -229,7 +236,7 @@ def export(
     if kind not in _WRITERS:
         raise ArgumentError(f"--format must be parquet, csv, tsv or ndjson, not {kind!r}")
     with app.opened(file, topic, trust_pickle=trust_pickle) as log:
-        history = log.history(start, stop, since=since, until=until, key=key)
+        history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
         progress = app.is_watched() and out != "-"
         if kind == "parquet" and is_folder and out != "-":
             written = history.to_parquet(out, columns=field, flatten=flatten, progress=progress)

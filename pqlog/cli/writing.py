@@ -30,9 +30,7 @@ _JSON = Json()
     "tail -n 5 app.log | pqlog put events.db --text --each --topic app",
 )
 def put(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The log; created if it does not exist.", show_default=False)
-    ],
+    file: app.NewFile,
     values: Annotated[
         list[str] | None, typer.Argument(metavar="VALUE", help="JSON values.", show_default=False)
     ] = None,
@@ -117,10 +115,18 @@ def _put_each(
     try:
         for value in values:
             put = log.put_many([value], key=key, headers=headers, ids=ids)
+            if put.messages and whole is not None:
+                first, last = _or(whole.first, put.first), _or(put.last, whole.last)
+                put = pqlog.Put(first, last, whole.messages + put.messages)
             if put.messages:
-                whole = put if whole is None else pqlog.Put(whole.first, put.last, whole.messages + put.messages)
+                whole = put
     finally:
         _report(log, whole or log.put_many([]), as_json, ids)
+
+
+def _or(offset: Any, other: Any) -> Any:
+    """An offset rather than another; of several partitions, for each of them."""
+    return {**other, **offset} if isinstance(offset, dict) else offset
 
 
 def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool, ids: str | None) -> None:
@@ -128,12 +134,16 @@ def _report(log: pqlog.Log, put: pqlog.Put, as_json: bool, ids: str | None) -> N
         output.line(
             output.json_text({"topic": log.name, "first": put.first, "last": put.last, "messages": put.messages})
         )
+    elif not put.messages:
+        output.say("no messages" if ids is None else "no messages with new ids")
+    elif isinstance(put.last, dict):
+        where = [f"offset {offset} of partition {partition}" for partition, offset in put.last.items()]
+        many = f"{output.count(put.messages, 'message')} in {output.count(len(where), 'partition')}"
+        output.say(f"{where[0] if put.messages == 1 else many} of topic {log.name!r}")
     elif put.messages == 1:
         output.say(f"offset {put.first} of topic {log.name!r}")
-    elif put.messages:
-        output.say(f"{output.count(put.messages, 'message')}, offsets {put.first} to {put.last} of topic {log.name!r}")
     else:
-        output.say("no messages" if ids is None else "no messages with new ids")
+        output.say(f"{output.count(put.messages, 'message')}, offsets {put.first} to {put.last} of topic {log.name!r}")
 
 
 def _stream(source: str | None) -> IO[bytes]:

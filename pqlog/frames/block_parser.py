@@ -14,17 +14,15 @@ import pyarrow.csv
 
 from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import DecodeError
-from pqlog.frames import segments
+from pqlog.frames import places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
 from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
 from pqlog.frames.latest import contains
 from pqlog.frames.parse import JsonParser
 from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
-from pqlog.store.values import Lines, Row
+from pqlog.store.values import Lines, PartitionRun, Row
 from pqlog.stream import TopicStream, headers_of
-
-_NO_FIELDS = pa.table({})
 
 
 class BlockParser:
@@ -73,7 +71,7 @@ class BlockParser:
 
     def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
         offsets = pa.array(np.arange(lines.offset, lines.stop))
-        chunk = Chunk(offsets, _times_of(lines), _keys_of(lines), _NO_FIELDS, self._topic, reread=self._reread)
+        chunk = self._without_fields(offsets, _times_of(lines), _keys_of(lines), lines.runs)
         if self._offsets is not None:
             mask = contains(self._offsets, offsets.to_numpy())
             texts = lines.values.split(b"\n")
@@ -82,12 +80,7 @@ class BlockParser:
             selected = [texts[index] for index in np.flatnonzero(mask)]
             if not selected:
                 return
-            chunk = chunk._replace(
-                offsets=offsets.filter(mask),
-                times=chunk.times.filter(mask),
-                keys=None if chunk.keys is None else chunk.keys.filter(mask),
-            )
-            yield from self._with_fields(chunk, b"\n".join(selected))
+            yield from self._with_fields(chunk.filter(pa.array(mask)), b"\n".join(selected))
         else:
             yield from self._with_fields(chunk, lines.values)
 
@@ -103,12 +96,35 @@ class BlockParser:
         if any(row.key is not None for row in rows):
             keys = pa.array([row.key for row in rows], pa.string())
         headers = self._headers_of(rows)
-        chunk = Chunk(offsets, times, keys, _NO_FIELDS, self._topic, headers=headers, reread=self._reread)
+        chunk = self._without_fields(offsets, times, keys, places.runs_of(rows), headers)
         if is_text(self._stream.codec_name):
             yield from self._with_fields(chunk, json_lines(rows))
         else:
             values = [message.value for message in self._stream.messages(rows)]
             yield chunk._replace(fields=table_of(values, self._fields, self._mixed, PYTHON_COLUMNS))
+
+    def _without_fields(
+        self,
+        offsets: pa.Array,
+        times: pa.Array,
+        keys: pa.Array | None,
+        runs: Sequence[PartitionRun] | None,
+        headers: pa.Array | None = None,
+    ) -> Chunk:
+        """A chunk of single messages, whose fields are to be parsed."""
+        fields = make_table([], [], len(offsets))
+        partitions, partition_offsets = places.shown(runs)
+        return Chunk(
+            offsets,
+            times,
+            keys,
+            fields,
+            self._topic,
+            headers=headers,
+            reread=self._reread,
+            partitions=partitions,
+            partition_offsets=partition_offsets,
+        )
 
     def _with_fields(self, chunk: Chunk, lines: bytes) -> Iterator[Chunk]:
         """A chunk with the fields of its JSON lines, as several chunks if the parser returns several tables."""
@@ -136,11 +152,12 @@ class BlockParser:
                 try:
                     maps.append(list(headers_of(row).items()))
                 except UNDECODABLE as error:
-                    raise DecodeError(self._topic, row.offset, f"its headers are damaged: {error}") from error
+                    reason = f"its headers are damaged: {error}"
+                    raise DecodeError(self._topic, row.partition_offset, reason, row.partition) from error
         return pa.array(maps, HEADERS).take(pa.array([positions[row.headers] for row in rows]))
 
     def _parse_segment(self, row: Row) -> Iterator[Chunk]:
-        with segments.as_decode_errors(self._topic, row.offset):
+        with segments.row_errors(self._topic, row):
             chunk = self._chunk_of(row)
         if self._key is not None:
             if chunk.keys is None:
@@ -163,6 +180,7 @@ class BlockParser:
         headers = self._headers_of([row])
         if headers is not None:
             headers = headers.take(pa.nulls(table.num_rows, pa.int64()).fill_null(0))
+        partitions, partition_offsets = places.shown(places.runs_of([row]))
         return Chunk(
             pa.array(np.arange(row.offset, row.offset + table.num_rows)),
             pa.repeat(pa.scalar(row.time, TIME), table.num_rows),
@@ -172,6 +190,8 @@ class BlockParser:
             table,
             segments.origin(table, row),
             headers,
+            partitions=partitions,
+            partition_offsets=partition_offsets,
         )
 
 

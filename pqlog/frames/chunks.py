@@ -11,14 +11,15 @@ import pyarrow as pa
 from pqlog.frames import segments
 from pqlog.frames.arrays import filter_rows
 
-Reread = Callable[[pa.Array, frozenset[str]], pa.Table]
-"""Reads fields of the messages at some offsets once more, each value as it is."""
+Reread = Callable[["Chunk", frozenset[str]], pa.Table]
+"""Reads fields of the messages of a chunk once more, each value as it is."""
 
 
 class Chunk(NamedTuple):
     """Consecutive messages as columns."""
 
     offsets: pa.Array
+    """Those of what was read: if it is merged partitions, their places in the merged order."""
     times: pa.Array
     keys: pa.Array | None
     fields: pa.Table
@@ -30,10 +31,23 @@ class Chunk(NamedTuple):
     """None also if they were not asked for."""
     reread: Reread | None = None
     """None if each value is as it is already: those of segments are."""
+    partitions: pa.Array | None = None
+    """The numbers of their partitions; None if the topic has only one."""
+    partition_offsets: pa.Array | None = None
+    """Their offsets there; None if the topic has only one."""
 
     @property
     def has_keys(self) -> bool:
         return self.keys is not None and self.keys.null_count < len(self.keys)
+
+    @property
+    def shown_offsets(self) -> pa.Array:
+        return self.offsets if self.partition_offsets is None else self.partition_offsets
+
+    def called(self, index: int) -> str:
+        """What errors call one of the messages."""
+        of = "" if self.partitions is None else f" of partition {self.partitions[index]}"
+        return f"message {self.shown_offsets[index]}{of}"
 
     @property
     def call(self) -> bytes | None:
@@ -52,7 +66,7 @@ class Chunk(NamedTuple):
         names = mixed & doubles
         if not names:
             return self
-        exact = self.reread(self.offsets, names)
+        exact = self.reread(self, names)
         fields = self.fields
         for name in names:
             index = fields.schema.get_field_index(name)
@@ -61,7 +75,10 @@ class Chunk(NamedTuple):
 
     def as_decode_errors(self) -> AbstractContextManager[None]:
         """Turn exceptions that its content causes into errors of ours."""
-        return segments.as_decode_errors(self.topic, self.offsets[0].as_py() if len(self.offsets) else 0)
+        if not len(self.offsets):
+            return segments.as_decode_errors(self.topic, 0)
+        partition = None if self.partitions is None else self.partitions[0].as_py()
+        return segments.as_decode_errors(self.topic, self.shown_offsets[0].as_py(), partition)
 
     def slice(self, start: int, rows: int) -> Chunk:
         origin = self.origin and segments.Origin(self.origin.call, self.origin.start + start)
@@ -73,14 +90,10 @@ class Chunk(NamedTuple):
             return self._map(lambda columns: filter_rows(columns, mask))._replace(segment=None, origin=None)
 
     def _map(self, change: Callable[[Any], Any]) -> Chunk:
-        keys, headers, segment = (
-            None if columns is None else change(columns) for columns in (self.keys, self.headers, self.segment)
-        )
         return self._replace(
-            offsets=change(self.offsets),
-            times=change(self.times),
-            keys=keys,
-            fields=change(self.fields),
-            segment=segment,
-            headers=headers,
+            **{name: change(columns) for name in _COLUMNS if (columns := getattr(self, name)) is not None}
         )
+
+
+_COLUMNS = ("offsets", "times", "keys", "fields", "segment", "headers", "partitions", "partition_offsets")
+"""What a chunk has for each of its messages."""

@@ -18,6 +18,7 @@ from pqlog.frames.columns import mark_of
 from pqlog.frames.inference_pass import InferencePass, read_all, read_stream
 from pqlog.frames.latest import latest_of
 from pqlog.frames.output_schema import OutputSchema
+from pqlog.frames.places import unmoved
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
 from pqlog.frames.tables import check_size, regroup
@@ -47,12 +48,12 @@ def head(selection: Selection, n: int) -> pd.DataFrame:
     """The first `n` messages as a frame."""
     _check_count(n)
     if selection.latest is not None:
-        return _inferred_frame(chunks_at(selection.topic, latest_of(selection)[:n], Projection()))
+        return _latest_frame(selection, slice(n))
     group = next(regroup(read_chunks(_up_to(selection, n), Projection()), n), []) if n else []
     if group:  # the last chunk may have been cut from one whose types were inferred from later messages as well
         first, last = group[0].offsets[0].as_py(), group[-1].offsets[-1].as_py()
         group = list(read_chunks(selection._replace(span=Span.through(first, last)), Projection()))
-    return _inferred_frame(group)
+    return _inferred_frame(selection, group)
 
 
 def _up_to(selection: Selection, n: int) -> Selection:
@@ -72,13 +73,19 @@ def tail(selection: Selection, n: int) -> pd.DataFrame:
     _check_count(n)
     stream, span, key, latest = selection
     if latest is not None:
-        return _inferred_frame(chunks_at(stream, latest_of(selection)[-n:] if n else [], Projection()))
+        return _latest_frame(selection, slice(-n, None) if n else slice(0))
     if key is None:
         first = stream.store.from_end(n, span)
     else:
         newest = list(itertools.islice(stream.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
-    return _inferred_frame(read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
+    return _inferred_frame(selection, read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
+
+
+def _latest_frame(selection: Selection, chosen: slice) -> pd.DataFrame:
+    """The frame of some of the latest messages."""
+    with unmoved(selection.topic):
+        return _inferred_frame(selection, chunks_at(selection.topic, latest_of(selection)[chosen], Projection()))
 
 
 def _check_count(n: int) -> None:
@@ -86,9 +93,9 @@ def _check_count(n: int) -> None:
         raise ArgumentError(f"n must be a number of messages, not {n!r}")
 
 
-def _inferred_frame(chunks: Iterable[Chunk]) -> pd.DataFrame:
+def _inferred_frame(selection: Selection, chunks: Iterable[Chunk]) -> pd.DataFrame:
     """The frame of chunks, whose columns are inferred from these chunks alone."""
-    inference = InferencePass(Projection())
+    inference = InferencePass(selection.topic, Projection())
     chunks = list(chunks)
     for chunk in chunks:
         inference.add(chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -19,11 +19,13 @@ from pqlog.message import to_micros
 
 NANOSECOND_TIME = pa.timestamp("ns", tz="UTC")
 """The type of a column with a time that has more digits than microseconds."""
+Called = Callable[[int], str]
+"""What errors call the message in a row of a table."""
 _NANOSECOND_RANGE = range(-(2**63) // 1000 + 1, 2**63 // 1000)
 """The microseconds that 64 bits of nanoseconds can represent."""
 
 
-def parse_dates(table: pa.Table, names: Mapping[str, str], offsets: pa.Array) -> pa.Table:
+def parse_dates(table: pa.Table, names: Mapping[str, str], called: Called) -> pa.Table:
     """Some columns as times, in microseconds, or in nanoseconds if a value has them.
 
     Parameters
@@ -31,17 +33,17 @@ def parse_dates(table: pa.Table, names: Mapping[str, str], offsets: pa.Array) ->
     table : pyarrow.Table
     names : mapping of str to str
         Which columns, and their names for errors.
-    offsets : pyarrow.Array
-        The offsets of the messages, for errors.
+    called : callable
+        What errors call the message in a row of the table.
     """
     for index, field in enumerate(table.schema):
         if field.name in names and not pa.types.is_null(field.type):
-            times = _times(names[field.name], table.column(index), field, offsets)
+            times = _times(names[field.name], table.column(index), field, called)
             table = table.set_column(index, pa.field(field.name, times.type), times)
     return table
 
 
-def _times(name: str, column: pa.ChunkedArray, field: pa.Field, offsets: pa.Array) -> Any:
+def _times(name: str, column: pa.ChunkedArray, field: pa.Field, called: Called) -> Any:
     if pa.types.is_timestamp(field.type):
         return _timestamps(column)
     if pa.types.is_date(field.type):
@@ -52,7 +54,7 @@ def _times(name: str, column: pa.ChunkedArray, field: pa.Field, offsets: pa.Arra
                 return _timestamps(column.cast(unit))
             except pa.ArrowInvalid:  # some have no zone, have more digits, or are not times
                 continue
-    return _parse_each(name, python_values(column, field), offsets.to_pylist())
+    return _parse_each(name, python_values(column, field), called)
 
 
 def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -68,24 +70,21 @@ def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(TIME)
 
 
-def _parse_each(name: str, values: Sequence[Any], offsets: Sequence[int]) -> pa.Array:
-    times = [
-        None if is_missing(value) else _parse(name, value, offset)
-        for value, offset in zip(values, offsets, strict=True)
-    ]
-    fine = next((offset for time, offset in zip(times, offsets, strict=True) if time and time[1]), None)
+def _parse_each(name: str, values: Sequence[Any], called: Called) -> pa.Array:
+    times = [None if is_missing(value) else _parse(name, value, index, called) for index, value in enumerate(values)]
+    fine = next((index for index, time in enumerate(times) if time and time[1]), None)
     if fine is None:
         return pa.array([time and time[0] for time in times], pa.int64()).cast(TIME)
-    for time, offset in zip(times, offsets, strict=True):
+    for index, time in enumerate(times):
         if time is not None and time[0] not in _NANOSECOND_RANGE:
-            raise _out_of_range(name, offset, fine)
+            raise _out_of_range(name, called(index), called(fine))
     return pa.array([time and time[0] * 1000 + time[1] for time in times], pa.int64()).cast(NANOSECOND_TIME)
 
 
 _MORE_DIGITS = re.compile(r"[.,]\d{6}(\d+)")
 
 
-def _parse(name: str, value: Any, offset: int) -> tuple[int, int]:
+def _parse(name: str, value: Any, index: int, called: Called) -> tuple[int, int]:
     """The microseconds of a time, and the nanoseconds beyond them."""
     try:
         if isinstance(value, date):
@@ -93,13 +92,13 @@ def _parse(name: str, value: Any, offset: int) -> tuple[int, int]:
         micros = to_micros(datetime.fromisoformat(value))
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(
-            f"parse_dates: the field {name!r} of message {offset} is {value!r}, which is not an ISO 8601 time"
+            f"parse_dates: the field {name!r} of {called(index)} is {value!r}, which is not an ISO 8601 time"
         ) from None
     match = _MORE_DIGITS.search(value)
     digits = match[1].rstrip("0") if match else ""
     if len(digits) > 3:
         raise ArgumentError(
-            f"parse_dates: the field {name!r} of message {offset} is {value!r}, which is more precise than the "
+            f"parse_dates: the field {name!r} of {called(index)} is {value!r}, which is more precise than the "
             f"nanoseconds that a column of times can hold: leave it as text"
         )
     return micros, int(digits.ljust(3, "0"))
@@ -111,9 +110,9 @@ def _of_object(value: date) -> tuple[int, int]:
     return to_micros(when), getattr(value, "nanosecond", 0)
 
 
-def _out_of_range(name: str, far: int, fine: int) -> ArgumentError:
+def _out_of_range(name: str, far: str, fine: str) -> ArgumentError:
     return ArgumentError(
-        f"parse_dates: the field {name!r} of message {fine} has nanoseconds, and that of message {far} lies outside "
+        f"parse_dates: the field {name!r} of {fine} has nanoseconds, and that of {far} lies outside "
         f"the years 1677 to 2262, the range of times with nanoseconds: no column can hold both; leave it as text"
     )
 
@@ -122,17 +121,17 @@ class TimeRanges:
     """Checks that the times of all chunks fit into one column: with nanoseconds, its range is smaller."""
 
     def __init__(self) -> None:
-        self._fine: dict[str, int] = {}
-        """By column, the offset of a message with nanoseconds."""
-        self._far: dict[str, int] = {}
-        """By column, the offset of a message out of the range of nanoseconds."""
+        self._fine: dict[str, str] = {}
+        """By column, a message with nanoseconds."""
+        self._far: dict[str, str] = {}
+        """By column, a message out of the range of nanoseconds."""
 
     def copy(self) -> TimeRanges:
         other = TimeRanges()
         other._fine, other._far = dict(self._fine), dict(self._far)
         return other
 
-    def add(self, table: pa.Table, names: Mapping[str, str], offsets: pa.Array) -> None:
+    def add(self, table: pa.Table, names: Mapping[str, str], called: Called) -> None:
         """Take some columns of a chunk into account; raise if they do not fit together with the chunks before."""
         for column, name in names.items():
             field = table.schema.field(column)
@@ -141,11 +140,11 @@ class TimeRanges:
             numbers = table.column(column).cast(pa.int64())
             if field.type == NANOSECOND_TIME:
                 first = pc.index(pc.not_equal(pc.multiply(pc.divide(numbers, 1000), 1000), numbers), True)
-                self._fine.setdefault(field.name, offsets[first.as_py()].as_py())
+                self._fine.setdefault(field.name, called(first.as_py()))
             else:
                 beyond = pc.or_(pc.less(numbers, _NANOSECOND_RANGE[0]), pc.greater(numbers, _NANOSECOND_RANGE[-1]))
                 first = pc.index(beyond, True).as_py()
                 if first >= 0:
-                    self._far.setdefault(field.name, offsets[first].as_py())
+                    self._far.setdefault(field.name, called(first))
             if field.name in self._fine and field.name in self._far:
                 raise _out_of_range(name, self._far[field.name], self._fine[field.name])

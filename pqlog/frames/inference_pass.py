@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pqlog import check
 from pqlog import fields as field_names
 from pqlog.errors import ArgumentError
-from pqlog.frames import prefetch, schema_cache
+from pqlog.frames import places, prefetch, schema_cache
 from pqlog.frames.arrow_types import TIME
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.columns import check_field_count, unused_name
@@ -23,7 +23,7 @@ from pqlog.frames.output_schema import CacheCheck, OutputSchema, remembered_outp
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import read_chunks
 from pqlog.store.values import Span
-from pqlog.stream import Selection
+from pqlog.stream import Selection, TopicStream
 
 BUFFER_BYTES = 64 << 20
 """Chunks up to this size are kept during the pass for a stream, so that a short range is read only once."""
@@ -34,13 +34,13 @@ REMEMBERED = 64
 class InferencePass:
     """Infers the columns of a result from its chunks, and from what is known about the messages before them."""
 
-    def __init__(self, projection: Projection, known: SchemaInference | None = None) -> None:
-        self._projection = projection
+    def __init__(self, topic: TopicStream, projection: Projection, known: SchemaInference | None = None) -> None:
+        self._topic, self._projection = topic, projection
         self._inference = SchemaInference() if known is None else known
         self._time_ranges = TimeRanges()
 
     def copy(self) -> InferencePass:
-        other = InferencePass(self._projection, self._inference.copy())
+        other = InferencePass(self._topic, self._projection, self._inference.copy())
         other._time_ranges = self._time_ranges.copy()
         return other
 
@@ -49,7 +49,7 @@ class InferencePass:
         with chunk.as_decode_errors():
             self._inference.add(chunk.fields)
         dates = self._projection.date_columns(chunk.fields.schema.names)
-        self._time_ranges.add(chunk.fields, dates, chunk.offsets)
+        self._time_ranges.add(chunk.fields, dates, chunk.called)
         self._inference.has_keys |= chunk.has_keys
         if len(self._inference.puts) < 2:
             self._inference.puts.add(chunk.call)
@@ -64,12 +64,12 @@ class InferencePass:
 
     def output(self) -> OutputSchema:
         """The output schema for all chunks so far."""
-        inference = self._inference
+        inference, has_partitions = self._inference, places.has_partitions(self._topic)
         columns, without_values = self._columns()
         fields = pa.schema(list(columns.values()))
         check_field_count(len(fields))
         names = []
-        used = dict.fromkeys(self._projection.reserved_names)
+        used = dict.fromkeys(self._projection.reserved_names(has_partitions))
         for name in columns:
             unique = unused_name(name, used)
             used[unique] = None
@@ -78,7 +78,7 @@ class InferencePass:
         return OutputSchema(
             fields,
             tuple(names),
-            self._projection.metadata_columns(inference.has_keys),
+            self._projection.metadata_columns(has_partitions, inference.has_keys),
             frozenset(name for name in fields.names if inference.has_nulls(name)),
             {name: note for name in fields.names if (note := inference.note(name)) is not None},
             self._dictionaries(fields),
@@ -136,7 +136,7 @@ def check_names(selection: Selection, projection: Projection, output: OutputSche
 
 def read_all(selection: Selection, projection: Projection, progress: bool) -> tuple[list[Chunk], OutputSchema]:
     """All chunks of a range, and their output schema."""
-    inference = InferencePass(projection)
+    inference = InferencePass(selection.topic, projection)
     chunks = []
     for chunk in read_chunks(selection, projection, progress):
         inference.add(chunk)
@@ -163,7 +163,7 @@ def infer_output(selection: Selection, projection: Projection) -> OutputSchema:
 def _infer(selection: Selection, projection: Projection) -> tuple[list[Chunk] | None, OutputSchema]:
     """The output schema of a range, and its chunks if they were read for it and are few."""
     remembered = remembered_outputs.setdefault(selection.topic.store, OrderedDict())
-    key = (*selection.identity, projection)
+    key = (*places.identity(selection), projection)
     output = remembered.get(key)
     chunks = None
     if output is None:
@@ -181,12 +181,12 @@ def _run(selection: Selection, projection: Projection) -> tuple[list[Chunk] | No
     """Run the pass over those messages that the cache does not cover."""
     cached = schema_cache.lookup(selection, projection)
     if cached is not None:
-        inference = InferencePass(projection, cached.inference)
+        inference = InferencePass(selection.topic, projection, cached.inference)
         for chunk in read_chunks(selection._replace(span=Span(cached.span.stop, selection.span.stop)), projection):
             inference.add(chunk)
         inference.cache(selection)
         return None, inference.output_from_cache(selection)
-    inference = InferencePass(projection)
+    inference = InferencePass(selection.topic, projection)
     chunks: list[Chunk] | None = []
     size = 0
     for chunk in read_chunks(selection, projection):

@@ -22,12 +22,15 @@ from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
-from pqlog.frames.prefetch import blocks, json_lines, raise_undecodable, read_values, split_segments
+from pqlog.frames.places import is_merged
+from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
 from pqlog.store.values import Lines, Row
-from pqlog.stream import Selection
+from pqlog.stream import Selection, TopicStream
 
 MAX_GAP = 512
 """Latest messages that are no further apart than this are read together."""
+MAX_MERGED_GAP = 20_000
+"""The same for merged partitions, where finding a place takes longer than reading on."""
 
 _PLAIN = (str, int, bool, bytes)
 """Types whose equal values are identical."""
@@ -62,13 +65,13 @@ class Latest:
         for block in blocks(selection.topic, selection.span, selection.key):
             if isinstance(block, Lines):
                 offsets = range(block.offset, block.stop)
-                self._add_keys(self._keys_of_lines(selection, block, offsets), offsets)
+                self._add_keys(selection, self._keys_of_lines(selection, block, offsets), offsets)
                 continue
             for part in split_segments(block):
                 if isinstance(part, Row):
                     self._add_segment(selection, part)
                 else:
-                    self._add_keys(self._keys_of_rows(selection, part), [row.offset for row in part])
+                    self._add_keys(selection, self._keys_of_rows(selection, part), [row.offset for row in part])
 
     def check(self, selection: Selection) -> None:
         """Raise if there are no keys because no message has the field."""
@@ -116,7 +119,7 @@ class Latest:
 
     def _add_segment(self, selection: Selection, row: Row) -> None:
         topic = selection.topic.name
-        with segments.as_decode_errors(topic, row.offset):
+        with segments.row_errors(topic, row):
             table = segments.read(row, topic, frozenset(() if self._field is None else [self._field]))
             offsets = np.arange(row.offset, row.offset + table.num_rows)
             message_keys = segments.key_texts(table, row)
@@ -134,9 +137,9 @@ class Latest:
                 mask = pc.equal(message_keys, selection.key).fill_null(False).combine_chunks()
                 column, offsets = filter_rows(column, mask), offsets[mask.to_numpy(zero_copy_only=False)]
             type_, keys = _keys_of_column(column, field)
-            self._add_keys(keys, offsets.tolist(), type_)
+            self._add_keys(selection, keys, offsets.tolist(), type_)
 
-    def _add_keys(self, keys: Sequence[Any], offsets: Sequence[int], type_: Any = None) -> None:
+    def _add_keys(self, selection: Selection, keys: Sequence[Any], offsets: Sequence[int], type_: Any = None) -> None:
         """Take keys into account, in the order of their messages; all are of one type if that is given."""
         if type_ is None:
             type_ = _common_plain_type(keys)
@@ -151,8 +154,8 @@ class Latest:
                     self._newest.setdefault(type_, {})[plain] = offset
                 except (TypeError, RecursionError) as error:
                     raise ArgumentError(
-                        f"latest(by={self._field!r}): the field of message {offset} is a {type(key).__name__} that "
-                        f"cannot be compared: {error}"
+                        f"latest(by={self._field!r}): the field of {called(selection.topic, offset)} is a "
+                        f"{type(key).__name__} that cannot be compared: {error}"
                     ) from error
 
 
@@ -172,13 +175,14 @@ def latest_of(selection: Selection) -> Any:
 
 def latest_groups(selection: Selection) -> Iterator[list[int]]:
     """The offsets of the latest messages of a range, ascending, in groups that are close together."""
-    return nearby(latest_of(selection))
+    return nearby(selection.topic, latest_of(selection))
 
 
-def nearby(offsets: Any) -> Iterator[list[int]]:
+def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
     """Ascending offsets in groups that are close together."""
+    gap = MAX_MERGED_GAP if is_merged(stream) else MAX_GAP
     if len(offsets):
-        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > MAX_GAP) + 1))
+        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
 
 
 def contains(offsets: Any, candidates: Any) -> Any:

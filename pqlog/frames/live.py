@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from pqlog.frames.chunks import Chunk
 from pqlog.frames.dataframes import frame_of
 from pqlog.frames.inference_pass import InferencePass, check_names
 from pqlog.frames.latest import Latest, contains
+from pqlog.frames.places import is_merged
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
 from pqlog.readable import selection_of
@@ -51,11 +52,8 @@ class Live:
 
     def __init__(self, readable: Readable, projection: Projection) -> None:
         self._readable, self._projection = readable, projection
-        self._inference = InferencePass(projection)
-        self._latest: Latest | None = None
-        self._chunks: list[Chunk] = []
-        self._next: int | None = None
-        """The first offset that was not read yet."""
+        self._topic = selection_of(readable).topic
+        self._state: _State | None = None
         self.frame = self.refresh()
 
     def refresh(self) -> pandas.DataFrame:
@@ -66,47 +64,60 @@ class Live:
         pandas.DataFrame
             All messages that the log still has, the new ones at the end; with ``latest()``, those that are current now.
         """
-        selection = selection_of(self._readable)
-        begin = selection.topic.store.span().first
-        was_trimmed = bool(self._chunks) and self._chunks[0].offsets[0].as_py() < begin
-        first = selection.span.first if self._next is None else max(self._next, selection.span.first)
-        new = selection._replace(span=Span(first, selection.span.stop))
-        if new.span or self._next is None or was_trimmed:
-            self._update(new, begin, was_trimmed)
+        while not self._read_new():
+            continue
         return self.frame
 
-    def _update(self, new: Selection, begin: int, was_trimmed: bool) -> None:
+    def _read_new(self) -> bool:
+        """Read the new messages; False if a trim moved their places meanwhile."""
+        begin, state = self._topic.store.span().first, self._state
+        selection = selection_of(self._readable)
+        if state is not None and state.begin != begin and is_merged(self._topic):
+            state = None  # a trim moved the places of what was read
+        first = selection.span.first if state is None else max(state.next, selection.span.first)
+        new = selection._replace(span=Span(first, selection.span.stop))
+        if state is None or new.span or state.has_before(begin):
+            return self._update(new, begin, state or _State.empty(self._topic, self._projection))
+        return True
+
+    def _update(self, new: Selection, begin: int, state: _State) -> bool:
         """Read new messages, and drop those before the beginning of the topic; all or nothing."""
-        stream, chunks, latest = new.topic, self._chunks, self._latest
+        stream, chunks, latest = new.topic, state.chunks, state.latest
         new_chunks: Iterable[Chunk]
         if new.latest is not None:
             latest = Latest(new.latest) if latest is None else latest.copy()
             latest.add(new)
             offsets = latest.offsets()
             offsets = offsets[np.searchsorted(offsets, begin) :]
-            inference, chunks = self._select(stream, lambda had: contains(offsets, had))
+            inference, chunks = self._select(stream, chunks, lambda had: contains(offsets, had))
             new_chunks = chunks_at(stream, offsets[np.searchsorted(offsets, new.span.first) :], self._projection)
         else:
-            if was_trimmed:
-                inference, chunks = self._select(stream, lambda had: had >= begin)
+            if state.has_before(begin):
+                inference, chunks = self._select(stream, chunks, lambda had: had >= begin)
             else:
-                inference = self._inference.copy()
+                inference = state.inference.copy()
             new_chunks = read_chunks(new, self._projection)
         new_chunks = list(new_chunks)
         for chunk in new_chunks:
             inference.add(chunk)
         output = inference.output()
-        if new_chunks and not self._chunks:
+        if new_chunks and not state.chunks:
             check_names(new, self._projection, output)
         chunks = [*chunks, *new_chunks]
-        frame, end = frame_of(chunks, output, None), max(new.span.first, new.span.stop)
+        frame = frame_of(chunks, output, None)
+        state = _State(inference, latest, chunks, begin, max(new.span.first, new.span.stop))
+        if is_merged(stream) and stream.store.span().first != begin:
+            return False
         # Nothing is called here, so Ctrl-C strikes before all of these assignments or after them.
-        self.frame, self._inference, self._latest, self._chunks, self._next = frame, inference, latest, chunks, end
+        self.frame, self._state = frame, state
+        return True
 
-    def _select(self, stream: TopicStream, is_current: Callable[[Any], Any]) -> tuple[InferencePass, list[Chunk]]:
+    def _select(
+        self, stream: TopicStream, had: Sequence[Chunk], is_current: Callable[[Any], Any]
+    ) -> tuple[InferencePass, list[Chunk]]:
         """The chunks so far, without the messages that `is_current` rejects, and an inference from these alone."""
-        inference, chunks = InferencePass(self._projection), list[Chunk]()
-        for chunk in self._chunks:
+        inference, chunks = InferencePass(stream, self._projection), list[Chunk]()
+        for chunk in had:
             offsets = chunk.offsets.to_numpy()
             current = offsets[is_current(offsets)]
             if len(current) == len(offsets):
@@ -121,4 +132,24 @@ class Live:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"<pqlog.Live: {len(self.frame):,} messages, read up to offset {self._next}>"
+        return f"<pqlog.Live: {len(self.frame):,} messages>"
+
+
+class _State(NamedTuple):
+    """What was read so far."""
+
+    inference: InferencePass
+    latest: Latest | None
+    chunks: list[Chunk]
+    begin: int
+    """The first offset of the topic then."""
+    next: int
+    """The first offset that was not read yet."""
+
+    @classmethod
+    def empty(cls, topic: TopicStream, projection: Projection) -> _State:
+        return cls(InferencePass(topic, projection), None, [], 0, 0)
+
+    def has_before(self, begin: int) -> bool:
+        """Whether it has messages that lie before the beginning of the topic."""
+        return bool(self.chunks) and self.chunks[0].offsets[0].as_py() < begin

@@ -19,9 +19,15 @@ from pqlog.frames.columns import make_table, mark_of
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.notes import Note
-from pqlog.store.api import TopicStore
+from pqlog.store.api import MessageSource
 
-_METADATA_TYPES = {"offset": pa.int64(), "_time": TIME, "_key": pa.string(), "_headers": HEADERS}
+_METADATA_TYPES = {
+    "offset": pa.int64(),
+    "_partition": pa.int32(),
+    "_time": TIME,
+    "_key": pa.string(),
+    "_headers": HEADERS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,14 @@ class OutputSchema:
 
 
 def _metadata_column(chunk: Chunk, name: str) -> pa.Array:
-    columns = {"offset": chunk.offsets, "_time": chunk.times, "_key": chunk.keys, "_headers": chunk.headers}
+    if name == "offset":
+        return chunk.shown_offsets
+    columns = {"_partition": chunk.partitions, "_time": chunk.times, "_key": chunk.keys, "_headers": chunk.headers}
     column = columns[name]
-    return pa.nulls(len(chunk.offsets), _METADATA_TYPES[name]) if column is None else column
+    if column is not None:
+        return column
+    nulls = pa.nulls(len(chunk.offsets), _METADATA_TYPES[name])
+    return nulls.fill_null(0) if name == "_partition" else nulls  # the topic's only partition is number 0
 
 
 class CacheCheck:
@@ -101,7 +112,7 @@ class CacheCheck:
     It does not keep the store alive, since `remembered_outputs` holds it for as long as the store lives.
     """
 
-    def __init__(self, inference: SchemaInference, store: TopicStore) -> None:
+    def __init__(self, inference: SchemaInference, store: MessageSource) -> None:
         self._inference, self._store = inference, weakref.ref(store)
 
     def check(self, chunk: Chunk, output: OutputSchema) -> None:
@@ -113,8 +124,8 @@ class CacheCheck:
                 schema_cache.invalidate(store)
                 remembered_outputs.pop(store, None)
             raise CorruptLogError(
-                f"the schema cached in the file is wrong about {wrong} of topic {chunk.topic!r} (at offset "
-                f"{chunk.offsets[0]}). The cache has been dropped; call again"
+                f"the schema cached in the file is wrong about {wrong} of topic {chunk.topic!r} (at "
+                f"{chunk.called(0)}). The cache has been dropped; call again"
             )
 
     def _contradiction(self, chunk: Chunk, output: OutputSchema) -> str | None:
@@ -135,5 +146,5 @@ class CacheCheck:
         return None
 
 
-remembered_outputs: WeakKeyDictionary[TopicStore, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
+remembered_outputs: WeakKeyDictionary[MessageSource, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
 """The output schemas of recent readings, by topic. They stay valid, since the messages of a span never change."""

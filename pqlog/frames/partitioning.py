@@ -12,19 +12,28 @@ from pqlog import partitioning
 from pqlog.frames.arrays import single_array
 from pqlog.partitioning import FACTOR, POSITIVE, SEED, Partitioner
 
+_SAMPLE = 10_000
+"""Of so many keys it is looked whether they repeat, so that it is faster to hash each of them once."""
 _FEW = 64
 """So few keys, which are longer than all others, are hashed one by one."""
 
 
 def partitions_of(keys: pa.ChunkedArray, partitioner: Partitioner) -> Any:
     """The partition of each message, by its key; an array of NumPy."""
-    encoded = single_array(keys).dictionary_encode()
-    distinct, indices = encoded.dictionary, encoded.indices
-    chosen = ((murmur2(distinct) & np.uint32(POSITIVE)) % np.uint32(partitioner.partitions)).astype(np.uint8)
-    if encoded.null_count:
-        chosen = np.append(chosen, np.uint8(partitioner.next_for(encoded.null_count)))
-        indices = indices.fill_null(len(distinct))
-    return chosen[indices.to_numpy()]
+    texts = single_array(keys)
+    sample = texts[:_SAMPLE]
+    if len(sample.unique()) > len(sample) / 2:
+        chosen = _partitions(texts, partitioner)
+    else:
+        encoded = texts.dictionary_encode()
+        chosen = _partitions(encoded.dictionary, partitioner)[encoded.indices.fill_null(0).to_numpy()]
+    if texts.null_count:
+        chosen[texts.is_null().to_numpy(zero_copy_only=False)] = partitioner.next_for(texts.null_count)
+    return chosen
+
+
+def _partitions(texts: pa.Array, partitioner: Partitioner) -> Any:
+    return ((murmur2(texts) & np.uint32(POSITIVE)) % np.uint32(partitioner.partitions)).astype(np.uint8)
 
 
 def runs(messages: int, length: int, partitioner: Partitioner) -> Any:
@@ -43,8 +52,8 @@ def rows_by_partition(partitions: Any, most: int) -> Iterator[tuple[int, range |
     for partition, count in enumerate(np.bincount(partitions).tolist()):
         for at in range(start, start + count, most):
             rows = order[at : min(at + most, start + count)]
-            first, stop = int(rows[0]), int(rows[-1]) + 1
-            yield partition, range(first, stop) if stop - first == len(rows) else rows
+            through = range(int(rows[0]), int(rows[-1]) + 1)
+            yield partition, through if len(through) == len(rows) else rows
         start += count
 
 
@@ -54,7 +63,8 @@ def murmur2(texts: pa.Array) -> Any:
     starts, sizes = offsets[:-1].astype(np.int64), np.diff(offsets)
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
     digests = np.empty(len(texts), np.uint32)
-    shortest_first = np.argsort(sizes, kind="stable")
+    few_bits = sizes.astype(np.uint16) if sizes.max(initial=0) < 2**16 else sizes  # which are sorted faster
+    shortest_first = np.argsort(few_bits, kind="stable")
     many, few = shortest_first[:-_FEW], shortest_first[-_FEW:]
     if len(many):
         digests[many] = _hashes(starts[many], sizes[many], np.append(data, np.zeros(4, np.uint8)))

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from pqlog.codecs import is_text
-from pqlog.errors import DecodeError, Error
-from pqlog.frames import parse, segments
+from pqlog.errors import DecodeError, Error, TrimmedError
+from pqlog.frames import parse, places, segments
 from pqlog.frames.background import submit
 from pqlog.frames.parse import decode_lines
-from pqlog.store.values import Lines, Row, Span
+from pqlog.store.values import Lines, PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
 
 READ_ROWS = 100_000
@@ -25,7 +25,8 @@ MIN_THREADED_ROWS = 20_000
 """For fewer, starting a thread takes longer than it saves."""
 
 Block = Lines | Sequence[Row]
-"""What one read returns; lines only if the topic's codec is JSON."""
+"""What one read returns; lines only if the topic's codec is JSON. If the topic has several partitions, it says of which
+they are."""
 
 
 def blocks(stream: TopicStream, span: Span, key: str | None = None, *, headers: bool = False) -> Iterator[Block]:
@@ -55,9 +56,20 @@ def _fetch(
     if key is None and not headers:
         lines = stream.lines(span, max_rows, max_bytes)
         if lines is not None:
-            return lines, Span(lines.stop, span.stop)
-    rows = stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key)
+            return _numbered_lines(stream, lines), Span(lines.stop, span.stop)
+    rows = _numbered(stream, stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
+
+
+def _numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows that say of which partition they are, if their topic has several, though only one is read."""
+    number = places.number_of(stream)
+    return rows if number is None else [row._replace(partition=number) for row in rows]
+
+
+def _numbered_lines(stream: TopicStream, lines: Lines) -> Lines:
+    number = places.number_of(stream)
+    return lines if number is None else lines._replace(runs=[PartitionRun(number, lines.offset, lines.rows)])
 
 
 def growing(first: int, most: int) -> Iterator[int]:
@@ -112,4 +124,21 @@ def raise_undecodable(error: Exception | None, stream: TopicStream, offsets: Seq
         raise error
     for offset in offsets:
         list(stream.messages(stream.rows(Span.at(offset))))
-    raise DecodeError(stream.name, offsets[0], "its JSON is damaged") from None
+    row = row_at(stream, offsets[0])
+    raise DecodeError(stream.name, row.partition_offset, "its JSON is damaged", row.partition) from None
+
+
+def called(stream: TopicStream, offset: int) -> str:
+    """What errors call the message at an offset."""
+    if not places.has_partitions(stream):
+        return f"message {offset}"
+    row = row_at(stream, offset)
+    return f"message {row.partition_offset + offset - row.offset} of partition {row.partition}"
+
+
+def row_at(stream: TopicStream, offset: int) -> Row:
+    """The row of a message, for errors about it."""
+    rows = stream.store.read(Span.at(offset), 1, READ_BYTES)
+    if not rows:
+        raise TrimmedError(offset, stream.store.span().first)
+    return _numbered(stream, rows)[0]

@@ -22,7 +22,8 @@ class Projection:
     parse_dates : tuple of str
         Fields of ISO 8601 text to be parsed as times.
     metadata : bool or tuple of str
-        Which of ``METADATA_COLUMNS`` come before the fields. True means offset, time, and, if any message has one, key.
+        Which of ``METADATA_COLUMNS`` come before the fields. True means offset, partition, if the topic has several,
+        time, and key, if any message has one.
     lenient : bool
         Whether a field that no message has is a column of nulls instead of an error: the range was cut by a number of
         messages, or it grows.
@@ -50,18 +51,17 @@ class Projection:
             return None
         return frozenset(source_fields(self.columns) if self.flatten else self.columns)
 
-    def metadata_columns(self, has_keys: bool) -> tuple[str, ...]:
-        """The metadata columns of a table, which depend on whether any message has a key."""
+    def metadata_columns(self, has_partitions: bool, has_keys: bool) -> tuple[str, ...]:
+        """The metadata columns of a table: they depend on whether the topic has several partitions, and keys."""
         if isinstance(self.metadata, tuple):
             return tuple(METADATA_COLUMNS[name] for name in self.metadata)
-        return self.reserved_names[: 3 if has_keys else 2]
+        if not self.metadata:
+            return ()
+        return ("offset", *["_partition"] * has_partitions, "_time", *["_key"] * has_keys)
 
-    @property
-    def reserved_names(self) -> tuple[str, ...]:
+    def reserved_names(self, has_partitions: bool) -> tuple[str, ...]:
         """The names of metadata columns, which fields cannot have; the key's also where no message has a key."""
-        if isinstance(self.metadata, tuple):
-            return tuple(METADATA_COLUMNS[name] for name in self.metadata)
-        return ("offset", "_time", "_key") if self.metadata else ()
+        return self.metadata_columns(has_partitions, has_keys=True)
 
     def top_level(self, columns: frozenset[str]) -> frozenset[str]:
         """Those of a chunk's columns that are fields of the messages themselves, and not nested in one of them."""

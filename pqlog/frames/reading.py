@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pqlog import extras
@@ -17,6 +18,7 @@ from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.latest import latest_of, nearby
+from pqlog.frames.places import is_merged, number_of, unmoved
 from pqlog.frames.prefetch import blocks
 from pqlog.frames.projection import Projection
 from pqlog.store.values import Span
@@ -42,7 +44,8 @@ def read_chunks(
 def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[str]) -> Iterator[Chunk]:
     stream, span, key, by = selection
     if by is not None:
-        yield from chunks_at(stream, latest_of(selection), projection, mixed)
+        with unmoved(stream):
+            yield from chunks_at(stream, latest_of(selection), projection, mixed)
         return
     parser = _parser(stream, projection, mixed, key=key)
     for block in blocks(stream, span, key, headers=projection.has_headers):
@@ -71,7 +74,7 @@ def _parser(stream: TopicStream, projection: Projection, mixed: frozenset[str], 
 
 
 def _parse_at(parser: BlockParser, stream: TopicStream, offsets: Any, headers: bool = False) -> Iterator[Chunk]:
-    for group in nearby(offsets):
+    for group in nearby(stream, offsets):
         for block in blocks(stream, Span.through(group[0], group[-1]), headers=headers):
             yield from parser.parse(block)
 
@@ -83,7 +86,7 @@ def _projected(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> C
             chunk = chunk._replace(fields=flatten.flatten(chunk.fields, _MAKERS, mixed))
         if projection.parse_dates:
             names = projection.date_columns(chunk.fields.schema.names)
-            chunk = chunk._replace(fields=dates.parse_dates(chunk.fields, names, chunk.offsets))
+            chunk = chunk._replace(fields=dates.parse_dates(chunk.fields, names, chunk.called))
     if projection.columns is not None:
         names = chunk.fields.schema.names
         if projection.flatten:
@@ -94,18 +97,31 @@ def _projected(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> C
     return chunk
 
 
-def _reread(stream: TopicStream, is_flat: bool, offsets: pa.Array, mixed: frozenset[str]) -> pa.Table:
-    """Mixed fields of the messages at some offsets, each value as it is."""
+def _reread(stream: TopicStream, is_flat: bool, chunk: Chunk, mixed: frozenset[str]) -> pa.Table:
+    """Mixed fields of the messages of a chunk, each value as it is."""
     projection = Projection(flatten=is_flat)
     fields = frozenset(flatten.path_of(name)[0] if is_flat else name for name in mixed)
-    parser = BlockParser(stream, fields, projection.top_level(mixed), offsets=offsets.to_numpy())
     inference, tables = SchemaInference(), list[pa.Table]()
-    for chunk in _parse_at(parser, stream, offsets.to_numpy()):
-        table = _projected(chunk, projection, mixed).fields
-        table = table.select([name for name in table.schema.names if name in mixed])
-        inference.add(table)
-        tables.append(table)
+    parts = _parts(stream, chunk)
+    for part, _, offsets in parts:
+        parser, rows = BlockParser(part, fields, projection.top_level(mixed), offsets=offsets), 0
+        for found in _parse_at(parser, part, offsets):
+            table = _projected(found, projection, mixed).fields
+            table = table.select([name for name in table.schema.names if name in mixed])
+            inference.add(table)
+            tables.append(table)
+            rows += len(found.offsets)
+        if rows != len(offsets):
+            raise TrimmedError(int(offsets[0]), part.store.span().first, number_of(part))
     schema = inference.schema()
-    if sum(map(len, tables)) != len(offsets) or set(schema.names) != mixed:
-        raise TrimmedError(offsets[0].as_py(), stream.store.span().first)
-    return pa.concat_tables([conform(table, schema) for table in tables])
+    exact = pa.concat_tables([conform(table, schema) for table in tables])
+    return exact if len(parts) == 1 else exact.take(np.concatenate([rows for _, rows, _ in parts]).argsort())
+
+
+def _parts(stream: TopicStream, chunk: Chunk) -> list[tuple[TopicStream, Any, Any]]:
+    """The partitions of a chunk's messages, the rows of these, and their offsets, which no trim moves like places."""
+    if chunk.partitions is None or not is_merged(stream):
+        return [(stream, np.arange(len(chunk.offsets)), chunk.offsets.to_numpy())]
+    numbers, offsets = chunk.partitions.to_numpy(), chunk.shown_offsets.to_numpy()
+    rows_of = [(number, np.flatnonzero(numbers == number)) for number in np.unique(numbers).tolist()]
+    return [(stream.partition(number), rows, offsets[rows]) for number, rows in rows_of]

@@ -14,16 +14,16 @@ from weakref import WeakKeyDictionary
 from pqlog.codecs import is_safe
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.projection import Projection
-from pqlog.store.api import CachesSchema, TopicStore
+from pqlog.store.api import CachesSchema, MessageSource
 from pqlog.store.values import CachedSchema, Span
 from pqlog.stream import Selection, TopicStream
 
 MIN_NEW_MESSAGES = 20_000
 """The file's entry is replaced when it lacks this many messages."""
 
-_in_memory: WeakKeyDictionary[TopicStore, CachedSchema] = WeakKeyDictionary()
+_in_memory: WeakKeyDictionary[MessageSource, CachedSchema] = WeakKeyDictionary()
 """For each open topic, its latest entry."""
-_invalid: WeakKeyDictionary[TopicStore, set[CachedSchema]] = WeakKeyDictionary()
+_invalid: WeakKeyDictionary[MessageSource, set[CachedSchema]] = WeakKeyDictionary()
 """For each open topic, stored entries that turned out to be wrong."""
 
 
@@ -73,7 +73,7 @@ def store(selection: Selection, projection: Projection, inference: SchemaInferen
         topic.cache_schema(CachedSchema(span, text))
 
 
-def invalidate(topic: TopicStore) -> None:
+def invalidate(topic: MessageSource) -> None:
     """Never use the current entries of a topic again: they are wrong."""
     _in_memory.pop(topic, None)
     entry = _stored(topic)
@@ -81,7 +81,7 @@ def invalidate(topic: TopicStore) -> None:
         _invalid.setdefault(topic, set()).add(entry)
 
 
-def _stored(topic: TopicStore) -> CachedSchema | None:
+def _stored(topic: MessageSource) -> CachedSchema | None:
     return topic.cached_schema() if isinstance(topic, CachesSchema) else None
 
 

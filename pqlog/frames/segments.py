@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class Origin:
 def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Table:
     """The part of a segment that a row refers to; only some of its columns if given."""
     wanted = None if columns is None else columns | ({row.key} if row.key is not None else set())
-    with as_decode_errors(topic, row.offset):
+    with row_errors(topic, row):
         return _part(ipc.decode, row, wanted)
 
 
@@ -52,7 +53,7 @@ _decode_cached = functools.lru_cache(maxsize=2)(ipc.decode)
 
 
 @contextlib.contextmanager
-def as_decode_errors(topic: str, offset: int) -> Iterator[None]:
+def as_decode_errors(topic: str, offset: int, partition: int | None = None) -> Iterator[None]:
     """Turn exceptions that a segment's content causes into errors of ours: the file may come from anybody."""
     try:
         yield
@@ -61,7 +62,14 @@ def as_decode_errors(topic: str, offset: int) -> Iterator[None]:
     except MemoryError as error:
         raise StoreError(f"there is not enough memory for the segment at offset {offset} of topic {topic!r}") from error
     except Exception as error:  # Arrow, pandas and NumPy raise anything
-        raise DecodeError(topic, offset, f"its segment is damaged: {type(error).__name__}: {error}") from error
+        raise DecodeError(
+            topic, offset, f"its segment is damaged: {type(error).__name__}: {error}", partition
+        ) from error
+
+
+def row_errors(topic: str, row: Row) -> AbstractContextManager[None]:
+    """The same for the content of a row."""
+    return as_decode_errors(topic, row.partition_offset, row.partition)
 
 
 def _check_metadata(schema: pa.Schema) -> None:
@@ -94,7 +102,7 @@ def visible(table: pa.Table) -> pa.Table:
 
 def unpack(row: Row, topic: str) -> tuple[Sequence[str | None] | None, Sequence[Any]]:
     """The keys (None if it has none) and the values, as dicts, of the part of a segment that a row refers to."""
-    with as_decode_errors(topic, row.offset):
+    with row_errors(topic, row):
         table = _part(_decode_cached, row, None)
         texts = key_texts(table, row)
         message_keys = None if texts is None else texts.to_pylist()
@@ -116,7 +124,7 @@ def key_texts(table: pa.Table, row: Row) -> pa.ChunkedArray | None:
 
 def cut(row: Row, topic: str) -> bytes:
     """The part of a segment that a row refers to as a segment of its own; it is no longer a part of its frame."""
-    with as_decode_errors(topic, row.offset):
+    with row_errors(topic, row):
         table = _part(_decode_cached, row, None)
         metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (CALL, START)}
         return ipc.encode(table.replace_schema_metadata(metadata))

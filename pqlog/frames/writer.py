@@ -232,11 +232,11 @@ def _with_index(table: pa.Table, start: int = 0) -> pa.Table:
         level.freq = None
         if level.step is not None and level.field is None:
             first = level.start + start * level.step
-            values = range(first, first + table.num_rows * level.step, level.step)
+            values = first + np.arange(table.num_rows, dtype=np.int64) * level.step
             level.field = unused_name(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
             field = notes.noted(pa.field(level.field, pa.int64()), notes.Note("int64"))
             field = field.with_metadata({**field.metadata, HIDDEN: b"index"})
-            table = table.append_column(field, pa.array(np.array(values, np.int64)))
+            table = table.append_column(field, pa.array(values))
         level.step = None
     return table.replace_schema_metadata({**metadata, notes.FRAME: msgspec.json.encode(note)})
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
-from pqlog.client import Client, target_of
-from pqlog.errors import DecodeError
-from pqlog.history import timeline
+from pqlog.client import target_of
+from pqlog.clients import position_text
+from pqlog.errors import ArgumentError, DecodeError
+from pqlog.history import History, timeline
 from pqlog.log import Log
 from pqlog.message import Message, from_micros
 from pqlog.notebook import views
+from pqlog.partition import Partition
+from pqlog.readable import selection_of
+from pqlog.store.api import ClientStore
 from pqlog.store.values import Span
 from pqlog.stream import existing_topic
 from pqlog.topic import Topic
@@ -84,8 +89,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._counts: list[int] = []
         self._matches: list[Message] | None = None
         self._searched_to = 0
-        self._seek_to: tuple[Client, int] | None = None
-        """What the user is asked to confirm: which client to move, and where to."""
+        self._moves: list[tuple[ClientStore, int]] = []
+        """What the user is asked to confirm: the client to move, in each partition, and where to."""
         self._make()
         super().__init__(self._parts())
         self.add_class("pqlog-explorer")
@@ -96,6 +101,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _make(self) -> None:
         wide, full = widgets.Layout(width="auto"), widgets.Layout(width="auto", min_width="0")
         self._topics = widgets.Dropdown(description="Topic", layout=widgets.Layout(width="260px"))
+        self._partition = widgets.Dropdown(description="Partition", layout=widgets.Layout(width="160px"))
         self._refresh = widgets.Button(description="Refresh", icon="refresh", layout=wide)
         self._tail = widgets.Play(
             interval=TAIL_MS, min=0, max=2**31 - 1, show_repeat=False, tooltip="Follow the topic", layout=wide
@@ -116,9 +122,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._search = widgets.Button(description="Search", icon="search", layout=wide)
         self._search_on = widgets.Button(description="Search further", layout=wide)
         self._clear = widgets.Button(description="Clear", layout=wide)
-        self._sort = widgets.Dropdown(
-            options=["offset"], value="offset", description="Sort page", layout=widgets.Layout(width="240px")
-        )
+        self._sort = widgets.Dropdown(description="Sort page", layout=widgets.Layout(width="240px"))
         self._down = widgets.ToggleButton(value=False, description="descending", layout=wide)
         self._table = widgets.HTML(layout=full)
         self._first, self._back, self._next, self._last = (
@@ -138,7 +142,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._error = widgets.HTML(layout=full)
 
         self._list_topics()
+        self._list_partitions()
         self._topics.observe(self._choose_topic, "value")
+        self._partition.observe(self._choose_partition, "value")
         self._refresh.on_click(self._reload)
         self._tail.observe(self._tick, "value")
         self._range.observe(self._narrow, "value")
@@ -159,7 +165,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         line = widgets.Layout(flex_flow="row wrap", align_items="center")
         writes = [widgets.HBox([self._client, self._to, self._seek], layout=line), self._ask]
         return [
-            widgets.HBox([self._topics, self._refresh, self._tail, self._tail_label], layout=line),
+            widgets.HBox([self._topics, self._partition, self._refresh, self._tail, self._tail_label], layout=line),
             self._summary,
             self._error,
             self._plot,
@@ -181,30 +187,42 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     # what is selected
 
     @property
-    def _span(self) -> Span:
-        """The offsets in the chosen range of time."""
-        kept = self._topic.store.span()
+    def _read(self) -> Partition:
+        """What is read: the topic, or the partition of it that was chosen."""
+        number = self._partition.value
+        return self._topic if number is None else self._topic.partition(number)
+
+    @property
+    def _bounds(self) -> tuple[datetime | None, datetime | None]:
+        """The chosen range of time, as far as it has bounds."""
         low, high = self._range.value
-        first, stop = kept
-        if low > 0 and self._times:
-            first = self._topic.store.offset_at(self._times[low])
-        if high < BINS and self._times:
-            stop = self._topic.store.offset_at(self._times[high])
-        return Span(max(kept.first, first), min(kept.stop, stop))
+        since = from_micros(self._times[low]) if low > 0 and self._times else None
+        return since, from_micros(self._times[high]) if high < BINS and self._times else None
+
+    def _history(self, key: str | None = None) -> History:
+        since, until = self._bounds
+        return self._read.history(since=since, until=until, key=key)
+
+    @property
+    def _span(self) -> Span:
+        """The messages in the chosen range of time."""
+        return selection_of(self._history()).span
 
     def _count(self, span: Span) -> int:
-        return self._topic.store.count(span)
+        return self._read.store.count(span)
 
     @property
     def frame(self) -> pandas.DataFrame:
         """The selection as a DataFrame."""
         with self._lock:
-            span, wanted = self._span, _Query.of(self._query.value) if self._matches is not None else None
-            frame = self._topic.history(span.first, span.stop, key=wanted.key if wanted else None).to_pandas()
-            if wanted is None or wanted.is_all:
+            wanted = _Query.of(self._query.value) if self._matches is not None else _Query()
+            history = self._history(wanted.key)
+            frame = history.to_pandas()
+            if wanted.is_all:
                 return frame
-            offsets = [message.offset for message in self._find(span, wanted)]
-            return frame[frame.index.isin(offsets)]
+            found = {(message.partition or 0, message.offset) for message in history if wanted.fits(message)}
+            partitions = frame["_partition"] if views.has_partitions(self._read.stream) else [0] * len(frame)
+            return frame[[where in found for where in zip(partitions, frame.index, strict=True)]]
 
     def search(self, query: str) -> None:
         """Search for messages: a text, ``field = value``, or ``key = name``."""
@@ -237,12 +255,32 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         finally:
             self._offering = False
 
+    def _list_partitions(self) -> None:
+        """Offer the partitions of the topic that is shown, if it has several; all of them are shown at first."""
+        count = self._topic.partitions
+        self._offering = True
+        try:
+            self._partition.options = [("all", None), *((str(number), number) for number in range(count))]
+            self._partition.value = None
+        finally:
+            self._offering = False
+        self._partition.layout.display = "none" if count == 1 else None
+
     @_guarded
     def _choose_topic(self, change: Any) -> None:
         chosen = change["new"]
         if self._offering or chosen in (None, self._topic.store.info.id):
             return
         self._topic = self._opened if chosen == self._opened.store.info.id else self._other(self._topics.label)
+        self._list_partitions()
+        self._show_from_start()
+
+    @_guarded
+    def _choose_partition(self, *_: object) -> None:
+        if not self._offering:
+            self._show_from_start()
+
+    def _show_from_start(self) -> None:
         self._do_cancel()
         self._page, self._matches = 0, None
         self._range.value = (0, BINS)
@@ -308,29 +346,42 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if client is None:
             self._say("there is no client to move")
             return
-        reader = self._topic.client(client)
-        position, target = reader.position, target_of(self._topic.store, int(to) if to.lstrip("-").isdigit() else to)
-        kept = self._topic.store.span()
-        target = min(max(target, kept.first), kept.stop)
-        again, skipped = self._count(Span(target, position)), self._count(Span(position, target))
-        self._seek_to = reader, target
+        target = int(to) if to.lstrip("-").isdigit() else to
+        reader, number = self._topic.client(client), self._partition.value
+        chosen = [one for one in reader.partitions if number in (None, one.number)]
+        if isinstance(target, int) and len(chosen) > 1:
+            raise ArgumentError(
+                f"the topic has {len(chosen)} partitions, each with offsets of its own: choose one first"
+            )
+        position, again, skipped = reader.position, 0, 0
+        positions = position if isinstance(position, dict) else {0: position}
+        goals: dict[int, int] = {}
+        for one in chosen:
+            kept, before = one.store.span(), positions[one.number]
+            goals[one.number] = goal = min(max(target_of(one.store, target), kept.first), kept.stop)
+            again += one.store.count(Span(goal, before))
+            skipped += one.store.count(Span(before, goal))
+        self._moves = [(one.client, goals[one.number]) for one in chosen]
+        of = "" if number is None else f" in partition {number}"
+        old, new = (
+            position_text(by_partition if len(chosen) > 1 else by_partition[chosen[0].number])
+            for by_partition in (positions, goals)
+        )
         self._question.value = (
-            f"Move {client!r} from {position:,} to {target:,}? {again:,} messages will be redelivered, "
-            f"{skipped:,} skipped."
+            f"Move {client!r}{of} from {old} to {new}? {again:,} messages will be redelivered, {skipped:,} skipped."
         )
         self._ask.layout.display = ""
 
     @_guarded
     def _do_seek(self, *_: object) -> None:
-        if self._seek_to is not None:
-            client, target = self._seek_to
-            client.seek(target)
+        if self._moves:
+            self._log.seek(self._moves)
         self._do_cancel()
         self._show_clients()
 
     @_guarded
     def _do_cancel(self, *_: object) -> None:
-        self._seek_to, self._ask.layout.display = None, "none"
+        self._moves, self._ask.layout.display = [], "none"
 
     @_guarded
     def _show_code(self, *_: object) -> None:
@@ -345,7 +396,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         self._error.value = views.page(f'<span class="wrong">{views.esc(error)}</span>') if error else ""
 
     def _show_timeline(self, recount: bool = True) -> None:
-        topic = self._topic.store
+        topic = self._read.store
         kept = topic.span()
         if recount:
             self._times, self._counts = timeline(topic, kept, BINS) if kept else ([], [])
@@ -370,19 +421,29 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         if self._matches is not None:
             found = self._matches[start : start + ROWS]
         else:
-            found = views.read_some(self._topic.stream, self._topic.stream.part(span, start, ROWS), ROWS)
-        names = ["offset", "time", "key", *views.columns_of(found)]
-        if list(self._sort.options) != names:
-            chosen = self._sort.value
-            self._sort.options = names
-            self._sort.value = chosen if chosen in names else "offset"
-        shown = sorted(found, key=lambda one: _rank(one, self._sort.value), reverse=self._down.value)
+            found = views.read_some(self._read.stream, self._read.stream.part(span, start, ROWS), ROWS)
+        several = views.has_partitions(self._read.stream)
+        self._offer_columns([*(["time", "partition", "offset"] if several else ["offset", "time"]), "key"], found)
+        order = sorted(
+            range(len(found)),
+            key=lambda index: _rank(found[index], index, self._sort.value),
+            reverse=self._down.value,
+        )
+        shown = views.messages_table([found[index] for index in order], short=60, has_partitions=several)
         none = "No messages yet." if not span else "No message matches."
-        self._table.value = views.page(views.messages_table(shown, short=60) if shown else f'<p class="dim">{none}</p>')
+        self._table.value = views.page(shown if found else f'<p class="dim">{none}</p>')
         self._where.value = self._position(span)
         if self._code.value:  # it is shown: keep it in step with the selection
             self._code.value = self._code_view()
         self._search_on.disabled = self._matches is None or self._searched_to >= span.stop
+
+    def _offer_columns(self, metadata: Sequence[str], found: Sequence[Message | DecodeError]) -> None:
+        """Offer to sort a page by any of its columns; unless somebody chose one, it is in the order of the topic."""
+        names, before = [*metadata, *views.columns_of(found)], list(self._sort.options)
+        if before != names:
+            chosen = self._sort.value
+            self._sort.options = names
+            self._sort.value = chosen if chosen in names and before[0] == names[0] else names[0]
 
     def _position(self, span: Span) -> str:
         pages = f"page {self._page + 1:,} of {self._pages():,}"
@@ -407,16 +468,12 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     # searching
 
     def _look(self, wanted: _Query) -> None:
-        part = self._topic.stream.part(Span(self._searched_to, self._span.stop), 0, SEARCH)
+        stream = self._read.stream
+        part = stream.part(Span(self._searched_to, self._span.stop), 0, SEARCH)
+        key = None if views.is_merged(stream) else wanted.key  # a key is read from its own partition
         assert self._matches is not None
-        self._matches += self._find(part, wanted)
+        self._matches += filter(wanted.fits, stream.messages(stream.rows(part, key), key))
         self._searched_to = part.stop
-
-    def _find(self, span: Span, wanted: _Query) -> Iterator[Message]:
-        stream = self._topic.stream
-        for message in stream.messages(stream.rows(span, wanted.key), wanted.key):
-            if wanted.fits(message):
-                yield message
 
     # code
 
@@ -425,12 +482,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         """Python code for the same selection without the explorer."""
         opened = self._topic is self._opened and isinstance(self._opened, Log)
         topic = "log" if opened else f"log.topic({self._topic.name!r})"
-        low, high = self._range.value
-        bounds = []
-        if low > 0 and self._times:
-            bounds.append(f"since={from_micros(self._times[low]).isoformat()!r}")
-        if high < BINS and self._times:
-            bounds.append(f"until={from_micros(self._times[high]).isoformat()!r}")
+        if self._partition.value is not None:
+            topic += f".partition({self._partition.value})"
+        times = zip(("since", "until"), self._bounds, strict=True)
+        bounds = [f"{name}={time.isoformat()!r}" for name, time in times if time is not None]
         wanted = _Query.of(self._query.value) if self._matches is not None else _Query()
         if wanted.key is not None:
             bounds.append(f"key={wanted.key!r}")
@@ -474,18 +529,19 @@ class _Query:
         return not self.text and self.field is None
 
     def fits(self, message: Message) -> bool:
+        if self.key is not None and message.key != self.key:
+            return False
         if self.field is not None:
             return views.as_text(views.field_of(message, self.field)) == self.text
         return self.is_all or self.text.lower() in views.as_text(message.value).lower()
 
 
-def _rank(one: Message | DecodeError, name: str) -> tuple[int, Any]:
-    """The rank of a message in a sorted page: numbers, then text, then missing values."""
+def _rank(one: Message | DecodeError, index: int, name: str) -> tuple[int, Any]:
+    """The rank of a message in a sorted page, given its index before: numbers, then text, then missing values."""
     if isinstance(one, DecodeError):
-        return 3, one.offset
-    value = {"offset": one.offset, "time": one.offset, "key": one.key}.get(name)
-    if name not in ("offset", "time", "key"):
-        value = views.field_of(one, name)
+        return 3, index
+    metadata = {"time": index, "partition": one.partition, "offset": one.offset, "key": one.key}
+    value = metadata[name] if name in metadata else views.field_of(one, name)
     if isinstance(value, (int, float)) and value == value:
         return 0, value
-    return (2, one.offset) if value is None else (1, views.as_text(value))
+    return (2, index) if value is None else (1, views.as_text(value))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pqlog import extras
-from pqlog.clients import client_info, position_text
+from pqlog.clients import client_table, position_text
 from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
@@ -154,14 +154,30 @@ def histogram(counts: Sequence[int], chosen: tuple[int, int] | None = None, widt
     )
 
 
-def messages_table(messages: Iterable[Message | DecodeError], short: int = SHORT) -> str:
-    """Messages, with the fields of their payloads as columns."""
+def has_partitions(stream: TopicStream) -> bool:
+    """Whether its topic has several partitions, though only one of them may be read."""
+    return stream.store.info.partitions > 1
+
+
+def is_merged(stream: TopicStream) -> bool:
+    """Whether several partitions are read: what `stream.store` calls offsets are places then, which nobody is shown."""
+    return len(stream.partitions) > 1
+
+
+def messages_table(
+    messages: Iterable[Message | DecodeError], short: int = SHORT, *, has_partitions: bool = False
+) -> str:
+    """Messages, with the fields of their payloads as columns; and the partition of each, if there are several."""
     found = list(messages)
     fields = columns_of(found)
     has_key = any(isinstance(m, Message) and m.key is not None for m in found)
-    head = ["offset", "time", *(["key"] if has_key else []), *(esc(name) for name in fields)]
-    rows = [_cells(message, fields, has_key, short) for message in found]
-    return table(head, rows, frozenset({0}))
+    where = ["partition", "offset"] if has_partitions else ["offset"]
+    head = [*where, "time", *(["key"] if has_key else []), *(esc(name) for name in fields)]
+    rows = [
+        [*([str(message.partition)] if has_partitions else []), *_cells(message, fields, has_key, short)]
+        for message in found
+    ]
+    return table(head, rows, frozenset(range(len(where))))
 
 
 def columns_of(messages: Iterable[Message | DecodeError]) -> list[str]:
@@ -213,9 +229,9 @@ def _span_line(stream: TopicStream, span: Span) -> str:
     if not times:  # trimmed away
         return '<span class="dim">no messages left</span>'
     first, last = from_micros(times[0]), from_micros(times[-1])
+    offsets = "" if is_merged(stream) else f"offsets {span.first:,} to {stream.store.from_end(1, span):,}, "
     return (
-        f'{stream.store.count(span):,} messages <span class="dim">'
-        f"offsets {span.first:,} to {stream.store.from_end(1, span):,}, "
+        f'{stream.store.count(span):,} messages <span class="dim">{offsets}'
         f"{instant(first)} to {instant(last)} UTC</span><br>{histogram(counts)}"
     )
 
@@ -252,30 +268,36 @@ def log_view(log: Log) -> str:
     """A log: its file, topics, and the clients of each."""
     store = log.store.log
     infos = store.topics()
+    several = any(info.partitions > 1 for info in infos)
     parts = [
         f'<span class="head">{esc(log.path)}</span> <span class="dim">{size_of(store)}, {len(infos)} topics</span>'
     ]
     rows, clients = [], []
     for info in infos[:50]:
-        topic = store.find_topic(info.name)
-        if topic is None:  # it was deleted just now
+        partitions = store.find_topic(info.name)
+        if not partitions:  # it was deleted just now
             continue
+        stream = TopicStream.of(partitions, None)
+        topic = stream.store
         span = topic.span()
         count = topic.count(span)
         times, counts = timeline(topic, span, BINS) if count else ([], [])
         until = moment(from_micros(times[-1])) if times else ""
         over_time = histogram(counts, width=160, height=18)
-        fields = _schema(TopicStream(topic, None)) if count else ""
-        rows.append([esc(info.name), esc(info.codec), f"{count:,}", until, over_time, fields])
-        clients += [(info.name, count, client) for client in topic.clients()]
-    parts.append(table(["topic", "codec", "messages", "last put (UTC)", "over time", "schema"], rows, frozenset({2})))
+        fields = _schema(stream) if count else ""
+        kept = [*([str(len(partitions))] if several else []), f"{count:,}"]
+        rows.append([esc(info.name), esc(info.codec), *kept, until, over_time, fields])
+        clients += [(info.name, count, client) for client in client_table(partitions)]
+    head = ["topic", "codec", *(["partitions"] if several else []), "messages"]
+    numbers = frozenset(range(2, len(head)))
+    parts.append(table([*head, "last put (UTC)", "over time", "schema"], rows, numbers))
     if clients:
         parts.append(
             table(
                 ["client", "topic", "position", "lag", "", "last seen (UTC)"],
                 [
-                    [esc(repr(c.client)), esc(name), f"{c.position:,}", f"{c.lag:,}", lag_bar(client_info(c), count),
-                     moment(from_micros(c.seen))]
+                    [esc(repr(c.client)), esc(name), position_cell(c.position), f"{c.lag:,}", lag_bar(c, count),
+                     moment(c.seen)]
                     for name, count, c in clients[:50]
                 ],
                 frozenset({2, 3}),
@@ -293,10 +315,35 @@ def topic_view(topic: Topic) -> str:
     return page(
         f'<span class="head">{esc(topic.name)}</span> <span class="dim">codec {esc(topic.codec)}</span><br>',
         _span_line(stream, span),
-        messages_table(read_some(stream, recent, SHOWN)) if span else "",
+        _partitions(topic) if topic.partitions > 1 else "",
+        messages_table(read_some(stream, recent, SHOWN), has_partitions=has_partitions(stream)) if span else "",
         fields,
         clients_table(topic.clients()) if len(topic.clients()) else "",
     )
+
+
+def _partitions(topic: Topic) -> str:
+    """What each partition has."""
+    parts = [topic.partition(number) for number in range(topic.partitions)]
+    rows = [
+        [
+            str(number),
+            f"{len(part):,}",
+            *("" if offset is None else f"{offset:,}" for offset in (part.first, part.last)),
+        ]
+        for number, part in enumerate(parts)
+    ]
+    shown = table(["partition", "messages", "first", "last"], rows, frozenset(range(4)))
+    return f"<details><summary>{topic.partitions} partitions</summary>{shown}</details>"
+
+
+def position_cell(position: int | Mapping[int, int]) -> str:
+    """A position in a table; that of many partitions in short, and in full after a click."""
+    text = position_text(position)
+    if isinstance(position, int) or "..." not in text:
+        return text
+    all_of_it = "\n".join(f"{number}: {offset:,}" for number, offset in position.items())
+    return f"<details><summary>{text}</summary><pre>{all_of_it}</pre></details>"
 
 
 def clients_table(clients: Clients) -> str:
@@ -306,7 +353,7 @@ def clients_table(clients: Clients) -> str:
         [
             [
                 esc(repr(c.client)),
-                position_text(c.position),
+                position_cell(c.position),
                 f"{c.lag:,}",
                 lag_bar(c, clients.messages),
                 f"{c.batches:,}",
@@ -342,8 +389,9 @@ def _messages_of(selection: Selection) -> str:
         return '<span class="dim">not computed yet: convert it to a frame</span>'
     found = read_some(stream, span, 2 * SHOWN, key)
     line = _span_line(stream, span) if key is None else ""
+    where = has_partitions(stream)
     none = f'<span class="dim">none in the first {min(stream.store.count(span), LOOK):,} messages</span>'
-    return line + (messages_table(found) if found else none if span else "")
+    return line + (messages_table(found, has_partitions=where) if found else none if span else "")
 
 
 def message_view(message: Message) -> str:

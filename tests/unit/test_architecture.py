@@ -172,11 +172,11 @@ OFFSETS = {"offset", "first", "last", "stop", "begin", "position"}
 
 COUNTED = {
     "cli.keeping": "what salvage tells of a file",
-    "cli.reading": "where to continue behind a message: its offset + 1",
     "errors": "where to continue behind a message: its offset + 1",
     "export": "the name of a file, which is that of a range of offsets",
     "frames.ipc": "offsets of Arrow's buffers",
     "frames.pandas_table": "the bounds of a RangeIndex",
+    "frames.partitioning": "offsets of Arrow's buffers",
     "frames.writer": "the bounds of a RangeIndex",
     "migration": "the offsets of another program's queue",
     "topic": "where dense_offsets is promised: which offset a message would have had",

@@ -1,0 +1,81 @@
+"""Places: the messages of merged partitions have places in the merged order; what is shown are their offsets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from pqlog.errors import TrimmedError
+from pqlog.merged import MergedPartitions
+from pqlog.store.api import TopicStore
+from pqlog.store.values import PartitionRun, Row, Span
+from pqlog.stream import Selection, TopicStream
+
+
+def is_merged(stream: TopicStream) -> bool:
+    """Whether the offsets of what is read are places."""
+    return len(stream.partitions) > 1
+
+
+def has_partitions(stream: TopicStream) -> bool:
+    """Whether its topic has several partitions, though only one may be read."""
+    return stream.store.info.partitions > 1
+
+
+def number_of(stream: TopicStream) -> int | None:
+    """The number of the one partition that is read, if its topic has several."""
+    return stream.store.info.partition if has_partitions(stream) and not is_merged(stream) else None
+
+
+def runs_of(rows: Sequence[Row]) -> list[PartitionRun] | None:
+    """The runs of rows; None if they are of a topic with one partition."""
+    return [
+        PartitionRun(row.partition, row.partition_offset, row.rows or 1) for row in rows if row.partition is not None
+    ] or None
+
+
+def shown(runs: Sequence[PartitionRun] | None) -> tuple[pa.Array, pa.Array] | tuple[None, None]:
+    """For each message of some runs: the number of its partition, and its offset there."""
+    if not runs:
+        return None, None
+    numbers, firsts, counts = (np.array(column, np.int64) for column in zip(*runs, strict=True))
+    ends = counts.cumsum()
+    offsets = np.arange(ends[-1]) + np.repeat(firsts - (ends - counts), counts)
+    return pa.array(np.repeat(numbers.astype(np.int32), counts)), pa.array(offsets)
+
+
+def by_partition(selection: Selection) -> list[Selection]:
+    """The parts of a selection that are each of one partition."""
+    topic, span = selection.topic, selection.span
+    if not isinstance(topic.store, MergedPartitions):
+        return [selection]
+    bounds = zip(topic.store.positions(span.first), topic.store.positions(span.stop), strict=True)
+    return [selection._replace(topic=topic.partition(n), span=Span(*bound)) for n, bound in enumerate(bounds)]
+
+
+def identity(selection: Selection) -> tuple[object, ...]:
+    """The same for the same messages of one open topic: those of a span never change, but a trim may move places."""
+    return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest
+
+
+@contextlib.contextmanager
+def unmoved(stream: TopicStream) -> Iterator[None]:
+    """Raise if a trim moves the places of merged partitions meanwhile."""
+    begins = _begins(stream.partitions) if is_merged(stream) else []
+    yield
+    for store, before in zip(stream.partitions, begins, strict=False):
+        trimmed(store, before)
+
+
+def _begins(partitions: Sequence[TopicStore]) -> list[int]:
+    return [store.span().first for store in partitions]
+
+
+def trimmed(store: TopicStore, first: int) -> None:
+    """Raise if a message of a partition was trimmed."""
+    begin = store.span().first
+    if begin > first:
+        raise TrimmedError(first, begin, store.info.partition if store.info.partitions > 1 else None)
