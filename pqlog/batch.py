@@ -237,11 +237,14 @@ class Batch(Readable):
         ({}, '2', 'no amount')
         """
         self.lease.check_open()
-        if not isinstance(message, Message) or not self.first <= message.offset <= self.last:
+        if not isinstance(message, Message) or not self._has(message):
             raise ArgumentError(f"reject takes a message of this batch, from batch.messages(), not {message!r}")
         for row in self._topic.rows(Span.at(message.offset)):
             return self.lease.put_aside(row, topic or f"{self.topic}.rejected", reason)
         raise TrimmedError(message.offset, self._topic.store.span().first)
+
+    def _has(self, message: Message) -> bool:
+        return message.partition == self.partition and self.first <= message.offset <= self.last
 
     # ending
 

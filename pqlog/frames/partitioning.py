@@ -52,8 +52,8 @@ def rows_by_partition(partitions: Any, most: int) -> Iterator[tuple[int, range |
     for partition, count in enumerate(np.bincount(partitions).tolist()):
         for at in range(start, start + count, most):
             rows = order[at : min(at + most, start + count)]
-            first, stop = int(rows[0]), int(rows[-1]) + 1
-            yield partition, range(first, stop) if stop - first == len(rows) else rows
+            through = range(int(rows[0]), int(rows[-1]) + 1)
+            yield partition, through if len(through) == len(rows) else rows
         start += count
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pqlog.store.values import Output, Segment
-from tests.contract.engines import ENGINES, singles
+from tests.contract.engines import COUNT, ENGINES, singles
 
 
 @pytest.fixture(params=ENGINES, ids=lambda make: make.__name__)
@@ -22,3 +22,9 @@ def topic(engine, request):
         if one.info.partition != middle:
             engine.append([Output(one, [singles(b"other", key="a"), Segment(b"other", 3, "a")])])
     return partitions[middle]
+
+
+@pytest.fixture
+def partitions(engine):
+    """A topic of several partitions."""
+    return engine.topic("main", "json", COUNT)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.sqlite.store import SqliteStore
-from pqlog.store.values import Chunk, Cursor, Ids, Moved, Output, Put, Row, Segment, Singles, Span
+from pqlog.store.values import Chunk, Claim, Cursor, Done, Ids, Moved, Output, Put, Row, Segment, Singles, Size, Span
 
 
 def in_a_file(folder: Path) -> Store:
@@ -98,3 +98,58 @@ def offsets(topic: TopicStore, span: Span | None = None) -> list[int]:
 def around(offsets: Sequence[int]) -> Span:
     """The span from the first to the last of some offsets."""
     return Span.through(offsets[0], offsets[-1])
+
+
+# several partitions
+
+COUNT = 3
+
+
+def put_in(
+    partitions: Sequence[TopicStore],
+    chunks: Mapping[int, Iterable[Chunk]],
+    id: str | None = None,
+    cursor: Cursor | None = None,
+    ids: Mapping[int, Ids] | None = None,
+) -> Mapping[int, Put]:
+    """Put chunks by the number of their partition, in one call; where they went."""
+    outputs = [Output(partitions[number], some, (ids or {}).get(number)) for number, some in chunks.items()]
+    return partitions[0].log.append(outputs, id, cursor)
+
+
+def fill_all(partitions: Sequence[TopicStore]) -> list[list[int]]:
+    """Singles and segments in each, by calls that put into one, two or all of them; the offsets of each partition."""
+    put_in(partitions, {0: [singles(b"1", b"2")], 2: [singles(b"3", key="k")]})
+    put_in(partitions, {number: [Segment(b"segment", 3, "k")] for number in (2, 1)})
+    put_in(partitions, {1: [singles(b"4", b"5")]})
+    put_in(partitions, {number: [singles(b"6")] for number in (0, 1, 2)})
+    return [offsets(one) for one in partitions]
+
+
+def kept(partitions: Sequence[TopicStore]) -> list[list[Row]]:
+    """All that is kept, as it is read."""
+    assert list(partitions[0].log.spans(partitions)) == [one.span() for one in partitions]
+    return [rows(one) for one in partitions]
+
+
+def clients_of(partitions: Sequence[TopicStore], name: str = "c") -> list[ClientStore]:
+    """The client of that name in each partition."""
+    return [one.client(name) for one in partitions]
+
+
+def take(
+    client: ClientStore, worker: str = "", done: Done | None = None, messages: int = 2, ordered: bool = True
+) -> Claim | None:
+    """Claim a batch, in order."""
+    return client.advance(Size(messages), worker, done, ordered)[0]
+
+
+def broken(*chunks: Chunk) -> Iterator[Chunk]:
+    """Chunks from a source that breaks behind them."""
+    yield from chunks
+    raise RuntimeError("the source broke")
+
+
+def never(segment: Segment, mask: bytes | None, start: int) -> Iterable[Segment]:
+    """In place of what thins segments."""
+    raise AssertionError("there is no segment to thin")

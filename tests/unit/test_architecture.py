@@ -176,6 +176,7 @@ COUNTED = {
     "export": "the name of a file, which is that of a range of offsets",
     "frames.ipc": "offsets of Arrow's buffers",
     "frames.pandas_table": "the bounds of a RangeIndex",
+    "frames.partitioning": "offsets of Arrow's buffers",
     "frames.writer": "the bounds of a RangeIndex",
     "migration": "the offsets of another program's queue",
     "topic": "where dense_offsets is promised: which offset a message would have had",
