@@ -191,20 +191,20 @@ class TopicStream:
         """The messages of rows, decoded; of segments only those with `key`."""
         only = self.partitions[0].info.partition
         for row in rows:
-            offset, partition = row.partition_offset, only if row.partition is None else row.partition
+            partition = only if row.partition is None else row.partition
             try:
                 when = from_micros(row.time)
                 headers = {} if row.headers is None else headers_of(row)
             except (CorruptLogError, *UNDECODABLE) as error:
                 raise self._undecodable(row, f"its time or headers are not valid: {error}") from error
             if row.rows is None:
-                yield Message(offset, when, self._decode(row), row.key, headers, partition)
+                yield Message(row.partition_offset, when, self._decode(row), row.key, headers, partition)
             else:
                 keys, values = extras.frames.unpack(row, self.name)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
                     if key is None or of == key:
-                        yield Message(offset + index, when, value, of, headers.copy(), partition)
+                        yield Message(row.partition_offset + index, when, value, of, headers.copy(), partition)
 
     def _undecodable(self, row: Row, reason: str, error: type[DecodeError] = DecodeError) -> DecodeError:
         info = self.partitions[0].info
