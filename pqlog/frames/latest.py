@@ -22,7 +22,7 @@ from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
-from pqlog.frames.places import is_merged
+from pqlog.frames.places import is_merged, unmoved
 from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
 from pqlog.store.values import Lines, Row
 from pqlog.stream import Selection, TopicStream
@@ -175,7 +175,8 @@ def latest_of(selection: Selection) -> Any:
 
 def latest_groups(selection: Selection) -> Iterator[list[int]]:
     """The offsets of the latest messages of a range, ascending, in groups that are close together."""
-    return nearby(selection.topic, latest_of(selection))
+    with unmoved(selection.topic):
+        yield from nearby(selection.topic, latest_of(selection))
 
 
 def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
