@@ -23,6 +23,7 @@ from pqlog.errors import (
 )
 from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
+from pqlog.partitioning import partition_of
 from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
@@ -94,7 +95,15 @@ class TopicStream:
 
     def partition(self, number: int) -> TopicStream:
         """That of one partition."""
-        return TopicStream.of(self.partitions[number : number + 1], self.codec)
+        return self if len(self.partitions) == 1 else TopicStream.of(self.partitions[number : number + 1], self.codec)
+
+    def of_key(self, key: str) -> TopicStream:
+        """That of the partition that has the messages of a key."""
+        return self.partition(partition_of(key, len(self.partitions)))
+
+    def beginning(self, offsets: Sequence[int]) -> TopicStream:
+        """The same partitions merged, each from an offset on."""
+        return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
 
     @property
     def name(self) -> str:
@@ -171,6 +180,8 @@ class TopicStream:
                 messages = list(self.messages(rows, key))
             except DecodeError as error:  # first what is newer
                 last = error.last if isinstance(error, DamagedError) else error.offset
+                if isinstance(self.store, MergedPartitions):
+                    last = self.store.place_of(error.partition or 0, last)
                 yield from self.backwards(Span(Span.at(last).stop, span.stop), key)
                 raise
             yield from reversed(messages)
@@ -178,20 +189,27 @@ class TopicStream:
 
     def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
         """The messages of rows, decoded; of segments only those with `key`."""
+        only = self.partitions[0].info.partition
         for row in rows:
+            partition = only if row.partition is None else row.partition
             try:
                 when = from_micros(row.time)
-                headers = {} if row.headers is None else {"headers": headers_of(row)}
+                headers = {} if row.headers is None else headers_of(row)
             except (CorruptLogError, *UNDECODABLE) as error:
-                raise DecodeError(self.name, row.offset, f"its time or headers are not valid: {error}") from error
+                raise self._undecodable(row, f"its time or headers are not valid: {error}") from error
             if row.rows is None:
-                yield Message(row.offset, when, self._decode(row), row.key, **headers)
+                yield Message(row.partition_offset, when, self._decode(row), row.key, headers, partition)
             else:
                 keys, values = extras.frames.unpack(row, self.name)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
                     if key is None or of == key:
-                        yield Message(row.offset + index, when, value, of, **headers)
+                        yield Message(row.partition_offset + index, when, value, of, headers.copy(), partition)
+
+    def _undecodable(self, row: Row, reason: str, error: type[DecodeError] = DecodeError) -> DecodeError:
+        info = self.partitions[0].info
+        partition = info.partition if row.partition is None else row.partition
+        return error(self.name, row.partition_offset, reason, partition if info.partitions > 1 else None)
 
     def values(self, span: Span) -> Iterator[Any]:
         """The values of a span, decoded many at a time where the codec can."""
@@ -220,18 +238,15 @@ class TopicStream:
         name = self.codec_name
         if self.codec is None:
             if name == "pickle":
-                raise PickleRefusedError(
-                    self.name,
-                    row.offset,
-                    'it is a pickle, and reading one can run any code; if you trust the file, ask for codec="pickle"',
-                )
-            raise DecodeError(self.name, row.offset, f"its codec {name!r} is unknown here: pass it as codec=")
+                said = 'it is a pickle, and reading one can run any code; if you trust the file, ask for codec="pickle"'
+                raise self._undecodable(row, said, PickleRefusedError)
+            raise self._undecodable(row, f"its codec {name!r} is unknown here: pass it as codec=")
         try:
             return self.codec.decode(row.value)
         except Error:
             raise
         except Exception as error:  # a codec of the user's may raise anything
-            raise DecodeError(self.name, row.offset, f"{type(error).__name__}: {error}") from error
+            raise self._undecodable(row, f"{type(error).__name__}: {error}") from error
 
 
 def _size(row: Row) -> int:
