@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pqlog.store.sqlite.held_claims import HeldClaims
-from pqlog.store.values import Put, Row, Singles
+from pqlog.store.values import Output, Put, Row, Singles
 
 if TYPE_CHECKING:
     import apsw
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def put_encoded(topic: Topic, *encoded: bytes) -> None:
     """Put values as raw bytes, whatever the topic's codec: no public call puts bytes that cannot be decoded."""
-    topic.store.append([Singles(list(encoded))])
+    (partition,) = topic.stream.partitions
+    partition.log.append([Output(partition, [Singles(list(encoded))])])
 
 
 def rows(topic: Topic) -> list[Row]:
@@ -45,17 +46,19 @@ def first(topic: Topic) -> int:
 
 def find_id(topic: Topic, id: str) -> Put | None:
     """The offsets of the messages of a call with an id: asking by putting again could change the answer."""
-    return topic.store.find_id(id)
+    found = topic.stream.partitions[0].find_id(id)
+    return None if found is None else Put.of(found, topic.partitions)
 
 
 def join(topic: Topic, client: str) -> None:
     """Create a client, as its first call does, and nothing else, so that a power cut can follow directly."""
-    topic.store.client(client).join()
+    for partition in topic.stream.partitions:
+        partition.client(client).join()
 
 
 def first_unclaimed(topic: Topic, client: str) -> int:
     """The offset at which a client's next batch begins: no public call returns it without taking the batch."""
-    state = topic.store.client(client).state()
+    state = topic.stream.partitions[0].client(client).state()
     assert state is not None
     return state.unclaimed.first
 
