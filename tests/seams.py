@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pqlog.store.sqlite.held_claims import HeldClaims
-from pqlog.store.values import Output, Put, Row, Singles
+from pqlog.store.values import ClientState, Output, Put, Row, Singles, Span
 
 if TYPE_CHECKING:
     import apsw
@@ -39,15 +40,14 @@ def connection(topic: Topic) -> apsw.Connection:
     return db
 
 
-def first(topic: Topic) -> int:
-    """The first offset of a topic, also of an empty one, where `first` is None."""
-    return topic.store.span().first
+def spans(topic: Topic) -> Sequence[Span]:
+    """What is kept of each partition, also of an empty one, where `first` is None."""
+    return [partition.span() for partition in topic.stream.partitions]
 
 
-def find_id(topic: Topic, id: str) -> Put | None:
+def find_id(topic: Topic, id: str) -> Mapping[int, Put] | None:
     """The offsets of the messages of a call with an id: asking by putting again could change the answer."""
-    found = topic.stream.partitions[0].find_id(id)
-    return None if found is None else Put.of(found, topic.partitions)
+    return topic.stream.partitions[0].find_id(id)
 
 
 def join(topic: Topic, client: str) -> None:
@@ -56,11 +56,12 @@ def join(topic: Topic, client: str) -> None:
         partition.client(client).join()
 
 
-def first_unclaimed(topic: Topic, client: str) -> int:
-    """The offset at which a client's next batch begins: no public call returns it without taking the batch."""
-    state = topic.stream.partitions[0].client(client).state()
-    assert state is not None
-    return state.unclaimed.first
+def states(topic: Topic, client: str) -> Sequence[ClientState | None]:
+    """Where a client stands in each partition; None where it has not been yet.
+
+    No public call says where its next batch begins without taking it, and how many it had of each partition.
+    """
+    return [partition.client(client).state() for partition in topic.stream.partitions]
 
 
 def waiting(topic: Topic) -> int:
