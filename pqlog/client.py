@@ -154,7 +154,7 @@ class Client:
         3
         """
         self._states()
-        return History(self.stream, client=self.partitions[0].client)
+        return History(self.stream, clients=[one.client for one in self.partitions])
 
     def claims(self) -> list[ClaimInfo]:
         """Its batches that are handed out and not acknowledged, partition by partition.

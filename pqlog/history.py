@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from pqlog import check, extras
-from pqlog.errors import ArgumentError, Error, OffsetError, TrimmedError, UncountedError
+from pqlog.errors import ArgumentError, Error, OffsetError, PartitionsError, TrimmedError, UncountedError
 from pqlog.message import Message, to_micros
 from pqlog.readable import Readable
-from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.api import ClientStore, MessageSource
 from pqlog.store.values import Span
 from pqlog.stream import CHUNK_BYTES, Selection, TopicStream
 
@@ -69,7 +69,7 @@ def micros_of(when: Time, now: datetime | None = None) -> int:
     return to_micros(when)
 
 
-def offset_of(topic: TopicStore, at: int | Time, expected: str) -> int:
+def offset_of(topic: MessageSource, at: int | Time, expected: str) -> int:
     """The offset that an offset (negative: counted from the end) or a time stands for; it need not be kept.
 
     If it is neither, the error says what was `expected`.
@@ -114,17 +114,21 @@ class History(Readable):
         since: Time | None = None,
         until: Time | None = None,
         key: str | None = None,
-        client: ClientStore | None = None,
+        clients: Sequence[ClientStore] = (),
     ) -> None:
         for name, offset in (("start", start), ("stop", stop)):
             if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool)):
                 raise ArgumentError(
                     f"{name} must be an offset, an int, not {offset!r}; for times there are since= and until="
                 )
+            if offset is not None and len(stream.partitions) > 1:
+                raise PartitionsError.by_offset(stream.name, len(stream.partitions), f"{name}={offset}")
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key must be a str, not {key!r}")
-        self._stream, self._client = stream, client
         self._key = None if key is None else check.text("key", key)
+        self._stream = stream if key is None else stream.of_key(key)
+        self._clients = clients
+        """Those of each partition, of whom it is what they have not acknowledged; none if it is of nobody."""
         self._start = None if start is None else check.bounded(start)
         self._stop = None if stop is None else check.bounded(stop)
         self._latest: str | None = None
@@ -133,13 +137,17 @@ class History(Readable):
         self._until = None if until is None else micros_of(until, now)
 
     def _selection(self) -> Selection:
-        return Selection(self._stream, self._span(), self._key, self._latest)
+        if not self._clients:
+            return Selection(self._stream, self._span(), self._key, self._latest)
+        states = [client.state() for client in self._clients]
+        if len(states) > 1:
+            stream = self._stream.beginning([0 if state is None else state.position for state in states])
+            return Selection(stream, stream.store.span(), self._key, self._latest)
+        span = self._stream.store.span() if states[0] is None else states[0].unread
+        return Selection(self._stream, span, self._key, self._latest)
 
     def _span(self) -> Span:
         topic = self._stream.store
-        if self._client is not None:
-            state = self._client.state()
-            return state.unread if state else topic.span()
         first, stop = kept = topic.span()  # all is counted from one end, though somebody may put meanwhile
         starts = [first] + [self._offset(offset, kept) for offset in (self._start,) if offset is not None]
         stops = [stop] + [self._offset(offset, kept) for offset in (self._stop,) if offset is not None]
@@ -194,10 +202,8 @@ class History(Readable):
 
     def _chosen(self, selection: Selection) -> Iterator[Message]:
         for offsets in extras.frames.latest_groups(selection):
-            chosen = set(offsets)
-            for message in selection.topic.messages(selection.topic.rows(Span.through(offsets[0], offsets[-1]))):
-                if message.offset in chosen:
-                    yield message
+            rows = selection.topic.rows(Span.through(offsets[0], offsets[-1]))
+            yield from selection.topic.messages(rows, at=set(offsets))
 
     def __reversed__(self) -> Iterator[Message]:
         """The messages, the newest first."""
@@ -208,10 +214,7 @@ class History(Readable):
 
     def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
         for offsets in reversed(list(extras.frames.latest_groups(selection))):
-            chosen = set(offsets)
-            for message in selection.topic.backwards(Span.through(offsets[0], offsets[-1])):
-                if message.offset in chosen:
-                    yield message
+            yield from selection.topic.backwards(Span.through(offsets[0], offsets[-1]), at=set(offsets))
 
     def __len__(self) -> int:
         """How many messages it has, where that is known without reading them: not of a key, nor of the latest."""
@@ -252,13 +255,18 @@ class History(Readable):
         only = "" if self._key is None else f", key={self._key!r}"
         only += "" if self._latest is None else f", the latest by {self._latest}"
         try:
-            span = self._span()
+            topic, span, *_ = self._selection()
+            if len(topic.partitions) > 1:
+                count = topic.store.count(span)
+                return (
+                    f"<pqlog.History of {topic.name!r}: {count:,} messages in {len(topic.partitions)} partitions{only}>"
+                )
         except Error as error:
             return f"<pqlog.History of {self._stream.name!r}{only}: {error}>"
         return f"<pqlog.History of {self._stream.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
 
 
-def timeline(topic: TopicStore, span: Span, bins: int) -> tuple[list[int], list[int]]:
+def timeline(topic: MessageSource, span: Span, bins: int) -> tuple[list[int], list[int]]:
     """How many messages of a span were put when: `bins` + 1 times in microseconds, and the counts in between.
 
     Bounded work however long the span is: a search by bisection for each of the times.

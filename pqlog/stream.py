@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from pqlog.errors import (
 )
 from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
+from pqlog.partitioning import partition_of
 from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
@@ -94,7 +95,15 @@ class TopicStream:
 
     def partition(self, number: int) -> TopicStream:
         """That of one partition."""
-        return TopicStream.of(self.partitions[number : number + 1], self.codec)
+        return self if len(self.partitions) == 1 else TopicStream.of(self.partitions[number : number + 1], self.codec)
+
+    def of_key(self, key: str) -> TopicStream:
+        """That of the partition that has the messages of a key."""
+        return self.partition(partition_of(key, len(self.partitions)))
+
+    def beginning(self, offsets: Sequence[int]) -> TopicStream:
+        """The same partitions merged, each from an offset on."""
+        return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
 
     @property
     def name(self) -> str:
@@ -154,8 +163,8 @@ class TopicStream:
         """The first single messages of a span in one piece; None where there are none, or the store has no such way."""
         return self.store.read_lines(span, rows, max_bytes) if isinstance(self.store, ReadsLines) else None
 
-    def backwards(self, span: Span, key: str | None = None) -> Iterator[Message]:
-        """The messages of a span, the newest first, read in chunks from the end."""
+    def backwards(self, span: Span, key: str | None = None, at: Container[int] | None = None) -> Iterator[Message]:
+        """The messages of a span, the newest first, read in chunks from the end; `key` and `at` as for `messages`."""
         step = CHUNK_ROWS
         while span:
             part = Span(self.store.from_end(step, span), span.stop)
@@ -168,30 +177,43 @@ class TopicStream:
                     continue
                 if rows:
                     rows += self.rows(Span(rows[-1].stop, part.stop), key)
-                messages = list(self.messages(rows, key))
+                messages = list(self.messages(rows, key, at))
             except DecodeError as error:  # first what is newer
                 last = error.last if isinstance(error, DamagedError) else error.offset
-                yield from self.backwards(Span(Span.at(last).stop, span.stop), key)
+                if isinstance(self.store, MergedPartitions):
+                    last = self.store.place_of(error.partition or 0, last)
+                yield from self.backwards(Span(Span.at(last).stop, span.stop), key, at)
                 raise
             yield from reversed(messages)
             span = Span(span.first, part.first)
 
-    def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
-        """The messages of rows, decoded; of segments only those with `key`."""
+    def messages(
+        self, rows: Iterable[Row], key: str | None = None, at: Container[int] | None = None
+    ) -> Iterator[Message]:
+        """The messages of rows, decoded; of segments only those with `key`; only those `at` some offsets, or places."""
+        only = self.partitions[0].info.partition
         for row in rows:
+            if at is not None and row.rows is None and row.offset not in at:
+                continue
+            partition = only if row.partition is None else row.partition
             try:
                 when = from_micros(row.time)
-                headers = {} if row.headers is None else {"headers": headers_of(row)}
+                headers = {} if row.headers is None else headers_of(row)
             except (CorruptLogError, *UNDECODABLE) as error:
-                raise DecodeError(self.name, row.offset, f"its time or headers are not valid: {error}") from error
+                raise self._undecodable(row, f"its time or headers are not valid: {error}") from error
             if row.rows is None:
-                yield Message(row.offset, when, self._decode(row), row.key, **headers)
+                yield Message(row.partition_offset, when, self._decode(row), row.key, headers, partition)
             else:
                 keys, values = extras.frames.unpack(row, self.name)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
-                    if key is None or of == key:
-                        yield Message(row.offset + index, when, value, of, **headers)
+                    if (key is None or of == key) and (at is None or row.offset + index in at):
+                        yield Message(row.partition_offset + index, when, value, of, headers.copy(), partition)
+
+    def _undecodable(self, row: Row, reason: str, error: type[DecodeError] = DecodeError) -> DecodeError:
+        info = self.partitions[0].info
+        partition = info.partition if row.partition is None else row.partition
+        return error(self.name, row.partition_offset, reason, partition if info.partitions > 1 else None)
 
     def values(self, span: Span) -> Iterator[Any]:
         """The values of a span, decoded many at a time where the codec can."""
@@ -220,18 +242,15 @@ class TopicStream:
         name = self.codec_name
         if self.codec is None:
             if name == "pickle":
-                raise PickleRefusedError(
-                    self.name,
-                    row.offset,
-                    'it is a pickle, and reading one can run any code; if you trust the file, ask for codec="pickle"',
-                )
-            raise DecodeError(self.name, row.offset, f"its codec {name!r} is unknown here: pass it as codec=")
+                said = 'it is a pickle, and reading one can run any code; if you trust the file, ask for codec="pickle"'
+                raise self._undecodable(row, said, PickleRefusedError)
+            raise self._undecodable(row, f"its codec {name!r} is unknown here: pass it as codec=")
         try:
             return self.codec.decode(row.value)
         except Error:
             raise
         except Exception as error:  # a codec of the user's may raise anything
-            raise DecodeError(self.name, row.offset, f"{type(error).__name__}: {error}") from error
+            raise self._undecodable(row, f"{type(error).__name__}: {error}") from error
 
 
 def _size(row: Row) -> int:

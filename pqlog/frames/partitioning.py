@@ -26,7 +26,8 @@ def partitions_of(keys: pa.ChunkedArray, partitioner: Partitioner) -> Any:
         chosen = _partitions(texts, partitioner)
     else:
         encoded = texts.dictionary_encode()
-        chosen = _partitions(encoded.dictionary, partitioner)[encoded.indices.fill_null(0).to_numpy()]
+        of_each = np.append(_partitions(encoded.dictionary, partitioner), np.uint8(0))  # the last is for no key
+        chosen = of_each[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()]
     if texts.null_count:
         chosen[texts.is_null().to_numpy(zero_copy_only=False)] = partitioner.next_for(texts.null_count)
     return chosen

@@ -133,7 +133,7 @@ def called(stream: TopicStream, offset: int) -> str:
     if not places.has_partitions(stream):
         return f"message {offset}"
     row = row_at(stream, offset)
-    return f"message {row.partition_offset + offset - row.offset} of partition {row.partition}"
+    return f"message {row.partition_offset} of partition {row.partition}"
 
 
 def row_at(stream: TopicStream, offset: int) -> Row:

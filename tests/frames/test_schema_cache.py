@@ -20,7 +20,7 @@ from pqlog.frames.parse import SAMPLE_ROWS
 from pqlog.frames.projection import Projection
 from pqlog.readable import selection_of
 from pqlog.store.sqlite import smallrows
-from pqlog.store.values import Singles
+from pqlog.store.values import Output, Singles
 from tests.frames.test_values import VALUES
 from tests.processes import run
 
@@ -236,7 +236,8 @@ def test_reading_does_not_wait_for_those_who_put(path, eager):
                 begun.set()
                 assert done.wait(60)
 
-            putting = threading.Thread(target=writing.store.append, args=[slowly()])
+            output = Output(writing.store, slowly())
+            putting = threading.Thread(target=writing.store.log.append, args=[[output]])
             putting.start()
             assert begun.wait(60)
             assert log.schema.names == ["a"]

@@ -20,14 +20,14 @@ LAYERS = [
     ["topic"],
     ["client"],
     ["delivery"],
-    ["batch", "clients"],
+    ["batch", "clients", "partition"],
     ["lease"],
     ["frames"],
     ["history", "producer"],
     ["readable"],
     ["stream"],
     ["extras", "codecs", "message"],
-    ["keys", "partitioning"],
+    ["keys", "merged", "partitioning"],
     ["check", "exact", "fields"],
     ["store.sqlite", "store.memory"],
     ["store.api"],
@@ -178,6 +178,7 @@ COUNTED = {
     "frames.pandas_table": "the bounds of a RangeIndex",
     "frames.partitioning": "offsets of Arrow's buffers",
     "frames.writer": "the bounds of a RangeIndex",
+    "merged": "the places of merged partitions, which are sums of offsets",
     "migration": "the offsets of another program's queue",
     "topic": "where dense_offsets is promised: which offset a message would have had",
 }
@@ -194,7 +195,7 @@ def is_offset(node):
 def sums_of_offsets(tree):
     for node in ast.walk(tree):
         match node:
-            case ast.BinOp(left=ast.Attribute(value=ast.Name(id="row"), attr="offset"), op=ast.Add()):
+            case ast.BinOp(left=ast.Attribute(ast.Name("row"), attr="offset" | "partition_offset"), op=ast.Add()):
                 pass  # message i of a row has the offset row.offset + i
             case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right) if is_offset(left) or is_offset(right):
                 yield ast.unparse(node)
