@@ -179,13 +179,17 @@ class TopicStream:
                     rows += self.rows(Span(rows[-1].stop, part.stop), key)
                 messages = list(self.messages(rows, key, at))
             except DecodeError as error:  # first what is newer
-                last = error.last if isinstance(error, DamagedError) else error.offset
-                if isinstance(self.store, MergedPartitions):
-                    last = self.store.place_of(error.partition or 0, last)
-                yield from self.backwards(Span(Span.at(last).stop, span.stop), key, at)
+                yield from self.backwards(Span(self.behind(error), span.stop), key, at)
                 raise
             yield from reversed(messages)
             span = Span(span.first, part.first)
+
+    def behind(self, error: DecodeError) -> int:
+        """The offset, or place, behind what could not be read."""
+        last = error.last if isinstance(error, DamagedError) else error.offset
+        if isinstance(self.store, MergedPartitions):
+            last = self.store.place_of(error.partition or 0, last)
+        return Span.at(last).stop
 
     def messages(
         self, rows: Iterable[Row], key: str | None = None, at: Container[int] | None = None
