@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
-from pqlog.store.sqlite.table import LAST_OFFSET, messages_in
+from pqlog.store.sqlite.table import LAST_OFFSET, Table, messages_in
 from pqlog.store.sqlite.topic import topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import MAX_PARTITIONS, Chunk, Row, Salvage, Segment, Singles, Span
@@ -34,7 +35,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
         found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
     except CorruptLogError as error:
         found.append(str(error))
-    for look in (connections.integrity, client.check, ids.check):
+    for look in (connections.integrity, _check_partitions, client.check, ids.check):
 
         def query(db: apsw.Connection, look: Any = look) -> list[str]:
             topics = [log.handle(info) for info in topic_infos(db)]
@@ -51,6 +52,13 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
             report(sum(row.rows or 1 for row in run))
             found += [] if damage is None else [str(damage)]
     return found
+
+
+def _check_partitions(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
+    """Which topics lack partitions."""
+    parts = {table.id for table in tables}
+    lacking = {table.topic: sorted(set(table.parts) - parts) for table in tables if not parts.issuperset(table.parts)}
+    return [f"topic {name!r}: {len(missing)} of its partitions are missing" for name, missing in lacking.items()]
 
 
 def _kept(topic: SqliteTopic) -> tuple[Span, StoreError | None]:
@@ -250,6 +258,7 @@ def _rest(copies: Sequence[_Copy]) -> Callable[[Transaction], None]:
     def work(transaction: Transaction) -> None:
         db = transaction.db
         calls: dict[tuple[int, str], dict[int, Span]] = {}
+        parts = Counter((run.number, run.ids[0]) for copy in copies for run in copy.noted if len(run.ids) == 1)
         for copy in copies:
             for name, position in copy.positions:
                 copy.into.client(name).seek_in(db, copy.moved(position))
@@ -259,8 +268,9 @@ def _rest(copies: Sequence[_Copy]) -> Callable[[Transaction], None]:
                         calls.setdefault((run.number, some[0]), {})[copy.into.info.id] = span
                     else:
                         ids.add(db, copy.into.table, some, {copy.into.info.id: span})
-        for (_, id), where in sorted(calls.items()):
-            ids.add(db, copies[0].into.table, [id], where)
+        for call, where in sorted(calls.items()):
+            if len(where) == parts[call]:  # else what is lost of it could not be put again
+                ids.add(db, copies[0].into.table, [call[1]], where)
 
     return work
 

@@ -48,8 +48,8 @@ class Table:
 
         Another process may have appended since: an insertion by `put_remembered` then fails.
         """
-        self.tail_version: int | None = None
-        """SQLite's `data_version` then, which other connections change: None if it was not asked for."""
+        self.tail_seen: tuple[apsw.Connection, int | None] | None = None
+        """The connection that saw it last, and its `data_version` then, which what others commit changes."""
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
         self.is_json = text = info.codec == "json"
