@@ -13,7 +13,7 @@ from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.partition import Partition
 from pqlog.partitioning import Partitioner
-from pqlog.store.values import PartitionOffset, Put, Singles, Span
+from pqlog.store.values import Output, PartitionOffset, Put, Singles, Span
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
@@ -139,17 +139,13 @@ class Topic(Partition):
         text = producer.header_text(headers) if headers else None
         if id is None and self._only is not None:
             return self._only.append_one(data, key, text)
-        producer.check_id(id)
-        return self._put_one(Singles([data], [key], text), key, id)
-
-    def _put_one(self, message: Singles, key: str | None, id: str | None) -> int | PartitionOffset:
-        """Put a message that has an id, or is put into one of several partitions."""
         partition = self._partitioner.choose(key)
-        (output,) = producer.Encoded.of(partition, message).outputs(self.stream)
+        store = self.stream.partitions[partition]
         if id is None:
-            return PartitionOffset(partition, output.topic.append_one(message.values[0], key, message.headers))
-        partition, put = min(self.stream.partitions[0].log.append([output], id).items())
-        return put.first if self._only else PartitionOffset(partition, put.first)
+            return PartitionOffset(partition, store.append_one(data, key, text))
+        producer.check_id(id)
+        partition, put = min(store.log.append([Output(store, [Singles([data], [key], text)])], id).items())
+        return put.first if self._only is not None else PartitionOffset(partition, put.first)
 
     def put_many(
         self,

@@ -16,7 +16,7 @@ import pqlog
 from pqlog import partitioning
 from pqlog.frames import partitioning as of_columns
 from pqlog.frames import writer
-from pqlog.keys import text
+from pqlog.keys import is_missing, text
 from pqlog.partitioning import Partitioner, partition_of
 from tests.frames.test_put_frames import equal, frames
 from tests.messages import is_same
@@ -80,7 +80,6 @@ MORE_KINDS = KINDS | {
     "a dictionary of views": pa.DictionaryArray.from_arrays(
         pa.array([1, None, 0]), pa.array(["a", "b"], pa.string_view())
     ),
-    "run ends": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", None])),
     "nulls": pa.nulls(3),
     "booleans": pa.array([True, None, False]),
     "doubles": pa.array([-0.0, float("nan"), None]),
@@ -127,11 +126,13 @@ KEYS = {
 @pytest.mark.parametrize("kind", ["pandas", "arrow", "polars", "values"])
 def test_keys_of_every_kind_lead_to_the_partition_of_their_text(log, keys, kind):
     frame = pd.DataFrame({"k": pd.concat([keys] * 5, ignore_index=True), "n": range(20)})
+    if kind in ("pandas", "arrow") and len(set(map(type, keys))) > 2:
+        frame["k"] = frame["k"].map(text)  # such a mixture is no column
     given = {
         "pandas": lambda: frame,
-        "arrow": lambda: pa.Table.from_pandas(frame.astype({"k": "str"}) if keys.dtype == object else frame),
+        "arrow": lambda: pa.Table.from_pandas(frame),
         "polars": lambda: pl.DataFrame({"k": [text(value) for value in frame["k"]], "n": frame["n"].to_list()}),
-        "values": lambda: frame.to_dict("records"),
+        "values": lambda: [{"k": None if is_missing(k) else k, "n": n} for n, k in enumerate(frame["k"].tolist())],
     }[kind]()
     topic = log.topic("several", partitions=PARTITIONS)
     assert topic.put_many(given, key="k").messages == 20
