@@ -9,7 +9,7 @@ import pytest
 
 import pqlog
 from pqlog.cli.app import in_the_shell
-from pqlog.errors import PartitionsError
+from pqlog.errors import DamagedError, DecodeError, PartitionsError
 from pqlog.partitioning import partition_of
 from tests.cli.test_commands import PYTHON, ndjson
 from tests.processes import Process, wait_until
@@ -268,6 +268,8 @@ db.execute("UPDATE messages_{damage} SET value = '{{}}' WHERE offset = 1")
         PartitionsError.of("jobs", 8, 4),
         PartitionsError.by_offset("jobs", 4, "history(start=3, stop=None)"),
         PartitionsError.by_offset("it's", 4, "[3]"),
+        DamagedError("jobs", 3, 5, 2),
+        DecodeError("jobs", 3, "why", 2),
     ],
 )
 def test_an_error_of_partitions_advises_what_can_be_typed(error):

@@ -136,7 +136,7 @@ def test_damage_is_shown_where_it_is(path, damaged):
         explorer = log.explore()
         pages, errors = shown(explorer), explorer._table.value.count("checksum")
         explorer._next.click()
-        assert pages + shown(explorer) == expected
+        assert sorted(pages + shown(explorer)) == sorted(expected)  # on a page, what cannot be read comes last
         assert errors + explorer._table.value.count("checksum") == 1
         assert log.history()._repr_html_().count("checksum") == (damaged < 10)
         partition, offset = map(int, expected[damaged])
