@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pqlog
 from pqlog.errors import DamagedError
 from pqlog.merged import MergedPartitions
 from pqlog.store.memory.store import MemoryStore
@@ -290,3 +291,22 @@ def test_what_is_whole_comes_before_the_damage(tmp_path):
     assert (raised.value.partition, raised.value.offset) == (1, 6)
     assert found == [(turn % 3, turn // 3 + 1) for turn in range(16)]
     log.close()
+
+
+@pytest.mark.parametrize("offset", [1, 2, 6, 10])
+def test_backwards_what_is_newer_comes_before_the_damage(tmp_path, offset):
+    path = str(tmp_path / "a.db")
+    with pqlog.open(path) as log:
+        orders = log.topic("orders", partitions=3)
+        for turn in range(30):
+            put(orders.stream.partitions, {turn % 3: [[turn]]})
+        id = orders.stream.partitions[1].info.id
+    db = apsw.Connection(path)
+    db.execute(f"UPDATE messages_{id} SET value = '99' WHERE offset = {offset}")
+    db.close()
+    with pqlog.open(path) as log:
+        found = []
+        with pytest.raises(DamagedError, match=rf"seek\({offset + 1}, partition=1\)"):
+            for message in reversed(log.topic("orders")):
+                found.append(message.value)
+    assert found == list(range(29, 3 * (offset - 1) + 1, -1))
