@@ -218,7 +218,7 @@ def read_some(stream: TopicStream, span: Span, count: int, key: str | None = Non
             span = Span(part.stop, span.stop)
         except DecodeError as error:
             found.append(error)
-            span = Span(stream.behind(error), span.stop)
+            span = Span(stream.behind(error) or span.stop, span.stop)
     return found
 
 
