@@ -271,6 +271,16 @@ def test_a_frame_put_into_one_partition_comes_back_as_it_was(log):
     pd.testing.assert_frame_equal(twins.several.partition(1).to_pandas(metadata=False), frame)
 
 
+def test_a_frame_put_into_several_partitions_comes_back_as_if_sorted_by_them(log):
+    topic = log.topic("several", partitions=PARTITIONS)
+    frame = pd.DataFrame({"k": [f"k{n % 5}" for n in range(20)], "n": range(20)}).astype({"n": "uint8"})
+    topic.put_many(frame, key="k")
+    parts = [topic.partition(number).to_pandas(metadata=False) for number in range(PARTITIONS)]
+    back = topic.to_pandas(metadata=False)
+    pd.testing.assert_frame_equal(back, pd.concat(parts))
+    pd.testing.assert_frame_equal(back.sort_index(), frame, check_index_type=False)
+
+
 def test_a_schema_is_known_while_the_log_is_open_and_forgotten_by_a_trim(log):
     twins = Twins(log)
     twins.put(0, [{"a": n} for n in range(5)])
