@@ -202,10 +202,8 @@ class History(Readable):
 
     def _chosen(self, selection: Selection) -> Iterator[Message]:
         for offsets in extras.frames.latest_groups(selection):
-            chosen = set(offsets)
-            for message in selection.topic.messages(selection.topic.rows(Span.through(offsets[0], offsets[-1]))):
-                if message.offset in chosen:
-                    yield message
+            rows = selection.topic.rows(Span.through(offsets[0], offsets[-1]))
+            yield from selection.topic.messages(rows, at=set(offsets))
 
     def __reversed__(self) -> Iterator[Message]:
         """The messages, the newest first."""
@@ -216,10 +214,7 @@ class History(Readable):
 
     def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
         for offsets in reversed(list(extras.frames.latest_groups(selection))):
-            chosen = set(offsets)
-            for message in selection.topic.backwards(Span.through(offsets[0], offsets[-1])):
-                if message.offset in chosen:
-                    yield message
+            yield from selection.topic.backwards(Span.through(offsets[0], offsets[-1]), at=set(offsets))
 
     def __len__(self) -> int:
         """How many messages it has, where that is known without reading them: not of a key, nor of the latest."""

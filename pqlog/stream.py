@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -163,8 +163,8 @@ class TopicStream:
         """The first single messages of a span in one piece; None where there are none, or the store has no such way."""
         return self.store.read_lines(span, rows, max_bytes) if isinstance(self.store, ReadsLines) else None
 
-    def backwards(self, span: Span, key: str | None = None) -> Iterator[Message]:
-        """The messages of a span, the newest first, read in chunks from the end."""
+    def backwards(self, span: Span, key: str | None = None, at: Container[int] | None = None) -> Iterator[Message]:
+        """The messages of a span, the newest first, read in chunks from the end; `key` and `at` as for `messages`."""
         step = CHUNK_ROWS
         while span:
             part = Span(self.store.from_end(step, span), span.stop)
@@ -177,20 +177,28 @@ class TopicStream:
                     continue
                 if rows:
                     rows += self.rows(Span(rows[-1].stop, part.stop), key)
-                messages = list(self.messages(rows, key))
+                messages = list(self.messages(rows, key, at))
             except DecodeError as error:  # first what is newer
-                last = error.last if isinstance(error, DamagedError) else error.offset
-                if isinstance(self.store, MergedPartitions):
-                    last = self.store.place_of(error.partition or 0, last)
-                yield from self.backwards(Span(Span.at(last).stop, span.stop), key)
+                yield from self.backwards(Span(self.behind(error), span.stop), key, at)
                 raise
             yield from reversed(messages)
             span = Span(span.first, part.first)
 
-    def messages(self, rows: Iterable[Row], key: str | None = None) -> Iterator[Message]:
-        """The messages of rows, decoded; of segments only those with `key`."""
+    def behind(self, error: DecodeError) -> int:
+        """The offset, or place, behind what could not be read."""
+        last = error.last if isinstance(error, DamagedError) else error.offset
+        if isinstance(self.store, MergedPartitions):
+            last = self.store.place_of(error.partition or 0, last)
+        return Span.at(last).stop
+
+    def messages(
+        self, rows: Iterable[Row], key: str | None = None, at: Container[int] | None = None
+    ) -> Iterator[Message]:
+        """The messages of rows, decoded; of segments only those with `key`; only those `at` some offsets, or places."""
         only = self.partitions[0].info.partition
         for row in rows:
+            if at is not None and row.rows is None and row.offset not in at:
+                continue
             partition = only if row.partition is None else row.partition
             try:
                 when = from_micros(row.time)
@@ -203,7 +211,7 @@ class TopicStream:
                 keys, values = extras.frames.unpack(row, self.name)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
-                    if key is None or of == key:
+                    if (key is None or of == key) and (at is None or row.offset + index in at):
                         yield Message(row.partition_offset + index, when, value, of, headers.copy(), partition)
 
     def _undecodable(self, row: Row, reason: str, error: type[DecodeError] = DecodeError) -> DecodeError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pqlog.store.sqlite.held_claims import HeldClaims
-from pqlog.store.values import Put, Row, Singles
+from pqlog.store.values import ClientState, Output, Put, Row, Singles, Span
 
 if TYPE_CHECKING:
     import apsw
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def put_encoded(topic: Topic, *encoded: bytes) -> None:
     """Put values as raw bytes, whatever the topic's codec: no public call puts bytes that cannot be decoded."""
-    topic.store.append([Singles(list(encoded))])
+    (partition,) = topic.stream.partitions
+    partition.log.append([Output(partition, [Singles(list(encoded))])])
 
 
 def rows(topic: Topic) -> list[Row]:
@@ -38,26 +40,28 @@ def connection(topic: Topic) -> apsw.Connection:
     return db
 
 
-def first(topic: Topic) -> int:
-    """The first offset of a topic, also of an empty one, where `first` is None."""
-    return topic.store.span().first
+def spans(topic: Topic) -> Sequence[Span]:
+    """What is kept of each partition, also of an empty one, where `first` is None."""
+    return [partition.span() for partition in topic.stream.partitions]
 
 
-def find_id(topic: Topic, id: str) -> Put | None:
+def find_id(topic: Topic, id: str) -> Mapping[int, Put] | None:
     """The offsets of the messages of a call with an id: asking by putting again could change the answer."""
-    return topic.store.find_id(id)
+    return topic.stream.partitions[0].find_id(id)
 
 
 def join(topic: Topic, client: str) -> None:
     """Create a client, as its first call does, and nothing else, so that a power cut can follow directly."""
-    topic.store.client(client).join()
+    for partition in topic.stream.partitions:
+        partition.client(client).join()
 
 
-def first_unclaimed(topic: Topic, client: str) -> int:
-    """The offset at which a client's next batch begins: no public call returns it without taking the batch."""
-    state = topic.store.client(client).state()
-    assert state is not None
-    return state.unclaimed.first
+def states(topic: Topic, client: str) -> Sequence[ClientState | None]:
+    """Where a client stands in each partition; None where it has not been yet.
+
+    No public call says where its next batch begins without taking it, and how many it had of each partition.
+    """
+    return [partition.client(client).state() for partition in topic.stream.partitions]
 
 
 def waiting(topic: Topic) -> int:

@@ -22,15 +22,15 @@ from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
-from pqlog.frames.places import is_merged
+from pqlog.frames.places import is_merged, unmoved
 from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
 from pqlog.store.values import Lines, Row
 from pqlog.stream import Selection, TopicStream
 
 MAX_GAP = 512
 """Latest messages that are no further apart than this are read together."""
-MAX_MERGED_GAP = 20_000
-"""The same for merged partitions, where finding a place takes longer than reading on."""
+MAX_MERGED_GAP = 3_000
+"""The same for merged partitions, where to find a place takes as long as to read so many messages: about 5 ms."""
 
 _PLAIN = (str, int, bool, bytes)
 """Types whose equal values are identical."""
@@ -175,7 +175,8 @@ def latest_of(selection: Selection) -> Any:
 
 def latest_groups(selection: Selection) -> Iterator[list[int]]:
     """The offsets of the latest messages of a range, ascending, in groups that are close together."""
-    return nearby(selection.topic, latest_of(selection))
+    with unmoved(selection.topic):
+        yield from nearby(selection.topic, latest_of(selection))
 
 
 def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:

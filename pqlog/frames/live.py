@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pqlog.frames import places
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.dataframes import frame_of
 from pqlog.frames.inference_pass import InferencePass, check_names
 from pqlog.frames.latest import Latest, contains
-from pqlog.frames.places import is_merged
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
 from pqlog.readable import selection_of
@@ -70,17 +70,18 @@ class Live:
 
     def _read_new(self) -> bool:
         """Read the new messages; False if a trim moved their places meanwhile."""
-        begin, state = self._topic.store.span().first, self._state
+        begins, state = places.begins(self._topic), self._state
         selection = selection_of(self._readable)
-        if state is not None and state.begin != begin and is_merged(self._topic):
+        begin = selection.topic.store.span().first
+        if state is not None and state.begin != begin and begins:
             state = None  # a trim moved the places of what was read
         first = selection.span.first if state is None else max(state.next, selection.span.first)
         new = selection._replace(span=Span(first, selection.span.stop))
         if state is None or new.span or state.has_before(begin):
-            return self._update(new, begin, state or _State.empty(self._topic, self._projection))
+            return self._update(new, begin, begins, state or _State.empty(self._topic, self._projection))
         return True
 
-    def _update(self, new: Selection, begin: int, state: _State) -> bool:
+    def _update(self, new: Selection, begin: int, begins: list[int], state: _State) -> bool:
         """Read new messages, and drop those before the beginning of the topic; all or nothing."""
         stream, chunks, latest = new.topic, state.chunks, state.latest
         new_chunks: Iterable[Chunk]
@@ -106,7 +107,7 @@ class Live:
         chunks = [*chunks, *new_chunks]
         frame = frame_of(chunks, output, None)
         state = _State(inference, latest, chunks, begin, max(new.span.first, new.span.stop))
-        if is_merged(stream) and stream.store.span().first != begin:
+        if places.begins(self._topic) != begins:
             return False
         # Nothing is called here, so Ctrl-C strikes before all of these assignments or after them.
         self.frame, self._state = frame, state

@@ -64,14 +64,15 @@ def identity(selection: Selection) -> tuple[object, ...]:
 @contextlib.contextmanager
 def unmoved(stream: TopicStream) -> Iterator[None]:
     """Raise if a trim moves the places of merged partitions meanwhile."""
-    begins = _begins(stream.partitions) if is_merged(stream) else []
+    before = begins(stream)
     yield
-    for store, before in zip(stream.partitions, begins, strict=False):
-        trimmed(store, before)
+    for store, first in zip(stream.partitions, before, strict=False):
+        trimmed(store, first)
 
 
-def _begins(partitions: Sequence[TopicStore]) -> list[int]:
-    return [store.span().first for store in partitions]
+def begins(stream: TopicStream) -> list[int]:
+    """Where merged partitions begin: places stay as long as none is trimmed. Empty if there are no places."""
+    return [store.span().first for store in stream.partitions] if is_merged(stream) else []
 
 
 def trimmed(store: TopicStore, first: int) -> None:

@@ -174,7 +174,7 @@ def messages_table(
     where = ["partition", "offset"] if has_partitions else ["offset"]
     head = [*where, "time", *(["key"] if has_key else []), *(esc(name) for name in fields)]
     rows = [
-        [*([str(message.partition)] if has_partitions else []), *_cells(message, fields, has_key, short)]
+        [*([str(message.partition or 0)] if has_partitions else []), *_cells(message, fields, has_key, short)]
         for message in found
     ]
     return table(head, rows, frozenset(range(len(where))))
@@ -218,7 +218,7 @@ def read_some(stream: TopicStream, span: Span, count: int, key: str | None = Non
             span = Span(part.stop, span.stop)
         except DecodeError as error:
             found.append(error)
-            span = Span(Span.at(getattr(error, "last", error.offset)).stop, span.stop)
+            span = Span(stream.behind(error), span.stop)
     return found
 
 
@@ -399,7 +399,11 @@ def message_view(message: Message) -> str:
     text = as_text(message.value)
     if isinstance(message.value, (Mapping, list)):
         text = msgspec.json.format(text, indent=2) if text[:1] in "{[" else text
-    facts = [("partition", f"{message.partition}"), ("offset", f"{message.offset:,}"), ("time", esc(message.time.isoformat()))]
+    facts = [
+        ("partition", f"{message.partition}"),
+        ("offset", f"{message.offset:,}"),
+        ("time", esc(message.time.isoformat())),
+    ]
     facts += [("key", esc(message.key))] if message.key is not None else []
     facts += [(esc(name), esc(text)) for name, text in message.headers.items()]
     rest = "" if len(text) <= LONG else f"\n({len(text) - LONG:,} more characters)"

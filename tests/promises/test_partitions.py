@@ -201,6 +201,20 @@ def test_a_client_stands_in_each_partition(orders):
     assert len(orders.clients()) == 0
 
 
+def test_unread_is_what_it_has_not_acknowledged(orders):
+    put = fill(orders)
+    client = orders.client("c")
+    for batch, _ in zip(client.batches(size=9), range(PARTITIONS + 2), strict=False):
+        last = batch
+    left = sorted(message.value["n"] for message in client.unread())
+    assert len(left) == len(client.unread()) == client.lag
+    client.next_batch(size=9).ack()
+    assert len(client.unread()) == client.lag == len(left) - 9
+    assert last.partition in put
+    client.seek("end")
+    assert list(client.unread()) == []
+
+
 def test_a_partition_that_a_client_has_not_read_counts_in_full(orders):
     """For example after a crash in its first call: it joins one partition after the other."""
     put = fill(orders)

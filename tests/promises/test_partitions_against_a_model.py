@@ -1,5 +1,5 @@
-"""Workers on the partitions of a topic compared with plain Python: loops and single batches of several processes, crashes
-between any two steps, takeovers, failures, seeks, and puts with keys. Order per key, outputs exactly once, positions."""
+"""Workers on the partitions of a topic compared with plain Python: loops and single batches of processes that may die
+between any two steps, takeovers, seeks, and puts with keys. The order of each key, outputs exactly once, positions."""
 
 import collections
 import contextlib
@@ -20,7 +20,6 @@ from pqlog.store.sqlite.owners import Fate
 from tests import seams
 from tests.rings import by_ring
 
-PARTITIONS = 3
 WORKERS = st.integers(0, 2)
 KEYS = [f"k{n}" for n in range(6)]
 
@@ -81,29 +80,32 @@ class Worker:
 
 
 class Partitions(RuleBasedStateMachine):
-    topic_options: dict = {"partitions": PARTITIONS}
-    options: dict = {}
+    partitions, is_ordered = 3, False
 
     def __init__(self):
         super().__init__()
+        self.options = {"ordered": True} if self.is_ordered else {}
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name, "a.db")
         self.names, self.count = itertools.count(), itertools.count()
         self.alive, self.now_in = {"test"}, "test"
         self.patches = [
-            mock.patch.object(owners, "this_process", lambda: self.now_in),
+            mock.patch.object(owners, "this_process", self.this_process),
             mock.patch.object(owners, "fate", lambda process: Fate.LIVES if process in self.alive else Fate.GONE),
         ]
         for patch in self.patches:
             patch.start()
         self.log = pqlog.open(self.path)
-        self.topic = self.log.topic("in", **self.topic_options)
+        self.topic = self.log.topic("in", partitions=self.partitions)
         self.out = self.log.topic("out", partitions=2)
         self.client = self.topic.client("c")
         self.client.seek("start")
         self.parts = [Partition() for _ in range(self.topic.partitions)]
         self.done = []
         self.workers = [self.start() for _ in range(3)]
+
+    def this_process(self):
+        return self.now_in
 
     @contextlib.contextmanager
     def within(self, worker):
@@ -308,8 +310,7 @@ class Partitions(RuleBasedStateMachine):
 class OnePartition(Partitions):
     """One partition in the strict way."""
 
-    topic_options: dict = {}
-    options: dict = {"ordered": True}
+    partitions, is_ordered = 1, True
 
 
 SETTINGS = settings(stateful_step_count=40, max_examples=by_ring(15, 40))

@@ -13,7 +13,9 @@ from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.lives import cut_again_and_again
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
 from tests.simulation.processes import put_from_processes
-from tests.simulation.puts import cut_puts_at_every_event
+from tests.simulation.puts import cut_puts
+from tests.simulation.stages import CALLS as CALLS_OVER_PARTITIONS
+from tests.simulation.stages import cut_a_call_over_partitions, cut_a_stage
 from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
 
@@ -62,7 +64,22 @@ def test_a_new_file_may_be_cut_off_while_it_is_made(tmp_path):
 
 
 def test_each_put_is_whole_or_not_there_after_a_cut_at_any_event(tmp_path):
-    cut_puts_at_every_event(tmp_path)
+    cut_puts(tmp_path)
+
+
+@pytest.mark.parametrize("every", [pytest.param(3, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
+def test_each_put_is_whole_in_all_partitions_or_in_none_after_a_cut(tmp_path, every):
+    cut_puts(tmp_path, partitions=3, every=every)
+
+
+@pytest.mark.parametrize("every", [pytest.param(7, marks=pytest.mark.fast), pytest.param(1, marks=pytest.mark.slow)])
+def test_a_stage_over_partitions_goes_on_after_a_cut_with_each_message_once_and_in_order(tmp_path, every):
+    cut_a_stage(tmp_path, every)
+
+
+@pytest.mark.parametrize("name", CALLS_OVER_PARTITIONS)
+def test_what_changes_all_partitions_has_changed_all_or_none_after_a_cut(tmp_path, name):
+    cut_a_call_over_partitions(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", CALLS)

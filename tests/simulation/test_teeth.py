@@ -4,6 +4,7 @@ Each mutation replaces a part of pqlog with a wrong one; the property that shoul
 """
 
 import contextlib
+import copy
 import os
 import random
 import threading
@@ -17,15 +18,16 @@ from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
-from pqlog import atomic, file_set
-from pqlog.store.sqlite import append, client, connections, copies, file, identity, topic, wal, writer
+from pqlog import atomic, delivery, file_set
+from pqlog.store.sqlite import append, claims, client, connections, copies, file, identity, store, wal, writer
 from pqlog.store.sqlite import ids as message_ids
-from pqlog.store.values import Put
+from pqlog.store.values import Put, Span
 from tests.simulation.calls import cut_a_call
 from tests.simulation.group import check_cuts, put_from_threads
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
 from tests.simulation.processes import put_from_processes
-from tests.simulation.puts import cut_puts_at_every_event
+from tests.simulation.puts import cut_puts
+from tests.simulation.stages import cut_a_call_over_partitions, cut_a_stage
 from tests.simulation.story import Story
 from tests.simulation.syncs import fail_a_sync
 
@@ -45,7 +47,15 @@ def stories(tmp_path):
 
 
 def puts(tmp_path):
-    cut_puts_at_every_event(tmp_path / "puts")
+    cut_puts(tmp_path)
+
+
+def puts_over_partitions(tmp_path):
+    cut_puts(tmp_path, partitions=3)
+
+
+def stage_over_partitions(tmp_path):
+    cut_a_stage(tmp_path)
 
 
 def threads(tmp_path):
@@ -65,6 +75,14 @@ def calls(name):
     def prove(tmp_path):
         for seed in range(3):
             cut_a_call(tmp_path / str(seed), name, random.Random(seed), cuts=2)
+
+    prove.__name__ = name
+    return prove
+
+
+def over_partitions(name):
+    def prove(tmp_path):
+        cut_a_call_over_partitions(tmp_path, name)
 
     prove.__name__ = name
     return prove
@@ -109,10 +127,12 @@ def rollback_journal():
 @contextlib.contextmanager
 def acknowledged_before_processing():
     def get(self, *, messages=False):
-        state = self.store.join()
-        for message in self.stream.messages(self.stream.store.read(state.unread, 100, 1 << 20)):
-            self.store.acknowledge(message.offset, state.epoch)
-            yield message if messages else message.value
+        delivery.join(self.partitions)
+        for one in self._oldest_first():
+            state = one.state()
+            for message in one.topic.messages(one.store.read(state.unread, 100, 1 << 20)):
+                one.client.acknowledge(message.offset, state.epoch)
+                yield message if messages else message.value
 
     with mock.patch.object(pqlog.Client, "get", get):
         yield
@@ -137,18 +157,20 @@ def _apart(first):
     """Outputs and acknowledgement in two transactions."""
     real_finish, real_advance = client.SqliteClient.finish, client.SqliteClient.advance
 
-    def put(outputs):
-        return [output.topic.append(list(output.chunks)) for output in outputs]
+    def put(one, outputs):
+        return [put for output in outputs for put in one._log.append([output]).values()]
 
     def finish(self, done, outputs=()):
-        went = put(outputs) if first == "outputs" else None
+        went = put(self, outputs) if first == "outputs" else None
         real_finish(self, done)
-        return put(outputs) if went is None else went
+        return put(self, outputs) if went is None else went
 
-    def advance(self, size, worker, done, outputs=()):
-        went = put(outputs) if first == "outputs" else None
-        claim, _ = real_advance(self, size, worker, done)
-        return claim, put(outputs) if went is None else went
+    def advance(self, size, worker, done=None, ordered=False):
+        if done is None:
+            return real_advance(self, size, worker, done, ordered)
+        went = put(self, done.outputs) if first == "outputs" else None
+        claim, _ = real_advance(self, size, worker, done._replace(outputs=()), ordered)
+        return claim, put(self, done.outputs) if went is None else went
 
     return mock.patch.multiple(client.SqliteClient, finish=finish, advance=advance)
 
@@ -285,35 +307,115 @@ def released_by_an_older_sync():
 
 @contextlib.contextmanager
 def id_in_a_commit_of_its_own():
-    real = topic.SqliteTopic.append
+    real = store.SqliteStore.append
 
-    def put(self, chunks, id=None, cursor=None, ids=None):
-        where = (self.find_id(id) if id else None) or real(self, chunks, None, cursor, ids)
-        if id and not self.find_id(id):
-            self.log.write(writer.Task(lambda t: message_ids.add(t.db, self.table, [id], where)))
-        return where
+    def put(self, outputs, id=None, cursor=None):
+        one = outputs[0].topic
+        if id is None or one.find_id(id):
+            return real(self, outputs, id, cursor)
+        went = real(self, outputs, None, cursor)
+        where = {one.table.parts[number]: Span(put.first, put.last + 1) for number, put in went.items()}
+        self.write(writer.Task(lambda t: message_ids.add(t.db, one.table, [id], where)))
+        return went
 
-    with mock.patch.object(topic.SqliteTopic, "append", put):
+    with mock.patch.object(store.SqliteStore, "append", put):
         yield
 
 
 @contextlib.contextmanager
 def chunks_in_commits_of_their_own():
-    real = topic.SqliteTopic.append
+    real = store.SqliteStore.append
 
-    def put(self, chunks, id=None, cursor=None, ids=None):
+    def put(self, outputs, id=None, cursor=None):
         values = [
-            msgspec.structs.replace(chunk, values=[value])
-            for chunk in chunks
+            output._replace(chunks=[msgspec.structs.replace(chunk, values=[value])])
+            for output in outputs
+            for chunk in output.chunks
             if hasattr(chunk, "values")
             for value in chunk.values
         ]
-        if not values or id or cursor or ids:
-            return real(self, chunks, id, cursor, ids)
+        if not values or id or cursor or outputs[0].ids:
+            return real(self, outputs, id, cursor)
         first, rest = real(self, values[:1]), real(self, values[1:])
-        return Put(first.first, rest.last, len(values))
+        return {0: Put(first[0].first, rest[0].last, len(values))}
 
-    with mock.patch.object(topic.SqliteTopic, "append", put):
+    with mock.patch.object(store.SqliteStore, "append", put):
+        yield
+
+
+def _one_by_one(name):
+    """What is asked for several partitions at once, in a transaction for each."""
+    real = getattr(store.SqliteStore, name)
+
+    def call(self, several, *more):
+        found = [real(self, [one], *more) for one in several]
+        return any(found) if name == "delete_clients" else [one for (one,) in found]
+
+    return mock.patch.object(store.SqliteStore, name, call)
+
+
+def trimmed_partition_by_partition():
+    return _one_by_one("trim")
+
+
+def moved_partition_by_partition():
+    return _one_by_one("seek")
+
+
+def deleted_partition_by_partition():
+    return _one_by_one("delete_clients")
+
+
+@contextlib.contextmanager
+def put_partition_by_partition():
+    real = store.SqliteStore.append
+
+    def put(self, outputs, id=None, cursor=None):
+        *others, last = outputs
+        if id and outputs[0].topic.find_id(id):
+            others = []
+        went = [real(self, [one]) for one in others] + [real(self, [last], id, cursor)]
+        return {number: put for one in went for number, put in one.items()}
+
+    with mock.patch.object(store.SqliteStore, "append", put):
+        yield
+
+
+@contextlib.contextmanager
+def acknowledged_before_a_claim_of_another_partition():
+    """What was put through the batch goes with the claim."""
+    real = client.SqliteClient.advance
+
+    def advance(self, size, worker, done=None, ordered=False):
+        if done is None or done.client._id == self._id:
+            return real(self, size, worker, done, ordered)
+        done.client.finish(done.claim)
+        claim, _ = real(self, size, worker, None, ordered)
+        return claim, [put for output in done.outputs for put in self._log.append([output]).values()]
+
+    with mock.patch.object(client.SqliteClient, "advance", advance):
+        yield
+
+
+@contextlib.contextmanager
+def ids_of_one_partition():
+    real_find, real_note = message_ids.find, message_ids.note
+
+    def alone(table):
+        own = copy.copy(table)
+        own.topic_id, own.parts = table.id, range(table.id, table.id + 1)
+        return own
+
+    def note(db, table, lists, first):
+        return real_note(db, alone(table), lists, first)
+
+    with mock.patch.multiple(message_ids, note=note, find=lambda db, table, id: real_find(db, alone(table), id)):
+        yield
+
+
+@contextlib.contextmanager
+def times_of_one_partition():
+    with mock.patch.object(append, "next_time", side_effect=lambda transaction, tables: claims.now_micros()):
         yield
 
 
@@ -330,6 +432,21 @@ def chunks_in_commits_of_their_own():
         pytest.param(outputs_after_the_acknowledgement, stories, marks=pytest.mark.slow),
         (id_in_a_commit_of_its_own, puts),
         (chunks_in_commits_of_their_own, puts),
+        (put_partition_by_partition, puts_over_partitions),
+        (ids_of_one_partition, puts_over_partitions),
+        (times_of_one_partition, puts_over_partitions),
+        (acknowledged_before_a_claim_of_another_partition, stage_over_partitions),
+        (trimmed_partition_by_partition, over_partitions("trim")),
+        (moved_partition_by_partition, over_partitions("seek")),
+        (deleted_partition_by_partition, over_partitions("delete client")),
+        *(
+            pytest.param(mutation, stories, marks=pytest.mark.slow)
+            for mutation in (
+                *(put_partition_by_partition, ids_of_one_partition, times_of_one_partition),
+                *(acknowledged_before_a_claim_of_another_partition, trimmed_partition_by_partition),
+                *(moved_partition_by_partition, deleted_partition_by_partition),
+            )
+        ),
         (no_settling, failing_syncs),
         (synced_but_not_written_again, failing_syncs),
         (zeros_over_what_was_not_durably_cut_off, calls("compact, then another opens")),
