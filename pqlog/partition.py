@@ -25,7 +25,7 @@ class Partition(Readable):
     >>> orders.put_many([{"city": city} for city in ("Brno", "Praha", "Brno")], key="city").messages
     3
     >>> [(number, len(orders.partition(number))) for number in range(orders.partitions)]
-    [(0, 0), (1, 0), (2, 0), (3, 3)]
+    [(0, 2), (1, 1), (2, 0), (3, 0)]
     """
 
     def __init__(self, stream: TopicStream) -> None:

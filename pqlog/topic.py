@@ -176,8 +176,9 @@ class Topic(Partition):
             Makes the whole call idempotent, as for `put`.
         ids : str, optional
             Makes each message idempotent: the name of the field that is its id. A message whose id the topic has is
-            skipped, as long as the one that was put with it is kept; of several in one call the first is put. Ids are
-            what keys are, but none may be missing or empty. Those of `id` are among them; both in one call are refused.
+            skipped, as long as the one that was put with it is kept; of several in one call the first is put, or one of
+            them if their keys lead into different partitions. Ids are what keys are, but none may be missing or empty.
+            Those of `id` are among them; both in one call are refused.
         cursor : tuple of str, object and object, optional
             A name, how far its source has been read now, and how far it was read before: any JSON values, None if it
             was never read. It commits with the messages, even if there are none; `Log.cursor` reads it back. If it is
