@@ -79,4 +79,4 @@ def trimmed(store: TopicStore, first: int) -> None:
     """Raise if a message of a partition was trimmed."""
     begin = store.span().first
     if begin > first:
-        raise TrimmedError(first, begin, store.info.partition if store.info.partitions > 1 else None)
+        raise TrimmedError(first, begin, store.info.one_of_several)

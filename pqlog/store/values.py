@@ -321,6 +321,11 @@ class TopicInfo:
     partition: int = 0
     partitions: int = 1
 
+    @property
+    def one_of_several(self) -> int | None:
+        """The partition's number as errors say it: None if the topic has only one."""
+        return self.partition if self.partitions > 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class ClientState:

@@ -10,6 +10,7 @@ import pytest
 
 import pqlog
 from pqlog.frames import schema_cache
+from tests import rows as small_rows
 from tests import seams
 from tests.processes import crashed
 
@@ -487,6 +488,18 @@ def test_a_changed_row_is_told_where_it_is_used(path, change, use, row):
             assert any(row in said for said in log.verify())
     with pytest.raises(pqlog.CorruptLogError, match=row), pqlog.open(path) as log:
         use(log)
+
+
+def test_verify_says_in_which_partition_a_client_is_wrong(path):
+    with pqlog.open(path) as log:
+        log.topic("orders", partitions=2).client("c").seek("start")
+    db = apsw.Connection(str(path))
+    small_rows.change(db, "clients", "topic = 3", next="7")
+    db.close()
+    with pqlog.open(path) as log:
+        assert log.verify() == [
+            "partition 1 of topic 'orders', client 'c': it stands at 7, claims end at 1 of 1",
+        ]
 
 
 def test_salvage_leaves_damaged_rows_out_and_says_which(path):

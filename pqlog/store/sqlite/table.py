@@ -39,7 +39,7 @@ class Table:
     def __init__(self, info: TopicInfo, seed: int) -> None:
         self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
         self.topic_id = info.id - info.partition
-        self.partition = info.partition if info.partitions > 1 else None
+        self.partition = info.one_of_several
         """As errors name it: None if the topic has only one."""
         self.parts = range(self.topic_id, self.topic_id + info.partitions)
         """The ids of all partitions of the topic."""
@@ -86,6 +86,11 @@ class Table:
         self._put_remembered: dict[int, str] = {}
         self.put_next = self.put_remembered(1)
 
+    @property
+    def shown(self) -> str:
+        """How sentences name it."""
+        return f"{'' if self.partition is None else f'partition {self.partition} of '}topic {self.topic!r}"
+
     def put_rows(self, rows: int) -> str:
         """An insertion of several rows in one statement, which is twice as fast as one each."""
         statement = self._put_rows.get(rows)
@@ -123,7 +128,7 @@ class Table:
         stop, time, kept = found
         if not (isinstance(stop, int) and 1 <= stop <= LAST_OFFSET and 0 <= time <= LATEST):
             raise CorruptLogError(
-                f"the end of topic {self.topic!r} is at offset {stop} and time {time}, which no pqlog wrote: "
+                f"the end of {self.shown} is at offset {stop} and time {time}, which no pqlog wrote: "
                 f"restore a backup, or copy what can be read with pqlog.salvage(path, to)"
             )
         return Tail(stop, time, checksums.unmask(kept, self.seed)[0])
