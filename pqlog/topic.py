@@ -11,7 +11,7 @@ from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
-from pqlog.partition import Partition
+from pqlog.partition import Messages, Partition
 from pqlog.partitioning import Partitioner
 from pqlog.store.values import Output, PartitionOffset, Put, Singles, Span
 from pqlog.stream import TopicStream
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pqlog.notebook.explorer import Explorer
 
 
-class Topic(Partition):
+class Topic(Messages):
     """A named, append-only sequence of messages, in one partition or several.
 
     Created by ``log.topic(name)``; a log is one itself. Of several partitions, the messages are read merged: by time,
