@@ -399,7 +399,11 @@ def message_view(message: Message) -> str:
     text = as_text(message.value)
     if isinstance(message.value, (Mapping, list)):
         text = msgspec.json.format(text, indent=2) if text[:1] in "{[" else text
-    facts = [("partition", f"{message.partition}"), ("offset", f"{message.offset:,}"), ("time", esc(message.time.isoformat()))]
+    facts = [
+        ("partition", f"{message.partition}"),
+        ("offset", f"{message.offset:,}"),
+        ("time", esc(message.time.isoformat())),
+    ]
     facts += [("key", esc(message.key))] if message.key is not None else []
     facts += [(esc(name), esc(text)) for name, text in message.headers.items()]
     rest = "" if len(text) <= LONG else f"\n({len(text) - LONG:,} more characters)"

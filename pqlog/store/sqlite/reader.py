@@ -107,7 +107,8 @@ def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) ->
     """The error for a run: something is damaged of what the next checksum covers."""
     first = max(begin or 1, first)
     end = fetch_one(db.execute(table.next_sum, (begin or 0,)))
-    return DamagedError(table.topic, first, max(first, (end[0] if end else span(db, table).stop) - 1))
+    last = max(first, (end[0] if end else span(db, table).stop) - 1)
+    return DamagedError(table.topic, first, last, table.partition)
 
 
 def _clipped(run: Iterable[_Stored], wanted: Span) -> Iterator[Row]:
@@ -134,7 +135,8 @@ def _check_missing(db: apsw.Connection, table: Table, wanted: Span) -> None:
     stop = min(wanted.stop, span(db, table).stop)
     if wanted.first < stop:
         after = fetch_one(db.execute(table.probe, (wanted.first + 1,)))
-        raise DamagedError(table.topic, wanted.first, min(after[0], stop) - 1 if after else stop - 1)
+        last = min(after[0], stop) - 1 if after else stop - 1
+        raise DamagedError(table.topic, wanted.first, last, table.partition)
 
 
 def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_bytes: int, key: str) -> list[Row]:
