@@ -49,6 +49,7 @@ from pqlog.lease import Staged
 from pqlog.log import Log
 from pqlog.message import Message
 from pqlog.migration import Migration, migrate
+from pqlog.partition import Partition
 from pqlog.store.values import Capabilities, Moved, PartitionOffset, Put, Salvage
 from pqlog.topic import Topic
 
@@ -87,6 +88,7 @@ __all__ = [
     "NotALogError",
     "OffsetError",
     "OldQueueError",
+    "Partition",
     "PartitionOffset",
     "PartitionsError",
     "PickleRefusedError",

@@ -424,18 +424,21 @@ class Client:
                 if claim.messages > 1 and not claim.owner:
                     mine["has_seen_batch"] = True
                     raise ClaimedError.of(claim, self.stream.name)
-        batch = self._batches_of_one().take(wait_s)
-        if batch is None:
-            within = "" if timeout is None else f" within {timeout} s"
-            raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
-        if len(batch) > 1:  # that was given back: its boundaries stay
-            mine["has_seen_batch"] = True
-            batch.lease.release(batch.error)
-            raise ClaimedError.of(batch.lease.claim, self.stream.name)
+        batches = self._batches_of_one()
+        before = batches.open_batch()
         try:
+            batch = batches.take(wait_s)
+            if batch is None:
+                within = "" if timeout is None else f" within {timeout} s"
+                raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
+            if len(batch) > 1:  # that was given back: its boundaries stay
+                mine["has_seen_batch"] = True
+                raise ClaimedError.of(batch.lease.claim, self.stream.name)
             (message,) = batch.messages()
         except BaseException as error:
-            batch.release(error)
+            taken = batches.open_batch()
+            if taken is not None and taken is not before:  # else the next call would acknowledge it
+                taken.lease.release(taken.error if isinstance(error, ClaimedError) else error)
             raise
         return message if messages else message.value
 

@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -181,6 +182,8 @@ class Batches(Iterator[Batch]):
         self._batch: Batch | None = None
         self._of = 0
         """The index of the partition that it is of."""
+        self._claimed: tuple[ClientPartition, Claim] | None = None
+        """The latest claim; noted at once, since an exception may strike before it is a batch."""
         self._turn = secrets.randbelow(len(partitions))  # workers do not all begin at the same one
         """The index of the partition that is asked first."""
         self._waiting_since: dict[int, float] = {}
@@ -219,7 +222,7 @@ class Batches(Iterator[Batch]):
         if not self._has_joined:
             join(self.partitions)
             self._has_joined = True
-        now = time.monotonic()
+        now, before = time.monotonic(), self._batch
         until = None if timeout_s is None else now + timeout_s
         linger_until = math.inf if linger_timeout_s is None else now + linger_timeout_s
         try:
@@ -241,6 +244,21 @@ class Batches(Iterator[Batch]):
             if self._options.follow and self.open_batch() is None:
                 return None  # what follows a log ends with it; of a batch that was not acknowledged, it says so
             raise
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and with it the claim of a call within
+            self._leave_what_nobody_got(before)
+            raise
+
+    def _leave_what_nobody_got(self, before: Batch | None) -> None:
+        """Give back what a call that was interrupted had claimed.
+
+        Otherwise the next call would acknowledge what its caller never had, or wait for it where batches are ordered.
+        """
+        if self._claimed is not None and (before is None or self._claimed[1] is not before.lease.claim):
+            one, claim = self._claimed
+            one.client.leave(claim)
+            if self._batch is not before and self._batch is not None:
+                self._batch.lease.leave()
 
     def open_batch(self) -> Batch | None:
         """The batch that is being worked on."""
@@ -294,7 +312,9 @@ class Batches(Iterator[Batch]):
 
     def _claim(self, one: ClientPartition, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
         """Claim a batch of a partition, and acknowledge one of any: the claim, and where its outputs went."""
-        return one.client.advance(self._options.size, self._options.owner, done, self._is_ordered)
+        claim, went = one.client.advance(self._options.size, self._options.owner, done, self._is_ordered)
+        self._claimed = None if claim is None else (one, claim)
+        return claim, went
 
     # waiting
 

@@ -37,9 +37,9 @@ class Message:
     Attributes
     ----------
     offset : int
-        Its place in the topic; ascending from 1, never used twice.
+        Its number in its partition; ascending from 1, never used twice.
     time : datetime.datetime
-        When it was put: UTC, in microseconds, never decreasing within its topic.
+        When it was put: UTC, in microseconds, never decreasing within its partition.
     value : object
         What was put, as the topic's codec returns it.
     key : str or None

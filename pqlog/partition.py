@@ -1,4 +1,4 @@
-"""Partition: messages in one order, read by their offsets; a topic of one partition is one."""
+"""Partition: one part of a topic, which is read by its offsets; and what a topic has in common with it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,8 @@ from pqlog.readable import Readable, selection_of
 from pqlog.stream import Selection, TopicStream
 
 
-class Partition(Readable):
-    """One totally ordered part of a topic, with offsets of its own.
-
-    Created by ``topic.partition(number)``; it is for reading. A topic is one itself.
-
-    Examples
-    --------
-    >>> import pqlog
-    >>> orders = pqlog.open(":memory:").topic("orders", partitions=4)
-    >>> orders.put_many([{"city": city} for city in ("Brno", "Praha", "Brno")], key="city").messages
-    3
-    >>> [(number, len(orders.partition(number))) for number in range(orders.partitions)]
-    [(0, 0), (1, 0), (2, 0), (3, 3)]
-    """
+class Messages(Readable):
+    """The messages of a topic, or of one partition of it, in their order."""
 
     def __init__(self, stream: TopicStream) -> None:
         self.stream, self.store = stream, stream.store
@@ -164,9 +152,36 @@ class Partition(Readable):
             marks = [partition.offset_at(time) for partition in self.stream.partitions]
         return sum(self.store.log.trim(list(zip(self.stream.partitions, marks, strict=True)), force))
 
+
+class Partition(Messages):
+    """One totally ordered part of a topic, with offsets of its own; it is for reading.
+
+    Created by ``topic.partition(number)``. A topic of one partition has all of its methods itself.
+
+    Examples
+    --------
+    >>> import pqlog
+    >>> orders = pqlog.open(":memory:").topic("orders", partitions=4)
+    >>> orders.put_many([{"city": city} for city in ("Brno", "Praha", "Brno")], key="city").messages
+    3
+    >>> [(number, len(orders.partition(number))) for number in range(orders.partitions)]
+    [(0, 2), (1, 1), (2, 0), (3, 0)]
+    >>> [message.value["city"] for message in orders.partition(0)[1:]]
+    ['Brno', 'Brno']
+    """
+
+    @property
+    def topic(self) -> str:
+        """The name of its topic."""
+        return self.stream.name
+
+    @property
+    def number(self) -> int:
+        """Its number, from 0."""
+        return self.stream.partitions[0].info.partition
+
     def __repr__(self) -> str:
-        number = self.stream.partitions[0].info.partition
         try:
-            return f"<pqlog.Partition {number} of topic {self.stream.name!r}: {len(self):,} messages>"
+            return f"<pqlog.Partition {self.number} of topic {self.topic!r}: {len(self):,} messages>"
         except Error as error:
-            return f"<pqlog.Partition {number} of topic {self.stream.name!r}: {error}>"
+            return f"<pqlog.Partition {self.number} of topic {self.topic!r}: {error}>"

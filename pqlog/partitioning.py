@@ -69,9 +69,9 @@ class Partitioner:
 
     def split(self, keys: Sequence[str | None]) -> Mapping[int, Sequence[int]]:
         """Which of some messages, given by their keys, go where: for each partition, in order, their indices."""
-        chosen: dict[str | None, int] = {
-            key: partition_of(key, self.partitions) for key in set(keys) if key is not None
-        }
+        # Not from the cache: they may be many, each here once.
+        hashes = {key: murmur2(key.encode()) for key in set(keys) if key is not None}
+        chosen: dict[str | None, int] = {key: (digest & POSITIVE) % self.partitions for key, digest in hashes.items()}
         if missing := keys.count(None):
             chosen[None] = self.next_for(missing)
         numbers = sorted(set(chosen.values()))

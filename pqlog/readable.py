@@ -44,8 +44,11 @@ class Readable:
     ===========================================  ===============================  ============================
 
     Integers beyond 2**53 in a column with fractions count as mixed values, since a double cannot hold them. A missing
-    field is null. A field named ``offset``, ``_time``, ``_key`` or ``_headers`` becomes ``offset_`` and so on if the
-    table has the metadata column of that name.
+    field is null. A field named ``offset``, ``_partition``, ``_time``, ``_key`` or ``_headers`` becomes ``offset_`` and
+    so on if the table has the metadata column of that name.
+
+    A topic with several partitions is read as these merged by time, then partition, then offset. Each message has the
+    offset of its partition, whose number is in the column ``_partition``.
     """
 
     _is_cut = False
@@ -101,10 +104,10 @@ class Readable:
         flatten : bool
             Turn the fields of nested objects into columns named ``outer.inner``.
         metadata : bool or sequence of str
-            Include the messages' metadata: the index ``offset`` and the columns ``_time`` and ``_key`` (if any message
-            has a key). A list includes exactly those of ``"offset"``, ``"time"``, ``"key"`` and ``"headers"`` that it
-            names; headers are dicts in the column ``_headers``. With False, a frame that one `put_many` put comes back
-            as it was, with its index and dtypes.
+            Include the messages' metadata: the index ``offset`` and the columns ``_partition`` (if the topic has
+            several), ``_time`` and ``_key`` (if any message has a key). A list includes exactly those of ``"offset"``,
+            ``"partition"``, ``"time"``, ``"key"`` and ``"headers"`` that it names; headers are dicts in the column
+            ``_headers``. With False, a frame that one `put_many` put comes back as it was, with its index and dtypes.
         parse_dates : sequence of str
             Fields with ISO 8601 text, or with times, that become ``datetime64[us, UTC]``, or ``datetime64[ns, UTC]``
             if a value has nanoseconds; times without a zone are taken as UTC.
@@ -192,9 +195,9 @@ class Readable:
         Returns
         -------
         pyarrow.Table
-            ``offset`` (int64), ``_time`` (timestamp[us, UTC]), ``_key`` (string, if a message has one), ``_headers``
-            (map of string to string, if asked for), then the fields. Fields of JSON text carry the Arrow metadata
-            ``pqlog: json``.
+            ``offset`` (int64), ``_partition`` (int32, if the topic has several), ``_time`` (timestamp[us, UTC]),
+            ``_key`` (string, if a message has one), ``_headers`` (map of string to string, if asked for), then the
+            fields. Fields of JSON text carry the Arrow metadata ``pqlog: json``.
 
         Examples
         --------
@@ -220,8 +223,8 @@ class Readable:
     ) -> pyarrow.RecordBatchReader:
         """The messages as a stream of Arrow record batches, in bounded memory.
 
-        The schema must be known before the first batch. For a whole topic it is cached; any other long range is read
-        twice, the first time to infer it.
+        The schema must be known before the first batch. For a whole topic it is cached, in the file if the topic has
+        one partition, else while the log is open; any other long range is read twice, the first time to infer it.
 
         Parameters
         ----------
@@ -329,10 +332,11 @@ class Readable:
     ) -> list[str]:
         """Write the messages as a dataset of Parquet files, in bounded memory.
 
-        Each file holds a range of at most `rows_per_file` offsets and is named by the first of them. Repeating the call
-        writes only what the folder lacks: after a crash or a kill at any moment, when the log has grown, and when
-        exported messages have been trimmed. When it returns, the folder has each message exactly once. Complete files
-        are left alone, and the last one is replaced until it is complete. A file appears complete or not at all; with
+        Each file holds a range of at most `rows_per_file` offsets and is named by the first of them. A topic with
+        several partitions is written partition by partition, with their numbers in the names. Repeating the call writes
+        only what the folder lacks: after a crash or a kill at any moment, when the log has grown, and when exported
+        messages have been trimmed. When it returns, the folder has each message exactly once. Complete files are left
+        alone, and the last one is replaced until it is complete. A file appears complete or not at all; with
         `partition_by`, the files of a range appear one after the other, and if that is interrupted, the next call
         completes it first. If another process is exporting to the folder, the call waits.
 

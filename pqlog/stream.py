@@ -178,14 +178,22 @@ class TopicStream:
                 if rows:
                     rows += self.rows(Span(rows[-1].stop, part.stop), key)
                 messages = list(self.messages(rows, key, at))
-            except DecodeError as error:  # first what is newer
-                last = error.last if isinstance(error, DamagedError) else error.offset
-                if isinstance(self.store, MergedPartitions):
-                    last = self.store.place_of(error.partition or 0, last)
-                yield from self.backwards(Span(Span.at(last).stop, span.stop), key, at)
+            except DecodeError as error:  # first what is newer, where it says of which partition it is
+                behind = self.behind(error)
+                if behind > part.first:
+                    yield from self.backwards(Span(behind, span.stop), key, at)
                 raise
             yield from reversed(messages)
             span = Span(span.first, part.first)
+
+    def behind(self, error: DecodeError) -> int:
+        """The offset, or place, behind what could not be read; 0 if the error does not say of which partition it is."""
+        last = error.last if isinstance(error, DamagedError) else error.offset
+        if isinstance(self.store, MergedPartitions):
+            if error.partition is None:  # a codec of the user's raised it
+                return 0
+            last = self.store.place_of(error.partition, last)
+        return Span.at(last).stop
 
     def messages(
         self, rows: Iterable[Row], key: str | None = None, at: Container[int] | None = None

@@ -11,16 +11,16 @@ from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
-from pqlog.partition import Partition
+from pqlog.partition import Messages, Partition
 from pqlog.partitioning import Partitioner
-from pqlog.store.values import PartitionOffset, Put, Singles, Span
+from pqlog.store.values import Output, PartitionOffset, Put, Singles, Span
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
     from pqlog.notebook.explorer import Explorer
 
 
-class Topic(Partition):
+class Topic(Messages):
     """A named, append-only sequence of messages, in one partition or several.
 
     Created by ``log.topic(name)``; a log is one itself. Of several partitions, the messages are read merged: by time,
@@ -139,17 +139,13 @@ class Topic(Partition):
         text = producer.header_text(headers) if headers else None
         if id is None and self._only is not None:
             return self._only.append_one(data, key, text)
-        producer.check_id(id)
-        return self._put_one(Singles([data], [key], text), key, id)
-
-    def _put_one(self, message: Singles, key: str | None, id: str | None) -> int | PartitionOffset:
-        """Put a message that has an id, or is put into one of several partitions."""
         partition = self._partitioner.choose(key)
-        (output,) = producer.Encoded.of(partition, message).outputs(self.stream)
+        store = self.stream.partitions[partition]
         if id is None:
-            return PartitionOffset(partition, output.topic.append_one(message.values[0], key, message.headers))
-        partition, put = min(self.stream.partitions[0].log.append([output], id).items())
-        return put.first if self._only else PartitionOffset(partition, put.first)
+            return PartitionOffset(partition, store.append_one(data, key, text))
+        producer.check_id(id)
+        partition, put = min(store.log.append([Output(store, [Singles([data], [key], text)])], id).items())
+        return put.first if self._only is not None else PartitionOffset(partition, put.first)
 
     def put_many(
         self,
@@ -180,8 +176,9 @@ class Topic(Partition):
             Makes the whole call idempotent, as for `put`.
         ids : str, optional
             Makes each message idempotent: the name of the field that is its id. A message whose id the topic has is
-            skipped, as long as the one that was put with it is kept; of several in one call the first is put. Ids are
-            what keys are, but none may be missing or empty. Those of `id` are among them; both in one call are refused.
+            skipped, as long as the one that was put with it is kept; of several in one call the first is put, or one of
+            them if their keys lead into different partitions. Ids are what keys are, but none may be missing or empty.
+            Those of `id` are among them; both in one call are refused.
         cursor : tuple of str, object and object, optional
             A name, how far its source has been read now, and how far it was read before: any JSON values, None if it
             was never read. It commits with the messages, even if there are none; `Log.cursor` reads it back. If it is

@@ -54,6 +54,7 @@ _IN_THE_SHELL = [
             r"log\.client\((\w+|'[^']*'|\"[^\"]*\")\)\.seek\((-?\d+), partition=(\d+)\)",
             r"`pqlog seek FILE \1 \2 --partition \3`",
         ),
+        (r": seek\(-?\d+, partition=0\), say\.", ", so an offset needs --partition."),
         (
             r"so .{1,200} needs one of them: topic\.partition\(0\), say\. (Times are of the whole topic): .*",
             r"so an offset needs --partition. \1",

@@ -174,7 +174,7 @@ def messages_table(
     where = ["partition", "offset"] if has_partitions else ["offset"]
     head = [*where, "time", *(["key"] if has_key else []), *(esc(name) for name in fields)]
     rows = [
-        [*([str(message.partition)] if has_partitions else []), *_cells(message, fields, has_key, short)]
+        [*([str(message.partition or 0)] if has_partitions else []), *_cells(message, fields, has_key, short)]
         for message in found
     ]
     return table(head, rows, frozenset(range(len(where))))
@@ -218,7 +218,7 @@ def read_some(stream: TopicStream, span: Span, count: int, key: str | None = Non
             span = Span(part.stop, span.stop)
         except DecodeError as error:
             found.append(error)
-            span = Span(Span.at(getattr(error, "last", error.offset)).stop, span.stop)
+            span = Span(stream.behind(error) or span.stop, span.stop)
     return found
 
 

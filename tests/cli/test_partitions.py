@@ -9,11 +9,14 @@ import pytest
 
 import pqlog
 from pqlog.cli.app import in_the_shell
-from pqlog.errors import PartitionsError
+from pqlog.errors import DamagedError, DecodeError, PartitionsError
+from pqlog.partitioning import partition_of
 from tests.cli.test_commands import PYTHON, ndjson
 from tests.processes import Process, wait_until
 
 CITIES = ["Brno", "Praha", "Wien", "Graz", "Linz", "Brno", "Praha"]
+BRNO = partition_of("Brno", 4)
+"""The partition that has at least two of these."""
 
 
 @pytest.fixture
@@ -54,17 +57,19 @@ def test_a_topic_is_created_with_partitions(sh, folder):
 def test_put_says_in_which_partitions(sh, folder):
     sh("pqlog create-topic new.db orders --partitions 8")
     put = "pqlog put new.db -t orders --key city"
-    assert sh(f"""{put} '{{"city": "Brno"}}'""") == "offset 1 of partition 3 of topic 'orders'\n"
+    number = str(partition_of("Brno", 8))
+    assert sh(f"""{put} '{{"city": "Brno"}}'""") == f"offset 1 of partition {number} of topic 'orders'\n"
     lines = "".join(json.dumps({"city": city, "order": n}) + "\n" for n, city in enumerate(CITIES))
     said = sh(f"{put} --id first", stdin=lines)
     assert said.startswith("7 messages in ")
     assert said.endswith(" partitions of topic 'orders'\n")
     assert sh(f"{put} --id first", stdin=lines) == said
     found = json.loads(sh(f"{put} --id first --json", stdin=lines))
-    assert (found["messages"], found["first"]["3"], found["last"]["3"]) == (7, 2, 3)
+    assert (found["messages"], found["first"][number]) == (7, 2)
     each = json.loads(sh(f"{put} --each --json --ids order", stdin=lines))
     assert each["messages"] == 7
-    assert (each["first"]["3"], each["last"]["3"]) == (4, 5)
+    assert each["first"][number] == found["last"][number] + 1
+    assert each["last"][number] == 2 * found["last"][number] - 1
     assert sh(f"{put} --ids order", stdin=lines) == "no messages with new ids\n"
     assert json.loads(sh(f"{put} --json"))["messages"] == 0
 
@@ -72,8 +77,8 @@ def test_put_says_in_which_partitions(sh, folder):
 def test_get(sh, orders):
     assert ndjson(sh("pqlog get events.db -t orders")) == [message.value for message in orders]
     assert in_json(ndjson(sh("pqlog get events.db -t orders --metadata"))) == where(orders)
-    one = orders.partition(3)
-    assert in_json(ndjson(sh("pqlog get events.db -t orders -m --partition 3 --start 2"))) == where(one[2:])
+    one = orders.partition(BRNO)
+    assert in_json(ndjson(sh(f"pqlog get events.db -t orders -m --partition {BRNO} --start 2"))) == where(one[2:])
     assert in_json(ndjson(sh("pqlog get events.db -t orders -m --key Praha"))) == where(orders.history(key="Praha"))
     assert ndjson(sh("pqlog get events.db -t orders --since 1h -n 2 --field n")) == [{"n": 0}, {"n": 1}]
     for asked in ("get events.db -t orders --start 2", "export events.db - -t orders --stop -1"):
@@ -101,16 +106,16 @@ def test_tail_is_of_the_merged_topic(sh, orders):
     assert in_json(ndjson(sh("pqlog tail events.db -t orders -m -n 3"))) == where(orders)[-3:]
     assert in_json(ndjson(sh("pqlog tail events.db -t orders -m"))) == where(orders)
     assert sh("pqlog tail events.db -t orders -n 0") == ""
-    of_one = where(orders.partition(3))[-1:]
-    assert in_json(ndjson(sh("pqlog tail events.db -t orders -m -n 1 --partition 3"))) == of_one
+    of_one = where(orders.partition(BRNO))[-1:]
+    assert in_json(ndjson(sh(f"pqlog tail events.db -t orders -m -n 1 --partition {BRNO}"))) == of_one
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("only", ["", "--partition 3"])
+@pytest.mark.parametrize("only", ["", f"--partition {BRNO}"])
 @pytest.mark.parametrize("limit", [0, 2, 10])
 def test_tail_follows_the_merged_topic(folder, orders, limit, only):
     command = [sys.executable, "-m", "pqlog", "tail", "-f", "-m", "events.db", "-t", "orders", "-n", str(limit)]
-    before = len(orders.partition(3)) if only else len(orders)
+    before = len(orders.partition(BRNO)) if only else len(orders)
     with (folder / "out").open("w") as out, Process([*command, *only.split()], cwd=folder, stdout=out) as process:
 
         def printed():
@@ -127,7 +132,7 @@ def test_tail_follows_the_merged_topic(folder, orders, limit, only):
             for m in range(n, n + 50):
                 topic.put({"n": m}, key=CITIES[m % 7])
             topic.put_many([{"n": m, "city": CITIES[m % 7]} for m in range(n + 50, n + 100)], key="city")
-            expected = where(topic.partition(3) if only else topic)
+            expected = where(topic.partition(BRNO) if only else topic)
         wait_until(lambda: printed()[-1:] == expected[-1:])
         process.kill()
     assert printed() == expected[-len(printed()) :]
@@ -137,9 +142,9 @@ def test_tail_follows_the_merged_topic(folder, orders, limit, only):
 @pytest.mark.slow
 def test_export(sh, folder, orders):
     sh("pqlog export events.db all.ndjson -t orders")
-    sh("pqlog export events.db one.ndjson -t orders --partition 3 --start 2")
+    sh(f"pqlog export events.db one.ndjson -t orders --partition {BRNO} --start 2")
     assert ndjson((folder / "all.ndjson").read_text()) == [message.value for message in orders]
-    assert ndjson((folder / "one.ndjson").read_text()) == [message.value for message in orders.partition(3)[2:]]
+    assert ndjson((folder / "one.ndjson").read_text()) == [message.value for message in orders.partition(BRNO)[2:]]
     sh("pqlog export events.db all.csv -t orders; pqlog export events.db all.parquet -t orders")
     for table in (pd.read_csv(folder / "all.csv"), pd.read_parquet(folder / "all.parquet").reset_index()):
         assert list(zip(table["_partition"], table["offset"], table["n"], strict=True)) == where(orders)
@@ -198,9 +203,9 @@ def test_seek_in_one_partition_and_in_all(sh, orders):
         4,
     )
     assert json.loads(sh(f"{seek} 1h --json"))["again"] == 7
-    moved = json.loads(sh(f"{seek} -1 --partition 3 --json"))
-    assert moved["position"] == {"3": orders.partition(3).last}
-    assert sh(f"{seek} 1 --partition 3").startswith("client 'billing' is at position 3: 1: ")
+    moved = json.loads(sh(f"{seek} -1 --partition {BRNO} --json"))
+    assert moved["position"] == {str(BRNO): orders.partition(BRNO).last}
+    assert sh(f"{seek} 1 --partition {BRNO}").startswith(f"client 'billing' is at position {BRNO}: 1: ")
     for command in (f"{seek} 2", "pqlog trim events.db 2 -t orders"):
         said = sh(command, code=1)
         assert "--partition" in said
@@ -212,8 +217,8 @@ def test_seek_in_one_partition_and_in_all(sh, orders):
 
 @pytest.mark.slow
 def test_trim_one_partition_and_all(sh, orders):
-    kept = len(orders.partition(3))
-    assert sh("pqlog trim events.db -1 -t orders --partition 3 --force") == (
+    kept = len(orders.partition(BRNO))
+    assert sh(f"pqlog trim events.db -1 -t orders --partition {BRNO} --force") == (
         f"{kept - 1} message{'s' * (kept != 2)} dropped, 1 kept\n"
     )
     assert json.loads(sh("pqlog trim events.db 2100-01-01 -t orders --force --json")) == {
@@ -237,7 +242,7 @@ def test_a_topic_of_partitions_is_renamed_and_deleted(sh, orders):
 
 @pytest.mark.slow
 def test_verify_and_salvage_name_the_partition(sh, folder, orders):
-    damage = orders.partition(3).store.info.id
+    damage = orders.partition(BRNO).store.info.id
     done = subprocess.run(
         [sys.executable, "-c", f"""
 import apsw
@@ -251,10 +256,10 @@ db.execute("UPDATE messages_{damage} SET value = '{{}}' WHERE offset = 1")
         [sys.executable, "-m", "pqlog", "verify", "events.db"], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "partition 3" in done.stdout
+    assert f"partition {BRNO}" in done.stdout
     said = sh("pqlog salvage events.db new.db")
     assert "12 messages copied" in said
-    assert "partition 3" in said
+    assert f"partition {BRNO}" in said
 
 
 @pytest.mark.parametrize(
@@ -263,6 +268,8 @@ db.execute("UPDATE messages_{damage} SET value = '{{}}' WHERE offset = 1")
         PartitionsError.of("jobs", 8, 4),
         PartitionsError.by_offset("jobs", 4, "history(start=3, stop=None)"),
         PartitionsError.by_offset("it's", 4, "[3]"),
+        DamagedError("jobs", 3, 5, 2),
+        DecodeError("jobs", 3, "why", 2),
     ],
 )
 def test_an_error_of_partitions_advises_what_can_be_typed(error):

@@ -1,6 +1,7 @@
 """Frames of a topic with several partitions are those of one that was given the same messages in their order."""
 
 import os
+import tempfile
 
 import duckdb
 import pandas as pd
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog import producer
-from pqlog.frames import latest, schema_cache
+from pqlog.frames import inference_pass, latest, reading, schema_cache
+from pqlog.frames import live as live_module
 from pqlog.partitioning import Partitioner
-from pqlog.store.values import Span
+from pqlog.store.values import Output, Segment, Singles, Span
+from pqlog.testing import sparse_log
 from tests.frames.test_options import chunks_of
 
 PARTITIONS = 3
@@ -40,15 +43,25 @@ class Twins:
         self.one = log.topic("one", codec=codec)
         self.at = []
         """For each message: the number of its partition, and its offset there."""
+        self.offsets = []
+        """Those of the one partition."""
 
     def put(self, number, values, key=None, headers=None):
         for stream in (self.one.stream, self.several.stream.partition(number)):
             encoded = producer.chunks(stream.codec, Partitioner(1), values, key, headers)
-            put = self.log.store.log.append(encoded.outputs(stream))
-        put = put[number]
-        rows = stream.rows(Span.through(put.first, put.last))
-        self.at += [(number, offset) for row in rows for offset in range(row.offset, row.stop)]
+            (put,) = self.log.store.log.append(encoded.outputs(stream)).values()
+            rows = list(stream.rows(Span.through(put.first, put.last)))
+            offsets = [offset for row in rows for offset in range(row.offset, row.stop)]
+            if stream is self.one.stream:
+                self.offsets += offsets
+            else:
+                self.at += [(number, offset) for offset in offsets]
         return self
+
+    def at_of(self, offsets):
+        """Where the messages are that have these offsets in the one partition."""
+        at = dict(zip(self.offsets, self.at, strict=True))
+        return [at[offset] for offset in offsets]
 
     def check(self, found, expected, at=None):
         """A frame in Arrow of the one is that of the other, with the partitions' offsets beside it."""
@@ -208,7 +221,7 @@ def test_latest(twins, gap, monkeypatch):
     monkeypatch.setattr(latest, "MAX_MERGED_GAP", gap)
     for by in ("key", "city", "n"):
         expected = twins.one.history().latest(by).to_pandas()
-        at = [twins.at[offset - 1] for offset in expected.index]
+        at = twins.at_of(expected.index)
         found = twins.several.history().latest(by)
         same_pandas(found.to_pandas(), expected, at)
         same_pandas(found.tail(2), twins.one.history().latest(by).tail(2), at[-2:])
@@ -241,10 +254,8 @@ def test_live(log, of):
 
 
 def test_live_reads_only_what_is_new(twins, monkeypatch):
-    from pqlog.frames import live as module
-
-    live, read, asked = twins.several.live(), module.read_chunks, []
-    monkeypatch.setattr(module, "read_chunks", lambda part, how: asked.append(part.total()) or read(part, how))
+    live, read, asked = twins.several.live(), live_module.read_chunks, []
+    monkeypatch.setattr(live_module, "read_chunks", lambda part, how: asked.append(part.total()) or read(part, how))
     twins.put(1, [{"n": 1}, {"n": 2}])
     assert len(live.refresh()) == len(twins.at)
     assert asked == [2]
@@ -258,6 +269,16 @@ def test_a_frame_put_into_one_partition_comes_back_as_it_was(log):
     pd.testing.assert_frame_equal(next(twins.several.chunks(2, metadata=False)), frame[:2])
     twins.put(0, [{"n": 4}])
     pd.testing.assert_frame_equal(twins.several.partition(1).to_pandas(metadata=False), frame)
+
+
+def test_a_frame_put_into_several_partitions_comes_back_as_if_sorted_by_them(log):
+    topic = log.topic("several", partitions=PARTITIONS)
+    frame = pd.DataFrame({"k": [f"k{n % 5}" for n in range(20)], "n": range(20)}).astype({"n": "uint8"})
+    topic.put_many(frame, key="k")
+    parts = [topic.partition(number).to_pandas(metadata=False) for number in range(PARTITIONS)]
+    back = topic.to_pandas(metadata=False)
+    pd.testing.assert_frame_equal(back, pd.concat(parts))
+    pd.testing.assert_frame_equal(back.sort_index(), frame, check_index_type=False)
 
 
 def test_a_schema_is_known_while_the_log_is_open_and_forgotten_by_a_trim(log):
@@ -287,9 +308,12 @@ def test_what_is_remembered_of_a_range_is_forgotten_by_a_trim(log):
         assert history.to_batches().read_all().equals(history.to_arrow())
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans()), max_size=8), st.integers(1, 5))
-def test_any_runs(runs, size):
-    with pqlog.open(":memory:") as log, chunks_of(size):
+@pytest.mark.parametrize("open_log", [lambda: pqlog.open(":memory:"), sparse_log], ids=["SQLite", "sparse"])
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans()), max_size=8), size=st.integers(1, 5)
+)
+def test_any_runs(open_log, runs, size):
+    with open_log() as log, chunks_of(size):
         twins, n = Twins(log), 0
         for number, count, as_frame in runs:
             values = [{"n": n + i, "k": f"{number}{i % 2}"} for i in range(count)]
@@ -298,8 +322,13 @@ def test_any_runs(runs, size):
         twins.check(twins.several.to_arrow(), twins.one.to_arrow())
         twins.check(twins.several.to_batches(size).read_all(), twins.one.to_batches(size).read_all())
         expected = twins.one.history().latest().to_arrow()
-        at = [twins.at[offset - 1] for offset in expected["offset"].to_pylist()]
+        at = twins.at_of(expected["offset"].to_pylist())
         twins.check(twins.several.history().latest().to_arrow(), expected, at)
+        same_pandas(twins.several.tail(size), twins.one.tail(size), twins.at[-size:])
+        with tempfile.TemporaryDirectory() as folder:
+            if n:
+                twins.several.to_parquet(folder, rows_per_file=2)
+                assert exported(folder) == sorted(twins.at)
 
 
 # exports
@@ -363,3 +392,129 @@ def test_a_partitioned_export_by_a_field(twins, tmp_path):
     twins.several.to_parquet(folder, partition_by="city", rows_per_file=3)
     found = pl.scan_parquet(f"{folder}/**/*.parquet", hive_partitioning=True).collect()
     assert sorted(zip(found["_partition"], found["offset"], strict=True)) == sorted(twins.at)
+
+
+# errors, and trims meanwhile
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["merged", "alone"])
+def test_errors_name_the_partition_and_the_offset_there(log, alone):
+    twins = Twins(log)
+    for number in (0, 2, 1):
+        twins.put(number, [{"at": "2026-01-01", "k": {"a": 1}}] * 2)
+    twins.put(2, [{"at": "soon", "k": 1}])
+    topic = twins.several.partition(2) if alone else twins.several
+    with pytest.raises(pqlog.ArgumentError, match="'at' of message 3 of partition 2 is 'soon', which is not"):
+        topic.to_pandas(parse_dates=["at"])
+    with pytest.raises(
+        pqlog.ArgumentError, match="message 3 of partition 1 has nanoseconds, and that of message 4 of partition 2"
+    ):
+        twins.put(2, [{"nano": "0001-01-01"}]).put(1, [{"nano": "2026-01-01T00:00:00.123456789Z"}])
+        twins.several.to_pandas(parse_dates=["nano"], columns=["nano"])
+    for store in twins.several.stream.partitions[2:]:
+        log.store.log.append([Output(store, [Singles([b"{", b"{}"])])])
+    with pytest.raises(pqlog.DecodeError, match=r"message 5 of partition 2 of topic .*seek\(6, partition=2\)") as found:
+        topic.to_pandas()
+    assert (found.value.partition, found.value.offset) == (2, 5)
+    with pytest.raises(pqlog.DecodeError, match="message 5 of partition 2"):
+        topic.history().latest("k").to_pandas()
+    with pytest.raises(pqlog.DecodeError, match=r"message 7 of partition 2 of topic .* segment is damaged"):
+        log.store.log.append([Output(store, [Segment(b"?", 2)])])
+        twins.several.partition(2)[7:].to_pandas()
+
+
+def test_a_key_that_cannot_be_compared_is_named_by_its_partition(log):
+    twins = Twins(log, "pickle")
+    twins.put(2, [{"k": 1}]).put(1, [{"k": {1}}])
+    with pytest.raises(pqlog.ArgumentError, match="the field of message 1 of partition 1 is a set that cannot be"):
+        twins.several.history().latest("k").to_pandas()
+
+
+@pytest.mark.parametrize("how", [{}, {"flatten": True}], ids=str)
+def test_values_of_mixed_types_stay_as_they_are(log, how):
+    twins = Twins(log)
+    for n in range(30):
+        twins.put(n % 3 if n % 5 else 0, [{"n": 2**53 + n if n % 2 else 0.5, "o": {"n": n}}])
+    twins.put(1, [{"n": "text"}])
+    for rows in (1, 3, 100):
+        with chunks_of(rows):
+            same_pandas(twins.several.to_pandas(**how), twins.one.to_pandas(**how), twins.at)
+            twins.check(twins.several.to_batches(4, **how).read_all(), twins.one.to_batches(4, **how).read_all())
+    live = twins.several.live(**how)
+    twins.put(2, [{"n": 0.5}])
+    assert live.refresh()["n"].tolist() == twins.one.to_pandas(**how)["n"].tolist()
+
+
+def trimming(monkeypatch, module, name, twins, marks, times=1):
+    """Trim between the steps of a reading."""
+    real, left = getattr(module, name), [times]
+
+    def changed(*args, **how):
+        found = real(*args, **how)
+        if left[0]:
+            left[0] -= 1
+            twins.log.store.log.trim(
+                [(twins.several.stream.partitions[n], before) for n, before in marks.items()], True
+            )
+        return found
+
+    monkeypatch.setattr(module, name, changed)
+
+
+def test_a_trim_while_the_latest_are_read_is_told(log, monkeypatch):
+    twins = Twins(log)
+    for n in range(40):
+        twins.put(n % 3, [{"n": n}] if n else [{"n": 0}] * 5)
+    trimming(monkeypatch, reading, "latest_of", twins, {1: 9})
+    with pytest.raises(pqlog.TrimmedError, match="offset 1 of partition 1 was trimmed; the first offset kept is 9"):
+        twins.several.history().latest("n").to_arrow()
+    assert sorted(twins.several.history().latest("n").to_arrow()["n"].to_pylist()) == sorted(
+        set(twins.several.to_arrow()["n"].to_pylist())
+    )
+
+
+@pytest.mark.parametrize("of", ["all", "latest"])
+def test_a_live_frame_reads_again_if_a_trim_comes_between(log, monkeypatch, of):
+    twins = Twins(log)
+    now = twins.several if of == "all" else twins.several.history().latest("n")
+    for n in range(12):
+        twins.put(n % 3, [{"n": n}])
+    live = now.live()
+    twins.put(0, [{"n": 12}]).put(1, [{"n": 13}])
+    trimming(monkeypatch, live_module, "frame_of", twins, {1: 4, 0: 2})
+    live.refresh()
+    pd.testing.assert_frame_equal(live.frame, now.to_pandas())
+    twins.put(0, [{"n": 14}])
+    pd.testing.assert_frame_equal(live.refresh(), now.to_pandas())
+
+
+def test_exact_values_are_found_though_a_trim_moved_the_places(log, monkeypatch):
+    twins = Twins(log)
+    for number, values in ((0, [0.5, 2, 0.5, 4]), (2, ["a", "b", "c", "d"]), (1, [1, 0.5, 3, 0.5])):
+        twins.put(number, [{"n": value} for value in values])
+    with chunks_of(4):
+        expected = twins.several.to_pandas()
+        trimming(monkeypatch, inference_pass, "check_names", twins, {2: 5})
+        pd.testing.assert_frame_equal(twins.several.to_pandas(), expected)
+        assert twins.several.to_pandas()["n"].tolist() == [0.5, 2, 0.5, 4, 1, 0.5, 3, 0.5]
+        twins.put(2, [{"n": "e"}])
+        trimming(monkeypatch, inference_pass, "check_names", twins, {1: 2})
+        with pytest.raises(pqlog.TrimmedError, match="offset 1 of partition 1 was trimmed; the first offset kept is 2"):
+            twins.several.to_pandas()
+
+
+def test_what_a_client_has_not_acknowledged(log):
+    twins = Twins(log)
+    for n in range(9):
+        twins.put(n % 3, [{"n": n}] * 2)
+    client = twins.several.client("etl")
+    batches = client.batches(size=1)
+    for _ in range(4):
+        next(batches)
+    batches.close()
+    unread = client.unread()
+    left = [(message.partition, message.offset) for message in unread]
+    assert 14 <= len(left) < 18
+    for table in (unread.to_arrow(), unread.to_batches().read_all()):
+        assert list(zip(table["_partition"].to_pylist(), table["offset"].to_pylist(), strict=True)) == left
+    assert list(zip(unread.live().frame["_partition"], unread.live().frame.index, strict=True)) == left

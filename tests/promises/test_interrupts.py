@@ -10,8 +10,9 @@ import pytest
 import pqlog
 from pqlog.store.sqlite import writer
 from pqlog.store.values import CachedSchema, Span
-from tests.interrupts import everywhere, moments, within
+from tests.interrupts import everywhere, moments, struck, within
 from tests.messages import offsets
+from tests.rings import by_ring
 
 ERRORS = {
     "ctrl-c": KeyboardInterrupt,
@@ -81,6 +82,16 @@ def wait(log, folder):
         log.topic("empty").get_one("waiter", timeout=0.003)
 
 
+def partitions(log, folder):
+    orders = log.topic("orders")
+    for number, batch in enumerate(orders.batches("stage", size=2)):
+        batch.put_many([1, 2], topic="out")
+        if number == 3:
+            break
+    orders.client("stage").seek("start")
+    next(orders.client("reader").get(), None)
+
+
 CALLS = {
     "put": lambda log, folder: log.put({"n": 1}),
     "put with id": lambda log, folder: log.put({"n": 1}, key="k", headers={"a": "b"}, id=f"{next(numbers)}"),
@@ -96,6 +107,7 @@ CALLS = {
     "wait": wait,
     "batches": batches,
     "with batch": with_batch,
+    "partitions": partitions,
     "pipe": lambda log, folder: log.client("piper").pipe(lambda frame: frame, into="piped", size=100),
     "clients": lambda log, folder: (
         log.clients(),
@@ -119,6 +131,7 @@ def filled(path):
     log = pqlog.open(path)
     log.put_many([{"n": n} for n in range(50)])
     log.topic("empty")
+    log.topic("orders", partitions=3).put_many([{"n": n} for n in range(20)], key="n")
     for client in ("reader", "stage", "held", "one", "single", "piper"):
         log.client(client).seek(to="start")
     return log
@@ -198,3 +211,41 @@ def test_no_put_returns_uncommitted_beside_a_statement_that_something_keeps_open
         assert offsets(log.put_many(["many"])) == range(3, 4)
         assert [message.value for message in other] == ["before", "after", "many"]
         assert len(kept) == 1
+
+
+@pytest.mark.parametrize("take", ["loop", "one by one"])
+def test_what_an_interrupted_call_claimed_is_free_though_the_exception_is_kept(path, take):
+    """Else a partition would wait for a batch that nobody has; and the next call would acknowledge what nobody got."""
+    with pqlog.open(path) as log:
+        log.topic("out")
+        for at in itertools.count(1, by_ring(29, 7)):
+            orders = log.topic(f"orders {at}", partitions=2)
+            orders.put_many([{"n": n} for n in range(12)], key="n")
+            client = orders.client("stage")
+            client.seek("start")
+            loop, seen = client.batches(size=3), []
+
+            def following(loop=loop, client=client):
+                if take == "loop":
+                    return next(loop, None)
+                return client.get_one(timeout=30) if client.lag > 1 else None
+
+            def work(batch, seen=seen):
+                if take == "loop":
+                    seen += [value["n"] for value in batch]
+                    batch.put(list(batch), topic="out", headers={"of": batch.token})
+                else:
+                    seen.append(batch["n"])
+
+            work(following())
+            reached, where = struck(following, at, KeyboardInterrupt())
+            if not reached:
+                break
+            try:
+                while (batch := following()) is not None:
+                    work(batch)
+                assert set(seen) == set(range(12))
+            except BaseException as broken:
+                raise AssertionError(f"broken by an exception at {where}") from broken
+        tokens = [message.headers["of"] for message in log.topic("out")]
+        assert len(set(tokens)) == len(tokens)

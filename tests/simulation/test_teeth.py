@@ -406,8 +406,8 @@ def ids_of_one_partition():
         own.topic_id, own.parts = table.id, range(table.id, table.id + 1)
         return own
 
-    def note(db, table, lists, first):
-        return real_note(db, alone(table), lists, first)
+    def note(db, table, lists, first, number):
+        return real_note(db, alone(table), lists, first, number)
 
     with mock.patch.multiple(message_ids, note=note, find=lambda db, table, id: real_find(db, alone(table), id)):
         yield

@@ -28,6 +28,7 @@ LAYERS = [
     ["stream"],
     ["extras", "codecs", "message"],
     ["keys", "merged", "partitioning"],
+    ["interleave"],
     ["check", "exact", "fields"],
     ["store.sqlite", "store.memory"],
     ["store.api"],

@@ -85,6 +85,7 @@ def next_time(transaction: Transaction, tables: Sequence[Table]) -> int:
 def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span]:
     """Put into partitions of any topics, inside a transaction: all that goes into one topic at one time."""
     times: dict[int, int] = {}
+    runs: dict[int, int] = {}
     went: list[Span] = []
     for output in outputs:
         table: Table = output.topic.table  # type: ignore[attr-defined]
@@ -92,7 +93,9 @@ def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span
         if table.topic_id not in times:
             times[table.topic_id] = next_time(transaction, output.topic.tables)  # type: ignore[attr-defined]
         if output.ids is not None:
-            masks = ids.note(transaction.db, table, output.ids.lists, transaction.tail(table).stop)
+            number = runs.get(table.topic_id) or ids.next_number(transaction.db, table)
+            stop = transaction.tail(table).stop
+            masks, runs[table.topic_id] = ids.note(transaction.db, table, output.ids.lists, stop, number)
             chunks = output.ids.thinned(chunks, masks)
         went.append(append(transaction, table, chunks, times[table.topic_id]))
     return went

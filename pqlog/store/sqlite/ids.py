@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -106,13 +107,14 @@ def add(db: apsw.Connection, table: Table, ids: Sequence[str], where: Mapping[in
 
     Or of messages of one partition, an id each.
     """
-    number = _next_number(db, table)
+    number = next_number(db, table)
     for part, span in where.items():
         _put_run(db, part, number, ids, span)
     db.executemany(statements.SET_ID, [(table.topic_id, id, number) for id in ids])
 
 
-def _next_number(db: apsw.Connection, table: Table) -> int:
+def next_number(db: apsw.Connection, table: Table) -> int:
+    """That of a topic's next run."""
     numbers: list[int] = [fetch_one(db.execute(statements.NEXT_RUN, (part,)))[0] for part in table.parts]
     if not all(isinstance(number, int) and 1 <= number <= LAST_OFFSET for number in numbers):
         raise _damaged(f"the newest run of ids of topic {table.topic!r} has a number that no pqlog wrote")
@@ -126,21 +128,26 @@ def _put_run(db: apsw.Connection, part: int, number: int, ids: Sequence[str], wh
 # many
 
 
-def note(db: apsw.Connection, table: Table, lists: Iterable[Sequence[str]], first: int) -> list[Mask]:
+def note(
+    db: apsw.Connection, table: Table, lists: Iterable[Sequence[str]], first: int, number: int
+) -> tuple[list[Mask], int]:
     """Note the ids of messages that are to be put from offset `first` on, without those that are known.
 
     Parameters
     ----------
     lists : iterable of sequences of str
         One for each chunk.
+    number : int
+        That of the topic's next run.
 
     Returns
     -------
     list of Mask
         One for each chunk.
+    int
+        The number of the next run after these.
     """
     masks: list[Mask] = []
-    number = _next_number(db, table)
     for block in _blocks(lists):
         ids = list(itertools.chain(*block))
         mask = None if _insert(db, table, ids, number) == len(ids) else _which(db, table, ids, number)
@@ -157,7 +164,7 @@ def note(db: apsw.Connection, table: Table, lists: Iterable[Sequence[str]], firs
             part = None if mask is None else mask[at : at + len(one)]
             masks.append(None if part is None or all(part) else part)
             at += len(one)
-    return masks
+    return masks, number
 
 
 def _blocks(lists: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
@@ -248,10 +255,12 @@ def drop(db: apsw.Connection, table: Table, first: int) -> int:
     with contextlib.closing(all_runs(db, table)) as oldest:
         trimmed = itertools.takewhile(lambda run: not _is_kept(Span(run.first, run.stop), first), oldest)
         runs = list(itertools.islice(trimmed, DROP))
-    for run in runs:
-        if len(table.parts) == 1 or len(_read(db, table, run.number)) == 1:
-            db.execute(statements.DROP_IDS, (table.topic_id, run.number, _array(sorted(run.ids))))
-        db.execute(statements.DROP_RUNS, (table.id, run.number))
+    if runs:
+        alone = [run for run in runs if len(run.ids) > 1 or len(_read(db, table, run.number)) == 1]
+        if ids := sorted(itertools.chain(*(run.ids for run in alone))):
+            numbers = apsw.carray(array("q", [run.number for run in alone]))
+            db.execute(statements.DROP_IDS, (table.topic_id, _array(ids), numbers))
+        db.execute(statements.DROP_RUNS, (table.id, runs[-1].number))
     return len(runs)
 
 

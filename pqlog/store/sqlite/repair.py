@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
 from pqlog.store.sqlite.connections import fetch_all
-from pqlog.store.sqlite.table import LAST_OFFSET, messages_in, title
+from pqlog.store.sqlite.table import LAST_OFFSET, Table, messages_in, title
 from pqlog.store.sqlite.topic import topic_info, topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import MAX_PARTITIONS, Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
@@ -35,7 +35,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
         found += log.read(_unfit, snapshot=True)
     except CorruptLogError as error:
         found.append(str(error))
-    for look in (connections.integrity, client.check, ids.check):
+    for look in (connections.integrity, _check_partitions, client.check, ids.check):
 
         def query(db: apsw.Connection, look: Any = look) -> list[str]:
             topics = [log.handle(info) for info in topic_infos(db)]
@@ -70,6 +70,13 @@ def _unfit(db: apsw.Connection) -> list[str]:
     return [
         f"{row}{titles.get(row.partition, '')} is damaged: its checksum does not fit" for row in smallrows.unfit(db)
     ]
+
+
+def _check_partitions(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
+    """Which topics lack partitions."""
+    parts = {table.id for table in tables}
+    lacking = {table.topic: sorted(set(table.parts) - parts) for table in tables if not parts.issuperset(table.parts)}
+    return [f"topic {name!r}: {len(missing)} of its partitions are missing" for name, missing in lacking.items()]
 
 
 def _kept(topic: SqliteTopic) -> tuple[Span, StoreError | None]:

@@ -46,7 +46,10 @@ SELECT id, run FROM carray(?2) CROSS JOIN ids ON topic = ?1 AND id = CAST(value 
 WHERE run NOT BETWEEN ?3 AND ?4
 """
 COUNT_IDS = "SELECT count(*) FROM ids WHERE topic = ?"
-DROP_IDS = "DELETE FROM ids WHERE topic = ?1 AND run = ?2 AND id IN (SELECT CAST(value AS TEXT) FROM carray(?3))"
+DROP_IDS = """
+DELETE FROM ids WHERE topic = ?1 AND id IN (SELECT CAST(value AS TEXT) FROM carray(?2))
+    AND run IN (SELECT value FROM carray(?3))
+"""
 DROP_RUNS = "DELETE FROM id_runs WHERE partition = ? AND number <= ?"
 
 # Of a damaged file all that can be read is wanted: a topic without a place where it begins, too.
@@ -58,9 +61,7 @@ ALL_TOPICS = f"""
 SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), partition, partitions, {sum_of("topics")} IS crc FROM topics
 ORDER BY id
 """
-TOPIC = f"""
-SELECT id, name, codec, partition, partitions FROM topics WHERE name = ? AND {fits("topics")} ORDER BY partition
-"""
+TOPIC = f"SELECT id, name, codec, partition, partitions FROM topics WHERE name = ? AND {fits('topics')}"
 
 # The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.
 FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"

@@ -379,10 +379,14 @@ class SqliteStore:
 
 
 def _partitions(db: apsw.Connection, name: str) -> list[TopicInfo]:
-    """The partitions of a topic, all of them or none: rows that damage took are told by `topic_infos`."""
-    found = [TopicInfo(*row) for row in db.execute(statements.TOPIC, (name,))]
+    """The partitions of a topic: all of them or none, since a key would be in another of fewer."""
+    found = sorted((TopicInfo(*row) for row in db.execute(statements.TOPIC, (name,))), key=lambda info: info.partition)
     if found and [info.partition for info in found] != list(range(found[0].partitions)):
-        topic_infos(db)
+        topic_infos(db)  # damaged rows are told
+        raise errors.CorruptLogError(
+            f"topic {name!r} has {found[0].partitions} partitions, and the file has the rows of {len(found)}: restore "
+            f"a backup, or copy what is whole with pqlog.salvage(path, to)"
+        )
     return found
 
 

@@ -39,6 +39,8 @@ class Table:
     def __init__(self, info: TopicInfo, seed: int) -> None:
         self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
         self.topic_id = info.id - info.partition
+        self.partition = info.partition if info.partitions > 1 else None
+        """As errors name it: None if the topic has only one."""
         self.parts = range(self.topic_id, self.topic_id + info.partitions)
         """The ids of all partitions of the topic."""
         self.partition = info.partition if info.partitions > 1 else None
@@ -48,8 +50,8 @@ class Table:
 
         Another process may have appended since: an insertion by `put_remembered` then fails.
         """
-        self.tail_version: int | None = None
-        """SQLite's `data_version` then, which other connections change: None if it was not asked for."""
+        self.tail_seen: tuple[apsw.Connection, int | None] | None = None
+        """The connection that saw it last, and its `data_version` then, which what others commit changes."""
         # JSON is kept as TEXT, so that `sqlite3`, Datasette and ->> can read it;
         # bound as bytes, which saves a decoding.
         self.is_json = text = info.codec == "json"

@@ -60,8 +60,9 @@ class Transaction:
         """The time of a topic's newest message: as it is remembered, where nobody else has written since."""
         if self._version is None:
             self._version = self.db.pragma("data_version")
-        is_known = table not in self._tails and table.tail is not None and table.tail_version == self._version
-        return table.tail.time if is_known and table.tail is not None else self.tail(table).time
+        if table not in self._tails and table.tail is not None and table.tail_seen == (self.db, self._version):
+            return table.tail.time
+        return self.tail(table).time
 
     def set_tail(self, table: Table, tail: Tail) -> None:
         """Note that messages were appended."""
@@ -71,10 +72,15 @@ class Transaction:
         """Note that a topic was deleted: its end is not known any more."""
         self._tails.pop(table, None)
 
+    def commits(self) -> None:
+        """Let the tables doubt where they end: an interrupt may come between the commit and `committed`."""
+        for table in self._tails:
+            table.tail_seen = None
+
     def committed(self) -> None:
         """Tell the tables where they end now."""
         for table, tail in self._tails.items():
-            table.tail, table.tail_version = tail, self._version
+            table.tail, table.tail_seen = tail, (self.db, self._version)
 
 
 class Job(Generic[T]):
@@ -391,6 +397,7 @@ class Writer:
             db.execute("BEGIN IMMEDIATE")
             transaction = Transaction(db)
             outcomes = [self._do(job, transaction) for job in group]
+            transaction.commits()
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
