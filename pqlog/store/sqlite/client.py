@@ -303,7 +303,7 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
     for table in tables:
         stop = span(db, table).stop
         for name, position, claimed, _, batches, *_ in fetch_all(db.execute(statements.CLIENTS, (table.id,))):
-            where = f"topic {table.topic!r}, client {name!r}"
+            where = f"{table.title}, client {name!r}"
             if not 1 <= position <= claimed <= stop:
                 found.append(f"{where}: it stands at {position}, claims end at {claimed} of {stop}")
             for number, first, end, *_ in fetch_all(db.execute(statements.CLAIMS, (table.id, name))):

@@ -35,7 +35,7 @@ from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal
 from pqlog.store.sqlite.table import Table, put_of
-from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_info, topic_infos
+from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 from pqlog.store.values import Capabilities, Cursor, Moved, Output, Put, Span, TopicInfo
@@ -200,11 +200,6 @@ class SqliteStore:
             topic = self._topics.setdefault(info.id, SqliteTopic(self, info))
         topic.named(info)
         return topic
-
-    def all_topics(self) -> list[SqliteTopic]:
-        """All partitions of all topics, also those whose row in the list of topics is damaged."""
-        found = self.read(lambda db: fetch_all(db.execute(statements.ALL_TOPICS)))
-        return [self.handle(topic_info(*one)) for one in found]
 
     def forget(self, topic: SqliteTopic) -> None:
         """A partition was deleted, with its topic."""
