@@ -31,7 +31,9 @@ TICK_S = 0.005
 IDLE_SHARE, BUSY_SHARE = 20, 3
 """While it waits, a thread spends a 20th of its time on looking at most; a third while others write all the time."""
 LONG_LOOK_S = 0.001
-"""How long a look takes that is spared even where something was written."""
+"""A look that takes longer is followed by a rest, also if something is written meanwhile."""
+HOT_SHARE = 10
+"""A loop over a partition that has messages all the time spends a tenth of its time on looking at the others."""
 
 
 class ClientPartition(NamedTuple):
@@ -51,10 +53,6 @@ class ClientPartition(NamedTuple):
         """The partition's."""
         return self.store.info.partition
 
-    def state(self) -> ClientState:
-        """Where the client stands; it is created if it was deleted under its readers."""
-        return self.client.state() or self.client.join()
-
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
@@ -70,7 +68,7 @@ class BatchOptions:
     """A name, or empty."""
     ordered: bool = False
     crew: str = ""
-    """What the names of workers begin with that share a job: where batches are ordered, none ends before the others."""
+    """The common prefix of the names of a job's workers; where batches are ordered, none ends before the others."""
 
 
 def options(
@@ -105,31 +103,40 @@ def options(
 def join(partitions: Sequence[ClientPartition]) -> None:
     """Create a client where it does not exist; warns if it looks misspelt, since everything would come again.
 
-    It is to exist in every partition from its first reading on, so that what it has not read is not trimmed.
+    It must exist in every partition from its first reading on, so that what it has not read is not trimmed.
     """
-    last = partitions[-1].client
-    if last.state() is not None:  # it joins them in order
+    first = partitions[0]
+    if first.client.state() is None:
+        if all(one.client.state() is None for one in partitions[1:]):
+            near = check.near(first.client.name, first.store.clients_near(first.client.name))
+            check.warn_if_misspelt(f"client {first.client.name!r} is new and begins at the start", near)
+    elif len(partitions) == 1:
         return
-    if all(one.client.state() is None for one in partitions[:-1]):
-        near = check.near(last.name, partitions[0].store.clients_near(last.name))
-        check.warn_if_misspelt(f"client {last.name!r} is new and begins at the start", near)
-    for one in partitions:
-        one.client.join()
+    first.topic.log.join([one.client for one in partitions])
+
+
+def state_in(one: ClientPartition, partitions: Sequence[ClientPartition]) -> ClientState:
+    """Where a client stands in one of its partitions; if it was deleted under its readers, it begins again in all."""
+    state = one.client.state()
+    if state is None:
+        one.topic.log.join([each.client for each in partitions])
+    return state or one.client.join()
 
 
 def wait(
     partitions: Sequence[ClientPartition], ready: Callable[[], bool], timeout_s: float | None, tick_s: float = TICK_S
-) -> bool:
+) -> None:
     """`Store.wait`, where looking whether it is `ready` is to ask each of some partitions.
 
     If that takes long, it looks less often, so that a thread that waits does not keep a core busy.
     """
-    log = partitions[0].store.log
+    log = partitions[0].topic.log
     if len(partitions) == 1:
-        return log.wait(ready, timeout_s, tick_s)
+        log.wait(ready, timeout_s, tick_s)
+        return
     began = time.perf_counter()
     if ready():
-        return True
+        return
     rest_until, look_s = 0.0, time.perf_counter() - began
 
     def look() -> bool:
@@ -142,7 +149,7 @@ def wait(
             rest_until = began + BUSY_SHARE * took_s
         return found
 
-    return log.wait(look, timeout_s, max(tick_s, IDLE_SHARE * look_s))
+    log.wait(look, timeout_s, max(tick_s, IDLE_SHARE * look_s))
 
 
 def check_tick(tick: float | None) -> float:
@@ -180,14 +187,16 @@ class Batches(Iterator[Batch]):
         self._is_ordered = options.ordered or len(partitions) > 1
         self._has_joined = False
         self._batch: Batch | None = None
-        self._of = 0
-        """The index of the partition that it is of."""
+        self._at = 0
+        """The number of the partition of the latest claim."""
         self._claimed: tuple[ClientPartition, Claim] | None = None
         """The latest claim; noted at once, since an exception may strike before it is a batch."""
         self._turn = secrets.randbelow(len(partitions))  # workers do not all begin at the same one
-        """The index of the partition that is asked first."""
+        """The number of the partition that is asked first."""
+        self._look_again = 0.0
+        """When others are asked again though the partition of the batch may have more."""
         self._waiting_since: dict[int, float] = {}
-        """Since when messages of a partition, given by its index, wait for their batch to fill."""
+        """Since when messages of a partition, given by its number, wait for their batch to fill."""
         self._is_loop = self._is_closed = False
         self._pid = os.getpid()
 
@@ -270,7 +279,7 @@ class Batches(Iterator[Batch]):
             claim = self._advance()
             if claim is None:
                 return None
-            one = self.partitions[self._of]
+            one = self.partitions[self._at]
             batch = self._batch = Batch(Lease(one.topic, one.client, claim), self._options.messages)
             if self._options.attempts is None or claim.attempt <= self._options.attempts:
                 return batch
@@ -285,41 +294,63 @@ class Batches(Iterator[Batch]):
 
     def _advance(self) -> Claim | None:
         """Acknowledge the batch before, if it is still open, and claim one of the first partition that has any."""
-        done, before = self.open_batch(), self.partitions[self._of]
-        for index in self._in_turn():
-            one, claim = self.partitions[index], None
-            if done is not None and done.lease.is_open:
-                # The partition of the batch need not be asked: it is free only with the acknowledgement.
-                if one is before or self._may_have(one):
-                    claim = done.lease.acknowledge(functools.partial(self._claim, one))
-            elif self._may_have(one):
-                claim, _ = self._claim(one)
+        if (done := self.open_batch()) is not None:
+            # Its own partition is not asked: that is free with the acknowledgement, which is made in any case.
+            number = self._find_another(done.partition)
+            claim = done.lease.acknowledge(functools.partial(self._claim, done.partition if number is None else number))
             if claim is not None:
-                self._of, self._turn = index, index + 1
-                self._waiting_since.pop(index, None)
                 return claim
         self._batch = None
-        return None if done is None else self._advance()  # what was asked before the acknowledgement may be free now
+        left = self._in_turn()
+        while left and (number := self._find(left)) is not None:
+            claim, _ = self._claim(number)
+            if claim is not None:
+                return claim
+            left = left[left.index(number) + 1 :]  # another worker was quicker
+        return None
 
-    def _in_turn(self) -> Iterator[int]:
-        """The indices of the partitions, in the order in which they are asked."""
+    def _in_turn(self) -> list[int]:
+        """The numbers of the partitions, in the order in which they are asked."""
         count = len(self.partitions)
-        return ((self._turn + step) % count for step in range(count))
+        return [(self._turn + step) % count for step in range(count)]
+
+    def _find(self, numbers: Sequence[int]) -> int | None:
+        """The first of some partitions in which there may be a batch for this worker."""
+        if len(self.partitions) == 1:
+            return numbers[0] if self._may_have(self.partitions[0]) else None
+        clients = [self.partitions[number].client for number in numbers]
+        index = self.partitions[0].topic.log.find_work(clients, self._options.owner, self._is_ordered)
+        return None if index is None else numbers[index]
+
+    def _find_another(self, but: int) -> int | None:
+        """The same of all partitions but one; after a look in vain, none for a while."""
+        others = [number for number in self._in_turn() if number != but]
+        began = time.perf_counter()
+        if not others or began < self._look_again:
+            return None
+        found = self._find(others)
+        if found is None:
+            self._look_again = began + HOT_SHARE * (time.perf_counter() - began)
+        return found
 
     def _may_have(self, one: ClientPartition) -> bool:
         """Whether there may be a batch for this worker in a partition."""
         return one.client.has_work(self._options.owner, self._is_ordered)
 
-    def _claim(self, one: ClientPartition, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
+    def _claim(self, number: int, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
         """Claim a batch of a partition, and acknowledge one of any: the claim, and where its outputs went."""
+        one = self.partitions[number]
         claim, went = one.client.advance(self._options.size, self._options.owner, done, self._is_ordered)
         self._claimed = None if claim is None else (one, claim)
+        if claim is not None:
+            self._at, self._turn = number, number + 1
+            self._waiting_since.pop(number, None)
         return claim, went
 
     # waiting
 
     def _has_work(self) -> bool:
-        return any(map(self._may_have, self.partitions))
+        return self._find(range(len(self.partitions))) is not None
 
     def _is_crew_working(self) -> bool:
         """Whether a worker of the crew has a batch: should it die, that and what lies behind it is for the others."""
@@ -345,20 +376,21 @@ class Batches(Iterator[Batch]):
     def _is_filled(self) -> bool:
         """Whether a batch of some partition is full, or has waited long enough, and is next; or whether none waits."""
         now = time.monotonic()
-        for index in self._in_turn():
-            messages = self._messages_for(self.partitions[index], index)
+        for number in self._in_turn():
+            messages = self._messages_for(number)
             if not messages:
-                self._waiting_since.pop(index, None)
+                self._waiting_since.pop(number, None)
                 continue
-            since = self._waiting_since.setdefault(index, now)
+            since = self._waiting_since.setdefault(number, now)
             if messages >= self._options.size.messages or now - since >= self._options.linger_s:
-                self._turn = index
+                self._turn, self._look_again = number, 0.0
                 return True
         return not self._waiting_since
 
-    def _messages_for(self, one: ClientPartition, index: int) -> int:
+    def _messages_for(self, number: int) -> int:
         """How many messages a batch of a partition would have: a full one if it was cut before, 0 if others have it."""
-        is_mine = index == self._of and self.open_batch() is not None
+        one, batch = self.partitions[number], self.open_batch()
+        is_mine = batch is not None and batch.partition == number
         if self._is_ordered and not is_mine and not self._may_have(one):
             return 0
         state, is_free = one.client.state(), self._is_ordered and not is_mine

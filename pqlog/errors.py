@@ -183,6 +183,14 @@ class PartitionsError(Error):
         )
 
     @classmethod
+    def of_seek(cls, topic: str, partitions: int, to: int) -> PartitionsError:
+        """The error for a client that is moved to an offset, without a partition."""
+        return cls(
+            f"topic {topic!r} has {partitions} partitions, each with offsets of its own: seek({to}, partition=0), say. "
+            f"A time, 'start' or 'end' moves the client in all of them"
+        )
+
+    @classmethod
     def by_offset(cls, topic: str, partitions: int, what: str) -> PartitionsError:
         """The error for an offset that does not say of which partition it is."""
         return cls(
@@ -242,21 +250,33 @@ class TrimRefusedError(Error):
 
 
 class ClaimedError(Error):
-    """The client has an open batch, so its messages cannot be read one by one."""
+    """The client has an open batch, so its messages cannot be read one by one.
 
-    def __init__(self, client: str, number: int, first: int, last: int, topic: str = "main") -> None:
+    Attributes
+    ----------
+    client : str
+    number, first, last : int
+        The number of the batch, and the offsets of its first and last message.
+    partition : int or None
+        The number of its partition; None if the topic has only one.
+    """
+
+    def __init__(
+        self, client: str, number: int, first: int, last: int, topic: str = "main", partition: int | None = None
+    ) -> None:
         of = _of(topic)
+        where, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
         super().__init__(
-            f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it "
+            f"client {client!r} has batch {number}{where} open (offsets {first} to {last}): finish it "
             f"with {of}.batches({client!r}) or {of}.get_one({client!r}), or give it up with "
-            f"{of}.client({client!r}).seek({first})"
+            f"{of}.client({client!r}).seek({first}{at})"
         )
-        self.client, self.number, self.first, self.last = client, number, first, last
+        self.client, self.number, self.first, self.last, self.partition = client, number, first, last, partition
 
     @classmethod
-    def of(cls, claim: Claim, topic: str) -> ClaimedError:
-        """The error for a claim on a topic."""
-        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic)
+    def of(cls, claim: Claim, topic: str, partition: int | None) -> ClaimedError:
+        """The error for a claim on a topic; the partition is None if that has only one."""
+        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic, partition)
 
 
 class ClaimLostError(Error):
@@ -267,6 +287,8 @@ class ClaimLostError(Error):
     client : str
     number : int
         The number of the batch.
+    partition : int or None
+        The number of its partition; None if the topic has only one.
     """
 
     def __init__(
@@ -274,9 +296,11 @@ class ClaimLostError(Error):
         client: str,
         number: int,
         reason: str = "it was handed out again, or the client was moved with seek or deleted. Nothing was acknowledged",
+        partition: int | None = None,
     ) -> None:
-        super().__init__(f"batch {number} of client {client!r} is no longer held by this reader: {reason}")
-        self.client, self.number = client, number
+        where = "" if partition is None else f", partition {partition},"
+        super().__init__(f"batch {number} of client {client!r}{where} is no longer held by this reader: {reason}")
+        self.client, self.number, self.partition = client, number, partition
 
 
 class CursorError(Error):

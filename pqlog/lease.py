@@ -104,7 +104,8 @@ class Lease:
     def check_open(self) -> None:
         """Raise `ClaimLostError` unless it is open."""
         if self._ended is not None:
-            raise ClaimLostError(self.claim.client, self.claim.number, self._ended)
+            partition = self.partition if self.partitions > 1 else None
+            raise ClaimLostError(self.claim.client, self.claim.number, self._ended, partition)
 
     # what is put through it
 

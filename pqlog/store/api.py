@@ -97,6 +97,14 @@ class Store(Protocol):
         """
         ...
 
+    def join(self, clients: Sequence[ClientStore]) -> None:
+        """Create those of some clients of partitions that do not exist, in one transaction, as `ClientStore.join`."""
+        ...
+
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        """The index of the first of some clients of partitions for which `ClientStore.has_work`; None if of none."""
+        ...
+
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> Sequence[Moved]:
         """Let each client of a partition get the message at an offset next, all or nothing.
 

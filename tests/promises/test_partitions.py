@@ -102,8 +102,9 @@ def test_get_refuses_a_partition_of_which_a_batch_is_open(orders):
     client = orders.client("c")
     batch = client.next_batch(size=5)
     seen = []
-    with pytest.raises(pqlog.ClaimedError, match="has batch 1 open"):
+    with pytest.raises(pqlog.ClaimedError, match=f"has batch 1 of partition {batch.partition} open") as refused:
         seen.extend(client.get(messages=True))
+    assert f"seek({batch.first}, partition={batch.partition})" in str(refused.value)
     assert batch.partition not in {message.partition for message in seen}
     batch.ack()
     rest = [message.partition for message in client.get(messages=True)]
@@ -225,6 +226,15 @@ def test_a_partition_that_a_client_has_not_read_counts_in_full(orders):
     assert len(list(client.get())) == 200
 
 
+def test_a_client_that_is_deleted_under_its_reader_begins_again_in_all_partitions(orders):
+    fill(orders)
+    reading = orders.client("c").get()
+    next(reading)
+    orders.client("c").delete()
+    assert len(list(reading)) == 200
+    assert all(topic.client("c").state() for topic in orders.stream.partitions)
+
+
 def test_from_its_first_reading_on_nothing_is_trimmed_under_a_client(orders):
     orders.client("c").next_batch()
     fill(orders)
@@ -284,7 +294,7 @@ def test_seek_gives_up_the_batches_of_what_is_moved(orders):
     client = orders.client("c")
     first, second = client.next_batch(size=2), client.next_batch(size=2)
     client.seek("start", partition=first.partition)
-    with pytest.raises(pqlog.ClaimLostError):
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of client 'c', partition {first.partition}, is no"):
         first.ack()
     second.ack()
     third = client.next_batch(size=2)

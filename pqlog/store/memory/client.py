@@ -40,6 +40,12 @@ class MemoryClient:
         self._left: set[int] = set()
         """Tokens of claims that were left: noted without the lock, and not a part of any transaction."""
 
+    @property
+    def _number(self) -> int | None:
+        """That of the partition, as errors name it: None if the topic has only one."""
+        info = self._topic.info
+        return info.partition if info.partitions > 1 else None
+
     def check(self) -> None:
         """Raise if nothing can be asked of it any more."""
         self._topic.check()
@@ -84,7 +90,7 @@ class MemoryClient:
     @changing
     def acknowledge(self, offset: int, epoch: int) -> bool:
         for claim in self.claims():
-            raise errors.ClaimedError.of(claim, self._topic.info.name)
+            raise errors.ClaimedError.of(claim, self._topic.info.name, self._number)
         if epoch != self._epoch:
             return False
         self._position = self._claimed = max(self._position, Span.at(offset).stop)
@@ -142,7 +148,7 @@ class MemoryClient:
     @changing
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         if not self._has(done):
-            raise errors.ClaimLostError(self.name, done.number)
+            raise errors.ClaimLostError(self.name, done.number, partition=self._number)
         went = self._topic.log.put_all(outputs)
         self._drop(done.number)
         return went

@@ -129,6 +129,16 @@ class MemoryStore:
         return [_ours(MemoryTopic, topic).drop(before) for topic, before in marks]
 
     @changing
+    def join(self, clients: Sequence[ClientStore]) -> None:
+        for client in clients:
+            client.join()
+
+    @reading
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        found = (index for index, client in enumerate(clients) if client.has_work(worker, ordered))
+        return next(found, None)
+
+    @changing
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         return [_ours(MemoryClient, client).seek(to) for client, to in moves]
 

@@ -68,7 +68,7 @@ class SqliteClient:
         if self.acknowledge_unclaimed(db, offset, epoch):
             return True
         for claim in self.claims_in(db):
-            raise errors.ClaimedError.of(claim, self._table.topic)
+            raise errors.ClaimedError.of(claim, self._table.topic, self._table.partition)
         return False
 
     def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
@@ -108,9 +108,10 @@ class SqliteClient:
         if self._log.held_claims.has_news():
             self._log.check_open()
             return True
-        return self._log.read(lambda db: self._has_work_in(db, worker, ordered))
+        return self._log.read(lambda db: self.has_work_in(db, worker, ordered))
 
-    def _has_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
+    def has_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
+        """The same, as far as the file knows."""
         found = fetch_one(db.execute(statements.NEXT_BATCH, self._id))
         kept = span(db, self._table)
         if not ordered or not self._is_held(db, worker):
@@ -165,7 +166,7 @@ class SqliteClient:
         self._table.read_first(db)
         db.execute(statements.DROP_CLAIM, (*self._id, done.number, done.token))
         if not db.changes():
-            raise errors.ClaimLostError(self.name, done.number)
+            raise errors.ClaimLostError(self.name, done.number, partition=self._table.partition)
         db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
         return [put_of(where) for where in append_all(transaction, outputs)]
 

@@ -254,6 +254,23 @@ class SqliteStore:
         self.give_back()
         return trimmed
 
+    def join(self, clients: Sequence[ClientStore]) -> None:
+        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+        if not self.read(lambda db: all(client.state_in(db) for client in ours), snapshot=True):
+            self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
+
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+        if ours and self.held_claims.has_news():
+            self.check_open()
+            return 0
+
+        def find(db: apsw.Connection) -> int | None:
+            found = (index for index, client in enumerate(ours) if client.has_work_in(db, worker, ordered))
+            return next(found, None)
+
+        return self.read(find, snapshot=True)
+
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         ours: Sequence[tuple[SqliteClient, int]] = moves  # type: ignore[assignment]
         return self.write(Task(lambda transaction: [client.seek_in(transaction.db, to) for client, to in ours]))
