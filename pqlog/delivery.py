@@ -143,7 +143,8 @@ def wait(
         nonlocal rest_until
         began = time.perf_counter()
         if began < rest_until:
-            return False
+            time.sleep(rest_until - began)  # and no False: then what woke it would be seen at the next tick only
+            began = time.perf_counter()
         found = ready()
         if (took_s := time.perf_counter() - began) > LONG_LOOK_S:
             rest_until = began + BUSY_SHARE * took_s
