@@ -151,7 +151,7 @@ class Batch(Readable):
         producer.check_key(key)
         into, text = self.lease.output(topic), producer.header_text(headers)
         chunk = Singles([producer.encode(into.writable(), value)], [key], text)
-        return self.lease.stage(into, producer.Encoded.of(self.lease.partitioner(into).choose(key), chunk))
+        return self.lease.stage_one(into, self.lease.partitioner(into).choose(key), chunk)
 
     def put_many(
         self,

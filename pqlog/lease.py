@@ -67,8 +67,9 @@ class _Stage(NamedTuple):
     """What was put through a batch by one call."""
 
     staged: Staged
-    put: producer.Encoded
     outputs: Sequence[Output]
+    spooled: producer.Encoded | None
+    """Where their chunks are, if it is to be closed."""
     partitions: int
     """How many its topic has."""
 
@@ -118,18 +119,28 @@ class Lease:
 
     def partitioner(self, topic: TopicStream) -> Partitioner:
         """What chooses the partitions of a topic for all that is put through this batch."""
-        return self._partitioners.setdefault(topic.partitions[0].info.id, Partitioner(len(topic.partitions)))
+        id = topic.partitions[0].info.id
+        if id not in self._partitioners:
+            self._partitioners[id] = Partitioner(len(topic.partitions))
+        return self._partitioners[id]
 
     def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:
         """Note what is to be put into a topic with the acknowledgement."""
+        return self._stage(topic, put.outputs(topic), put)
+
+    def stage_one(self, topic: TopicStream, partition: int, chunk: Chunk) -> Staged:
+        """The same of one chunk, which is put into one partition."""
+        return self._stage(topic, [Output(topic.partitions[partition], [chunk])], None)
+
+    def _stage(self, topic: TopicStream, outputs: Sequence[Output], spooled: producer.Encoded | None) -> Staged:
         staged = Staged(topic.name)
-        self._staged.append(_Stage(staged, put, put.outputs(topic), len(topic.partitions)))
+        self._staged.append(_Stage(staged, outputs, spooled, len(topic.partitions)))
         return staged
 
     def put_aside(self, row: Row, topic: str, reason: str) -> Staged:
         """Stage a row for a dead-letter topic, as it is: nothing is encoded again."""
         self.check_open()
-        return self.stage(self._dead_letters(topic), producer.Encoded.of(self.partition, self._letter(row, reason)))
+        return self.stage_one(self._dead_letters(topic), self.partition, self._letter(row, reason))
 
     def put_all_aside(self, topic: str | None, reason: str) -> None:
         """The same with all of its rows: they may be what cannot be decoded."""
@@ -238,6 +249,7 @@ class Lease:
         self._ended = how
         why = _UNKNOWN if self._is_doubtful else _DROPPED
         for stage in self._staged:
-            stage.put.close()
+            if stage.spooled is not None:
+                stage.spooled.close()
             stage.staged._went = why if stage.staged._went is _OPEN else stage.staged._went
         self._staged = []

@@ -57,7 +57,7 @@ class Partitioner:
 
     def choose(self, key: str | None) -> int:
         """The partition of one message."""
-        return self.next_for(1) if key is None else partition_of(key, self.partitions)
+        return self.next_for(1) if key is None or self.partitions == 1 else partition_of(key, self.partitions)
 
     def next_for(self, messages: int) -> int:
         """The partition of some messages without a key; between threads, a run may become longer or shorter."""

@@ -222,13 +222,6 @@ class Encoded:
                     lists[partition] = Spooled(self._spool)
                 lists[partition].add(items)
 
-    @classmethod
-    def of(cls, partition: int, chunk: Chunk) -> Encoded:
-        """One chunk, whose messages have no ids."""
-        put = cls()
-        put.add(partition, chunk)
-        return put
-
     def outputs(self, topic: TopicStream) -> list[Output]:
         """As the engine takes them: at least one, which may be without chunks."""
         return [

@@ -106,6 +106,11 @@ class TopicStream:
         return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
 
     @property
+    def log(self) -> Store:
+        """The log that the topic is in."""
+        return self.partitions[0].log
+
+    @property
     def name(self) -> str:
         """The topic's name."""
         return self.store.info.name

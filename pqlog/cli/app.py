@@ -209,7 +209,7 @@ def whole(file: str, *, write: bool = False) -> pqlog.Log:
     return opened(file, name, write=write)
 
 
-def part(topic: pqlog.Topic, partition: int | None) -> partitions.Partition:
+def part(topic: pqlog.Topic, partition: int | None) -> partitions.Messages:
     """The whole topic, or one partition of it if that is asked for."""
     return topic if partition is None else topic.partition(partition)
 

@@ -17,7 +17,7 @@ from pqlog.cli import app, output
 from pqlog.clients import position_text
 from pqlog.errors import ArgumentError, UnknownClientError
 from pqlog.message import from_micros
-from pqlog.partition import Partition
+from pqlog.partition import Messages
 from pqlog.store.values import MAX_PARTITIONS
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file; it is not changed.", show_default=False)]
@@ -243,7 +243,7 @@ def _have_partitions(topics: Sequence[pqlog.Topic]) -> bool:
     return any(topic.partitions > 1 for topic in topics)
 
 
-def _offsets(topic: pqlog.Topic, offset_of: Callable[[Partition], int | None]) -> int | dict[int, int] | None:
+def _offsets(topic: pqlog.Topic, offset_of: Callable[[Messages], int | None]) -> int | dict[int, int] | None:
     """An offset of a topic; of several partitions, that of each which has one."""
     if topic.partitions == 1:
         return offset_of(topic)

@@ -60,7 +60,7 @@ class InferencePass:
 
     def output_from_cache(self, selection: Selection) -> OutputSchema:
         """The output schema, to be compared with each chunk, since it does not follow from chunks alone."""
-        return replace(self.output(), cache_check=CacheCheck(self._inference, selection.topic.store))
+        return replace(self.output(), cache_check=CacheCheck(self._inference, selection.topic.partitions[0]))
 
     def output(self) -> OutputSchema:
         """The output schema for all chunks so far."""
@@ -162,7 +162,7 @@ def infer_output(selection: Selection, projection: Projection) -> OutputSchema:
 
 def _infer(selection: Selection, projection: Projection) -> tuple[list[Chunk] | None, OutputSchema]:
     """The output schema of a range, and its chunks if they were read for it and are few."""
-    remembered = remembered_outputs.setdefault(selection.topic.store, OrderedDict())
+    remembered = remembered_outputs.setdefault(selection.topic.partitions[0], OrderedDict())
     key = (*places.identity(selection), projection)
     output = remembered.get(key)
     chunks = None

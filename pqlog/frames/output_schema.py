@@ -19,7 +19,7 @@ from pqlog.frames.columns import make_table, mark_of
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.notes import Note
-from pqlog.store.api import MessageSource
+from pqlog.store.api import TopicStore
 
 _METADATA_TYPES = {
     "offset": pa.int64(),
@@ -112,7 +112,7 @@ class CacheCheck:
     It does not keep the store alive, since `remembered_outputs` holds it for as long as the store lives.
     """
 
-    def __init__(self, inference: SchemaInference, store: MessageSource) -> None:
+    def __init__(self, inference: SchemaInference, store: TopicStore) -> None:
         self._inference, self._store = inference, weakref.ref(store)
 
     def check(self, chunk: Chunk, output: OutputSchema) -> None:
@@ -146,5 +146,6 @@ class CacheCheck:
         return None
 
 
-remembered_outputs: WeakKeyDictionary[MessageSource, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
-"""The output schemas of recent readings, by topic. They stay valid, since the messages of a span never change."""
+remembered_outputs: WeakKeyDictionary[TopicStore, OrderedDict[tuple[Any, ...], OutputSchema]] = WeakKeyDictionary()
+"""The output schemas of recent readings, by topic: by its partition, or the first of several that are merged. They stay
+valid, since the messages of a span never change."""

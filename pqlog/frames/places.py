@@ -56,6 +56,12 @@ def by_partition(selection: Selection) -> list[Selection]:
     return [selection._replace(topic=topic.partition(n), span=Span(*bound)) for n, bound in enumerate(bounds)]
 
 
+def is_from_beginning(selection: Selection) -> bool:
+    """Whether nothing of its topic lies before a selection."""
+    firsts = [part.span.first for part in by_partition(selection)]
+    return firsts == [store.span().first for store in selection.topic.partitions]
+
+
 def identity(selection: Selection) -> tuple[object, ...]:
     """The same for the same messages of one open topic: those of a span never change, but a trim may move places."""
     return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest

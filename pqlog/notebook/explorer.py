@@ -22,7 +22,7 @@ from pqlog.history import History, timeline
 from pqlog.log import Log
 from pqlog.message import Message, from_micros
 from pqlog.notebook import views
-from pqlog.partition import Partition
+from pqlog.partition import Messages
 from pqlog.readable import selection_of
 from pqlog.store.api import ClientStore
 from pqlog.store.values import Span
@@ -187,7 +187,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     # what is selected
 
     @property
-    def _read(self) -> Partition:
+    def _read(self) -> Messages:
         """What is read: the topic, or the partition of it that was chosen."""
         number = self._partition.value
         return self._topic if number is None else self._topic.partition(number)

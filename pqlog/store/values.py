@@ -453,7 +453,8 @@ class Salvage:
     messages : int
         How many were copied.
     lost : dict of str to list of range
-        By topic, the offsets in the old file that could not be read, as far as the file says how many there were.
+        The offsets in the old file that could not be read, as far as the file says how many there were: by topic, and
+        where that has several, by partition, as in ``"orders, partition 3"``.
     problems : list of str
         What else could not be read, a sentence each: the end of a topic, for example.
     """

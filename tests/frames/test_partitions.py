@@ -287,6 +287,8 @@ def test_a_schema_is_known_while_the_log_is_open_and_forgotten_by_a_trim(log):
     twins.put(1, [{"b": n} for n in range(5)])
     assert twins.several.to_batches(metadata=False).schema.names == ["a", "b"]
     assert schema_cache.lookup_topic(twins.several.stream) is not None
+    assert schema_cache.lookup_topic(log.topic("several").stream) is not None
+    assert schema_cache.lookup_topic(twins.several.stream.partition(0)) is None
     twins.put(2, [{"c": 1}])
     assert twins.several.schema.names == ["a", "b", "c"]
     log.store.log.trim([(twins.several.stream.partitions[0], 6)], True)

@@ -1,6 +1,7 @@
 """A message that is not what was put is not handed out: an error says so, and the rest stays readable."""
 
 import contextlib
+import itertools
 import random
 from unittest import mock
 
@@ -10,8 +11,7 @@ import pytest
 
 import pqlog
 from pqlog.frames import schema_cache
-from tests import rows as small_rows
-from tests import seams
+from tests import rows, seams
 from tests.processes import crashed
 
 
@@ -161,13 +161,16 @@ def test_a_backup_keeps_the_sums(path, log):
         assert len(list(copy)) == 1001
 
 
-def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path):
+@pytest.mark.parametrize("partitions", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path, partitions):
     """Flip bits of a file that has only messages, clients and what SQLite needs to find them."""
-    with pqlog.open(path) as log:
-        log.put_many([{"n": n, "text": "x" * 30} for n in range(300)])
-        log.put_many(pd.DataFrame({"n": range(300, 400)}))
+    key = "n" if partitions > 1 else None
+    with pqlog.open(path, partitions=partitions) as log:
+        log.put_many([{"n": n, "text": "x" * 30} for n in range(300)], key=key)
+        log.put_many(pd.DataFrame({"n": range(300, 400)}), key=key)
         for n in range(400, 500):
-            log.put({"n": n})
+            log.put({"n": n}, key=key and str(n))
+        numbers = [message.value["n"] for message in log]
     whole = path.read_bytes()
     chance = random.Random(3)
     copy = path.parent / "copy.db"
@@ -179,7 +182,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_changes_nothing(path):
         copy.write_bytes(data)
         try:
             with pqlog.open(copy, readonly=True) as log:
-                assert [message.value["n"] for message in log] == list(range(500)), at
+                assert [message.value["n"] for message in log] == numbers, at
         except (pqlog.StoreError, pqlog.CodecMismatchError, pqlog.UnknownTopicError, pqlog.DecodeError):
             said += 1
     assert said > 100
@@ -386,17 +389,18 @@ def test_a_truncated_file(path, left):
 SMALL = ("file", "topics", "clients", "claims", "ids", "id_runs", "cursors", "schema_cache")
 
 
-def with_small_rows(path):
+def with_small_rows(path, partitions=1):
     """A log with rows in all the small tables; and a claim that is open."""
-    with pqlog.open(path) as log:
+    with pqlog.open(path, partitions=partitions) as log:
         for n in range(300):
-            log.put({"n": n})
+            log.put({"n": n}, key=str(n))
         for n in range(300, 320):
-            log.put({"n": n}, id=f"order-{n}")
+            log.put({"n": n}, id=f"order-{n}", key=str(n))
         log.put_many([{"n": 320}], cursor=("api", {"page": 12345}, None))
-        log.trim(before=40, force=True)
+        for number in range(partitions):
+            log.partition(number).trim(before=40, force=True)
         list(log.get("billing"))
-        log.client("back").seek(to=200)
+        log.client("back").seek(to=200, partition=partitions - 1)
         log.topic("raw", codec="bytes").put(b"abc")
         with mock.patch.object(schema_cache, "MIN_NEW_MESSAGES", 1):
             log.schema
@@ -410,7 +414,7 @@ def state(log):
     clients = [(c.client, c.position, c.lag, c.batches) for c in log.clients()]
     claims = [(k.number, k.first, k.last, k.attempt) for c in log.clients() for k in log.client(c.client).claims()]
     ids = [seams.find_id(log, f"order-{n}") for n in range(300, 320)]
-    return len(log), log.first, clients, claims, log.cursor("api"), ids, log.uuid, log.topics()
+    return len(log), seams.spans(log), clients, claims, log.cursor("api"), ids, log.uuid, log.topics()
 
 
 def rot(path, table, chance):
@@ -425,10 +429,11 @@ def rot(path, table, chance):
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize("partitions", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("table", SMALL)
-def test_rot_in_a_small_table_is_told(path, table):
+def test_rot_in_a_small_table_is_told(path, table, partitions):
     """The damage is reported when the rows are used, or at least by verify: the state never changes silently."""
-    with_small_rows(path)
+    with_small_rows(path, partitions)
     with pqlog.open(path, readonly=True) as log:
         right = state(log)
         assert log.verify() == []
@@ -494,7 +499,7 @@ def test_verify_says_in_which_partition_a_client_is_wrong(path):
     with pqlog.open(path) as log:
         log.topic("orders", partitions=2).client("c").seek("start")
     db = apsw.Connection(str(path))
-    small_rows.change(db, "clients", "topic = 3", next="7")
+    rows.change(db, "clients", "topic = 3", next="7")
     db.close()
     with pqlog.open(path) as log:
         assert log.verify() == [
@@ -576,3 +581,179 @@ def test_a_damaged_name_of_a_topic_costs_no_message(path, change, name):
     with pqlog.open(path.with_name("saved.db")) as log:
         assert log.topics() == ["main", name]
         assert len(log.topic(name)) == 7
+
+
+def with_partitions(path):
+    """Three partitions with 400 messages, clients that stand somewhere in each, and ids of calls and of messages."""
+    with pqlog.open(path, partitions=3) as log:
+        for start in (1, 101):  # several rows of each
+            log.put_many(({"n": n, "text": "x" * 90} for n in range(start, start + 100)), key="n")
+        log.put_many(pd.DataFrame({"n": range(201, 301)}), key="n", id="frame")
+        for n in range(301, 321):
+            log.put({"n": n, "": ""}, key=str(n))
+        log.put_many([{"n": n, "order": f"{n}"} for n in range(321, 341)], key="n", ids="order")
+        for n in range(341, 351):
+            log.put_many([{"n": 10 * n + digit, "": ""} for digit in range(6)], key="n", id=f"call-{n}")
+        log.client("ahead").seek("end")
+        log.client("back").seek(30, partition=1)
+        for _ in itertools.islice(log.batches("etl", size=30), 3):  # one of each, of which two are acknowledged
+            pass
+        held = [log.client("held").next_batch(size=5) for _ in range(3)]
+        assert {batch.partition for batch in held} == {0, 1, 2}
+        assert log.verify() == []
+        return list(log)
+
+
+def test_damage_in_one_partition_is_told_with_its_number(path):
+    before = with_partitions(path)
+    whole = {n: [m.value for m in before if m.partition == n] for n in range(3)}
+    (damaged,) = (message for message in before if message.value["n"] == 305)
+    number, offset = damaged.partition, damaged.offset
+    edit(path, f"UPDATE messages_{number + 1} SET key = 'x' WHERE offset = {offset}")
+    with pqlog.open(path) as log:
+        (said,) = log.verify()
+        assert f"message {offset} of partition {number} of topic 'main' is damaged" in said
+        got = []
+        with pytest.raises(pqlog.DamagedError) as caught:
+            got.extend(log)
+        error = caught.value
+        assert (error.partition, error.offset, error.last) == (number, offset, offset)
+        assert got == before[: before.index(damaged)]
+        got, backwards = [], reversed(log)
+        with pytest.raises(pqlog.DamagedError):
+            got.extend(backwards)
+        assert got == before[: before.index(damaged) : -1]
+        for one in range(3):
+            if one != number:
+                assert list(log.partition(one).history().values()) == whole[one]
+        values = []
+        with pytest.raises(pqlog.DamagedError) as caught:
+            values.extend(log.get("new"))
+        assert caught.value.partition == number
+        log.client("new").seek(error.last + 1, partition=number)  # as the error says
+        values.extend(log.get("new"))
+        assert len(values) >= len(before) - 1
+        assert {value["n"] for value in values} == {message.value["n"] for message in before} - {305}
+
+
+def test_a_page_that_cannot_be_read_is_told_with_its_partition(path):
+    before = with_partitions(path)
+    (damaged,) = (message for message in before if message.value["n"] == 150)
+    damage(path, 150)
+    with pqlog.open(path, readonly=True) as log:
+        said = log.verify()
+        assert any(f"partition {damaged.partition} of topic 'main', behind offset" in one for one in said)
+        assert not any(f"partition {number} of" in one for one in said for number in {0, 1, 2} - {damaged.partition})
+
+
+@pytest.mark.parametrize("change", ["clients SET next = 3", "claims SET stop = 9", "topics SET first = 3 WHERE id = 2"])
+def test_a_damaged_small_row_is_told_with_its_partition(path, change):
+    with_partitions(path)
+    edit(path, f"UPDATE {change}")
+    with pqlog.open(path, readonly=True) if "topics" not in change else contextlib.nullcontext() as log:
+        if log is None:
+            with pytest.raises(pqlog.CorruptLogError, match="row '2' of the table topics"):
+                pqlog.open(path)
+            return
+        said = log.verify()
+    for number in range(3):
+        expected = f"of the table {change.split()[0]}, of partition {number} of topic 'main', is damaged"
+        assert any(f"'{number + 1}/" in one and expected in one for one in said)
+
+
+def test_clients_and_ids_that_stand_wrong_are_told_with_their_partition(path, log):
+    with_partitions(path.with_name("parts.db"))
+    with pqlog.open(path.with_name("parts.db")) as parts:
+        db = seams.connection(parts)
+        rows.change(db, "clients", "topic = 2 AND name = 'back'", claimed="9999")
+        db.execute("DELETE FROM ids WHERE id = 'call-345'")
+        said = parts.verify()
+    assert any("partition 1 of topic 'main', client 'back': it stands at 30" in one for one in said)
+    assert any("of topic 'main': the id 'call-345' is not found" in one for one in said)
+
+
+def salvaged(path, before):
+    """Salvage; all but what is said to be lost is there, in its partition and order."""
+    found = pqlog.salvage(path, path.with_name("saved.db"))
+    lost = [m for m in before if any(m.offset in run for run in found.lost.get(f"main, partition {m.partition}", []))]
+    assert sum(len(run) for runs in found.lost.values() for run in runs) == len(lost)
+    with pqlog.open(path.with_name("saved.db")) as log:
+        assert log.verify() == []
+        assert log.partitions == 3
+        kept = [(m.partition, m.time, m.key, m.value) for m in before if m not in lost]
+        assert [(m.partition, m.time, m.key, m.value) for m in log] == kept
+        assert found.messages == len(kept)
+    return found, lost
+
+
+def standing(log):
+    """What each client reads next in each partition, and what is kept of each put with an id."""
+    names = [client.client for client in log.clients()]
+    after = {name: log.client(name).position for name in names}
+    reads = {
+        name: {number: next(log.partition(number)[at:].values(), None) for number, at in positions.items()}
+        for name, positions in after.items()
+    }
+    ids = ["frame", *(f"call-{n}" for n in range(341, 351)), *map(str, range(321, 341))]
+    put = {id: seams.find_id(log, id) for id in ids}
+    values = {
+        (id, number): list(log.partition(number)[went.first : went.last + 1].values())
+        for id, where in put.items()
+        for number, went in (where or {}).items()
+    }
+    return reads, values
+
+
+def test_salvage_keeps_partitions_and_what_stands_in_them(path):
+    before = with_partitions(path)
+    with pqlog.open(path) as log:
+        log.partition(0).trim(before=5, force=True)
+        log.partition(2).trim(before=80, force=True)  # within what a call with an id has put
+        right, kept = standing(log), list(log)
+    assert len(kept) < len(before)
+    found, lost = salvaged(path, kept)
+    assert (lost, found.problems) == ([], [])
+    with pqlog.open(path.with_name("saved.db")) as log:
+        assert standing(log) == right
+        assert log.client("back").lag == sum(m.partition != 1 or m.offset >= 30 for m in kept)
+
+
+def test_salvage_says_what_is_lost_of_which_partition(path):
+    before = with_partitions(path)
+    damaged = [message for message in before if message.value["n"] in (305, 3453)]
+    for message in damaged:
+        edit(path, f"UPDATE messages_{message.partition + 1} SET value = '1' WHERE offset = {message.offset}")
+    found, lost = salvaged(path, before)
+    assert found.problems == []
+    assert set(map(id, damaged)) <= set(map(id, lost))
+    assert {message.value["n"] // 10 for message in lost} == {30, 345}
+    with pqlog.open(path.with_name("saved.db")) as log:
+        assert seams.find_id(log, "call-345") is None  # some of it is lost, so it can be put again
+        assert len(seams.find_id(log, "call-346")) > 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("name = 'niam'", "name = CAST(x'6fff' AS TEXT)", "codec = 'bytes'", "partition = 77", "created = 7"),
+        *("partitions = 1", "partitions = 4", "partitions = 1 << 60", "partition = -1"),
+    ],
+)
+@pytest.mark.parametrize("number", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (0, 2))])
+def test_salvage_where_the_row_of_one_partition_is_damaged(path, change, number):
+    before = with_partitions(path)
+    with pqlog.open(path) as log:
+        log.topic("other", partitions=2).put_many(range(10))
+        right = standing(log)
+    edit(path, f"UPDATE topics SET {change} WHERE id = {number + 1}")
+    with pytest.raises(pqlog.CorruptLogError, match="of the table topics"):
+        pqlog.open(path)
+    found = pqlog.salvage(path, path.with_name("saved.db"))
+    assert (found.messages, found.lost) == (len(before) + 10, {})
+    assert any(f"row '{number + 1}' of the table topics is damaged" in problem for problem in found.problems)
+    with pqlog.open(path.with_name("saved.db")) as log:
+        assert log.topics() == ["main", "other"]
+        assert (log.partitions, log.topic("other").partitions) == (3, 2)
+        assert [(m.partition, m.value) for m in log] == [(m.partition, m.value) for m in before]
+        assert standing(log) == right
+        assert log.verify() == []

@@ -110,7 +110,7 @@ class SqliteClient:
             return True
         return self._log.read(lambda db: self._has_work_in(db, worker, ordered))
 
-    def may_have_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
+    def has_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
         """The same for one of many, most of which have nothing: these are found out first, in two statements."""
         found = fetch_one(db.execute(statements.IDLE, self._id))
         if found is not None and not found[1] and found[0] >= self._table.read_tail(db).stop:
@@ -312,7 +312,7 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
     for table in tables:
         stop = span(db, table).stop
         for name, position, claimed, _, batches, *_ in fetch_all(db.execute(statements.CLIENTS, (table.id,))):
-            where = f"{table.shown}, client {name!r}"
+            where = f"{table.title}, client {name!r}"
             if not 1 <= position <= claimed <= stop:
                 found.append(f"{where}: it stands at {position}, claims end at {claimed} of {stop}")
             for number, first, end, *_ in fetch_all(db.execute(statements.CLAIMS, (table.id, name))):

@@ -287,7 +287,7 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
             for id in run.ids:
                 number = numbers.get(id, 0)
                 if number < run.number or (number > run.number and _is_kept(_where(table, [run], id)[table.id], first)):
-                    found.append(f"{table.shown}: the id {id!r} is not found in the table ids")
+                    found.append(f"{table.title}: the id {id!r} is not found in the table ids")
     for topic_id, name in {table.topic_id: table.topic for table in tables}.items():
         if fetch_one(db.execute(statements.COUNT_IDS, (topic_id,)))[0] != pointed[topic_id]:
             found.append(f"topic {name!r}: the table ids has rows that belong to no put")

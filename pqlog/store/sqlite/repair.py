@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
-from pqlog.store.sqlite.table import LAST_OFFSET, Table, messages_in
-from pqlog.store.sqlite.topic import topic_infos
+from pqlog.store.sqlite.connections import fetch_all
+from pqlog.store.sqlite.table import LAST_OFFSET, Table, messages_in, title
+from pqlog.store.sqlite.topic import topic_info, topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
-from pqlog.store.values import MAX_PARTITIONS, Chunk, Row, Salvage, Segment, Singles, Span
+from pqlog.store.values import MAX_PARTITIONS, Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
     import apsw
@@ -31,8 +32,7 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
     """Read everything, and say what is wrong: a sentence each."""
     found: list[str] = []
     try:
-        unfit = log.read(smallrows.unfit, snapshot=True)
-        found += [f"{which} is damaged: its checksum does not fit" for which in unfit]
+        found += log.read(_unfit, snapshot=True)
     except CorruptLogError as error:
         found.append(str(error))
     for look in (connections.integrity, _check_partitions, client.check, ids.check):
@@ -45,13 +45,31 @@ def verify(log: SqliteStore, report: Callable[[int], object]) -> list[str]:
             found += log.read(query, snapshot=True)
         except CorruptLogError as error:
             found.append(str(error))
-    for topic in log.all_topics():
+    for info in log.read(lambda db: _infos(db, statements.ALL_TOPICS)):
+        topic = log.handle(info)
         span, unknown_end = _kept(topic)
-        found += [] if unknown_end is None else [str(unknown_end)]
+        if unknown_end is not None:
+            found.append(f"the end of {topic.table.title} cannot be read: {unknown_end}")
+        at = span.first
         for run, damage in runs(topic, span):
             report(sum(row.rows or 1 for row in run))
-            found += [] if damage is None else [str(damage)]
+            at = run[-1].stop if run else at
+            if damage is not None:
+                says_where = isinstance(damage, DamagedError)
+                found.append(str(damage) if says_where else f"{topic.table.title}, behind offset {at - 1}: {damage}")
     return found
+
+
+def _unfit(db: apsw.Connection) -> list[str]:
+    """The rows of the small tables that are damaged; where a topic has several partitions, of which they are."""
+    titles: dict[str | None, str] = {
+        str(info.id): f", of {title(info.name, info.partition)},"
+        for info in _infos(db, statements.ALL_TOPICS)
+        if info.partitions > 1
+    }
+    return [
+        f"{row}{titles.get(row.partition, '')} is damaged: its checksum does not fit" for row in smallrows.unfit(db)
+    ]
 
 
 def _check_partitions(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
@@ -141,24 +159,24 @@ def salvage(
         copies: list[_Copy] = []
         for topic in partitions:
             into = whole[topic.info.partition]
-            what = name if count == 1 else f"{name}, partition {topic.info.partition}"
+            what = title(name, into.table.partition)
             span, unknown_end = _kept(topic)
             kept = _copy(topic, span, into, cut, report)
             done.messages += sum(messages_in(run) for run, _ in kept)
             end = kept[-1][0].stop if kept else span.first
             if unknown_end is not None:
                 done.problems.append(
-                    f"the messages of topic {what!r} from offset {end} on are lost, and how many they were is not "
-                    f"known: {unknown_end}"
+                    f"the messages of {what} from offset {end} on are lost, and how many they were is not known: "
+                    f"{unknown_end}"
                 )
                 span = Span(span.first, end)
             if lost := _lost(span, kept):
-                done.lost[what] = lost
+                done.lost[name if count == 1 else f"{name}, partition {topic.info.partition}"] = lost
             # Nothing of one file is read inside a transaction of another: a fork waits for both, and might do so for
             # ever.
-            positions = _readable(topic.positions, f"the clients of topic {what!r}", done)
-            noted = _readable(topic.id_runs, f"the ids of topic {what!r}", done)
-            copies.append(_Copy(into, kept, positions, noted))
+            positions = _readable(topic.positions, f"the clients of {what}", done)
+            noted = _readable(topic.id_runs, f"the ids of {what}", done)
+            copies.append(_Copy(into, span.first, kept, positions, noted))
         new.write(Task(_rest(copies)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
@@ -169,18 +187,26 @@ def salvage(
 
 def _by_topic(old: SqliteStore) -> list[list[SqliteTopic]]:
     """The partitions of each topic, as far as damage has left them."""
-    found: dict[int, list[SqliteTopic]] = {}
-    for info in old.read(topic_infos):
-        if not 0 <= info.partition < info.partitions <= MAX_PARTITIONS:
-            info = replace(info, partition=0, partitions=1)
-        topic = old.handle(info)
-        same = found.setdefault(topic.table.topic_id, [topic])
-        if same[0].info.partitions != info.partitions:
-            topic = old.handle(replace(info, partition=0, partitions=1))
-            found[-info.id] = [topic]
-        elif topic not in same:
-            same.append(topic)
+    found: dict[tuple[int, int], list[SqliteTopic]] = {}
+    for info in old.read(lambda db: _infos(db, statements.TOPICS)):
+        found.setdefault((info.id - info.partition, info.partitions), []).append(old.handle(info))
     return list(found.values())
+
+
+def _infos(db: apsw.Connection, statement: str) -> list[TopicInfo]:
+    """All partitions of all topics: where a row is damaged, those of the topic's other partitions say what it was."""
+    rows = [(topic_info(*row), is_whole) for *row, is_whole in fetch_all(db.execute(statement))]
+    known = {
+        info.id - info.partition + number: replace(info, id=info.id - info.partition + number, partition=number)
+        for info, is_whole in rows
+        if is_whole  # the ids of a topic's partitions follow each other
+        for number in range(info.partitions)
+    }
+    found = [known.get(info.id, info) for info, _ in rows]
+    return [
+        info if 0 <= info.partition < info.partitions <= MAX_PARTITIONS else replace(info, partition=0, partitions=1)
+        for info in found
+    ]
 
 
 def _copy(
@@ -229,6 +255,8 @@ class _Copy(NamedTuple):
     """A partition that was copied, and what else belongs to it."""
 
     into: SqliteTopic
+    first: int
+    """The first offset that was kept of it: what lay before was trimmed."""
     kept: Sequence[tuple[Span, int]]
     """Which spans were copied, each with the new offset of its first message."""
     positions: Sequence[tuple[str, int]]
@@ -243,11 +271,12 @@ class _Copy(NamedTuple):
 
     def moved_ids(self, run: ids.Run) -> Iterator[tuple[list[str], Span]]:
         """The ids of a run whose messages were copied, and where these are now."""
+        left = Span(max(run.first, self.first), run.stop)
         for span, into in self.kept:
-            first, stop = max(run.first, span.first), min(run.stop, span.stop)
-            whole = (first, stop) == (run.first, run.stop)
-            if whole or (len(run.ids) > 1 and first < stop):
-                some = run.ids if whole else run.ids[first - run.first : stop - run.first]
+            first, stop = max(left.first, span.first), min(left.stop, span.stop)
+            is_whole = (first, stop) == (left.first, left.stop)
+            if is_whole or (len(run.ids) > 1 and first < stop):
+                some = run.ids if len(run.ids) == 1 else run.ids[first - run.first : stop - run.first]
                 at = into + first - span.first
                 yield some, Span(at, at + stop - first)
 
@@ -257,22 +286,32 @@ def _rest(copies: Sequence[_Copy]) -> Callable[[Transaction], None]:
 
     def work(transaction: Transaction) -> None:
         db = transaction.db
-        calls: dict[tuple[int, str], dict[int, Span]] = {}
-        parts = Counter((run.number, run.ids[0]) for copy in copies for run in copy.noted if len(run.ids) == 1)
         for copy in copies:
             for name, position in copy.positions:
                 copy.into.client(name).seek_in(db, copy.moved(position))
-            for run in copy.noted:
-                for some, span in copy.moved_ids(run):
-                    if len(some) == 1:  # perhaps of a call, of which other partitions have a part
-                        calls.setdefault((run.number, some[0]), {})[copy.into.info.id] = span
-                    else:
-                        ids.add(db, copy.into.table, some, {copy.into.info.id: span})
-        for call, where in sorted(calls.items()):
-            if len(where) == parts[call]:  # else what is lost of it could not be put again
-                ids.add(db, copies[0].into.table, [call[1]], where)
+        for some, where in _moved_ids(copies):
+            ids.add(db, copies[0].into.table, some, where)
 
     return work
+
+
+def _moved_ids(copies: Sequence[_Copy]) -> Iterator[tuple[Sequence[str], Mapping[int, Span]]]:
+    """Ids of messages that were copied, in the order in which they were used, and where these are, by partition.
+
+    That of a call is left out if some of what it put was lost, in whatever partition: it can be put again.
+    """
+    found: dict[tuple[int, int], tuple[Sequence[str], dict[int, Span]]] = {}
+    lost: set[int] = set()
+    for copy in copies:
+        for run in copy.noted:
+            pieces = list(copy.moved_ids(run))
+            if len(run.ids) == 1 and not pieces and run.stop > copy.first:
+                lost.add(run.number)
+            for piece, (some, span) in enumerate(pieces):
+                found.setdefault((run.number, piece), (some, {}))[1][copy.into.info.id] = span
+    for (number, _), moved in sorted(found.items(), key=operator.itemgetter(0)):
+        if number not in lost:
+            yield moved
 
 
 def _readable(read: Callable[[], Sequence[Any]], what: str, done: Salvage) -> Sequence[Any]:

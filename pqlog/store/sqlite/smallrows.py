@@ -7,7 +7,7 @@ sets `sum_of`; both are functions of our connections. So a row is verified where
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import apsw
@@ -59,9 +59,24 @@ def _text(table: str, values: Sequence[str]) -> str:
     return f"CAST(concat_ws(char(10), '{table}', {', '.join(typed)}) AS BLOB)"
 
 
-def unfit(db: apsw.Connection) -> list[str]:
+class SmallRow(NamedTuple):
+    """Which row of which table."""
+
+    table: str
+    key: Sequence[str]
+
+    @property
+    def partition(self) -> str | None:
+        """The id of the partition that it is of, as text; None if it is of none."""
+        return None if COLUMNS[self.table][0] == "name" else self.key[0]
+
+    def __str__(self) -> str:
+        return f"the row {'/'.join(self.key)!r} of the table {self.table}"
+
+
+def unfit(db: apsw.Connection) -> list[SmallRow]:
     """Which rows are damaged."""
-    found: list[str] = []
+    found: list[SmallRow] = []
     for table, columns in COLUMNS.items():
         damaged = f"SELECT {_text(table, columns)} FROM {table} WHERE {sum_of(table)} IS NOT crc"
         found += [_which(text) for (text,) in db.execute(damaged)]
@@ -89,7 +104,7 @@ def register(db: apsw.Connection, seed: int, lost: Callable[[str], object] | Non
                 f"{_which(text)} is not what was written: its checksum does not fit. Restore a backup, or copy what is "
                 f"whole with pqlog.salvage(path, to)"
             )
-        lost(_which(text))
+        lost(str(_which(text)))
         return False
 
     functions: dict[str, Callable[..., Any]] = {"sum_of": sum_of, "fits": fits}
@@ -97,6 +112,6 @@ def register(db: apsw.Connection, seed: int, lost: Callable[[str], object] | Non
         db.create_scalar_function(name, function)
 
 
-def _which(text: bytes) -> str:
+def _which(text: bytes) -> SmallRow:
     table, *values = text.decode(errors="replace").split("\n")
-    return f"the row {'/'.join(values[: _KEYS[table]])!r} of the table {table}"
+    return SmallRow(table, values[: _KEYS[table]])

@@ -56,8 +56,11 @@ DROP_RUNS = "DELETE FROM id_runs WHERE partition = ? AND number <= ?"
 TOPICS = f"""
 SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), partition, partitions, {fits("topics")} FROM topics ORDER BY id
 """
-# The same, also where some are damaged, which verify has told by then.
-ALL_TOPICS = "SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), partition, partitions FROM topics ORDER BY id"
+# The same, also where some are damaged, which verify tells.
+ALL_TOPICS = f"""
+SELECT id, CAST(name AS BLOB), CAST(codec AS BLOB), partition, partitions, {sum_of("topics")} IS crc FROM topics
+ORDER BY id
+"""
 TOPIC = f"SELECT id, name, codec, partition, partitions FROM topics WHERE name = ? AND {fits('topics')}"
 
 # The bounds of what is kept. The newest row may be kept on disk though trimmed, hence `first`.

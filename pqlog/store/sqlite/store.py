@@ -35,7 +35,7 @@ from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal
 from pqlog.store.sqlite.table import Table, put_of
-from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_info, topic_infos
+from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
 from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
@@ -201,11 +201,6 @@ class SqliteStore:
         topic.named(info)
         return topic
 
-    def all_topics(self) -> list[SqliteTopic]:
-        """All partitions of all topics, also those whose row in the list of topics is damaged."""
-        found = self.read(lambda db: fetch_all(db.execute(statements.ALL_TOPICS)))
-        return [self.handle(topic_info(*one)) for one in found]
-
     def forget(self, topic: SqliteTopic) -> None:
         """A partition was deleted, with its topic."""
         self._topics.pop(topic.info.id, None)
@@ -263,22 +258,22 @@ class SqliteStore:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
         return self.read(lambda db: [client.state_in(db) for client in ours], snapshot=len(ours) > 1)
 
-    def first_with_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
-        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
-        if len(ours) == 1:
-            return 0 if ours[0].has_work(worker, ordered) else None
-        if self.held_claims.has_news():
-            self.check_open()
-            return 0 if ours else None
-
-        def look(db: apsw.Connection) -> int | None:
-            return next((index for index, one in enumerate(ours) if one.may_have_work_in(db, worker, ordered)), None)
-
-        return self.read(look, snapshot=True)
-
     def join(self, clients: Sequence[ClientStore]) -> None:
+        if not all(self.states(clients)):
+            ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+            self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
+
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
-        self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
+        if ours and self.held_claims.has_news():
+            self.check_open()
+            return 0
+
+        def find(db: apsw.Connection) -> int | None:
+            found = (index for index, client in enumerate(ours) if client.has_work_in(db, worker, ordered))
+            return next(found, None)
+
+        return self.read(find, snapshot=True)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         ours: Sequence[tuple[SqliteClient, int]] = moves  # type: ignore[assignment]

@@ -39,10 +39,10 @@ class Table:
     def __init__(self, info: TopicInfo, seed: int) -> None:
         self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
         self.topic_id = info.id - info.partition
-        self.partition = info.one_of_several
-        """As errors name it: None if the topic has only one."""
         self.parts = range(self.topic_id, self.topic_id + info.partitions)
         """The ids of all partitions of the topic."""
+        self.partition = info.one_of_several
+        """Its number, as errors name it: None if the topic has only one."""
         self.tail: Tail | None = None
         """Where the last commit of this process left the topic; for the writer alone.
 
@@ -87,9 +87,9 @@ class Table:
         self.put_next = self.put_remembered(1)
 
     @property
-    def shown(self) -> str:
-        """How sentences name it."""
-        return f"{'' if self.partition is None else f'partition {self.partition} of '}topic {self.topic!r}"
+    def title(self) -> str:
+        """What texts for people call it."""
+        return title(self.topic, self.partition)
 
     def put_rows(self, rows: int) -> str:
         """An insertion of several rows in one statement, which is twice as fast as one each."""
@@ -128,10 +128,15 @@ class Table:
         stop, time, kept = found
         if not (isinstance(stop, int) and 1 <= stop <= LAST_OFFSET and 0 <= time <= LATEST):
             raise CorruptLogError(
-                f"the end of {self.shown} is at offset {stop} and time {time}, which no pqlog wrote: "
+                f"the end of {self.title} is at offset {stop} and time {time}, which no pqlog wrote: "
                 f"restore a backup, or copy what can be read with pqlog.salvage(path, to)"
             )
         return Tail(stop, time, checksums.unmask(kept, self.seed)[0])
+
+
+def title(topic: str, partition: int | None) -> str:
+    """A topic, or a partition of one that has several."""
+    return f"topic {topic!r}" if partition is None else f"partition {partition} of topic {topic!r}"
 
 
 def messages_in(span: Span) -> int:
