@@ -101,6 +101,10 @@ class TopicStream:
         """That of the partition that has the messages of a key."""
         return self.partition(partition_of(key, len(self.partitions)))
 
+    def anew(self) -> TopicStream:
+        """The same for one reading: merged partitions remember where places are, and a trim may move these."""
+        return self if len(self.partitions) == 1 else TopicStream.of(self.partitions, self.codec)
+
     def beginning(self, offsets: Sequence[int]) -> TopicStream:
         """The same partitions merged, each from an offset on."""
         return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
