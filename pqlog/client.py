@@ -16,7 +16,7 @@ from pqlog.delivery import ClientPartition
 from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
 from pqlog.history import History, Time, offset_of, time_of
 from pqlog.message import Message
-from pqlog.store.api import Store, TopicStore
+from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.values import ClientState, Moved, Size
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
 
@@ -71,6 +71,10 @@ class Client:
         ]
 
     @property
+    def _clients(self) -> Sequence[ClientStore]:
+        return [one.client for one in self.partitions]
+
+    @property
     def _log(self) -> Store:
         return self.stream.partitions[0].log
 
@@ -78,10 +82,16 @@ class Client:
 
     def _states(self) -> Sequence[ClientState | None]:
         """Where it stands in each partition; None where it has not been yet."""
-        states = [one.client.state() for one in self.partitions]
+        states = self._log.states(self._clients)
         if not any(states):
             raise self._unknown()
         return states
+
+    def _state(self, one: ClientPartition) -> ClientState:
+        """Where it stands in a partition; it is created, in all of them, if it was deleted under its readers."""
+        while (state := one.client.state()) is None:
+            self._log.join(self._clients)
+        return state
 
     def _unknown(self) -> UnknownClientError:
         near = check.near(self.name, self.stream.partitions[0].clients_near(self.name))
@@ -154,7 +164,7 @@ class Client:
         3
         """
         self._states()
-        return History(self.stream, clients=[one.client for one in self.partitions])
+        return History(self.stream, clients=self._clients)
 
     def claims(self) -> list[ClaimInfo]:
         """Its batches that are handed out and not acknowledged, partition by partition.
@@ -264,7 +274,7 @@ class Client:
         >>> len(log.clients())
         0
         """
-        if not self._log.delete_clients([one.client for one in self.partitions]):
+        if not self._log.delete_clients(self._clients):
             raise self._unknown()
 
     # message by message
@@ -320,7 +330,8 @@ class Client:
         """The partitions in turn, beginning with the one that has the oldest message for the client."""
         if len(self.partitions) == 1:
             return self.partitions
-        times = [one.store.time_at(one.state().position) for one in self.partitions]
+        places = zip(self.partitions, self._log.states(self._clients), strict=True)
+        times = [state and one.store.time_at(state.position) for one, state in places]
         _, first = min(((time, index) for index, time in enumerate(times) if time is not None), default=(0, 0))
         return [*self.partitions[first:], *self.partitions[:first]]
 
@@ -328,7 +339,7 @@ class Client:
         """Some messages of one partition, acknowledged one by one; returns whether there were any."""
         pid = os.getpid()
         limits = (CHUNK_ROWS, CHUNK_BYTES) if len(self.partitions) == 1 else (RUN_ROWS, RUN_BYTES)
-        while (state := one.state()).open:
+        while (state := self._state(one)).open:
             for claim in one.client.claims():
                 raise ClaimedError.of(claim, self.stream.name)  # unless it was acknowledged meanwhile
         rows = one.store.read(state.unread, *limits)
@@ -377,8 +388,7 @@ class Client:
             delivery.wait(self.partitions, self._has_unread, None, tick_s)
 
     def _has_unread(self) -> bool:
-        states = (one.client.state() for one in self.partitions)
-        return any(state is None or state.lag > 0 for state in states)
+        return any(state is None or state.lag > 0 for state in self._log.states(self._clients))
 
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.
@@ -503,7 +513,7 @@ class Client:
             one = self._partition(message.partition)
             delivery.join(self.partitions)
             while True:
-                state = one.state()
+                state = self._state(one)
                 if message.offset >= state.unread.stop:
                     raise ArgumentError(f"topic {self.stream.name!r} has no message at offset {message.offset:,} yet")
                 if one.client.acknowledge(message.offset, state.epoch):

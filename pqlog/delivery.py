@@ -23,7 +23,7 @@ from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
 from pqlog.store.api import ClientStore, TopicStore
-from pqlog.store.values import Claim, ClientState, Done, Put, Size
+from pqlog.store.values import Claim, Done, Put, Size
 from pqlog.stream import TopicStream
 
 TICK_S = 0.005
@@ -50,10 +50,6 @@ class ClientPartition(NamedTuple):
     def number(self) -> int:
         """The partition's."""
         return self.store.info.partition
-
-    def state(self) -> ClientState:
-        """Where the client stands; it is created if it was deleted under its readers."""
-        return self.client.state() or self.client.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +101,17 @@ def options(
 def join(partitions: Sequence[ClientPartition]) -> None:
     """Create a client where it does not exist; warns if it looks misspelt, since everything would come again.
 
-    It is to exist in every partition from its first reading on, so that what it has not read is not trimmed.
+    It must exist in every partition from its first reading on, so that what it has not read is not trimmed.
     """
-    last = partitions[-1].client
-    if last.state() is not None:  # it joins them in order
+    first, clients = partitions[0], [one.client for one in partitions]
+    log, name = first.store.log, first.client.name
+    states = log.states(clients)
+    if all(states):
         return
-    if all(one.client.state() is None for one in partitions[:-1]):
-        near = check.near(last.name, partitions[0].store.clients_near(last.name))
-        check.warn_if_misspelt(f"client {last.name!r} is new and begins at the start", near)
-    for one in partitions:
-        one.client.join()
+    if not any(states):
+        near = check.near(name, first.store.clients_near(name))
+        check.warn_if_misspelt(f"client {name!r} is new and begins at the start", near)
+    log.join(clients)
 
 
 def wait(

@@ -97,6 +97,13 @@ class Store(Protocol):
         """
         ...
 
+    def states(self, clients: Sequence[ClientStore]) -> Sequence[ClientState | None]:
+        """`ClientStore.state` of each, all at one moment."""
+        ...
+
+    def join(self, clients: Sequence[ClientStore]) -> None:
+        """Create those of some clients of partitions that do not exist, all or nothing: each gets all that is kept."""
+
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> Sequence[Moved]:
         """Let each client of a partition get the message at an offset next, all or nothing.
 
@@ -264,6 +271,7 @@ class ClientStore(Protocol):
         same boundaries and a new token, or else a new one. A claim is free if it was released or left, if `worker` is
         the name of its holder and not empty, or if its holder's process is gone; the lease counts only if that cannot
         be checked. With `ordered`, nothing is claimed while another batch of the client is in somebody's hands.
+        A client that does not exist is created, in every partition of the topic.
 
         The outputs of `done` are put in the same transaction; where they went is returned. Raises `ClaimLostError`, and
         changes nothing, if it was handed to somebody else meanwhile.

@@ -216,7 +216,7 @@ def test_unread_is_what_it_has_not_acknowledged(orders):
 
 
 def test_a_partition_that_a_client_has_not_read_counts_in_full(orders):
-    """For example after a crash in its first call: it joins one partition after the other."""
+    """An engine may know it in some of them only."""
     put = fill(orders)
     orders.stream.partitions[1].client("c").join()
     client = orders.client("c")
@@ -228,6 +228,22 @@ def test_a_partition_that_a_client_has_not_read_counts_in_full(orders):
 def test_from_its_first_reading_on_nothing_is_trimmed_under_a_client(orders):
     orders.client("c").next_batch()
     fill(orders)
+    with pytest.raises(pqlog.TrimRefusedError):
+        orders.trim("0s")
+
+
+@pytest.mark.parametrize("how", ["get", "get_one", "batches"])
+def test_a_client_that_is_deleted_under_its_reader_begins_again_in_every_partition(orders, how):
+    put = fill(orders)
+    client = orders.client("c")
+    loop = {"get": client.get, "batches": lambda: client.batches(size=9)}.get(how, lambda: iter(client.get_one, None))()
+    had = next(loop)
+    if how != "get":  # nobody can acknowledge a batch of a client that is not there
+        (client if how == "get_one" else had).ack()
+    client.delete()
+    next(loop)
+    assert client.position == {number: messages[0].offset for number, messages in put.items()}
+    assert [len(one.clients()) for one in orders.stream.partitions] == [1] * PARTITIONS
     with pytest.raises(pqlog.TrimRefusedError):
         orders.trim("0s")
 

@@ -160,7 +160,7 @@ class MemoryClient:
 
     def _take(self, size: Size, worker: str) -> Claim | None:
         """Claim the first batch that is free, or cut a new one."""
-        state = self.join()
+        state = self.state() or self._begin_again()
         for lease in list(self._leases.values()):
             if self._is_free(lease, worker):
                 if self._topic.count(lease.claim.span):
@@ -173,6 +173,12 @@ class MemoryClient:
         self._batches, self._claimed = self._batches + 1, span.stop
         new = Claim(self.name, state.epoch, self._batches, span, len(offsets), 0, 0, "", LATEST, None)
         return self._hand_out(new, worker)
+
+    def _begin_again(self) -> ClientState:
+        """Create it in every partition."""
+        for partition in self._topic.partitions.all:
+            partition.client(self.name).join()
+        return self.join()
 
     def _hand_out(self, claim: Claim, worker: str) -> Claim:
         self._left.discard(claim.token)

@@ -32,7 +32,7 @@ class SqliteClient:
 
     def __init__(self, topic: SqliteTopic, name: str) -> None:
         self.name = name
-        self._log, self._table = topic.log, topic.table
+        self._topic, self._log, self._table = topic, topic.log, topic.table
         self._id = topic.info.id, name
         """How the statements name it."""
 
@@ -223,7 +223,9 @@ class SqliteClient:
         return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
 
     def _begin_again(self, db: apsw.Connection) -> tuple[int, int, int]:
-        """A client that was deleted under its readers begins again, as any new one."""
+        """A client that was deleted under its readers begins again, as any new one: in every partition."""
+        for partition in self._topic.partitions():
+            partition.client(self.name).join_in(db)
         made = self.join_in(db)
         return made.unclaimed.first, made.epoch, made.batches
 
