@@ -107,6 +107,9 @@ class DecodeError(Error):
         The number of its partition; None if the topic has only one.
     """
 
+    behind: int | None = None
+    """Where a reader of merged partitions goes on behind it."""
+
     def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
         of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
         super().__init__(

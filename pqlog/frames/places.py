@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pqlog.errors import TrimmedError
-from pqlog.merged import MergedPartitions
+from pqlog.merged import MergedPartitions, Positions
 from pqlog.store.api import TopicStore
 from pqlog.store.values import PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
@@ -65,6 +65,18 @@ def is_from_beginning(selection: Selection) -> bool:
 def identity(selection: Selection) -> tuple[object, ...]:
     """The same for the same messages of one open topic: those of a span never change, but a trim may move places."""
     return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest
+
+
+def mark_of(stream: TopicStream, offset: int) -> int | Positions:
+    """What an offset, or a place, is known by for longer than one reading: a trim may move places."""
+    return stream.store.positions(offset) if isinstance(stream.store, MergedPartitions) else offset
+
+
+def at_mark(stream: TopicStream, mark: int | Positions) -> int:
+    """The offset, or place, of a mark."""
+    if isinstance(mark, int) or not isinstance(stream.store, MergedPartitions):
+        return mark  # type: ignore[return-value]
+    return stream.store.place(mark)
 
 
 @contextlib.contextmanager
