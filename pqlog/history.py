@@ -121,7 +121,7 @@ class History(Readable):
                 raise ArgumentError(
                     f"{name} must be an offset, an int, not {offset!r}; for times there are since= and until="
                 )
-            if offset is not None and len(stream.partitions) > 1:
+            if offset is not None and stream.is_merged:
                 raise PartitionsError.by_offset(stream.name, len(stream.partitions), f"{name}={offset}")
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key must be a str, not {key!r}")
@@ -253,14 +253,15 @@ class History(Readable):
         only += "" if self._latest is None else f", the latest by {self._latest}"
         try:
             topic, span, *_ = self._selection()
-            if len(topic.partitions) > 1:
+            if topic.is_merged:
                 count = topic.store.count(span)
                 return (
                     f"<pqlog.History of {topic.name!r}: {count:,} messages in {len(topic.partitions)} partitions{only}>"
                 )
         except Error as error:
             return f"<pqlog.History of {self._stream.name!r}{only}: {error}>"
-        return f"<pqlog.History of {self._stream.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
+        where = "" if topic.number is None else f", partition {topic.number}"
+        return f"<pqlog.History of {topic.name!r}{where}: offsets {span.first:,} up to {span.stop:,}{only}>"
 
 
 def _offset(topic: MessageSource, offset: int, kept: Span) -> int:

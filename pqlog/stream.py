@@ -110,6 +110,21 @@ class TopicStream:
         return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
 
     @property
+    def is_merged(self) -> bool:
+        """Whether several partitions are read: what the store calls offsets are places then, which nobody is shown."""
+        return len(self.partitions) > 1
+
+    @property
+    def has_partitions(self) -> bool:
+        """Whether its topic has several partitions, though only one of them may be read."""
+        return self.partitions[0].info.partitions > 1
+
+    @property
+    def number(self) -> int | None:
+        """That of the one partition that is read, if its topic has several."""
+        return None if self.is_merged else self.partitions[0].info.number
+
+    @property
     def name(self) -> str:
         """The topic's name."""
         return self.store.info.name
@@ -230,9 +245,8 @@ class TopicStream:
             raise
 
     def _undecodable(self, row: Row, reason: str, error: type[DecodeError] = DecodeError) -> DecodeError:
-        info = self.partitions[0].info
-        partition = info.partition if row.partition is None else row.partition
-        found = error(self.name, row.partition_offset, reason, partition if info.partitions > 1 else None)
+        partition = self.number if row.partition is None else row.partition
+        found = error(self.name, row.partition_offset, reason, partition)
         found.behind = row.stop
         return found
 

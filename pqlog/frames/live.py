@@ -81,7 +81,7 @@ class Live:
         selection, state = selection_of(self._readable), self._state
         begin = selection.topic.store.span().first
         mark = places.mark_of(selection.topic, begin)
-        if state is not None and state.begin != mark and places.is_merged(selection.topic):
+        if state is not None and state.begin != mark and selection.topic.is_merged:
             state = None  # what was read has other places now
         first = selection.span.first
         if state is not None:
@@ -118,7 +118,7 @@ class Live:
         frame = frame_of(chunks, output, None)
         next = places.mark_of(stream, max(new.span.first, new.span.stop))
         state = _State(inference, latest, chunks, mark, next)
-        if places.is_merged(stream) and places.mark_of(stream, stream.store.span().first) != mark:
+        if stream.is_merged and places.mark_of(stream, stream.store.span().first) != mark:
             return False
         # Nothing is called here, so Ctrl-C strikes before all of these assignments or after them.
         self.frame, self._state = frame, state

@@ -15,21 +15,6 @@ from pqlog.store.values import PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
 
 
-def is_merged(stream: TopicStream) -> bool:
-    """Whether the offsets of what is read are places."""
-    return len(stream.partitions) > 1
-
-
-def has_partitions(stream: TopicStream) -> bool:
-    """Whether its topic has several partitions, though only one may be read."""
-    return stream.store.info.partitions > 1
-
-
-def number_of(stream: TopicStream) -> int | None:
-    """The number of the one partition that is read, if its topic has several."""
-    return stream.store.info.partition if has_partitions(stream) and not is_merged(stream) else None
-
-
 def runs_of(rows: Sequence[Row]) -> list[PartitionRun] | None:
     """The runs of rows; None if they are of a topic with one partition."""
     return [
@@ -90,11 +75,11 @@ def unmoved(stream: TopicStream) -> Iterator[None]:
 
 def begins(stream: TopicStream) -> list[int]:
     """Where merged partitions begin: places stay as long as none is trimmed. Empty if there are no places."""
-    return [store.span().first for store in stream.partitions] if is_merged(stream) else []
+    return [store.span().first for store in stream.partitions] if stream.is_merged else []
 
 
 def trimmed(store: TopicStore, first: int) -> None:
     """Raise if a message of a partition was trimmed."""
     begin = store.span().first
     if begin > first:
-        raise TrimmedError(first, begin, store.info.partition if store.info.partitions > 1 else None)
+        raise TrimmedError(first, begin, store.info.number)

@@ -39,11 +39,9 @@ class Table:
     def __init__(self, info: TopicInfo, seed: int) -> None:
         self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
         self.topic_id = info.id - info.partition
-        self.partition = info.partition if info.partitions > 1 else None
-        """As errors name it: None if the topic has only one."""
         self.parts = range(self.topic_id, self.topic_id + info.partitions)
         """The ids of all partitions of the topic."""
-        self.partition = info.partition if info.partitions > 1 else None
+        self.partition = info.number
         """Its number, if the topic has several."""
         self.tail: Tail | None = None
         """Where the last commit of this process left the topic; for the writer alone.
