@@ -341,7 +341,7 @@ class Client:
         limits = (CHUNK_ROWS, CHUNK_BYTES) if len(self.partitions) == 1 else (RUN_ROWS, RUN_BYTES)
         while (state := self._state(one)).open:
             for claim in one.client.claims():
-                raise ClaimedError.of(claim, self.stream.name)  # unless it was acknowledged meanwhile
+                raise ClaimedError.of(claim, one.store.info)  # unless it was acknowledged meanwhile
         rows = one.store.read(state.unread, *limits)
         for message in one.topic.messages(rows):
             yield message if messages else message.value
@@ -430,10 +430,11 @@ class Client:
         wait_s = delivery.timeout_s(timeout)
         mine = self._mine()
         if mine.pop("has_seen_batch", False):  # look first: to take it again would count as an attempt
-            for claim in itertools.chain.from_iterable(one.client.claims() for one in self.partitions):
-                if claim.messages > 1 and not claim.owner:
-                    mine["has_seen_batch"] = True
-                    raise ClaimedError.of(claim, self.stream.name)
+            for one in self.partitions:
+                for claim in one.client.claims():
+                    if claim.messages > 1 and not claim.owner:
+                        mine["has_seen_batch"] = True
+                        raise ClaimedError.of(claim, one.store.info)
         batches = self._batches_of_one()
         before = batches.open_batch()
         try:
@@ -443,7 +444,7 @@ class Client:
                 raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
             if len(batch) > 1:  # that was given back: its boundaries stay
                 mine["has_seen_batch"] = True
-                raise ClaimedError.of(batch.lease.claim, self.stream.name)
+                raise ClaimedError.of(batch.lease.claim, batch.lease.topic.store.info)
             (message,) = batch.messages()
         except BaseException as error:
             taken = batches.open_batch()
@@ -521,7 +522,7 @@ class Client:
 
     @staticmethod
     def _is_of(batch: Batch, message: Message) -> bool:
-        return (message.partition, message.offset) == (batch.lease.topic.partitions[0].info.partition, batch.first)
+        return (message.partition, message.offset) == (batch.partition, batch.first)
 
     def nack(self, error: BaseException | None = None) -> None:
         """Give back what `get_one` handed to this thread: the next caller gets it at once.

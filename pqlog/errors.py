@@ -46,7 +46,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pqlog.store.values import Claim
+    from pqlog.store.values import Claim, TopicInfo
 
 
 class Error(Exception):
@@ -111,7 +111,7 @@ class DecodeError(Error):
     """Where a reader of merged partitions goes on behind it."""
 
     def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
-        of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
+        of, at = _in(partition)
         super().__init__(
             f"message {offset}{of} of topic {topic!r} cannot be decoded: {reason}. "
             f"A client skips it with {_of(topic)}.client(name).seek({offset + 1}{at})"
@@ -223,7 +223,7 @@ class TrimmedError(OffsetError):
     """The message was trimmed."""
 
     def __init__(self, offset: int, first: int, partition: int | None = None) -> None:
-        of = "" if partition is None else f" of partition {partition}"
+        of, _ = _in(partition)
         super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
         self.offset, self.first, self.partition = offset, first, partition
 
@@ -245,21 +245,32 @@ class TrimRefusedError(Error):
 
 
 class ClaimedError(Error):
-    """The client has an open batch, so its messages cannot be read one by one."""
+    """The client has an open batch, so its messages cannot be read one by one.
 
-    def __init__(self, client: str, number: int, first: int, last: int, topic: str = "main") -> None:
-        of = _of(topic)
+    Attributes
+    ----------
+    client : str
+    number, first, last : int
+        The batch's number, and the offsets of its first and last message.
+    partition : int or None
+        The number of the batch's partition; None if the topic has only one.
+    """
+
+    def __init__(
+        self, client: str, number: int, first: int, last: int, topic: str = "main", partition: int | None = None
+    ) -> None:
+        of, (of_partition, at) = _of(topic), _in(partition)
         super().__init__(
-            f"client {client!r} has batch {number} open (offsets {first} to {last}): finish it "
+            f"client {client!r} has batch {number}{of_partition} open (offsets {first} to {last}): finish it "
             f"with {of}.batches({client!r}) or {of}.get_one({client!r}), or give it up with "
-            f"{of}.client({client!r}).seek({first})"
+            f"{of}.client({client!r}).seek({first}{at})"
         )
-        self.client, self.number, self.first, self.last = client, number, first, last
+        self.client, self.number, self.first, self.last, self.partition = client, number, first, last, partition
 
     @classmethod
-    def of(cls, claim: Claim, topic: str) -> ClaimedError:
-        """The error for a claim on a topic."""
-        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic)
+    def of(cls, claim: Claim, topic: TopicInfo) -> ClaimedError:
+        """The error for a claim on a partition."""
+        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic.name, topic.number)
 
 
 class ClaimLostError(Error):
@@ -270,6 +281,8 @@ class ClaimLostError(Error):
     client : str
     number : int
         The number of the batch.
+    partition : int or None
+        The number of the batch's partition; None if the topic has only one.
     """
 
     def __init__(
@@ -277,9 +290,11 @@ class ClaimLostError(Error):
         client: str,
         number: int,
         reason: str = "it was handed out again, or the client was moved with seek or deleted. Nothing was acknowledged",
+        partition: int | None = None,
     ) -> None:
-        super().__init__(f"batch {number} of client {client!r} is no longer held by this reader: {reason}")
-        self.client, self.number = client, number
+        of, _ = _in(partition)
+        super().__init__(f"batch {number}{of} of client {client!r} is no longer held by this reader: {reason}")
+        self.client, self.number, self.partition = client, number, partition
 
 
 class CursorError(Error):
@@ -393,7 +408,7 @@ class DamagedError(DecodeError, CorruptLogError):
     """
 
     def __init__(self, topic: str, offset: int, last: int, partition: int | None = None) -> None:
-        of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
+        of, at = _in(partition)
         which = f"message {offset}" if offset == last else f"one of the messages {offset} to {last}"
         Exception.__init__(
             self,
@@ -416,3 +431,8 @@ def _did_you_mean(near: Sequence[str]) -> str:
 def _of(topic: str) -> str:
     """How a user reaches the topic: each has clients of its own, and any may be the one that the log stands for."""
     return f"log.topic({topic!r})"
+
+
+def _in(partition: int | None) -> tuple[str, str]:
+    """How a sentence says of which partition something is, and how `seek` is told; nothing if there is only one."""
+    return ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")

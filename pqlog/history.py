@@ -293,7 +293,7 @@ def message_at(topic: TopicStream, offset: int) -> Message:
         if topic.store.count(Span(at, kept.stop)) != -offset:
             raise OffsetError(f"topic {topic.name!r} has only {topic.store.count(kept):,} messages")
     if 0 < at < kept.first and topic.store.log.capabilities.dense_offsets:
-        raise TrimmedError(at, kept.first)
+        raise TrimmedError(at, kept.first, topic.store.info.number)
     for message in topic.messages(topic.store.read(Span.at(at), 1, CHUNK_BYTES)):
         return message
     have = f"{kept.first} to {topic.store.from_end(1, kept)}" if kept else "none"

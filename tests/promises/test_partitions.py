@@ -248,6 +248,36 @@ def test_a_client_that_is_deleted_under_its_reader_begins_again_in_every_partiti
         orders.trim("0s")
 
 
+def test_errors_say_of_which_partition_a_batch_is_and_their_advice_works(orders):
+    put = fill(orders)
+    number = next(number for number, messages in put.items() if messages)
+    client = orders.client("c")
+    client.seek("end")
+    client.seek("start", partition=number)
+    batch = client.next_batch(size=3)
+    assert batch.partition == number
+    told = f"client 'c' has batch 1 of partition {number} open .*seek\\({batch.first}, partition={number}\\)"
+    for use in (lambda: next(client.get()), lambda: client.ack(put[number][5])):
+        with pytest.raises(pqlog.ClaimedError, match=told) as caught:
+            use()
+        assert caught.value.partition == number
+    messages = list(batch.messages())
+    orders.stream.partitions[number].log.trim([(orders.stream.partitions[number], messages[2].offset)], force=True)
+    trimmed = pytest.raises(pqlog.TrimmedError, match=f"of partition {number} was trimmed")
+    with trimmed:
+        batch.reject(messages[0], "why")
+    if orders.stream.partitions[number].log.capabilities.dense_offsets:
+        with trimmed:
+            orders.partition(number)[messages[0].offset]
+    client.seek(batch.first, partition=number)
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {number} of client 'c'") as caught:
+        batch.ack()
+    assert caught.value.partition == number
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {number} of client 'c'"):
+        batch.ack()
+    assert len(list(client.get())) == len(put[number]) - 2
+
+
 def test_clients_print_as_a_table(orders):
     put = fill(orders)
     list(orders.client("reader").get())

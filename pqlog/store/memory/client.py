@@ -84,7 +84,7 @@ class MemoryClient:
     @changing
     def acknowledge(self, offset: int, epoch: int) -> bool:
         for claim in self.claims():
-            raise errors.ClaimedError.of(claim, self._topic.info.name)
+            raise errors.ClaimedError.of(claim, self._topic.info)
         if epoch != self._epoch:
             return False
         self._position = self._claimed = max(self._position, Span.at(offset).stop)
@@ -142,7 +142,7 @@ class MemoryClient:
     @changing
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         if not self._has(done):
-            raise errors.ClaimLostError(self.name, done.number)
+            raise errors.ClaimLostError(self.name, done.number, partition=self._topic.info.number)
         went = self._topic.log.put_all(outputs)
         self._drop(done.number)
         return went

@@ -68,7 +68,7 @@ class SqliteClient:
         if self.acknowledge_unclaimed(db, offset, epoch):
             return True
         for claim in self.claims_in(db):
-            raise errors.ClaimedError.of(claim, self._table.topic)
+            raise errors.ClaimedError.of(claim, self._topic.info)
         return False
 
     def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
@@ -165,7 +165,7 @@ class SqliteClient:
         self._table.read_first(db)
         db.execute(statements.DROP_CLAIM, (*self._id, done.number, done.token))
         if not db.changes():
-            raise errors.ClaimLostError(self.name, done.number)
+            raise errors.ClaimLostError(self.name, done.number, partition=self._table.partition)
         db.execute(statements.MOVE_ON, (*self._id, claims.now_micros()))
         return [put_of(where) for where in append_all(transaction, outputs)]
 
