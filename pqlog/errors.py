@@ -220,11 +220,22 @@ class OffsetError(Error, IndexError):
 
 
 class TrimmedError(OffsetError):
-    """The message was trimmed."""
+    """The message was trimmed; or messages of several partitions were, while they were read.
 
-    def __init__(self, offset: int, first: int, partition: int | None = None) -> None:
+    Attributes
+    ----------
+    offset, first : int or None
+        That of the message, and the first that is kept; None if it is not known which were trimmed.
+    partition : int or None
+        The number of its partition; None if the topic has only one, or if it is not known.
+    """
+
+    def __init__(self, offset: int | None, first: int | None = None, partition: int | None = None) -> None:
         of, _ = _in(partition)
-        super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
+        if offset is None:
+            super().__init__("messages were trimmed while they were read: read them again")
+        else:
+            super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
         self.offset, self.first, self.partition = offset, first, partition
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pqlog.errors import UncertainError
+from pqlog.errors import TrimmedError
 from pqlog.frames import places
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.dataframes import frame_of
@@ -68,13 +68,16 @@ class Live:
         -------
         pandas.DataFrame
             All messages that the log still has, the new ones at the end; with ``latest()``, those that are current now.
+
+        Raises
+        ------
+        TrimmedError
+            A topic of several partitions was trimmed again and again meanwhile; the frame is as it was.
         """
         for _ in range(ATTEMPTS):
             if self._read_new():
                 return self.frame
-        raise UncertainError(
-            f"messages were trimmed while they were read, {ATTEMPTS} times: the frame is as it was. Refresh it again"
-        )
+        raise TrimmedError(None)
 
     def _read_new(self) -> bool:
         """Read the new messages; False if a trim may have moved their places meanwhile."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from pqlog.codecs import is_text
-from pqlog.errors import DecodeError, Error, TrimmedError, UncertainError
+from pqlog.errors import DecodeError, Error, TrimmedError
 from pqlog.frames import parse, segments
 from pqlog.frames.background import submit
 from pqlog.frames.parse import decode_lines
@@ -140,8 +140,5 @@ def row_at(stream: TopicStream, offset: int) -> Row:
     """The row of a message, for errors about it."""
     rows = stream.store.read(Span.at(offset), 1, READ_BYTES)
     if not rows:
-        first = stream.store.span().first
-        if stream.is_merged:
-            raise UncertainError("messages were trimmed while they were read: read them again")
-        raise TrimmedError(offset, first, stream.number)
+        raise TrimmedError(None) if stream.is_merged else TrimmedError(offset, stream.store.span().first, stream.number)
     return _numbered(stream, rows)[0]
