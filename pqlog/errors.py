@@ -173,16 +173,17 @@ class PartitionsError(Error):
         return cls(
             f"topic {topic!r} was created with {made} partition{'s' * (made != 1)}, not {asked}, and that cannot be "
             f"changed: a key would go elsewhere. Open it without partitions=, or copy it into another topic: "
-            f"log.topic(name, partitions={asked}).put_many(...), history by history"
+            f"new = log.topic(name, partitions={asked}), and for each message of the old one "
+            f"new.put(message.value, key=message.key, headers=message.headers)"
         )
 
     @classmethod
     def of_letters(cls, letters: str, made: int, topic: str, partitions: int) -> PartitionsError:
-        """The error for a topic for dead letters, which has others than the topic that they are of."""
+        """The error for a topic for dead letters that has not as many as the topic that they come from."""
         return cls(
-            f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r}, whose messages would go "
-            f"there as they are, each into the partition of the same number, has {partitions}: give another name for "
-            f"the dead letters, and the topic is made as it must be"
+            f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r} has {partitions}: a dead "
+            f"letter goes into the partition of the same number. Choose another name for the dead letters: its topic is "
+            f"created with {partitions} partitions"
         )
 
     @classmethod

@@ -6,8 +6,9 @@ they are while the topic grows, which it does at the end of the order. A reader 
 offset, and its place is their sum. The way back, from a place to the positions, is a search by time; a reader that goes
 on does not need it, since the positions where it stopped are remembered.
 
-Trimming may take from one partition what is newer than the first messages of another. These then have other places for
-who comes anew, and for who was reading still the old ones: what is remembered are positions.
+A trim by time moves no place of what is kept. A trim of one partition may drop what is newer than the first messages of
+another, which then have other places. So places are compared only within one reading, and each reading has an object of
+its own (`TopicStream.anew`); what lives longer, as a live frame does, keeps positions.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from pqlog.store.api import ReadsLines, Store, TopicStore
 from pqlog.store.values import Lines, Row, Span, TopicInfo
 
 REMEMBERED = 500
-"""Of how many places the positions are remembered."""
+"""How many places are remembered with their positions."""
 INTERPOLATED = 6
-"""After so many steps by interpolation, every second step of a search halves."""
+"""From this step on, every second step of a search bisects."""
 SAMPLED = 3
-"""In how many partitions a step looks for the time that it tries next."""
+"""How many partitions a step asks for the time that it tries next."""
 WALKED = 16
-"""So many messages are passed one by one, where another step of the search would take longer."""
+"""Up to so many messages, walking one by one is faster than another step of the search."""
 ROUNDS = 3
-"""How often it is tried to make a read about as long as it was asked for."""
+"""How often a read is adjusted to be about as long as it was asked for."""
 FOREVER = (1 << 63, 0)
 """The time and partition behind every message."""
 
