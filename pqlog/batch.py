@@ -34,8 +34,8 @@ class Batch(Readable):
     Attributes
     ----------
     number : int
-        Counts the client's batches of the partition from 1. The same number always means the same messages, also after a crash and
-        whatever `size` is asked for then.
+        Counts the client's batches of the partition from 1. The same number always means the same messages, also after
+        a crash and whatever `size` is asked for then.
     first, last : int
         The offsets of its first and last message.
     attempt : int

@@ -182,8 +182,8 @@ class PartitionsError(Error):
         """The error for a topic for dead letters that has not as many as the topic that they come from."""
         return cls(
             f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r} has {partitions}: a dead "
-            f"letter goes into the partition of the same number. Choose another name for the dead letters: its topic is "
-            f"created with {partitions} partitions"
+            f"letter goes into the partition of the same number. Choose another name for the dead letters: its topic "
+            f"is created with {partitions} partitions"
         )
 
     @classmethod
