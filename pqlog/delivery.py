@@ -22,7 +22,7 @@ from pqlog import check
 from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
-from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.values import Claim, Done, Put, Size
 from pqlog.stream import TopicStream
 
@@ -261,6 +261,10 @@ class Batches(Iterator[Batch]):
         """The batch that is being worked on."""
         return self._batch if self._batch is not None and self._batch.lease.is_open else None
 
+    @property
+    def _log(self) -> Store:
+        return self.partitions[0].store.log
+
     def _next(self) -> Batch | None:
         """Acknowledge the batch before, if it is still open, and take the next, in one commit; put aside what fails."""
         while True:
@@ -282,41 +286,52 @@ class Batches(Iterator[Batch]):
 
     def _advance(self) -> Claim | None:
         """Acknowledge the batch before, if it is still open, and claim one of the first partition that has any."""
-        done, before = self.open_batch(), self.partitions[self._of]
-        for index in self._in_turn():
-            one, claim = self.partitions[index], None
-            if done is not None and done.lease.is_open:
-                # The partition of the batch need not be asked: it is free only with the acknowledgement.
-                if one is before or self._may_have(one):
-                    claim = done.lease.acknowledge(functools.partial(self._claim, one))
-            elif self._may_have(one):
-                claim, _ = self._claim(one)
+        turn, done = self._in_turn(), self.open_batch()
+        if done is not None:
+            # Its own partition need not be asked: it is free only with the acknowledgement.
+            index = next(self._may_have(turn[: turn.index(self._of)]), self._of)
+            claim = done.lease.acknowledge(functools.partial(self._claim, index))
             if claim is not None:
-                self._of, self._turn = index, index + 1
-                self._waiting_since.pop(index, None)
-                return claim
+                return self._took(index, claim)
+        for index in self._may_have(turn):  # anew: with the acknowledgement, more may be free
+            claim, _ = self._claim(index)
+            if claim is not None:
+                return self._took(index, claim)
         self._batch = None
-        return None if done is None else self._advance()  # what was asked before the acknowledgement may be free now
+        return None
 
-    def _in_turn(self) -> Iterator[int]:
+    def _in_turn(self) -> Sequence[int]:
         """The indices of the partitions, in the order in which they are asked."""
         count = len(self.partitions)
-        return ((self._turn + step) % count for step in range(count))
+        return [(self._turn + step) % count for step in range(count)]
 
-    def _may_have(self, one: ClientPartition) -> bool:
-        """Whether there may be a batch for this worker in a partition."""
-        return one.client.has_work(self._options.owner, self._is_ordered)
+    def _may_have(self, indices: Sequence[int]) -> Iterator[int]:
+        """Those of some partitions, given by their indices, that may have a batch for this worker; found one by one."""
+        clients = [self.partitions[index].client for index in indices]
+        while clients:
+            found = self._log.first_with_work(clients, self._options.owner, self._is_ordered)
+            if found is None:
+                return
+            yield indices[found]
+            indices, clients = indices[found + 1 :], clients[found + 1 :]
 
-    def _claim(self, one: ClientPartition, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
+    def _claim(self, index: int, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
         """Claim a batch of a partition, and acknowledge one of any: the claim, and where its outputs went."""
+        one = self.partitions[index]
         claim, went = one.client.advance(self._options.size, self._options.owner, done, self._is_ordered)
         self._claimed = None if claim is None else (one, claim)
         return claim, went
 
+    def _took(self, index: int, claim: Claim) -> Claim:
+        """Note of which partition a claim is; the next one's turn is after it."""
+        self._of, self._turn = index, index + 1
+        self._waiting_since.pop(index, None)
+        return claim
+
     # waiting
 
     def _has_work(self) -> bool:
-        return any(map(self._may_have, self.partitions))
+        return next(self._may_have(self._in_turn()), None) is not None
 
     def _is_crew_working(self) -> bool:
         """Whether a worker of the crew has a batch: should it die, that and what lies behind it is for the others."""
@@ -341,9 +356,13 @@ class Batches(Iterator[Batch]):
 
     def _is_filled(self) -> bool:
         """Whether a batch of some partition is full, or has waited long enough, and is next; or whether none waits."""
-        now = time.monotonic()
-        for index in self._in_turn():
-            messages = self._messages_for(self.partitions[index], index)
+        now, turn = time.monotonic(), self._in_turn()
+        own = self._of if self.open_batch() is not None else None
+        free = self._may_have([index for index in turn if index != own]) if self._is_ordered else iter(turn)
+        following = next(free, None)
+        for index in turn:
+            messages = self._messages_for(self.partitions[index], index == own) if index in (own, following) else 0
+            following = next(free, None) if index == following else following
             if not messages:
                 self._waiting_since.pop(index, None)
                 continue
@@ -353,11 +372,8 @@ class Batches(Iterator[Batch]):
                 return True
         return not self._waiting_since
 
-    def _messages_for(self, one: ClientPartition, index: int) -> int:
-        """How many messages a batch of a partition would have: a full one if it was cut before, 0 if others have it."""
-        is_mine = index == self._of and self.open_batch() is not None
-        if self._is_ordered and not is_mine and not self._may_have(one):
-            return 0
+    def _messages_for(self, one: ClientPartition, is_mine: bool) -> int:
+        """How many messages a batch of a partition would have: a full one if it was cut before."""
         state, is_free = one.client.state(), self._is_ordered and not is_mine
         if any(is_free or not claim.owner for claim in one.client.claims()):
             return self._options.size.messages

@@ -101,6 +101,10 @@ class Store(Protocol):
         """`ClientStore.state` of each, all at one moment."""
         ...
 
+    def first_with_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        """The index of the first of some clients for which `ClientStore.has_work`, all asked at one moment."""
+        ...
+
     def join(self, clients: Sequence[ClientStore]) -> None:
         """Create those of some clients of partitions that do not exist, all or nothing: each gets all that is kept."""
 

@@ -81,6 +81,43 @@ def test_a_client_that_was_deleted_under_a_worker_begins_again_in_all_partitions
         engine.trim([(partitions[0], 10**12)], force=False)
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_first_of_some_clients_that_has_work(engine, partitions, ordered):
+    at = fill_all(partitions)
+    clients = clients_of(partitions)
+
+    def with_work(worker=""):
+        found = engine.first_with_work(clients, worker, ordered)
+        asked = [client.has_work(worker, ordered) for client in clients]
+        assert found == (asked.index(True) if any(asked) else None)
+        for start in range(COUNT):  # and of any of them
+            behind = engine.first_with_work(clients[start:], worker, ordered)
+            assert behind == (asked.index(True, start) - start if any(asked[start:]) else None)
+        return asked
+
+    assert engine.first_with_work([], "", ordered) is None
+    assert with_work() == [True, True, True]  # they do not exist
+    engine.join(clients)
+    for client, some in zip(clients, at, strict=True):
+        assert client.acknowledge(some[-1], client.state().epoch)
+    assert take(clients[0]) is None  # what an earlier process of that number held is known from now on
+    assert with_work() == [False, False, False]
+    put(partitions[1], singles(b"7", b"8"))
+    put(partitions[2], singles(b"9"))
+    assert with_work() == [False, True, True]
+    held = take(clients[1], "w", messages=1)
+    assert with_work() == [False, not ordered, True]
+    assert with_work("w") == [False, True, True]
+    clients[1].release(held, None)
+    assert with_work() == [False, True, True]
+    engine.trim([(one, 10**12) for one in partitions], force=True)
+    assert engine.first_with_work(clients[:1], "", ordered) is None
+    assert not clients[2].has_work("", ordered)
+    partitions[0].delete(force=True)
+    with pytest.raises(pqlog.UnknownTopicError):
+        engine.first_with_work(clients, "", ordered)
+
+
 def test_clients_are_moved_anywhere_in_all_partitions(engine, partitions):
     at = fill_all(partitions)
     stops = [span.stop for span in engine.spans(partitions)]

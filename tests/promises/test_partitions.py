@@ -278,6 +278,19 @@ def test_errors_say_of_which_partition_a_batch_is_and_their_advice_works(orders)
     assert len(list(client.get())) == len(put[number]) - 2
 
 
+def test_partitions_without_messages_are_looked_at_in_one_reading(path, monkeypatch):
+    with pqlog.open(path) as log:
+        hot = log.topic("hot", partitions=100)
+        hot.put_many([{"n": n} for n in range(40)])  # without a key: all into one
+        batches = hot.batches("c", size=1)
+        next(batches)
+        readings, read = [], log.store.read
+        monkeypatch.setattr(log.store, "read", lambda *query, **how: readings.append(1) or read(*query, **how))
+        assert len(list(itertools.islice(batches, 20))) == 20
+        assert len(readings) <= 2 * 20
+        batches.close()
+
+
 def test_clients_print_as_a_table(orders):
     put = fill(orders)
     list(orders.client("reader").get())

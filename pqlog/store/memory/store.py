@@ -132,6 +132,10 @@ class MemoryStore:
     def states(self, clients: Sequence[ClientStore]) -> list[ClientState | None]:
         return [client.state() for client in clients]
 
+    @reading
+    def first_with_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        return next((index for index, client in enumerate(clients) if client.has_work(worker, ordered)), None)
+
     @changing
     def join(self, clients: Sequence[ClientStore]) -> None:
         for client in clients:

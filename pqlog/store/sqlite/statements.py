@@ -129,6 +129,11 @@ NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY n
 NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"
 # What the next batch of a client is cut from, without counting its claims.
 NEXT_BATCH = f"SELECT claimed, epoch, batches FROM clients WHERE topic = ? AND name = ? AND {fits('clients')}"
+# Whether there is none, if no message is behind what is claimed: what it claims, and whether anything is handed out.
+IDLE = f"""
+SELECT claimed, EXISTS (SELECT 1 FROM claims WHERE claims.topic = ?1 AND client = ?2)
+FROM clients WHERE topic = ?1 AND name = ?2 AND {fits("clients")}
+"""
 JOIN = f"""
 INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5, {
     sum_of("clients", topic="?1", name="?2", next="?3", claimed="?3", epoch="?4", batches="0", seen="?5")
