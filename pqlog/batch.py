@@ -34,8 +34,8 @@ class Batch(Readable):
     Attributes
     ----------
     number : int
-        Counts the client's batches from 1. The same number always means the same messages, also after a crash and
-        whatever `size` is asked for then.
+        Counts the client's batches of the partition from 1. The same number always means the same messages, also after
+        a crash and whatever `size` is asked for then.
     first, last : int
         The offsets of its first and last message.
     attempt : int
@@ -242,7 +242,7 @@ class Batch(Readable):
         for row in self._topic.rows(Span.at(message.offset)):
             return self.lease.put_aside(row, topic or f"{self.topic}.rejected", reason)
         store = self._topic.store
-        raise TrimmedError(message.offset, store.span().first, store.info.one_of_several)
+        raise TrimmedError(message.offset, store.span().first, store.info.number)
 
     def _has(self, message: Message) -> bool:
         return message.partition == self.partition and self.first <= message.offset <= self.last

@@ -107,6 +107,9 @@ class DecodeError(Error):
         The number of its partition; None if the topic has only one.
     """
 
+    behind: int | None = None
+    """Where a reader of merged partitions goes on behind it."""
+
     def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
         of, at = _in(partition)
         super().__init__(
@@ -170,16 +173,17 @@ class PartitionsError(Error):
         return cls(
             f"topic {topic!r} was created with {made} partition{'s' * (made != 1)}, not {asked}, and that cannot be "
             f"changed: a key would go elsewhere. Open it without partitions=, or copy it into another topic: "
-            f"log.topic(name, partitions={asked}).put_many(...), history by history"
+            f"new = log.topic(name, partitions={asked}), and for each message of the old one "
+            f"new.put(message.value, key=message.key, headers=message.headers)"
         )
 
     @classmethod
     def of_letters(cls, letters: str, made: int, topic: str, partitions: int) -> PartitionsError:
-        """The error for a topic for dead letters, which has others than the topic that they are of."""
+        """The error for a topic for dead letters that has not as many as the topic that they come from."""
         return cls(
-            f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r}, whose messages would go "
-            f"there as they are, each into the partition of the same number, has {partitions}: give another name for "
-            f"the dead letters, and the topic is made as it must be"
+            f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r} has {partitions}: a dead "
+            f"letter goes into the partition of the same number. Choose another name for the dead letters: its topic "
+            f"is created with {partitions} partitions"
         )
 
     @classmethod
@@ -225,11 +229,22 @@ class OffsetError(Error, IndexError):
 
 
 class TrimmedError(OffsetError):
-    """The message was trimmed."""
+    """The message was trimmed; or messages of several partitions were, while they were read.
 
-    def __init__(self, offset: int, first: int, partition: int | None = None) -> None:
+    Attributes
+    ----------
+    offset, first : int or None
+        That of the message, and the first that is kept; None if it is not known which were trimmed.
+    partition : int or None
+        The number of its partition; None if the topic has only one, or if it is not known.
+    """
+
+    def __init__(self, offset: int | None, first: int | None = None, partition: int | None = None) -> None:
         of, _ = _in(partition)
-        super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
+        if offset is None:
+            super().__init__("messages were trimmed while they were read: read them again")
+        else:
+            super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
         self.offset, self.first, self.partition = offset, first, partition
 
 
@@ -275,7 +290,7 @@ class ClaimedError(Error):
     @classmethod
     def of(cls, claim: Claim, topic: TopicInfo) -> ClaimedError:
         """The error for a claim on a partition."""
-        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic.name, topic.one_of_several)
+        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic.name, topic.number)
 
 
 class ClaimLostError(Error):

@@ -13,9 +13,9 @@ from pqlog.frames.arrays import single_array
 from pqlog.partitioning import FACTOR, POSITIVE, SEED, Partitioner
 
 _SAMPLE = 10_000
-"""Of so many keys it is looked whether they repeat, so that it is faster to hash each of them once."""
+"""How many keys are looked at first: if they repeat, each distinct one is hashed once."""
 _FEW = 64
-"""So few keys, which are longer than all others, are hashed one by one."""
+"""How many of the longest keys are hashed one by one."""
 
 
 def partitions_of(keys: pa.ChunkedArray, partitioner: Partitioner) -> Any:

@@ -322,8 +322,8 @@ class TopicInfo:
     partitions: int = 1
 
     @property
-    def one_of_several(self) -> int | None:
-        """The partition's number as errors say it: None if the topic has only one."""
+    def number(self) -> int | None:
+        """The partition's number, where the topic has several: None where nobody has to be told."""
         return self.partition if self.partitions > 1 else None
 
 

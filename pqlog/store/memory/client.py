@@ -142,7 +142,7 @@ class MemoryClient:
     @changing
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         if not self._has(done):
-            raise errors.ClaimLostError(self.name, done.number, partition=self._topic.info.one_of_several)
+            raise errors.ClaimLostError(self.name, done.number, partition=self._topic.info.number)
         went = self._topic.log.put_all(outputs)
         self._drop(done.number)
         return went
