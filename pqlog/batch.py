@@ -241,7 +241,8 @@ class Batch(Readable):
             raise ArgumentError(f"reject takes a message of this batch, from batch.messages(), not {message!r}")
         for row in self._topic.rows(Span.at(message.offset)):
             return self.lease.put_aside(row, topic or f"{self.topic}.rejected", reason)
-        raise TrimmedError(message.offset, self._topic.store.span().first)
+        store = self._topic.store
+        raise TrimmedError(message.offset, store.span().first, store.info.number)
 
     def _has(self, message: Message) -> bool:
         return message.partition == self.partition and self.first <= message.offset <= self.last

@@ -23,7 +23,7 @@ from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
 from pqlog.store.api import ClientStore, TopicStore
-from pqlog.store.values import Claim, ClientState, Done, Put, Size
+from pqlog.store.values import Claim, Done, Put, Size
 from pqlog.stream import TopicStream
 
 TICK_S = 0.005
@@ -105,22 +105,15 @@ def join(partitions: Sequence[ClientPartition]) -> None:
 
     It must exist in every partition from its first reading on, so that what it has not read is not trimmed.
     """
-    first = partitions[0]
-    if first.client.state() is None:
-        if all(one.client.state() is None for one in partitions[1:]):
-            near = check.near(first.client.name, first.store.clients_near(first.client.name))
-            check.warn_if_misspelt(f"client {first.client.name!r} is new and begins at the start", near)
-    elif len(partitions) == 1:
+    first, clients = partitions[0], [one.client for one in partitions]
+    log, name = first.topic.log, first.client.name
+    states = log.states(clients)
+    if all(states):
         return
-    first.topic.log.join([one.client for one in partitions])
-
-
-def state_in(one: ClientPartition, partitions: Sequence[ClientPartition]) -> ClientState:
-    """Where a client stands in one of its partitions; if it was deleted under its readers, it begins again in all."""
-    state = one.client.state()
-    if state is None:
-        one.topic.log.join([each.client for each in partitions])
-    return state or one.client.join()
+    if not any(states):
+        near = check.near(name, first.store.clients_near(name))
+        check.warn_if_misspelt(f"client {name!r} is new and begins at the start", near)
+    log.join(clients)
 
 
 def wait(

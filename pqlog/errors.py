@@ -46,7 +46,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pqlog.store.values import Claim
+    from pqlog.store.values import Claim, TopicInfo
 
 
 class Error(Exception):
@@ -107,8 +107,11 @@ class DecodeError(Error):
         The number of its partition; None if the topic has only one.
     """
 
+    behind: int | None = None
+    """Where a reader of merged partitions goes on behind it."""
+
     def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
-        of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
+        of, at = _in(partition)
         super().__init__(
             f"message {offset}{of} of topic {topic!r} cannot be decoded: {reason}. "
             f"A client skips it with {_of(topic)}.client(name).seek({offset + 1}{at})"
@@ -225,11 +228,22 @@ class OffsetError(Error, IndexError):
 
 
 class TrimmedError(OffsetError):
-    """The message was trimmed."""
+    """The message was trimmed; or messages of several partitions were, while they were read.
 
-    def __init__(self, offset: int, first: int, partition: int | None = None) -> None:
-        of = "" if partition is None else f" of partition {partition}"
-        super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
+    Attributes
+    ----------
+    offset, first : int or None
+        That of the message, and the first that is kept; None if it is not known which were trimmed.
+    partition : int or None
+        The number of its partition; None if the topic has only one, or if it is not known.
+    """
+
+    def __init__(self, offset: int | None, first: int | None = None, partition: int | None = None) -> None:
+        of, _ = _in(partition)
+        if offset is None:
+            super().__init__("messages were trimmed while they were read: read them again")
+        else:
+            super().__init__(f"offset {offset}{of} was trimmed; the first offset kept is {first}")
         self.offset, self.first, self.partition = offset, first, partition
 
 
@@ -256,27 +270,26 @@ class ClaimedError(Error):
     ----------
     client : str
     number, first, last : int
-        The number of the batch, and the offsets of its first and last message.
+        The batch's number, and the offsets of its first and last message.
     partition : int or None
-        The number of its partition; None if the topic has only one.
+        The number of the batch's partition; None if the topic has only one.
     """
 
     def __init__(
         self, client: str, number: int, first: int, last: int, topic: str = "main", partition: int | None = None
     ) -> None:
-        of = _of(topic)
-        where, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
+        of, (of_partition, at) = _of(topic), _in(partition)
         super().__init__(
-            f"client {client!r} has batch {number}{where} open (offsets {first} to {last}): finish it "
+            f"client {client!r} has batch {number}{of_partition} open (offsets {first} to {last}): finish it "
             f"with {of}.batches({client!r}) or {of}.get_one({client!r}), or give it up with "
             f"{of}.client({client!r}).seek({first}{at})"
         )
         self.client, self.number, self.first, self.last, self.partition = client, number, first, last, partition
 
     @classmethod
-    def of(cls, claim: Claim, topic: str, partition: int | None) -> ClaimedError:
-        """The error for a claim on a topic; the partition is None if that has only one."""
-        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic, partition)
+    def of(cls, claim: Claim, topic: TopicInfo) -> ClaimedError:
+        """The error for a claim on a partition."""
+        return cls(claim.client, claim.number, claim.span.first, claim.span.last, topic.name, topic.number)
 
 
 class ClaimLostError(Error):
@@ -288,7 +301,7 @@ class ClaimLostError(Error):
     number : int
         The number of the batch.
     partition : int or None
-        The number of its partition; None if the topic has only one.
+        The number of the batch's partition; None if the topic has only one.
     """
 
     def __init__(
@@ -298,8 +311,8 @@ class ClaimLostError(Error):
         reason: str = "it was handed out again, or the client was moved with seek or deleted. Nothing was acknowledged",
         partition: int | None = None,
     ) -> None:
-        where = "" if partition is None else f", partition {partition},"
-        super().__init__(f"batch {number} of client {client!r}{where} is no longer held by this reader: {reason}")
+        of, _ = _in(partition)
+        super().__init__(f"batch {number}{of} of client {client!r} is no longer held by this reader: {reason}")
         self.client, self.number, self.partition = client, number, partition
 
 
@@ -414,7 +427,7 @@ class DamagedError(DecodeError, CorruptLogError):
     """
 
     def __init__(self, topic: str, offset: int, last: int, partition: int | None = None) -> None:
-        of, at = ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")
+        of, at = _in(partition)
         which = f"message {offset}" if offset == last else f"one of the messages {offset} to {last}"
         Exception.__init__(
             self,
@@ -437,3 +450,8 @@ def _did_you_mean(near: Sequence[str]) -> str:
 def _of(topic: str) -> str:
     """How a user reaches the topic: each has clients of its own, and any may be the one that the log stands for."""
     return f"log.topic({topic!r})"
+
+
+def _in(partition: int | None) -> tuple[str, str]:
+    """How a sentence says of which partition something is, and how `seek` is told; nothing if there is only one."""
+    return ("", "") if partition is None else (f" of partition {partition}", f", partition={partition}")

@@ -121,7 +121,7 @@ class History(Readable):
                 raise ArgumentError(
                     f"{name} must be an offset, an int, not {offset!r}; for times there are since= and until="
                 )
-            if offset is not None and len(stream.partitions) > 1:
+            if offset is not None and stream.is_merged:
                 raise PartitionsError.by_offset(stream.name, len(stream.partitions), f"{name}={offset}")
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key must be a str, not {key!r}")
@@ -138,7 +138,8 @@ class History(Readable):
 
     def _selection(self) -> Selection:
         if not self._clients:
-            return Selection(self._stream, self._span(), self._key, self._latest)
+            stream = self._stream.anew()
+            return Selection(stream, self._span(stream.store), self._key, self._latest)
         states = [client.state() for client in self._clients]
         if len(states) > 1:
             stream = self._stream.beginning([0 if state is None else state.position for state in states])
@@ -146,20 +147,16 @@ class History(Readable):
         span = self._stream.store.span() if states[0] is None else states[0].unread
         return Selection(self._stream, span, self._key, self._latest)
 
-    def _span(self) -> Span:
-        topic = self._stream.store
+    def _span(self, topic: MessageSource) -> Span:
         first, stop = kept = topic.span()  # all is counted from one end, though somebody may put meanwhile
-        starts = [first] + [self._offset(offset, kept) for offset in (self._start,) if offset is not None]
-        stops = [stop] + [self._offset(offset, kept) for offset in (self._stop,) if offset is not None]
+        starts = [first] + [_offset(topic, offset, kept) for offset in (self._start,) if offset is not None]
+        stops = [stop] + [_offset(topic, offset, kept) for offset in (self._stop,) if offset is not None]
         if self._since is not None:
             starts.append(topic.offset_at(self._since))
         if self._until is not None:
             stops.append(topic.offset_at(self._until))
         first = max(starts)
         return Span(first, max(first, min(stops)))
-
-    def _offset(self, offset: int, kept: Span) -> int:
-        return offset if offset >= 0 else self._stream.store.from_end(-offset, kept)
 
     def latest(self, by: str = "key") -> History:
         """The last message of each key: the table that a changelog describes, as it was at the history's end.
@@ -256,14 +253,19 @@ class History(Readable):
         only += "" if self._latest is None else f", the latest by {self._latest}"
         try:
             topic, span, *_ = self._selection()
-            if len(topic.partitions) > 1:
+            if topic.is_merged:
                 count = topic.store.count(span)
                 return (
                     f"<pqlog.History of {topic.name!r}: {count:,} messages in {len(topic.partitions)} partitions{only}>"
                 )
         except Error as error:
             return f"<pqlog.History of {self._stream.name!r}{only}: {error}>"
-        return f"<pqlog.History of {self._stream.name!r}: offsets {span.first:,} up to {span.stop:,}{only}>"
+        where = "" if topic.number is None else f", partition {topic.number}"
+        return f"<pqlog.History of {topic.name!r}{where}: offsets {span.first:,} up to {span.stop:,}{only}>"
+
+
+def _offset(topic: MessageSource, offset: int, kept: Span) -> int:
+    return offset if offset >= 0 else topic.from_end(-offset, kept)
 
 
 def timeline(topic: MessageSource, span: Span, bins: int) -> tuple[list[int], list[int]]:
@@ -291,7 +293,7 @@ def message_at(topic: TopicStream, offset: int) -> Message:
         if topic.store.count(Span(at, kept.stop)) != -offset:
             raise OffsetError(f"topic {topic.name!r} has only {topic.store.count(kept):,} messages")
     if 0 < at < kept.first and topic.store.log.capabilities.dense_offsets:
-        raise TrimmedError(at, kept.first)
+        raise TrimmedError(at, kept.first, topic.store.info.number)
     for message in topic.messages(topic.store.read(Span.at(at), 1, CHUNK_BYTES)):
         return message
     have = f"{kept.first} to {topic.store.from_end(1, kept)}" if kept else "none"

@@ -104,8 +104,7 @@ class Lease:
     def check_open(self) -> None:
         """Raise `ClaimLostError` unless it is open."""
         if self._ended is not None:
-            partition = self.partition if self.partitions > 1 else None
-            raise ClaimLostError(self.claim.client, self.claim.number, self._ended, partition)
+            raise ClaimLostError(self.claim.client, self.claim.number, self._ended, self.topic.store.info.number)
 
     # what is put through it
 

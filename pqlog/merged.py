@@ -102,8 +102,7 @@ class MergedPartitions:
         return self._remember(self._search(places[low], begin, stop), places[low])
 
     def offset_at(self, time: int) -> int:
-        begin, _ = self._kept()
-        return self._remember(tuple(max(first, self._offset_at(number, time)) for number, first in enumerate(begin)))
+        return self._remember(self._at(time, *self._kept()))
 
     def time_at(self, offset: int) -> int | None:
         begin, stop = self._kept()
@@ -127,18 +126,9 @@ class MergedPartitions:
         self._remember(found, place)
         return found
 
-    def place_of(self, partition: int, offset: int) -> int:
-        """The place of the message at an offset of a partition, or of what follows there."""
-        begin, stop = self._kept()
-        topic, number = self.partitions[partition], partition
-        time = self._time_at(number, offset) if offset < stop[number] else None
-        if time is None:  # nothing follows: it is what comes behind its last message
-            last, offset = topic.from_end(1, Span(begin[number], stop[number])), stop[number]
-            time = self._time_at(number, last) if last < offset else None
-        if time is None:  # nothing of it is kept
-            return self._remember(begin)
-        before, behind = self._at(time, begin, stop), self._at(time + 1, begin, stop)
-        return self._remember((*behind[:number], max(offset, before[number]), *before[number + 1 :]))
+    def place(self, positions: Positions) -> int:
+        """The place of a reader who reads on at some positions."""
+        return self._remember(positions)
 
     # reading
 
@@ -146,7 +136,6 @@ class MergedPartitions:
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
         assert key is None, "the messages of a key are read in its partition"
-        start = self.positions(span.first)
         begin, stop = self._bounds(span)
         while begin != stop:
             end, is_one_time = self._part(begin, stop, rows)
@@ -171,8 +160,10 @@ class MergedPartitions:
                 order = [index for index in order if (times[index], numbers[index]) <= unread]
             chosen = [(numbers[index], found[index]) for index in order]
             if chosen:
-                return self._placed(start, chosen)
-            if error is not None:
+                return self._placed(begin, chosen)
+            if error is not None:  # it is the next: what comes before it in the order was read
+                number = error.partition or 0
+                error.behind = self._remember((*begin[:number], error.last + 1, *begin[number + 1 :]))
                 raise error
             begin = end  # nothing of it is kept
         return []
@@ -195,7 +186,10 @@ class MergedPartitions:
         return found, wanted, None
 
     def _placed(self, start: Positions, rows: Iterable[tuple[int, Row]]) -> list[Row]:
-        """Rows in their order with their places, for a reader that was at `start`."""
+        """Rows in their order with their places, of which `start` is the first.
+
+        It is where what is kept begins, and not where the reader was: so a trim by time leaves all places as they are.
+        """
         positions, place, placed = list(start), _place(start), list[Row]()
         new = tuple.__new__  # half the time of calling a named tuple
         for number, row in rows:
@@ -211,14 +205,16 @@ class MergedPartitions:
         readers = [topic for topic in self.partitions if isinstance(topic, ReadsLines)]
         if len(readers) < len(self.partitions):
             return None
-        start = self.positions(span.first)
         begin, stop = self._bounds(span)
         if begin == stop:
             return None
         end, is_one_time = self._part(begin, stop, rows)
         read, unread = dict[int, Lines](), FOREVER
         for number, wanted, share in _shares(begin, end, max_bytes):
-            lines = readers[number].read_lines(wanted, rows, max_bytes if is_one_time else share)
+            try:
+                lines = readers[number].read_lines(wanted, rows, max_bytes if is_one_time else share)
+            except DamagedError:  # `read` tells, when it is its turn
+                lines = None
             if lines is not None:
                 read[number] = lines
             if is_one_time:  # that partition comes first
@@ -226,13 +222,13 @@ class MergedPartitions:
             rest = Span(wanted.first if lines is None else lines.stop, wanted.stop)
             if rest and self.partitions[number].count(rest):
                 unread = min(unread, (self._time_at(number, rest.first) or 0, number))
-        joined = interleave(read, start, None if unread == FOREVER else unread) if read else None
+        joined = interleave(read, begin, None if unread == FOREVER else unread) if read else None
         if joined is None or joined.runs is None:
             return None
         number, offset, _ = joined.runs[0]
-        place = _place(start) + offset - start[number]  # what is missing there was trimmed
+        place = _place(begin) + offset - begin[number]  # what is missing there was trimmed
         stops = {run.partition: run.offset + run.messages for run in joined.runs}
-        self._remember(tuple(stops.get(number, at) for number, at in enumerate(start)))
+        self._remember(tuple(stops.get(number, at) for number, at in enumerate(begin)))
         return joined._replace(offset=place)
 
     def _part(self, begin: Positions, stop: Positions, messages: int) -> tuple[Positions, bool]:
@@ -258,7 +254,7 @@ class MergedPartitions:
             return stop, False
         time = min(heads)[0]
         end = self._at(time + 1, begin, stop, [number for at, number in heads if at == time])
-        return (stop if end == begin else end), True
+        return (stop, False) if end == begin else (end, True)  # damaged times
 
     # from places to positions and back
 

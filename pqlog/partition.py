@@ -21,7 +21,7 @@ class Messages(Readable):
 
     def _one(self, what: str) -> None:
         """Raise unless offsets are of one partition."""
-        if len(self.stream.partitions) > 1:
+        if self.stream.is_merged:
             raise PartitionsError.by_offset(self.stream.name, len(self.stream.partitions), what)
 
     def __len__(self) -> int:

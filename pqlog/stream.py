@@ -101,9 +101,28 @@ class TopicStream:
         """That of the partition that has the messages of a key."""
         return self.partition(partition_of(key, len(self.partitions)))
 
+    def anew(self) -> TopicStream:
+        """The same for one reading: merged partitions remember where places are, and a trim may move these."""
+        return self if len(self.partitions) == 1 else TopicStream.of(self.partitions, self.codec)
+
     def beginning(self, offsets: Sequence[int]) -> TopicStream:
         """The same partitions merged, each from an offset on."""
         return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether several partitions are read: what the store calls offsets are places then, which nobody is shown."""
+        return len(self.partitions) > 1
+
+    @property
+    def has_partitions(self) -> bool:
+        """Whether its topic has several partitions, though only one of them may be read."""
+        return self.partitions[0].info.partitions > 1
+
+    @property
+    def number(self) -> int | None:
+        """That of the one partition that is read, if its topic has several."""
+        return None if self.is_merged else self.partitions[0].info.number
 
     @property
     def log(self) -> Store:
@@ -176,12 +195,15 @@ class TopicStream:
             if not part:
                 return
             try:
-                rows = list(self.store.read(part, CHUNK_ROWS, CHUNK_BYTES, key))
-                if step > 1 and sum(map(_size, rows)) >= CHUNK_BYTES:
+                rows, size = list[Row](), 0
+                for row in self.rows(part, key):
+                    rows.append(row)
+                    size += _size(row)
+                    if size >= CHUNK_BYTES and step > 1:
+                        break
+                if size >= CHUNK_BYTES and step > 1:
                     step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
                     continue
-                if rows:
-                    rows += self.rows(Span(rows[-1].stop, part.stop), key)
                 messages = list(self.messages(rows, key, at))
             except DecodeError as error:  # first what is newer, where it says of which partition it is
                 behind = self.behind(error)
@@ -192,13 +214,10 @@ class TopicStream:
             span = Span(span.first, part.first)
 
     def behind(self, error: DecodeError) -> int:
-        """The offset, or place, behind what could not be read; 0 if the error does not say of which partition it is."""
-        last = error.last if isinstance(error, DamagedError) else error.offset
+        """The offset, or place, behind what could not be read; 0 if that is not known."""
         if isinstance(self.store, MergedPartitions):
-            if error.partition is None:  # a codec of the user's raised it
-                return 0
-            last = self.store.place_of(error.partition, last)
-        return Span.at(last).stop
+            return error.behind or 0
+        return Span.at(error.last if isinstance(error, DamagedError) else error.offset).stop
 
     def messages(
         self, rows: Iterable[Row], key: str | None = None, at: Container[int] | None = None
@@ -217,16 +236,24 @@ class TopicStream:
             if row.rows is None:
                 yield Message(row.partition_offset, when, self._decode(row), row.key, headers, partition)
             else:
-                keys, values = extras.frames.unpack(row, self.name)
+                keys, values = self._unpacked(row)
                 for index, value in enumerate(values):
                     of = keys[index] if keys is not None else None
                     if (key is None or of == key) and (at is None or row.offset + index in at):
                         yield Message(row.partition_offset + index, when, value, of, headers.copy(), partition)
 
+    def _unpacked(self, row: Row) -> tuple[Sequence[str | None] | None, Iterable[Any]]:
+        try:
+            return extras.frames.unpack(row, self.name)
+        except DecodeError as error:
+            error.behind = row.stop
+            raise
+
     def _undecodable(self, row: Row, reason: str, error: type[DecodeError] = DecodeError) -> DecodeError:
-        info = self.partitions[0].info
-        partition = info.partition if row.partition is None else row.partition
-        return error(self.name, row.partition_offset, reason, partition if info.partitions > 1 else None)
+        partition = self.number if row.partition is None else row.partition
+        found = error(self.name, row.partition_offset, reason, partition)
+        found.behind = row.stop
+        return found
 
     def values(self, span: Span) -> Iterator[Any]:
         """The values of a span, decoded many at a time where the codec can."""

@@ -192,8 +192,8 @@ def _behind(stream: TopicStream, at: int) -> Iterator[Message]:
     while True:
         stream.store.log.wait(has_more, None, TICK_S)
         kept = stream.store.span()
-        yield from stream.messages(stream.rows(Span(max(at, kept.first), kept.stop)))
-        at = max(at, kept.stop)
+        yield from stream.messages(stream.rows(Span(at, kept.stop)))
+        at = kept.stop
 
 
 @app.command(

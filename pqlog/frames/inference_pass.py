@@ -64,7 +64,7 @@ class InferencePass:
 
     def output(self) -> OutputSchema:
         """The output schema for all chunks so far."""
-        inference, has_partitions = self._inference, places.has_partitions(self._topic)
+        inference, has_partitions = self._inference, self._topic.has_partitions
         columns, without_values = self._columns()
         fields = pa.schema(list(columns.values()))
         check_field_count(len(fields))

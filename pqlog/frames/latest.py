@@ -22,7 +22,7 @@ from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
-from pqlog.frames.places import is_merged, unmoved
+from pqlog.frames.places import unmoved
 from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
 from pqlog.store.values import Lines, Row
 from pqlog.stream import Selection, TopicStream
@@ -181,7 +181,7 @@ def latest_groups(selection: Selection) -> Iterator[list[int]]:
 
 def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
     """Ascending offsets in groups that are close together."""
-    gap = MAX_MERGED_GAP if is_merged(stream) else MAX_GAP
+    gap = MAX_MERGED_GAP if stream.is_merged else MAX_GAP
     if len(offsets):
         yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
 

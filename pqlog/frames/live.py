@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pqlog.errors import TrimmedError
 from pqlog.frames import places
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.dataframes import frame_of
@@ -14,6 +15,7 @@ from pqlog.frames.inference_pass import InferencePass, check_names
 from pqlog.frames.latest import Latest, contains
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
+from pqlog.merged import Positions
 from pqlog.readable import selection_of
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     import pandas
 
     from pqlog.readable import Readable
+
+
+ATTEMPTS = 10
+"""How often a refresh reads merged partitions that are trimmed meanwhile."""
 
 
 class Live:
@@ -52,7 +58,6 @@ class Live:
 
     def __init__(self, readable: Readable, projection: Projection) -> None:
         self._readable, self._projection = readable, projection
-        self._topic = selection_of(readable).topic
         self._state: _State | None = None
         self.frame = self.refresh()
 
@@ -63,25 +68,33 @@ class Live:
         -------
         pandas.DataFrame
             All messages that the log still has, the new ones at the end; with ``latest()``, those that are current now.
+
+        Raises
+        ------
+        TrimmedError
+            A topic of several partitions was trimmed again and again meanwhile; the frame is as it was.
         """
-        while not self._read_new():
-            continue
-        return self.frame
+        for _ in range(ATTEMPTS):
+            if self._read_new():
+                return self.frame
+        raise TrimmedError(None)
 
     def _read_new(self) -> bool:
-        """Read the new messages; False if a trim moved their places meanwhile."""
-        begins, state = places.begins(self._topic), self._state
-        selection = selection_of(self._readable)
+        """Read the new messages; False if a trim may have moved their places meanwhile."""
+        selection, state = selection_of(self._readable), self._state
         begin = selection.topic.store.span().first
-        if state is not None and state.begin != begin and begins:
-            state = None  # a trim moved the places of what was read
-        first = selection.span.first if state is None else max(state.next, selection.span.first)
+        mark = places.mark_of(selection.topic, begin)
+        if state is not None and state.begin != mark and selection.topic.is_merged:
+            state = None  # what was read has other places now
+        first = selection.span.first
+        if state is not None:
+            first = max(first, places.at_mark(selection.topic, state.next))
         new = selection._replace(span=Span(first, selection.span.stop))
         if state is None or new.span or state.has_before(begin):
-            return self._update(new, begin, begins, state or _State.empty(self._topic, self._projection))
+            return self._update(new, begin, mark, state or _State.empty(selection.topic, self._projection))
         return True
 
-    def _update(self, new: Selection, begin: int, begins: list[int], state: _State) -> bool:
+    def _update(self, new: Selection, begin: int, mark: int | Positions, state: _State) -> bool:
         """Read new messages, and drop those before the beginning of the topic; all or nothing."""
         stream, chunks, latest = new.topic, state.chunks, state.latest
         new_chunks: Iterable[Chunk]
@@ -106,8 +119,9 @@ class Live:
             check_names(new, self._projection, output)
         chunks = [*chunks, *new_chunks]
         frame = frame_of(chunks, output, None)
-        state = _State(inference, latest, chunks, begin, max(new.span.first, new.span.stop))
-        if places.begins(self._topic) != begins:
+        next = places.mark_of(stream, max(new.span.first, new.span.stop))
+        state = _State(inference, latest, chunks, mark, next)
+        if stream.is_merged and places.mark_of(stream, stream.store.span().first) != mark:
             return False
         # Nothing is called here, so Ctrl-C strikes before all of these assignments or after them.
         self.frame, self._state = frame, state
@@ -133,7 +147,8 @@ class Live:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"<pqlog.Live: {len(self.frame):,} messages>"
+        next = None if self._state is None else self._state.next
+        return f"<pqlog.Live: {len(self.frame):,} messages{f', read up to offset {next}' * isinstance(next, int)}>"
 
 
 class _State(NamedTuple):
@@ -142,10 +157,10 @@ class _State(NamedTuple):
     inference: InferencePass
     latest: Latest | None
     chunks: list[Chunk]
-    begin: int
-    """The first offset of the topic then."""
-    next: int
-    """The first offset that was not read yet."""
+    begin: int | Positions
+    """Where the topic began then."""
+    next: int | Positions
+    """Where what was not read yet begins."""
 
     @classmethod
     def empty(cls, topic: TopicStream, projection: Projection) -> _State:

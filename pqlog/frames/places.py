@@ -9,25 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from pqlog.errors import TrimmedError
-from pqlog.merged import MergedPartitions
+from pqlog.merged import MergedPartitions, Positions
 from pqlog.store.api import TopicStore
 from pqlog.store.values import PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
-
-
-def is_merged(stream: TopicStream) -> bool:
-    """Whether the offsets of what is read are places."""
-    return len(stream.partitions) > 1
-
-
-def has_partitions(stream: TopicStream) -> bool:
-    """Whether its topic has several partitions, though only one may be read."""
-    return stream.store.info.partitions > 1
-
-
-def number_of(stream: TopicStream) -> int | None:
-    """The number of the one partition that is read, if its topic has several."""
-    return stream.store.info.partition if has_partitions(stream) and not is_merged(stream) else None
 
 
 def runs_of(rows: Sequence[Row]) -> list[PartitionRun] | None:
@@ -67,6 +52,18 @@ def identity(selection: Selection) -> tuple[object, ...]:
     return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest
 
 
+def mark_of(stream: TopicStream, offset: int) -> int | Positions:
+    """What an offset, or a place, is known by for longer than one reading: a trim may move places."""
+    return stream.store.positions(offset) if isinstance(stream.store, MergedPartitions) else offset
+
+
+def at_mark(stream: TopicStream, mark: int | Positions) -> int:
+    """The offset, or place, of a mark."""
+    if isinstance(mark, int) or not isinstance(stream.store, MergedPartitions):
+        return mark  # type: ignore[return-value]
+    return stream.store.place(mark)
+
+
 @contextlib.contextmanager
 def unmoved(stream: TopicStream) -> Iterator[None]:
     """Raise if a trim moves the places of merged partitions meanwhile."""
@@ -78,11 +75,11 @@ def unmoved(stream: TopicStream) -> Iterator[None]:
 
 def begins(stream: TopicStream) -> list[int]:
     """Where merged partitions begin: places stay as long as none is trimmed. Empty if there are no places."""
-    return [store.span().first for store in stream.partitions] if is_merged(stream) else []
+    return [store.span().first for store in stream.partitions] if stream.is_merged else []
 
 
 def trimmed(store: TopicStore, first: int) -> None:
     """Raise if a message of a partition was trimmed."""
     begin = store.span().first
     if begin > first:
-        raise TrimmedError(first, begin, store.info.partition if store.info.partitions > 1 else None)
+        raise TrimmedError(first, begin, store.info.number)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pqlog.codecs import is_text
 from pqlog.errors import DecodeError, Error, TrimmedError
-from pqlog.frames import parse, places, segments
+from pqlog.frames import parse, segments
 from pqlog.frames.background import submit
 from pqlog.frames.parse import decode_lines
 from pqlog.store.values import Lines, PartitionRun, Row, Span
@@ -63,12 +63,12 @@ def _fetch(
 
 def _numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
     """Rows that say of which partition they are, if their topic has several, though only one is read."""
-    number = places.number_of(stream)
+    number = stream.number
     return rows if number is None else [row._replace(partition=number) for row in rows]
 
 
 def _numbered_lines(stream: TopicStream, lines: Lines) -> Lines:
-    number = places.number_of(stream)
+    number = stream.number
     return lines if number is None else lines._replace(runs=[PartitionRun(number, lines.offset, lines.rows)])
 
 
@@ -130,7 +130,7 @@ def raise_undecodable(error: Exception | None, stream: TopicStream, offsets: Seq
 
 def called(stream: TopicStream, offset: int) -> str:
     """What errors call the message at an offset."""
-    if not places.has_partitions(stream):
+    if not stream.has_partitions:
         return f"message {offset}"
     row = row_at(stream, offset)
     return f"message {row.partition_offset} of partition {row.partition}"
@@ -140,5 +140,5 @@ def row_at(stream: TopicStream, offset: int) -> Row:
     """The row of a message, for errors about it."""
     rows = stream.store.read(Span.at(offset), 1, READ_BYTES)
     if not rows:
-        raise TrimmedError(offset, stream.store.span().first)
+        raise TrimmedError(None) if stream.is_merged else TrimmedError(offset, stream.store.span().first, stream.number)
     return _numbered(stream, rows)[0]

@@ -18,7 +18,7 @@ from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.latest import latest_of, nearby
-from pqlog.frames.places import is_merged, number_of, unmoved
+from pqlog.frames.places import unmoved
 from pqlog.frames.prefetch import blocks
 from pqlog.frames.projection import Projection
 from pqlog.store.values import Span
@@ -112,7 +112,7 @@ def _reread(stream: TopicStream, is_flat: bool, chunk: Chunk, mixed: frozenset[s
             tables.append(table)
             rows += len(found.offsets)
         if rows != len(offsets):
-            raise TrimmedError(int(offsets[0]), part.store.span().first, number_of(part))
+            raise TrimmedError(int(offsets[0]), part.store.span().first, part.number)
     schema = inference.schema()
     exact = pa.concat_tables([conform(table, schema) for table in tables])
     return exact if len(parts) == 1 else exact.take(np.concatenate([rows for _, rows, _ in parts]).argsort())
@@ -120,7 +120,7 @@ def _reread(stream: TopicStream, is_flat: bool, chunk: Chunk, mixed: frozenset[s
 
 def _parts(stream: TopicStream, chunk: Chunk) -> list[tuple[TopicStream, Any, Any]]:
     """The partitions of a chunk's messages, the rows of these, and their offsets, which no trim moves like places."""
-    if chunk.partitions is None or not is_merged(stream):
+    if chunk.partitions is None or not stream.is_merged:
         return [(stream, np.arange(len(chunk.offsets)), chunk.offsets.to_numpy())]
     numbers, offsets = chunk.partitions.to_numpy(), chunk.shown_offsets.to_numpy()
     rows_of = [(number, np.flatnonzero(numbers == number)) for number in np.unique(numbers).tolist()]

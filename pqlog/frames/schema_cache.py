@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from pqlog.codecs import is_safe
 from pqlog.frames.inference import SchemaInference
-from pqlog.frames.places import is_from_beginning, is_merged
+from pqlog.frames.places import is_from_beginning
 from pqlog.frames.projection import Projection
 from pqlog.store.api import CachesSchema, MessageSource, TopicStore
 from pqlog.store.values import CachedSchema, Span
@@ -41,7 +41,7 @@ def lookup(selection: Selection, projection: Projection) -> CachedInference | No
     """What is known about the first messages of a range; None if nothing is."""
     if not _has_all_messages(selection) or projection.flatten or projection.parse_dates:
         return None
-    if is_merged(selection.topic) and not is_from_beginning(selection):
+    if selection.topic.is_merged and not is_from_beginning(selection):
         return None
     span = selection.span
     fitting = [

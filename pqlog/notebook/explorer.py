@@ -221,7 +221,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             if wanted.is_all:
                 return frame
             found = {(message.partition or 0, message.offset) for message in history if wanted.fits(message)}
-            partitions = frame["_partition"] if views.has_partitions(self._read.stream) else [0] * len(frame)
+            partitions = frame["_partition"] if self._read.stream.has_partitions else [0] * len(frame)
             return frame[[where in found for where in zip(partitions, frame.index, strict=True)]]
 
     def search(self, query: str) -> None:
@@ -422,7 +422,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
             found = self._matches[start : start + ROWS]
         else:
             found = views.read_some(self._read.stream, self._read.stream.part(span, start, ROWS), ROWS)
-        several = views.has_partitions(self._read.stream)
+        several = self._read.stream.has_partitions
         self._offer_columns([*(["time", "partition", "offset"] if several else ["offset", "time"]), "key"], found)
         order = sorted(
             range(len(found)),
@@ -470,7 +470,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _look(self, wanted: _Query) -> None:
         stream = self._read.stream
         part = stream.part(Span(self._searched_to, self._span.stop), 0, SEARCH)
-        key = None if views.is_merged(stream) else wanted.key  # a key is read from its own partition
+        key = None if stream.is_merged else wanted.key  # a key is read from its own partition
         assert self._matches is not None
         self._matches += filter(wanted.fits, stream.messages(stream.rows(part, key), key))
         self._searched_to = part.stop

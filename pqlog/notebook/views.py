@@ -154,16 +154,6 @@ def histogram(counts: Sequence[int], chosen: tuple[int, int] | None = None, widt
     )
 
 
-def has_partitions(stream: TopicStream) -> bool:
-    """Whether its topic has several partitions, though only one of them may be read."""
-    return stream.store.info.partitions > 1
-
-
-def is_merged(stream: TopicStream) -> bool:
-    """Whether several partitions are read: what `stream.store` calls offsets are places then, which nobody is shown."""
-    return len(stream.partitions) > 1
-
-
 def messages_table(
     messages: Iterable[Message | DecodeError], short: int = SHORT, *, has_partitions: bool = False
 ) -> str:
@@ -229,7 +219,7 @@ def _span_line(stream: TopicStream, span: Span) -> str:
     if not times:  # trimmed away
         return '<span class="dim">no messages left</span>'
     first, last = from_micros(times[0]), from_micros(times[-1])
-    offsets = "" if is_merged(stream) else f"offsets {span.first:,} to {stream.store.from_end(1, span):,}, "
+    offsets = "" if stream.is_merged else f"offsets {span.first:,} to {stream.store.from_end(1, span):,}, "
     return (
         f'{stream.store.count(span):,} messages <span class="dim">{offsets}'
         f"{instant(first)} to {instant(last)} UTC</span><br>{histogram(counts)}"
@@ -316,7 +306,7 @@ def topic_view(topic: Topic) -> str:
         f'<span class="head">{esc(topic.name)}</span> <span class="dim">codec {esc(topic.codec)}</span><br>',
         _span_line(stream, span),
         _partitions(topic) if topic.partitions > 1 else "",
-        messages_table(read_some(stream, recent, SHOWN), has_partitions=has_partitions(stream)) if span else "",
+        messages_table(read_some(stream, recent, SHOWN), has_partitions=stream.has_partitions) if span else "",
         fields,
         clients_table(topic.clients()) if len(topic.clients()) else "",
     )
@@ -389,7 +379,7 @@ def _messages_of(selection: Selection) -> str:
         return '<span class="dim">not computed yet: convert it to a frame</span>'
     found = read_some(stream, span, 2 * SHOWN, key)
     line = _span_line(stream, span) if key is None else ""
-    where = has_partitions(stream)
+    where = stream.has_partitions
     none = f'<span class="dim">none in the first {min(stream.store.count(span), LOOK):,} messages</span>'
     return line + (messages_table(found, has_partitions=where) if found else none if span else "")
 

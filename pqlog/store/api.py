@@ -97,9 +97,12 @@ class Store(Protocol):
         """
         ...
 
-    def join(self, clients: Sequence[ClientStore]) -> None:
-        """Create those of some clients of partitions that do not exist, in one transaction, as `ClientStore.join`."""
+    def states(self, clients: Sequence[ClientStore]) -> Sequence[ClientState | None]:
+        """`ClientStore.state` of each, all at one moment."""
         ...
+
+    def join(self, clients: Sequence[ClientStore]) -> None:
+        """Create those of some clients of partitions that do not exist, all or nothing: each gets all that is kept."""
 
     def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
         """The index of the first of some clients of partitions for which `ClientStore.has_work`; None if of none."""
@@ -272,6 +275,7 @@ class ClientStore(Protocol):
         same boundaries and a new token, or else a new one. A claim is free if it was released or left, if `worker` is
         the name of its holder and not empty, or if its holder's process is gone; the lease counts only if that cannot
         be checked. With `ordered`, nothing is claimed while another batch of the client is in somebody's hands.
+        A client that does not exist is created, in every partition of the topic.
 
         The outputs of `done` are put in the same transaction; where they went is returned. Raises `ClaimLostError`, and
         changes nothing, if it was handed to somebody else meanwhile.

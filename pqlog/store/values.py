@@ -321,6 +321,11 @@ class TopicInfo:
     partition: int = 0
     partitions: int = 1
 
+    @property
+    def number(self) -> int | None:
+        """The partition's number, where the topic has several: None where nobody has to be told."""
+        return self.partition if self.partitions > 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class ClientState:

@@ -490,6 +490,7 @@ PYTHON = re.compile(r"\w+=\S|log\.\w+|pqlog\.\w+\(|\w+\(\w*\)")
         errors.TrimRefusedError([("billing", 3)], "jobs", "deleted"),
         errors.ClaimedError("etl", 1, 2, 3, "jobs"),
         errors.ClaimedError("it's", 1, 2, 3),
+        errors.ClaimedError("etl", 1, 2, 3, "jobs", 2),
         errors.ClaimLostError("etl", 1),
         errors.UnknownTopicError("a", ["b"]),
         errors.UnknownClientError("a", "main", []),

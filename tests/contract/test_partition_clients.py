@@ -48,6 +48,39 @@ def test_a_client_of_a_partition_is_nothing_to_the_others(engine, partitions):
     assert {client.name for client in (first, second, third)} == {"c"}
 
 
+def test_clients_are_created_in_all_partitions_or_in_none(engine, partitions):
+    at = fill_all(partitions)
+    clients = clients_of(partitions)
+    assert list(engine.states(clients)) == [None, None, None]
+    clients[1].join(at[1][4])
+    engine.join(clients)
+    states = list(engine.states(clients))
+    assert [state.lag for state in states] == [3, 2, 5]
+    assert states == [client.state() for client in clients]
+    engine.join(clients)
+    assert list(engine.states(clients)) == states
+    topic = one_partition(engine, "gone")
+    gone = topic.client("d")
+    topic.delete(force=True)
+    others = clients_of(partitions, "d")
+    with pytest.raises(pqlog.UnknownTopicError):
+        engine.join([*others, gone])
+    assert list(engine.states(others)) == [None, None, None]
+    engine.join([])
+    assert list(engine.states([])) == []
+
+
+def test_a_client_that_was_deleted_under_a_worker_begins_again_in_all_partitions(engine, partitions):
+    fill_all(partitions)
+    clients = clients_of(partitions)
+    engine.join(clients)
+    engine.delete_clients(clients)
+    assert take(clients[1], "w", ordered=True).span.first == partitions[1].span().first
+    assert [state.lag for state in engine.states(clients)] == [3, 6, 5]
+    with pytest.raises(pqlog.TrimRefusedError):
+        engine.trim([(partitions[0], 10**12)], force=False)
+
+
 def test_clients_are_moved_anywhere_in_all_partitions(engine, partitions):
     at = fill_all(partitions)
     stops = [span.stop for span in engine.spans(partitions)]
@@ -81,17 +114,17 @@ def test_clients_are_moved_all_or_not_at_all(engine, partitions):
     gone = topic.client("c")
     clients = clients_of(partitions)
     held = take(clients[0])
-    before = clients[0].state()
+    before = engine.states(clients)
     topic.delete(force=True)
     moves = [(clients[0], at[0][1]), (clients[1], at[1][1]), (gone, 1)]
     with pytest.raises(pqlog.UnknownTopicError):
         engine.seek(moves)
-    assert [client.state() for client in clients] == [before, None, None]
+    assert engine.states(clients) == before
     clients[0].finish(held)
-    before = clients[0].state()
+    before = engine.states(clients)
     with pytest.raises(pqlog.UnknownTopicError):
-        engine.delete_clients([clients[0], gone])
-    assert clients[0].state() == before
+        engine.delete_clients([*clients, gone])
+    assert engine.states(clients) == before
 
 
 def test_moving_clients_gives_up_the_batches_of_each(engine, partitions):

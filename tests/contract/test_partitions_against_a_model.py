@@ -197,6 +197,9 @@ class Model:
             self.puts += expected
         found, went = store.advance(Size(size), "", done, ordered)
         assert [put.messages for put in went] == [1] * expected
+        if name not in self.clients[number]:  # it begins in all partitions
+            for other in range(COUNT):
+                self.client(name, other)
         client, begin = self.client(name, number), self.begin[number]
         if ordered and not all(is_free for *_, is_free in client.claims.values()):
             assert found is None

@@ -296,6 +296,25 @@ def test_a_schema_is_known_while_the_log_is_open_and_forgotten_by_a_trim(log):
     assert twins.several.schema.names == ["b", "c"]
 
 
+def test_places_of_before_a_trim_are_forgotten(log, monkeypatch):
+    """A reading of before noted many places, each of which is that of another message now."""
+    monkeypatch.setattr(latest, "MAX_MERGED_GAP", 1)
+    twins = Twins(log)
+    for n in range(60):
+        twins.put(n % 3, [{"k": "x" if n % 4 else f"k{n}", "n": n}], "k")
+    with chunks_of(1):
+        twins.several.to_arrow()
+    log.store.log.trim([(twins.several.stream.partitions[1], 15)], True)
+    left = [n for n in range(60) if n % 3 != 1 or n >= 43]
+    expected = [n for n in left if n % 4 == 0] + [59]
+    found = twins.several.history().latest()
+    assert found.to_arrow()["n"].to_pylist() == [message.value["n"] for message in found] == expected
+    assert [message.value["n"] for message in reversed(found)] == expected[::-1]
+    for size in range(1, 30):
+        assert twins.several.head(size)["n"].tolist() == left[:size]
+        assert twins.several.tail(size)["n"].tolist() == left[-size:]
+
+
 def test_what_is_remembered_of_a_range_is_forgotten_by_a_trim(log):
     """A place is that of another message then."""
     twins = Twins(log)

@@ -495,6 +495,18 @@ def test_a_changed_row_is_told_where_it_is_used(path, change, use, row):
         use(log)
 
 
+def test_verify_says_in_which_partition_a_client_is_wrong(path):
+    with pqlog.open(path) as log:
+        log.topic("orders", partitions=2).client("c").seek("start")
+    db = apsw.Connection(str(path))
+    rows.change(db, "clients", "topic = 3", next="7")
+    db.close()
+    with pqlog.open(path) as log:
+        assert log.verify() == [
+            "partition 1 of topic 'orders', client 'c': it stands at 7, claims end at 1 of 1",
+        ]
+
+
 def test_salvage_leaves_damaged_rows_out_and_says_which(path):
     with_small_rows(path)
     for change in (

@@ -218,7 +218,7 @@ def test_unread_is_what_it_has_not_acknowledged(orders):
 
 
 def test_a_partition_that_a_client_has_not_read_counts_in_full(orders):
-    """For example after a crash in its first call: it joins one partition after the other."""
+    """An engine may know it in some of them only."""
     put = fill(orders)
     orders.stream.partitions[1].client("c").join()
     client = orders.client("c")
@@ -241,6 +241,52 @@ def test_from_its_first_reading_on_nothing_is_trimmed_under_a_client(orders):
     fill(orders)
     with pytest.raises(pqlog.TrimRefusedError):
         orders.trim("0s")
+
+
+@pytest.mark.parametrize("how", ["get", "get_one", "batches"])
+def test_a_client_that_is_deleted_under_its_reader_begins_again_in_every_partition(orders, how):
+    put = fill(orders)
+    client = orders.client("c")
+    loop = {"get": client.get, "batches": lambda: client.batches(size=9)}.get(how, lambda: iter(client.get_one, None))()
+    had = next(loop)
+    if how != "get":  # nobody can acknowledge a batch of a client that is not there
+        (client if how == "get_one" else had).ack()
+    client.delete()
+    next(loop)
+    assert client.position == {number: messages[0].offset for number, messages in put.items()}
+    assert [len(one.clients()) for one in orders.stream.partitions] == [1] * PARTITIONS
+    with pytest.raises(pqlog.TrimRefusedError):
+        orders.trim("0s")
+
+
+def test_errors_say_of_which_partition_a_batch_is_and_their_advice_works(orders):
+    put = fill(orders)
+    number = next(number for number, messages in put.items() if messages)
+    client = orders.client("c")
+    client.seek("end")
+    client.seek("start", partition=number)
+    batch = client.next_batch(size=3)
+    assert batch.partition == number
+    told = f"client 'c' has batch 1 of partition {number} open .*seek\\({batch.first}, partition={number}\\)"
+    for use in (lambda: next(client.get()), lambda: client.ack(put[number][5])):
+        with pytest.raises(pqlog.ClaimedError, match=told) as caught:
+            use()
+        assert caught.value.partition == number
+    messages = list(batch.messages())
+    orders.stream.partitions[number].log.trim([(orders.stream.partitions[number], messages[2].offset)], force=True)
+    trimmed = pytest.raises(pqlog.TrimmedError, match=f"of partition {number} was trimmed")
+    with trimmed:
+        batch.reject(messages[0], "why")
+    if orders.stream.partitions[number].log.capabilities.dense_offsets:
+        with trimmed:
+            orders.partition(number)[messages[0].offset]
+    client.seek(batch.first, partition=number)
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {number} of client 'c'") as caught:
+        batch.ack()
+    assert caught.value.partition == number
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {number} of client 'c'"):
+        batch.ack()
+    assert len(list(client.get())) == len(put[number]) - 2
 
 
 def test_clients_print_as_a_table(orders):
@@ -295,7 +341,7 @@ def test_seek_gives_up_the_batches_of_what_is_moved(orders):
     client = orders.client("c")
     first, second = client.next_batch(size=2), client.next_batch(size=2)
     client.seek("start", partition=first.partition)
-    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of client 'c', partition {first.partition}, is no"):
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {first.partition} of client 'c' is no"):
         first.ack()
     second.ack()
     third = client.next_batch(size=2)

@@ -4,13 +4,17 @@ import itertools
 import threading
 
 import apsw
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pqlog
+from pqlog import merged as merged_module
+from pqlog import stream
 from pqlog.errors import DamagedError
 from pqlog.merged import MergedPartitions
+from pqlog.partitioning import partition_of
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.sqlite.store import SqliteStore
 from pqlog.store.values import Output, Segment, Singles, Span
@@ -118,9 +122,8 @@ def test_times_and_messages_have_places(engine, puts, share, later):
     merged, expected = MergedPartitions(partitions), sorted_messages(partitions)
     _, places = read(merged)
     index = int(share * (len(expected) - 1))
-    time, number, offset = expected[index]
+    time = expected[index][0]
     assert merged.time_at(places[index]) == time
-    assert merged.place_of(number, offset) == places[index]
     at = merged.offset_at(time + later)
     assert read(merged, Span(at, merged.span().stop))[0] == [one for one in expected if one[0] >= time + later]
     assert merged.time_at(merged.span().stop) is None
@@ -310,3 +313,38 @@ def test_backwards_what_is_newer_comes_before_the_damage(tmp_path, offset):
             for message in reversed(log.topic("orders")):
                 found.append(message.value)
     assert found == list(range(29, 3 * (offset - 1) + 1, -1))
+
+
+def test_two_readers_and_a_trim_between_their_steps(monkeypatch):
+    """A trim by time, or of one partition, between two steps of a reader loses and doubles nothing for another."""
+    monkeypatch.setattr(stream, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(merged_module, "REMEMBERED", 2)
+    keys = {partition_of(str(n), 2): str(n) for n in range(10)}
+    for by_time, ahead, count in itertools.product((True, False), (3, 8, 25), (17, 20, 24, 28)):
+        topic = pqlog.open(":memory:").topic("t", partitions=2)
+        for key in [keys[1]] * count + [keys[0]] * 100 + [keys[1]]:
+            topic.put(1, key=key)
+        one = iter(topic.history())
+        got = [next(one) for _ in range(5)]
+        if by_time:
+            topic.trim(topic.partition(0)[50].time)
+        else:
+            topic.partition(0).trim(50)
+        two = iter(topic.history())
+        got += itertools.islice(one, ahead)
+        kept = [(message.partition, message.offset) for message in topic]
+        assert [(message.partition, message.offset) for message in two] == kept
+        got += one
+        places = [(message.partition, message.offset) for message in got]
+        assert len(set(places)) == len(places)
+        assert set(kept) <= set(places)
+
+
+def test_a_live_frame_of_what_a_client_has_not_read(log):
+    topic = log.topic("t", partitions=2)
+    topic.put_many([{"n": n} for n in range(40)], key="n")
+    client = topic.client("etl")
+    client.seek(5, partition=0), client.seek(10, partition=1)
+    live = client.unread().live()
+    client.seek(10, partition=0), client.seek(5, partition=1)
+    pd.testing.assert_frame_equal(live.refresh(), client.unread().to_pandas())

@@ -40,12 +40,6 @@ class MemoryClient:
         self._left: set[int] = set()
         """Tokens of claims that were left: noted without the lock, and not a part of any transaction."""
 
-    @property
-    def _number(self) -> int | None:
-        """That of the partition, as errors name it: None if the topic has only one."""
-        info = self._topic.info
-        return info.partition if info.partitions > 1 else None
-
     def check(self) -> None:
         """Raise if nothing can be asked of it any more."""
         self._topic.check()
@@ -90,7 +84,7 @@ class MemoryClient:
     @changing
     def acknowledge(self, offset: int, epoch: int) -> bool:
         for claim in self.claims():
-            raise errors.ClaimedError.of(claim, self._topic.info.name, self._number)
+            raise errors.ClaimedError.of(claim, self._topic.info)
         if epoch != self._epoch:
             return False
         self._position = self._claimed = max(self._position, Span.at(offset).stop)
@@ -148,7 +142,7 @@ class MemoryClient:
     @changing
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         if not self._has(done):
-            raise errors.ClaimLostError(self.name, done.number, partition=self._number)
+            raise errors.ClaimLostError(self.name, done.number, partition=self._topic.info.number)
         went = self._topic.log.put_all(outputs)
         self._drop(done.number)
         return went
@@ -166,7 +160,7 @@ class MemoryClient:
 
     def _take(self, size: Size, worker: str) -> Claim | None:
         """Claim the first batch that is free, or cut a new one."""
-        state = self.join()
+        state = self.state() or self._begin_again()
         for lease in list(self._leases.values()):
             if self._is_free(lease, worker):
                 if self._topic.count(lease.claim.span):
@@ -179,6 +173,12 @@ class MemoryClient:
         self._batches, self._claimed = self._batches + 1, span.stop
         new = Claim(self.name, state.epoch, self._batches, span, len(offsets), 0, 0, "", LATEST, None)
         return self._hand_out(new, worker)
+
+    def _begin_again(self) -> ClientState:
+        """Create it in every partition."""
+        for partition in self._topic.partitions.all:
+            partition.client(self.name).join()
+        return self.join()
 
     def _hand_out(self, claim: Claim, worker: str) -> Claim:
         self._left.discard(claim.token)

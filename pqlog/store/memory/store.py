@@ -21,7 +21,7 @@ from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.memory.client import MemoryClient
 from pqlog.store.memory.topic import MemoryTopic, Partitions
 from pqlog.store.memory.transaction import Transactions, changing, reading
-from pqlog.store.values import Capabilities, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -127,6 +127,10 @@ class MemoryStore:
         if +losing and not force:
             raise errors.TrimRefusedError(sorted((+losing).items()), marks[0][0].info.name)
         return [_ours(MemoryTopic, topic).drop(before) for topic, before in marks]
+
+    @reading
+    def states(self, clients: Sequence[ClientStore]) -> list[ClientState | None]:
+        return [client.state() for client in clients]
 
     @changing
     def join(self, clients: Sequence[ClientStore]) -> None:

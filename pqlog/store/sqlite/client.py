@@ -32,7 +32,7 @@ class SqliteClient:
 
     def __init__(self, topic: SqliteTopic, name: str) -> None:
         self.name = name
-        self._log, self._table = topic.log, topic.table
+        self._topic, self._log, self._table = topic, topic.log, topic.table
         self._id = topic.info.id, name
         """How the statements name it."""
 
@@ -68,7 +68,7 @@ class SqliteClient:
         if self.acknowledge_unclaimed(db, offset, epoch):
             return True
         for claim in self.claims_in(db):
-            raise errors.ClaimedError.of(claim, self._table.topic, self._table.partition)
+            raise errors.ClaimedError.of(claim, self._topic.info)
         return False
 
     def acknowledge_unclaimed(self, db: apsw.Connection, offset: int, epoch: int) -> bool:
@@ -224,7 +224,9 @@ class SqliteClient:
         return min(free, own, key=operator.itemgetter(0)) if free and own else free or own
 
     def _begin_again(self, db: apsw.Connection) -> tuple[int, int, int]:
-        """A client that was deleted under its readers begins again, as any new one."""
+        """A client that was deleted under its readers begins again, as any new one: in every partition."""
+        for partition in self._topic.partitions():
+            partition.client(self.name).join_in(db)
         made = self.join_in(db)
         return made.unclaimed.first, made.epoch, made.batches
 

@@ -38,7 +38,7 @@ from pqlog.store.sqlite.table import Table, put_of
 from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
-from pqlog.store.values import Capabilities, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -254,10 +254,13 @@ class SqliteStore:
         self.give_back()
         return trimmed
 
+    def states(self, clients: Sequence[ClientStore]) -> list[ClientState | None]:
+        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+        return self.read(lambda db: [client.state_in(db) for client in ours], snapshot=len(ours) > 1)
+
     def join(self, clients: Sequence[ClientStore]) -> None:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
-        if not self.read(lambda db: all(client.state_in(db) for client in ours), snapshot=True):
-            self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
+        self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
 
     def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]

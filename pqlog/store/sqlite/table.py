@@ -41,8 +41,8 @@ class Table:
         self.topic_id = info.id - info.partition
         self.parts = range(self.topic_id, self.topic_id + info.partitions)
         """The ids of all partitions of the topic."""
-        self.partition = info.partition if info.partitions > 1 else None
-        """Its number, as errors name it: None if the topic has only one."""
+        self.partition = info.number
+        """Its number, if the topic has several."""
         self.tail: Tail | None = None
         """Where the last commit of this process left the topic; for the writer alone.
 
