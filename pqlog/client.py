@@ -16,7 +16,7 @@ from pqlog.delivery import ClientPartition
 from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
 from pqlog.history import History, Time, offset_of, time_of
 from pqlog.message import Message
-from pqlog.store.api import TopicStore
+from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import ClientState, Moved, Size
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
 
@@ -70,17 +70,24 @@ class Client:
             for index, partition in enumerate(self.stream.partitions)
         ]
 
+    @property
+    def _clients(self) -> Sequence[ClientStore]:
+        return [one.client for one in self.partitions]
+
     # where it stands
 
     def _states(self) -> Sequence[ClientState | None]:
         """Where it stands in each partition; None where it has not been yet."""
-        states = self._stored()
+        states = self.stream.log.states(self._clients)
         if not any(states):
             raise self._unknown()
         return states
 
-    def _stored(self) -> Sequence[ClientState | None]:
-        return self.stream.log.states([one.client for one in self.partitions])
+    def _state(self, one: ClientPartition) -> ClientState:
+        """Where it stands in a partition; it is created, in all of them, if it was deleted under its readers."""
+        while (state := one.client.state()) is None:
+            self.stream.log.join(self._clients)
+        return state
 
     def _unknown(self) -> UnknownClientError:
         near = check.near(self.name, self.stream.partitions[0].clients_near(self.name))
@@ -153,7 +160,7 @@ class Client:
         3
         """
         self._states()
-        return History(self.stream, clients=[one.client for one in self.partitions])
+        return History(self.stream, clients=self._clients)
 
     def claims(self) -> list[ClaimInfo]:
         """Its batches that are handed out and not acknowledged, partition by partition.
@@ -253,7 +260,7 @@ class Client:
         >>> len(log.clients())
         0
         """
-        if not self.stream.log.delete_clients([one.client for one in self.partitions]):
+        if not self.stream.log.delete_clients(self._clients):
             raise self._unknown()
 
     # message by message
@@ -309,7 +316,8 @@ class Client:
         """The partitions in turn, beginning with the one that has the oldest message for the client."""
         if len(self.partitions) == 1:
             return self.partitions
-        times = [one.store.time_at(self._state(one).position) for one in self.partitions]
+        places = zip(self.partitions, self.stream.log.states(self._clients), strict=True)
+        times = [state and one.store.time_at(state.position) for one, state in places]
         _, first = min(((time, index) for index, time in enumerate(times) if time is not None), default=(0, 0))
         return [*self.partitions[first:], *self.partitions[:first]]
 
@@ -327,9 +335,6 @@ class Client:
             if not one.client.acknowledge(message.offset, state.epoch):
                 break  # moved by seek meanwhile: continue at the new position
         return bool(rows)
-
-    def _state(self, one: ClientPartition) -> ClientState:
-        return delivery.state_in(one, self.partitions)
 
     def get_blocking(self, *, tick: float | None = None, messages: bool = False) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
@@ -369,7 +374,7 @@ class Client:
             delivery.wait(self.partitions, self._has_unread, None, tick_s)
 
     def _has_unread(self) -> bool:
-        return any(state is None or state.lag > 0 for state in self._stored())
+        return any(state is None or state.lag > 0 for state in self.stream.log.states(self._clients))
 
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.
@@ -411,11 +416,11 @@ class Client:
         wait_s = delivery.timeout_s(timeout)
         mine = self._mine()
         if mine.pop("has_seen_batch", False):  # look first: to take it again would count as an attempt
-            open_batches = [(claim, one) for one in self.partitions for claim in one.client.claims()]
-            for claim, one in open_batches:
-                if claim.messages > 1 and not claim.owner:
-                    mine["has_seen_batch"] = True
-                    raise ClaimedError.of(claim, one.store.info)
+            for one in self.partitions:
+                for claim in one.client.claims():
+                    if claim.messages > 1 and not claim.owner:
+                        mine["has_seen_batch"] = True
+                        raise ClaimedError.of(claim, one.store.info)
         batches = self._batches_of_one()
         before = batches.open_batch()
         try:
@@ -425,7 +430,7 @@ class Client:
                 raise Empty(f"no message for client {self.name!r} of topic {self.stream.name!r}{within}")
             if len(batch) > 1:  # that was given back: its boundaries stay
                 mine["has_seen_batch"] = True
-                raise ClaimedError.of(batch.lease.claim, self.partitions[batch.partition].store.info)
+                raise ClaimedError.of(batch.lease.claim, batch.lease.topic.store.info)
             (message,) = batch.messages()
         except BaseException as error:
             taken = batches.open_batch()

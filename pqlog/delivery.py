@@ -23,7 +23,7 @@ from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
 from pqlog.store.api import ClientStore, TopicStore
-from pqlog.store.values import Claim, ClientState, Done, Put, Size
+from pqlog.store.values import Claim, Done, Put, Size
 from pqlog.stream import TopicStream
 
 TICK_S = 0.005
@@ -114,13 +114,6 @@ def join(partitions: Sequence[ClientPartition]) -> None:
         near = check.near(name, first.store.clients_near(name))
         check.warn_if_misspelt(f"client {name!r} is new and begins at the start", near)
     log.join(clients)
-
-
-def state_in(one: ClientPartition, partitions: Sequence[ClientPartition]) -> ClientState:
-    """Where a client stands in one of its partitions; if it was deleted under its readers, it begins again in all."""
-    while (state := one.client.state()) is None:
-        one.topic.log.join([each.client for each in partitions])
-    return state
 
 
 def wait(

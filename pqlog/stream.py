@@ -110,11 +110,6 @@ class TopicStream:
         return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
 
     @property
-    def log(self) -> Store:
-        """The log that the topic is in."""
-        return self.partitions[0].log
-
-    @property
     def is_merged(self) -> bool:
         """Whether several partitions are read: what the store calls offsets are places then, which nobody is shown."""
         return len(self.partitions) > 1
@@ -128,6 +123,11 @@ class TopicStream:
     def number(self) -> int | None:
         """That of the one partition that is read, if its topic has several."""
         return None if self.is_merged else self.partitions[0].info.number
+
+    @property
+    def log(self) -> Store:
+        """The log that the topic is in."""
+        return self.partitions[0].log
 
     @property
     def name(self) -> str:

@@ -102,8 +102,7 @@ class Store(Protocol):
         ...
 
     def join(self, clients: Sequence[ClientStore]) -> None:
-        """Create those of some clients of partitions that do not exist, in one transaction, as `ClientStore.join`."""
-        ...
+        """Create those of some clients of partitions that do not exist, all or nothing: each gets all that is kept."""
 
     def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
         """The index of the first of some clients of partitions for which `ClientStore.has_work`; None if of none.

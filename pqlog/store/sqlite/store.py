@@ -259,9 +259,8 @@ class SqliteStore:
         return self.read(lambda db: [client.state_in(db) for client in ours], snapshot=len(ours) > 1)
 
     def join(self, clients: Sequence[ClientStore]) -> None:
-        if not all(self.states(clients)):
-            ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
-            self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
+        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+        self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
 
     def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
