@@ -698,7 +698,8 @@ class Client:
             Whether also an index without a name goes along, as for `Batch.put_many`.
         workers : int
             How many processes share the work; the function must be defined at the top of a module then. Of a topic of
-            several partitions, at most one for each is busy.
+            several partitions, at most one for each is busy; where batches are ordered, a worker that finds none waits
+            until the others have done theirs, to continue should one die.
         size, max_bytes, linger, follow, attempts, dead_letter, ordered
             As for `batches`. With `attempts`, a batch that fails is tried again at once.
         progress : bool
