@@ -316,9 +316,10 @@ class Batches(Iterator[Batch]):
         index = self.partitions[0].topic.log.find_work(clients, self._options.owner, self._is_ordered)
         return None if index is None else numbers[index]
 
-    def _find_another(self, but: int) -> int | None:
-        """The same of all partitions but one; after a look in vain, none for a while."""
-        others = [number for number in self._in_turn() if number != but]
+    def _find_another(self, before: int) -> int | None:
+        """The same of those whose turn is before that of one; after a look in vain, none for a while."""
+        turn = self._in_turn()
+        others = turn[: turn.index(before)]  # none if it has a full batch, and the others linger
         began = time.perf_counter()
         if not others or began < self._look_again:
             return None

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import pqlog
+from pqlog.partitioning import partition_of
 from pqlog.testing import sparse_log
 from tests.interrupts import within
 from tests.processes import wait_until
@@ -287,6 +288,17 @@ def test_errors_say_of_which_partition_a_batch_is_and_their_advice_works(orders)
     with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {number} of client 'c'"):
         batch.ack()
     assert len(list(client.get())) == len(put[number]) - 2
+
+
+def test_a_full_batch_goes_before_one_that_may_still_fill(orders):
+    full, other = (
+        KEYS[0],
+        next(key for key in KEYS if partition_of(key, PARTITIONS) != partition_of(KEYS[0], PARTITIONS)),
+    )
+    orders.put_many([{"key": key} for key in [full] * 20 + [other]], key="key")
+    batches = orders.client("c").batches(size=5, linger=60)
+    assert [len(batch) for batch in itertools.islice(batches, 4)] == [5] * 4
+    batches.close()
 
 
 def test_partitions_without_messages_are_looked_at_in_one_reading(path, monkeypatch):
