@@ -130,6 +130,16 @@ def count(name: str, value: Any, what: str, most: int | None = None) -> int:
     return bounded(value)
 
 
+def partition(topic: str, number: object, partitions: int) -> int:
+    """The number of a partition of a topic that has so many."""
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < partitions:
+        raise ArgumentError(
+            f"topic {topic!r} has {partitions} partition{'s' * (partitions != 1)}, numbered from 0: "
+            f"there is no partition {_shown(number)}"
+        )
+    return number
+
+
 def seconds(name: str, value: Any, least: str = "0 or more", most: float = math.inf) -> float:
     """A time in seconds: "0 or more", or "above 0"."""
     try:

@@ -16,7 +16,7 @@ from pqlog.delivery import ClientPartition
 from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
 from pqlog.history import History, Time, offset_of, time_of
 from pqlog.message import Message
-from pqlog.store.api import ClientStore, Store, TopicStore
+from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import ClientState, Moved, Size
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
 
@@ -74,15 +74,11 @@ class Client:
     def _clients(self) -> Sequence[ClientStore]:
         return [one.client for one in self.partitions]
 
-    @property
-    def _log(self) -> Store:
-        return self.stream.partitions[0].log
-
     # where it stands
 
     def _states(self) -> Sequence[ClientState | None]:
         """Where it stands in each partition; None where it has not been yet."""
-        states = self._log.states(self._clients)
+        states = self.stream.log.states(self._clients)
         if not any(states):
             raise self._unknown()
         return states
@@ -90,7 +86,7 @@ class Client:
     def _state(self, one: ClientPartition) -> ClientState:
         """Where it stands in a partition; it is created, in all of them, if it was deleted under its readers."""
         while (state := one.client.state()) is None:
-            self._log.join(self._clients)
+            self.stream.log.join(self._clients)
         return state
 
     def _unknown(self) -> UnknownClientError:
@@ -194,8 +190,8 @@ class Client:
             The offset of the next message that it gets (negative: counted from the end), a time (see `Topic.history`),
             ``"start"`` or ``"end"``. Anything outside of what is kept means the nearest end.
         partition : int, optional
-            Move it in that partition only. Without it, it is moved in all of them, in one transaction; an offset is of
-            one.
+            Move it in that partition only; needed for an offset if the topic has several. Without it, the client is
+            moved in all of them, in one transaction.
 
         Returns
         -------
@@ -225,7 +221,7 @@ class Client:
         if len(chosen) < len(self.partitions):
             delivery.join(self.partitions)  # it begins at the start in the others
         targets = self._targets(chosen, to)
-        moved = self._log.seek([(one.client, target) for one, target in zip(chosen, targets, strict=True)])
+        moved = self.stream.log.seek([(one.client, target) for one, target in zip(chosen, targets, strict=True)])
         if len(self.partitions) == 1:
             return moved[0]
         position: dict[int, Any] = {one.number: each.position for one, each in zip(chosen, moved, strict=True)}
@@ -237,24 +233,14 @@ class Client:
         if len(topics) == 1:
             return [target_of(topics[0], to)]
         if to in ("start", "end"):  # all at one moment: what is put meanwhile is of neither, or comes in all of them
-            return [span.first if to == "start" else span.stop for span in self._log.spans(topics)]
+            return [span.first if to == "start" else span.stop for span in self.stream.log.spans(topics)]
         if isinstance(to, int) and not isinstance(to, bool):
-            raise PartitionsError(
-                f"topic {self.stream.name!r} has {len(topics)} partitions, each with offsets of its own: "
-                f"seek({to}, partition=0), say. A time, 'start' or 'end' moves the client in all of them"
-            )
+            raise PartitionsError.of_seek(self.stream.name, len(topics), to)
         time = time_of(to, _TARGET)
         return [topic.offset_at(time) for topic in topics]
 
     def _partition(self, number: int) -> ClientPartition:
-        for one in self.partitions:
-            if one.number == number and not isinstance(number, bool):
-                return one
-        count = len(self.partitions)
-        raise ArgumentError(
-            f"topic {self.stream.name!r} has {count} partition{'s' * (count != 1)}, numbered from 0: there is no "
-            f"partition {number!r}"
-        )
+        return self.partitions[check.partition(self.stream.name, number, len(self.partitions))]
 
     def delete(self) -> None:
         """Forget it and its position: should it read again, it begins at the start.
@@ -274,7 +260,7 @@ class Client:
         >>> len(log.clients())
         0
         """
-        if not self._log.delete_clients(self._clients):
+        if not self.stream.log.delete_clients(self._clients):
             raise self._unknown()
 
     # message by message
@@ -330,7 +316,7 @@ class Client:
         """The partitions in turn, beginning with the one that has the oldest message for the client."""
         if len(self.partitions) == 1:
             return self.partitions
-        places = zip(self.partitions, self._log.states(self._clients), strict=True)
+        places = zip(self.partitions, self.stream.log.states(self._clients), strict=True)
         times = [state and one.store.time_at(state.position) for one, state in places]
         _, first = min(((time, index) for index, time in enumerate(times) if time is not None), default=(0, 0))
         return [*self.partitions[first:], *self.partitions[:first]]
@@ -388,7 +374,7 @@ class Client:
             delivery.wait(self.partitions, self._has_unread, None, tick_s)
 
     def _has_unread(self) -> bool:
-        return any(state is None or state.lag > 0 for state in self._log.states(self._clients))
+        return any(state is None or state.lag > 0 for state in self.stream.log.states(self._clients))
 
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.
@@ -506,7 +492,9 @@ class Client:
         batch = self._current()
         if message is not None and not isinstance(message, Message):
             raise ArgumentError(f"ack takes a message of the topic, from get(messages=True) say, not {message!r}")
-        if batch is not None and (message is None or self._is_of(batch, message)):
+        if batch is not None and (
+            message is None or (message.partition, message.offset) == (batch.partition, batch.first)
+        ):
             batch.ack()
         elif message is None:
             raise self._nothing_handed_out()
@@ -519,10 +507,6 @@ class Client:
                     raise ArgumentError(f"topic {self.stream.name!r} has no message at offset {message.offset:,} yet")
                 if one.client.acknowledge(message.offset, state.epoch):
                     return  # otherwise it was moved by seek meanwhile
-
-    @staticmethod
-    def _is_of(batch: Batch, message: Message) -> bool:
-        return (message.partition, message.offset) == (batch.partition, batch.first)
 
     def nack(self, error: BaseException | None = None) -> None:
         """Give back what `get_one` handed to this thread: the next caller gets it at once.
@@ -580,8 +564,10 @@ class Client:
         again, with ``attempt`` one higher. Several workers, threads or processes, may share a client: each batch is
         with one of them at a time, and the batches of a worker that dies on this host are handed to others at once.
 
-        A batch is of one partition. Of a topic of several, they come in turn, and while one batch of a partition is in
-        somebody's hands, nobody gets another of it: the messages of a key are handled in their order.
+        A batch is of one partition. The partitions of a topic come in turn, and if it has several, nobody gets a batch
+        of one while somebody has another: the messages of a key are handled in their order. A loop ends as soon as
+        there is nothing that it may have, though messages are left behind a batch that another worker has; with
+        ``follow=True``, or in a `pipe` of several workers, it stays, and continues should the other die.
 
         Parameters
         ----------

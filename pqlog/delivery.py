@@ -22,7 +22,7 @@ from pqlog import check
 from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
-from pqlog.store.api import ClientStore, Store, TopicStore
+from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import Claim, Done, Put, Size
 from pqlog.stream import TopicStream
 
@@ -31,7 +31,9 @@ TICK_S = 0.005
 IDLE_SHARE, BUSY_SHARE = 20, 3
 """While it waits, a thread spends a 20th of its time on looking at most; a third while others write all the time."""
 LONG_LOOK_S = 0.001
-"""How long a look takes that is spared even where something was written."""
+"""A look that takes longer is followed by a rest, also if something is written meanwhile."""
+HOT_SHARE = 10
+"""A loop over a partition that has messages all the time spends a tenth of its time on looking at the others."""
 
 
 class ClientPartition(NamedTuple):
@@ -66,7 +68,7 @@ class BatchOptions:
     """A name, or empty."""
     ordered: bool = False
     crew: str = ""
-    """What the names of workers begin with that share a job: where batches are ordered, none ends before the others."""
+    """The common prefix of the names of a job's workers; where batches are ordered, none ends before the others."""
 
 
 def options(
@@ -104,7 +106,7 @@ def join(partitions: Sequence[ClientPartition]) -> None:
     It must exist in every partition from its first reading on, so that what it has not read is not trimmed.
     """
     first, clients = partitions[0], [one.client for one in partitions]
-    log, name = first.store.log, first.client.name
+    log, name = first.topic.log, first.client.name
     states = log.states(clients)
     if all(states):
         return
@@ -116,30 +118,32 @@ def join(partitions: Sequence[ClientPartition]) -> None:
 
 def wait(
     partitions: Sequence[ClientPartition], ready: Callable[[], bool], timeout_s: float | None, tick_s: float = TICK_S
-) -> bool:
+) -> None:
     """`Store.wait`, where looking whether it is `ready` is to ask each of some partitions.
 
     If that takes long, it looks less often, so that a thread that waits does not keep a core busy.
     """
-    log = partitions[0].store.log
+    log = partitions[0].topic.log
     if len(partitions) == 1:
-        return log.wait(ready, timeout_s, tick_s)
+        log.wait(ready, timeout_s, tick_s)
+        return
     began = time.perf_counter()
     if ready():
-        return True
+        return
     rest_until, look_s = 0.0, time.perf_counter() - began
 
     def look() -> bool:
         nonlocal rest_until
         began = time.perf_counter()
         if began < rest_until:
-            return False
+            time.sleep(rest_until - began)  # and no False: then what woke it would be seen at the next tick only
+            began = time.perf_counter()
         found = ready()
         if (took_s := time.perf_counter() - began) > LONG_LOOK_S:
             rest_until = began + BUSY_SHARE * took_s
         return found
 
-    return log.wait(look, timeout_s, max(tick_s, IDLE_SHARE * look_s))
+    log.wait(look, timeout_s, max(tick_s, IDLE_SHARE * look_s))
 
 
 def check_tick(tick: float | None) -> float:
@@ -177,14 +181,16 @@ class Batches(Iterator[Batch]):
         self._is_ordered = options.ordered or len(partitions) > 1
         self._has_joined = False
         self._batch: Batch | None = None
-        self._of = 0
-        """The index of the partition that it is of."""
+        self._at = 0
+        """The number of the partition of the latest claim."""
         self._claimed: tuple[ClientPartition, Claim] | None = None
         """The latest claim; noted at once, since an exception may strike before it is a batch."""
         self._turn = secrets.randbelow(len(partitions))  # workers do not all begin at the same one
-        """The index of the partition that is asked first."""
+        """The number of the partition that is asked first."""
+        self._look_again = 0.0
+        """When others are asked again though the partition of the batch may have more."""
         self._waiting_since: dict[int, float] = {}
-        """Since when messages of a partition, given by its index, wait for their batch to fill."""
+        """Since when messages of a partition, given by its number, wait for their batch to fill."""
         self._is_loop = self._is_closed = False
         self._pid = os.getpid()
 
@@ -261,17 +267,13 @@ class Batches(Iterator[Batch]):
         """The batch that is being worked on."""
         return self._batch if self._batch is not None and self._batch.lease.is_open else None
 
-    @property
-    def _log(self) -> Store:
-        return self.partitions[0].store.log
-
     def _next(self) -> Batch | None:
         """Acknowledge the batch before, if it is still open, and take the next, in one commit; put aside what fails."""
         while True:
             claim = self._advance()
             if claim is None:
                 return None
-            one = self.partitions[self._of]
+            one = self.partitions[self._at]
             batch = self._batch = Batch(Lease(one.topic, one.client, claim), self._options.messages)
             if self._options.attempts is None or claim.attempt <= self._options.attempts:
                 return batch
@@ -286,52 +288,63 @@ class Batches(Iterator[Batch]):
 
     def _advance(self) -> Claim | None:
         """Acknowledge the batch before, if it is still open, and claim one of the first partition that has any."""
-        turn, done = self._in_turn(), self.open_batch()
-        if done is not None:
-            # Its own partition need not be asked: it is free only with the acknowledgement.
-            index = next(self._may_have(turn[: turn.index(self._of)]), self._of)
-            claim = done.lease.acknowledge(functools.partial(self._claim, index))
+        if (done := self.open_batch()) is not None:
+            # Its own partition is not asked: that is free with the acknowledgement, which is made in any case.
+            number = self._find_another(done.partition)
+            claim = done.lease.acknowledge(functools.partial(self._claim, done.partition if number is None else number))
             if claim is not None:
-                return self._took(index, claim)
-        for index in self._may_have(turn):  # anew: with the acknowledgement, more may be free
-            claim, _ = self._claim(index)
-            if claim is not None:
-                return self._took(index, claim)
+                return claim
         self._batch = None
+        left = self._in_turn()
+        while left and (number := self._find(left)) is not None:
+            claim, _ = self._claim(number)
+            if claim is not None:
+                return claim
+            left = left[left.index(number) + 1 :]  # another worker was quicker
         return None
 
-    def _in_turn(self) -> Sequence[int]:
-        """The indices of the partitions, in the order in which they are asked."""
+    def _in_turn(self) -> list[int]:
+        """The numbers of the partitions, in the order in which they are asked."""
         count = len(self.partitions)
         return [(self._turn + step) % count for step in range(count)]
 
-    def _may_have(self, indices: Sequence[int]) -> Iterator[int]:
-        """Those of some partitions, given by their indices, that may have a batch for this worker; found one by one."""
-        clients = [self.partitions[index].client for index in indices]
-        while clients:
-            found = self._log.first_with_work(clients, self._options.owner, self._is_ordered)
-            if found is None:
-                return
-            yield indices[found]
-            indices, clients = indices[found + 1 :], clients[found + 1 :]
+    def _find(self, numbers: Sequence[int]) -> int | None:
+        """The first of some partitions in which there may be a batch for this worker."""
+        if len(self.partitions) == 1:
+            return numbers[0] if self._may_have(self.partitions[0]) else None
+        clients = [self.partitions[number].client for number in numbers]
+        index = self.partitions[0].topic.log.find_work(clients, self._options.owner, self._is_ordered)
+        return None if index is None else numbers[index]
 
-    def _claim(self, index: int, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
+    def _find_another(self, but: int) -> int | None:
+        """The same of all partitions but one; after a look in vain, none for a while."""
+        others = [number for number in self._in_turn() if number != but]
+        began = time.perf_counter()
+        if not others or began < self._look_again:
+            return None
+        found = self._find(others)
+        if found is None:
+            self._look_again = began + HOT_SHARE * (time.perf_counter() - began)
+        return found
+
+    def _may_have(self, one: ClientPartition) -> bool:
+        """Whether there may be a batch for this worker in a partition."""
+        return one.client.has_work(self._options.owner, self._is_ordered)
+
+    def _claim(self, number: int, done: Done | None = None) -> tuple[Claim | None, Sequence[Put]]:
         """Claim a batch of a partition, and acknowledge one of any: the claim, and where its outputs went."""
-        one = self.partitions[index]
+        one = self.partitions[number]
         claim, went = one.client.advance(self._options.size, self._options.owner, done, self._is_ordered)
         self._claimed = None if claim is None else (one, claim)
+        if claim is not None:
+            self._at, self._turn = number, number + 1
+            self._waiting_since.pop(number, None)
         return claim, went
-
-    def _took(self, index: int, claim: Claim) -> Claim:
-        """Note of which partition a claim is; the next one's turn is after it."""
-        self._of, self._turn = index, index + 1
-        self._waiting_since.pop(index, None)
-        return claim
 
     # waiting
 
     def _has_work(self) -> bool:
-        return next(self._may_have(self._in_turn()), None) is not None
+        return self._find(range(len(self.partitions))) is not None
 
     def _is_crew_working(self) -> bool:
         """Whether a worker of the crew has a batch: should it die, that and what lies behind it is for the others."""
@@ -356,24 +369,24 @@ class Batches(Iterator[Batch]):
 
     def _is_filled(self) -> bool:
         """Whether a batch of some partition is full, or has waited long enough, and is next; or whether none waits."""
-        now, turn = time.monotonic(), self._in_turn()
-        own = self._of if self.open_batch() is not None else None
-        free = self._may_have([index for index in turn if index != own]) if self._is_ordered else iter(turn)
-        following = next(free, None)
-        for index in turn:
-            messages = self._messages_for(self.partitions[index], index == own) if index in (own, following) else 0
-            following = next(free, None) if index == following else following
+        now = time.monotonic()
+        for number in self._in_turn():
+            messages = self._messages_for(number)
             if not messages:
-                self._waiting_since.pop(index, None)
+                self._waiting_since.pop(number, None)
                 continue
-            since = self._waiting_since.setdefault(index, now)
+            since = self._waiting_since.setdefault(number, now)
             if messages >= self._options.size.messages or now - since >= self._options.linger_s:
-                self._turn = index
+                self._turn, self._look_again = number, 0.0
                 return True
         return not self._waiting_since
 
-    def _messages_for(self, one: ClientPartition, is_mine: bool) -> int:
-        """How many messages a batch of a partition would have: a full one if it was cut before."""
+    def _messages_for(self, number: int) -> int:
+        """How many messages a batch of a partition would have: a full one if it was cut before, 0 if others have it."""
+        one, batch = self.partitions[number], self.open_batch()
+        is_mine = batch is not None and batch.partition == number
+        if self._is_ordered and not is_mine and not self._may_have(one):
+            return 0
         state, is_free = one.client.state(), self._is_ordered and not is_mine
         if any(is_free or not claim.owner for claim in one.client.claims()):
             return self._options.size.messages

@@ -187,6 +187,14 @@ class PartitionsError(Error):
         )
 
     @classmethod
+    def of_seek(cls, topic: str, partitions: int, to: int) -> PartitionsError:
+        """The error for a client that is moved to an offset, without a partition."""
+        return cls(
+            f"topic {topic!r} has {partitions} partitions, each with offsets of its own: seek({to}, partition=0), say. "
+            f"A time, 'start' or 'end' moves the client in all of them"
+        )
+
+    @classmethod
     def by_offset(cls, topic: str, partitions: int, what: str) -> PartitionsError:
         """The error for an offset that does not say of which partition it is."""
         return cls(

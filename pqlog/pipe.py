@@ -71,9 +71,11 @@ class Job:
     def of_crew(self, crew: str, number: int) -> Job:
         """The job of one worker of several.
 
-        Where batches are ordered, a worker that finds none waits for the others: should one die, its batch and what
-        lies behind it are left to the rest.
+        A worker of a crew that finds no batch waits for the others: should one die, its batch and what lies behind it
+        are left to the rest.
         """
+        if not crew:
+            return self
         options = dataclasses.replace(self.options, owner=f"{crew}{number}", crew=crew)
         return dataclasses.replace(self, options=options)
 
@@ -134,7 +136,7 @@ def run(client: Client, job: Job, workers: int, progress: bool) -> Summary:
 
 def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[int], object] | None) -> Summary:
     stream = client.stream
-    log = stream.partitions[0].log
+    log = stream.log
     if not isinstance(log, IsAFile) or not log.capabilities.shared_by_processes:
         raise ArgumentError("a log in memory cannot be shared with other processes: pass workers=1, or use a file")
     try:
@@ -147,7 +149,9 @@ def _run_processes(client: Client, job: Job, workers: int, progress: Callable[[i
             f"module, or pass workers=1"
         ) from error
     began = time.perf_counter()
-    crew = _Crew((log.path, log.opening, stream.name, codec, client.name), job, workers)
+    is_ordered = job.options.ordered or len(stream.partitions) > 1
+    name = f"pipe-{secrets.token_hex(4)}-" if is_ordered else ""
+    crew = _Crew((log.path, log.opening, stream.name, codec, client.name), job, workers, name)
     left = client.lag
     for _ in crew.work(None if progress is None else POLL_S):
         if progress is not None:
@@ -176,11 +180,12 @@ class _Crew:
     job : Job
     workers : int
         The number of processes.
+    name : str
+        What their names begin with; empty if none has to wait for the others.
     """
 
-    def __init__(self, where: tuple[Any, ...], job: Job, workers: int) -> None:
-        self._where, self._job, self._workers = where, job, workers
-        self._name = f"pipe-{secrets.token_hex(4)}-"
+    def __init__(self, where: tuple[Any, ...], job: Job, workers: int, name: str) -> None:
+        self._where, self._job, self._workers, self._name = where, job, workers, name
         self._summaries: dict[Connection, Summary] = {}
         self.failures: list[tuple[Exception, str]] = []
         """Exceptions that workers ended with, and their tracebacks."""

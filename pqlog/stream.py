@@ -125,6 +125,11 @@ class TopicStream:
         return None if self.is_merged else self.partitions[0].info.number
 
     @property
+    def log(self) -> Store:
+        """The log that the topic is in."""
+        return self.partitions[0].log
+
+    @property
     def name(self) -> str:
         """The topic's name."""
         return self.store.info.name

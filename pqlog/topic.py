@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
-from pqlog import extras, producer
+from pqlog import check, extras, producer
 from pqlog.batch import Batch
 from pqlog.client import Client, HandedOut
 from pqlog.clients import Clients, client_name, client_table
@@ -74,11 +74,7 @@ class Topic(Messages):
         >>> orders.partition(at.partition)[at.offset].value
         {'n': 1}
         """
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.partitions:
-            raise ArgumentError(
-                f"topic {self.name!r} has {self.partitions} partition{'s' * (self.partitions != 1)}, numbered from 0: "
-                f"there is no partition {number!r}"
-            )
+        check.partition(self.name, number, self.partitions)
         return Partition(self.stream.partition(number))
 
     # putting

@@ -101,12 +101,15 @@ class Store(Protocol):
         """`ClientStore.state` of each, all at one moment."""
         ...
 
-    def first_with_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
-        """The index of the first of some clients for which `ClientStore.has_work`, all asked at one moment."""
-        ...
-
     def join(self, clients: Sequence[ClientStore]) -> None:
         """Create those of some clients of partitions that do not exist, all or nothing: each gets all that is kept."""
+
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        """The index of the first of some clients of partitions for which `ClientStore.has_work`; None if of none.
+
+        All are asked at one moment.
+        """
+        ...
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> Sequence[Moved]:
         """Let each client of a partition get the message at an offset next, all or nothing.

@@ -708,3 +708,36 @@ def test_a_log_in_memory_is_of_the_process_that_opened_it(make, tmp_path):
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert put(topic, singles(b"1")) == offsets(topic)
+
+
+# clients of several partitions at once
+
+
+def test_clients_of_several_partitions_are_created_at_once(engine):
+    topic = engine.topic("several", "json", 3)
+    fill(topic[1])
+    seek(topic[1], topic[1].client("c"), topic[1].span().stop)
+    engine.join([one.client("c") for one in topic])
+    assert [one.client("c").state().lag for one in topic] == [0, 0, 0]
+    fill(topic[0])
+    engine.join([one.client("c") for one in topic])
+    assert [one.client("c").state().lag for one in topic] == [8, 0, 0]
+
+
+def test_work_is_found_in_the_first_of_several_partitions_that_has_any(engine):
+    topic = engine.topic("several", "json", 3)
+    clients = [one.client("c") for one in topic]
+    engine.join(clients)
+    assert engine.find_work([], "") is None
+    engine.find_work(clients, "")
+    clients[0].advance(Size(1), "")  # a file is told something by the first call
+    assert engine.find_work(clients, "") is None
+    fill(topic[1])
+    fill(topic[2])
+    assert engine.find_work(clients, "") == 1
+    assert engine.find_work(clients[::-1], "") == 0
+    claim, _ = clients[1].advance(Size(2), "", None, True)
+    assert engine.find_work(clients, "", True) == 2
+    assert engine.find_work(clients, "") == 1
+    clients[1].finish(claim)
+    assert engine.find_work(clients, "", True) == 1

@@ -87,15 +87,15 @@ def test_the_first_of_some_clients_that_has_work(engine, partitions, ordered):
     clients = clients_of(partitions)
 
     def with_work(worker=""):
-        found = engine.first_with_work(clients, worker, ordered)
+        found = engine.find_work(clients, worker, ordered)
         asked = [client.has_work(worker, ordered) for client in clients]
         assert found == (asked.index(True) if any(asked) else None)
         for start in range(COUNT):  # and of any of them
-            behind = engine.first_with_work(clients[start:], worker, ordered)
+            behind = engine.find_work(clients[start:], worker, ordered)
             assert behind == (asked.index(True, start) - start if any(asked[start:]) else None)
         return asked
 
-    assert engine.first_with_work([], "", ordered) is None
+    assert engine.find_work([], "", ordered) is None
     assert with_work() == [True, True, True]  # they do not exist
     engine.join(clients)
     for client, some in zip(clients, at, strict=True):
@@ -111,11 +111,11 @@ def test_the_first_of_some_clients_that_has_work(engine, partitions, ordered):
     clients[1].release(held, None)
     assert with_work() == [False, True, True]
     engine.trim([(one, 10**12) for one in partitions], force=True)
-    assert engine.first_with_work(clients[:1], "", ordered) is None
+    assert engine.find_work(clients[:1], "", ordered) is None
     assert not clients[2].has_work("", ordered)
     partitions[0].delete(force=True)
     with pytest.raises(pqlog.UnknownTopicError):
-        engine.first_with_work(clients, "", ordered)
+        engine.find_work(clients, "", ordered)
 
 
 def test_clients_are_moved_anywhere_in_all_partitions(engine, partitions):

@@ -102,8 +102,9 @@ def test_get_refuses_a_partition_of_which_a_batch_is_open(orders):
     client = orders.client("c")
     batch = client.next_batch(size=5)
     seen = []
-    with pytest.raises(pqlog.ClaimedError, match="has batch 1 open"):
+    with pytest.raises(pqlog.ClaimedError, match=f"has batch 1 of partition {batch.partition} open") as refused:
         seen.extend(client.get(messages=True))
+    assert f"seek({batch.first}, partition={batch.partition})" in str(refused.value)
     assert batch.partition not in {message.partition for message in seen}
     batch.ack()
     rest = [message.partition for message in client.get(messages=True)]
@@ -208,8 +209,9 @@ def test_unread_is_what_it_has_not_acknowledged(orders):
         last = batch
     left = sorted(message.value["n"] for message in client.unread())
     assert len(left) == len(client.unread()) == client.lag
-    client.next_batch(size=9).ack()
-    assert len(client.unread()) == client.lag == len(left) - 9
+    with client.next_batch(size=9) as batch:
+        pass
+    assert len(client.unread()) == client.lag == len(left) - len(batch)
     assert last.partition in put
     client.seek("end")
     assert list(client.unread()) == []
@@ -223,6 +225,15 @@ def test_a_partition_that_a_client_has_not_read_counts_in_full(orders):
     assert client.lag == orders.clients()[0].lag == 200
     assert client.position == orders.clients()[0].position == {n: messages[0].offset for n, messages in put.items()}
     assert len(list(client.get())) == 200
+
+
+def test_a_client_that_is_deleted_under_its_reader_begins_again_in_all_partitions(orders):
+    fill(orders)
+    reading = orders.client("c").get()
+    next(reading)
+    orders.client("c").delete()
+    assert len(list(reading)) == 200
+    assert all(topic.client("c").state() for topic in orders.stream.partitions)
 
 
 def test_from_its_first_reading_on_nothing_is_trimmed_under_a_client(orders):
@@ -284,8 +295,9 @@ def test_partitions_without_messages_are_looked_at_in_one_reading(path, monkeypa
         hot.put_many([{"n": n} for n in range(40)])  # without a key: all into one
         batches = hot.batches("c", size=1)
         next(batches)
-        readings, read = [], log.store.read
-        monkeypatch.setattr(log.store, "read", lambda *query, **how: readings.append(1) or read(*query, **how))
+        store, readings = log.store.log, []
+        read = store.read
+        monkeypatch.setattr(store, "read", lambda *query, **how: readings.append(1) or read(*query, **how))
         assert len(list(itertools.islice(batches, 20))) == 20
         assert len(readings) <= 2 * 20
         batches.close()
@@ -343,7 +355,7 @@ def test_seek_gives_up_the_batches_of_what_is_moved(orders):
     client = orders.client("c")
     first, second = client.next_batch(size=2), client.next_batch(size=2)
     client.seek("start", partition=first.partition)
-    with pytest.raises(pqlog.ClaimLostError):
+    with pytest.raises(pqlog.ClaimLostError, match=f"batch 1 of partition {first.partition} of client 'c' is no"):
         first.ack()
     second.ack()
     third = client.next_batch(size=2)

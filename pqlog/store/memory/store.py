@@ -132,14 +132,15 @@ class MemoryStore:
     def states(self, clients: Sequence[ClientStore]) -> list[ClientState | None]:
         return [client.state() for client in clients]
 
-    @reading
-    def first_with_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
-        return next((index for index, client in enumerate(clients) if client.has_work(worker, ordered)), None)
-
     @changing
     def join(self, clients: Sequence[ClientStore]) -> None:
         for client in clients:
             client.join()
+
+    @reading
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        found = (index for index, client in enumerate(clients) if client.has_work(worker, ordered))
+        return next(found, None)
 
     @changing
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:

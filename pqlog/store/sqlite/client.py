@@ -110,7 +110,7 @@ class SqliteClient:
             return True
         return self._log.read(lambda db: self._has_work_in(db, worker, ordered))
 
-    def may_have_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
+    def has_work_in(self, db: apsw.Connection, worker: str, ordered: bool) -> bool:
         """The same for one of many, most of which have nothing: these are found out first, in two statements."""
         found = fetch_one(db.execute(statements.IDLE, self._id))
         if found is not None and not found[1] and found[0] >= self._table.read_tail(db).stop:

@@ -258,22 +258,21 @@ class SqliteStore:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
         return self.read(lambda db: [client.state_in(db) for client in ours], snapshot=len(ours) > 1)
 
-    def first_with_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
-        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
-        if len(ours) == 1:
-            return 0 if ours[0].has_work(worker, ordered) else None
-        if self.held_claims.has_news():
-            self.check_open()
-            return 0 if ours else None
-
-        def look(db: apsw.Connection) -> int | None:
-            return next((index for index, one in enumerate(ours) if one.may_have_work_in(db, worker, ordered)), None)
-
-        return self.read(look, snapshot=True)
-
     def join(self, clients: Sequence[ClientStore]) -> None:
         ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
         self.write(Task(lambda transaction: [client.join_in(transaction.db) for client in ours]))
+
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        ours: Sequence[SqliteClient] = clients  # type: ignore[assignment]
+        if ours and self.held_claims.has_news():
+            self.check_open()
+            return 0
+
+        def find(db: apsw.Connection) -> int | None:
+            found = (index for index, client in enumerate(ours) if client.has_work_in(db, worker, ordered))
+            return next(found, None)
+
+        return self.read(find, snapshot=True)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         ours: Sequence[tuple[SqliteClient, int]] = moves  # type: ignore[assignment]
