@@ -223,18 +223,19 @@ class TopicStream:
         self, rows: Iterable[Row], key: str | None = None, at: Container[int] | None = None
     ) -> Iterator[Message]:
         """The messages of rows, decoded; of segments only those with `key`; only those `at` some offsets, or places."""
-        only = self.partitions[0].info.partition
+        number, is_merged = self.partitions[0].info.partition, self.is_merged
         for row in rows:
             if at is not None and row.rows is None and row.offset not in at:
                 continue
-            partition = only if row.partition is None else row.partition
+            partition = number if row.partition is None else row.partition
             try:
                 when = from_micros(row.time)
                 headers = {} if row.headers is None else headers_of(row)
             except (CorruptLogError, *UNDECODABLE) as error:
                 raise self._undecodable(row, f"its time or headers are not valid: {error}") from error
             if row.rows is None:
-                yield Message(row.partition_offset, when, self._decode(row), row.key, headers, partition)
+                offset = row.partition_offset if is_merged else row.offset
+                yield Message(offset, when, self._decode(row), row.key, headers, partition)
             else:
                 keys, values = self._unpacked(row)
                 for index, value in enumerate(values):
