@@ -318,11 +318,9 @@ class Batches(Iterator[Batch]):
 
     def _find_another(self, but: int) -> int | None:
         """The same of all partitions but one; after a look in vain, none for a while."""
-        others = [number for number in self._in_turn() if number != but]
-        began = time.perf_counter()
-        if not others or began < self._look_again:
+        if len(self.partitions) == 1 or (began := time.perf_counter()) < self._look_again:
             return None
-        found = self._find(others)
+        found = self._find([number for number in self._in_turn() if number != but])
         if found is None:
             self._look_again = began + HOT_SHARE * (time.perf_counter() - began)
         return found
