@@ -318,12 +318,11 @@ class Batches(Iterator[Batch]):
 
     def _find_another(self, before: int) -> int | None:
         """The same of those whose turn is before that of one; after a look in vain, none for a while."""
+        if len(self.partitions) == 1 or (began := time.perf_counter()) < self._look_again:
+            return None
         turn = self._in_turn()
         others = turn[: turn.index(before)]  # none if it has a full batch, and the others linger
-        began = time.perf_counter()
-        if not others or began < self._look_again:
-            return None
-        found = self._find(others)
+        found = self._find(others) if others else None
         if found is None:
             self._look_again = began + HOT_SHARE * (time.perf_counter() - began)
         return found

@@ -291,10 +291,8 @@ def test_errors_say_of_which_partition_a_batch_is_and_their_advice_works(orders)
 
 
 def test_a_full_batch_goes_before_one_that_may_still_fill(orders):
-    full, other = (
-        KEYS[0],
-        next(key for key in KEYS if partition_of(key, PARTITIONS) != partition_of(KEYS[0], PARTITIONS)),
-    )
+    full, number = KEYS[0], partition_of(KEYS[0], PARTITIONS)
+    other = next(key for key in KEYS if partition_of(key, PARTITIONS) != number)
     orders.put_many([{"key": key} for key in [full] * 20 + [other]], key="key")
     batches = orders.client("c").batches(size=5, linger=60)
     assert [len(batch) for batch in itertools.islice(batches, 4)] == [5] * 4
