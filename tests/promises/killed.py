@@ -29,6 +29,30 @@ def produce(path, report, name):
                 say(offset, offset + 1)
 
 
+def produce_keys(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        orders = log.topic("orders")
+        say("ready")
+        for n in range(sys.maxsize):
+            values = [{"of": name, "n": 10 * n + i, "key": f"{name}-{i % 4}"} for i in range(10)]
+            if n % 3:
+                orders.put_many(values, key="key")
+            else:
+                for value in values:
+                    orders.put(value, key=value["key"])
+            say(n)
+
+
+def handle(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for batch in log.topic("orders").batches("stage", size=7, follow=True):
+            say(batch.partition, batch.number, batch.first, batch.last)
+            batch.put_many(list(batch), topic="handled", key="key")
+
+
 def consume(path, report, name):
     say = _reporting(report)
     with pqlog.open(path) as log:

@@ -10,6 +10,7 @@ import pytest
 import pqlog
 from pqlog.store.sqlite import writer
 from pqlog.store.values import CachedSchema, Span
+from tests import seams
 from tests.interrupts import everywhere, moments, struck, within
 from tests.messages import offsets
 from tests.rings import by_ring
@@ -249,3 +250,73 @@ def test_what_an_interrupted_call_claimed_is_free_though_the_exception_is_kept(p
                 raise AssertionError(f"broken by an exception at {where}") from broken
         tokens = [message.headers["of"] for message in log.topic("out")]
         assert len(set(tokens)) == len(tokens)
+
+
+def over_partitions(path):
+    log = pqlog.open(path, partitions=3)
+    log.put_many([{"n": n, "k": f"{n % 8}"} for n in range(24)], key="k")
+    log.topic("out", partitions=2)
+    log.client("c").seek("start")
+    return log
+
+
+def over_all(log):
+    """What each partition keeps, and where the clients stand there."""
+    clients = {client.client: client.position for client in log.clients()}
+    return [
+        (span.first, span.stop, {name: at[number] for name, at in clients.items()})
+        for number, span in enumerate(seams.spans(log))
+    ]
+
+
+ALL_OR_NONE = {
+    "put_many": lambda log: log.put_many([{"n": n} for n in range(9)], key="n"),
+    "put_many, a frame": lambda log: log.put_many(pd.DataFrame({"n": range(9)}), key="n"),
+    "put_many, ids": lambda log: log.put_many([{"n": n, "id": n} for n in range(9)], key="n", ids="id"),
+    "put_many, an id": lambda log: log.put_many([{"n": n} for n in range(9)], key="n", id="call"),
+    "seek": lambda log: log.client("c").seek("end"),
+    "seek, a new client": lambda log: log.client("new").seek("end"),
+    "delete a client": lambda log: log.client("c").delete(),
+    "trim": lambda log: log.trim("0s", force=True),
+}
+
+
+@pytest.mark.parametrize("name", ALL_OR_NONE)
+def test_after_ctrl_c_a_call_has_been_done_in_all_partitions_or_in_none(tmp_path, name):
+    call = ALL_OR_NONE[name]
+    with over_partitions(tmp_path / "0.db") as log:
+        before = over_all(log)
+        count = moments(lambda: call(log))
+        after = over_all(log)
+        assert all(one != other for one, other in zip(before, after, strict=True))
+    for at in range(1, count, max(1, count // by_ring(25, 400))):
+        with over_partitions(tmp_path / f"{at}.db") as log:
+            _, where = struck(lambda log=log: call(log), at, KeyboardInterrupt())
+            assert over_all(log) in (before, after), where
+            if over_all(log) == before or "id" in name:
+                with contextlib.suppress(pqlog.UnknownClientError):
+                    within(60, lambda log=log: call(log))
+                assert over_all(log) == after, where
+
+
+def test_ctrl_c_between_two_partitions_leaves_no_half_of_a_batch(tmp_path):
+    """The acknowledgement of one, with what was put through it, and the claim of another are one commit."""
+
+    def work(log):
+        for batch in log.batches("c", size=3, owner="worker"):
+            batch.put_many([{"of": value["n"], "k": value["k"]} for value in batch], topic="out", key="k")
+
+    with over_partitions(tmp_path / "0.db") as log:
+        count = moments(lambda: work(log))
+    for at in range(1, count, count // by_ring(15, 600)):
+        with over_partitions(tmp_path / f"{at}.db") as log:
+            _, where = struck(lambda log=log: work(log), at, KeyboardInterrupt())
+            position = log.client("c").position
+            acknowledged = [m.value["n"] for m in log if m.offset < position[m.partition]]
+            put = [message.value["of"] for message in log.topic("out")]
+            assert sorted(put) == sorted(acknowledged), where
+            within(60, lambda log=log: work(log))
+            out = [message.value for message in log.topic("out")]
+            assert sorted(value["of"] for value in out) == list(range(24)), where
+            for key in range(8):
+                assert [value["of"] for value in out if value["k"] == f"{key}"] == [key, key + 8, key + 16], where

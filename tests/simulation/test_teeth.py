@@ -443,8 +443,7 @@ def times_of_one_partition():
             pytest.param(mutation, stories, marks=pytest.mark.slow)
             for mutation in (
                 *(put_partition_by_partition, ids_of_one_partition, times_of_one_partition),
-                *(acknowledged_before_a_claim_of_another_partition, trimmed_partition_by_partition),
-                *(moved_partition_by_partition, deleted_partition_by_partition),
+                acknowledged_before_a_claim_of_another_partition,
             )
         ),
         (no_settling, failing_syncs),
