@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-import secrets
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -22,6 +20,7 @@ from pqlog import check
 from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
 from pqlog.lease import Lease
+from pqlog.partitioning import any_of
 from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import Claim, Done, Put, Size
 from pqlog.stream import TopicStream
@@ -185,7 +184,7 @@ class Batches(Iterator[Batch]):
         """The number of the partition of the latest claim."""
         self._claimed: tuple[ClientPartition, Claim] | None = None
         """The latest claim; noted at once, since an exception may strike before it is a batch."""
-        self._turn = secrets.randbelow(len(partitions))  # workers do not all begin at the same one
+        self._turn = any_of(len(partitions))  # workers do not all begin at the same one
         """The number of the partition that is asked first."""
         self._look_again = 0.0
         """When others are asked again though the partition of the batch may have more."""
@@ -248,6 +247,8 @@ class Batches(Iterator[Batch]):
                 return None  # what follows a log ends with it; of a batch that was not acknowledged, it says so
             raise
         except BaseException as error:
+            import traceback
+
             traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and with it the claim of a call within
             self._leave_what_nobody_got(before)
             raise

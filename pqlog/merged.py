@@ -16,7 +16,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import operator
-import statistics
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -318,7 +317,7 @@ class MergedPartitions:
             times = [time for time, _ in self._heads(goals, high, largest)]
             if not times:
                 return high
-            time = statistics.median_low(times)
+            time = sorted(times)[(len(times) - 1) // 2]
             found = self._at(time, low, high)
             if found == low:  # nothing is earlier, so it goes on behind what is of that time, or ends there
                 found = self._at(time + 1, low, high)
