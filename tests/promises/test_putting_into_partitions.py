@@ -354,7 +354,7 @@ def test_a_topic_with_other_partitions_takes_no_dead_letters(log, orders, made):
     batch = orders.client("stage").next_batch()
     (message,) = batch.messages()
     with pytest.raises(
-        pqlog.PartitionsError, match=f"'letters' has {made} partition.* 'orders'.* has {PARTITIONS}: give"
+        pqlog.PartitionsError, match=f"'letters' has {made} partition.* 'orders'.* has {PARTITIONS}: a dead"
     ):
         batch.reject(message, "no", topic="letters")
     batch.reject(message, "no", topic="others")

@@ -129,7 +129,7 @@ def acknowledged_before_processing():
     def get(self, *, messages=False):
         delivery.join(self.partitions)
         for one in self._oldest_first():
-            state = one.state()
+            state = one.client.state()
             for message in one.topic.messages(one.store.read(state.unread, 100, 1 << 20)):
                 one.client.acknowledge(message.offset, state.epoch)
                 yield message if messages else message.value
