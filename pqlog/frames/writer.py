@@ -26,6 +26,8 @@ from pqlog.store.values import Segment
 
 SEGMENT_ROWS = ipc.MAX_ROWS
 """Messages in a segment at most; to read a single message, all of its segment is decoded."""
+MIN_THREADED_ROWS = 5_000
+"""To verify a smaller segment takes hardly longer than to give it to a thread."""
 SEGMENT_BYTES = 64 << 20
 """What a segment's messages take in memory at most; a segment with long values has fewer messages."""
 
@@ -121,10 +123,17 @@ class _Encoded(NamedTuple):
 
 
 def _verified(segments: Iterator[_Encoded], pandas_frame: Any) -> Iterator[_Encoded]:
-    """Verify segments, each in another thread while the next one is encoded."""
-    first, second = next(segments, None), next(segments, None)
+    """Verify segments: large ones each in another thread while the next one is encoded."""
+    first = None
+    for encoded in segments:
+        if encoded.part.table.num_rows >= min(MIN_THREADED_ROWS, SEGMENT_ROWS):
+            first = encoded
+            break
+        _verify(encoded, pandas_frame)
+        yield encoded
     if first is None:
         return
+    second = next(segments, None)
     if second is None:
         _verify(first, pandas_frame)
         yield first

@@ -289,7 +289,7 @@ def test_after_ctrl_c_a_call_has_been_done_in_all_partitions_or_in_none(tmp_path
         count = moments(lambda: call(log))
         after = over_all(log)
         assert all(one != other for one, other in zip(before, after, strict=True))
-    for at in range(1, count, max(1, count // by_ring(25, 400))):
+    for at in range(1, count, max(1, count // by_ring(25, 150))):
         with over_partitions(tmp_path / f"{at}.db") as log:
             _, where = struck(lambda log=log: call(log), at, KeyboardInterrupt())
             assert over_all(log) in (before, after), where
@@ -308,7 +308,7 @@ def test_ctrl_c_between_two_partitions_leaves_no_half_of_a_batch(tmp_path):
 
     with over_partitions(tmp_path / "0.db") as log:
         count = moments(lambda: work(log))
-    for at in range(1, count, count // by_ring(15, 600)):
+    for at in range(1, count, count // by_ring(15, 300)):
         with over_partitions(tmp_path / f"{at}.db") as log:
             _, where = struck(lambda log=log: work(log), at, KeyboardInterrupt())
             position = log.client("c").position
