@@ -41,6 +41,7 @@ def in_json(lines):
     return [(message["partition"], message["offset"], message["value"]["n"]) for message in lines]
 
 
+@pytest.mark.slow
 def test_a_topic_is_created_with_partitions(sh, folder):
     assert sh("pqlog create-topic new.db orders --partitions 8") == "topic 'orders' has 8 partitions\n"
     assert sh("pqlog create-topic new.db orders --partitions 8") == "topic 'orders' has 8 partitions\n"
@@ -74,6 +75,7 @@ def test_put_says_in_which_partitions(sh, folder):
     assert json.loads(sh(f"{put} --json"))["messages"] == 0
 
 
+@pytest.mark.slow
 def test_get(sh, orders):
     assert ndjson(sh("pqlog get events.db -t orders")) == [message.value for message in orders]
     assert in_json(ndjson(sh("pqlog get events.db -t orders --metadata"))) == where(orders)

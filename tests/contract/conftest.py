@@ -13,7 +13,7 @@ def engine(request, tmp_path):
     engine.close()
 
 
-@pytest.fixture(params=[1, 3], ids=["alone", "among_three"])
+@pytest.fixture(params=[pytest.param(1, id="alone"), pytest.param(3, id="among_three", marks=pytest.mark.slow)])
 def topic(engine, request):
     """A partition: the only one of its topic, or one between two others, which have messages too."""
     partitions = engine.topic("main", "json", request.param)

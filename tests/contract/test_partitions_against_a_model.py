@@ -286,7 +286,7 @@ class Model:
 
 
 @pytest.mark.parametrize("make", ENGINES, ids=lambda make: make.__name__)
-@settings(max_examples=by_ring(40, 300))
+@settings(max_examples=by_ring(15, 300))
 @given(calls=CALLS)
 def test_any_calls(make, calls):
     with tempfile.TemporaryDirectory() as folder:

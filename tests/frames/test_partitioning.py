@@ -21,6 +21,7 @@ from pqlog.partitioning import Partitioner, partition_of
 from tests.frames.test_put_frames import equal, frames
 from tests.messages import is_same
 from tests.promises.test_ids import KINDS
+from tests.rings import by_ring
 
 PARTITIONS = 3
 
@@ -56,7 +57,7 @@ def split(frame, column="k"):
     return {partition: frame[at == partition] for partition in sorted(set(at.tolist()))}
 
 
-@settings(max_examples=100)
+@settings(max_examples=by_ring(25, 200))
 @given(frames(), st.data(), st.integers(1, 4))
 def test_a_pandas_frame_comes_back_equal_from_each_partition_and_from_all(frame, data, segment_rows):
     keys = data.draw(st.lists(st.sampled_from("abcdef"), min_size=len(frame), max_size=len(frame)))

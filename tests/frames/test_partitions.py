@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pqlog
@@ -20,6 +20,7 @@ from pqlog.partitioning import Partitioner
 from pqlog.store.values import Output, Segment, Singles, Span
 from pqlog.testing import sparse_log
 from tests.frames.test_options import chunks_of
+from tests.rings import by_ring
 
 PARTITIONS = 3
 RUNS = [  # the partition, what is put there in one call, and by which key
@@ -330,6 +331,7 @@ def test_what_is_remembered_of_a_range_is_forgotten_by_a_trim(log):
 
 
 @pytest.mark.parametrize("open_log", [lambda: pqlog.open(":memory:"), sparse_log], ids=["SQLite", "sparse"])
+@settings(max_examples=by_ring(8, 100))
 @given(
     runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.booleans()), max_size=8), size=st.integers(1, 5)
 )

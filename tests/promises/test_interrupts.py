@@ -289,7 +289,7 @@ def test_after_ctrl_c_a_call_has_been_done_in_all_partitions_or_in_none(tmp_path
         count = moments(lambda: call(log))
         after = over_all(log)
         assert all(one != other for one, other in zip(before, after, strict=True))
-    for at in range(1, count, max(1, count // by_ring(25, 150))):
+    for at in range(1, count, max(1, count // by_ring(8, 150))):
         with over_partitions(tmp_path / f"{at}.db") as log:
             _, where = struck(lambda log=log: call(log), at, KeyboardInterrupt())
             assert over_all(log) in (before, after), where

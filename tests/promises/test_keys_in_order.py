@@ -32,7 +32,9 @@ print("ready", flush=True)
 """
 
 
-@pytest.mark.parametrize(("partitions", "processes", "threads"), [(8, 4, 2), (1, 3, 2)])
+@pytest.mark.parametrize(
+    ("partitions", "processes", "threads"), [(8, 4, 2), pytest.param(1, 3, 2, marks=pytest.mark.slow)]
+)
 def test_processes_with_threads_that_are_killed_keep_the_order_of_each_key(path, partitions, processes, threads):
     chance, count, keys = random.Random(1), 4_000, 40
     with pqlog.open(path) as log:

@@ -313,6 +313,6 @@ class OnePartition(Partitions):
     partitions, is_ordered = 1, True
 
 
-SETTINGS = settings(stateful_step_count=40, max_examples=by_ring(15, 40))
+SETTINGS = settings(stateful_step_count=40, max_examples=by_ring(8, 40))
 TestPartitions, TestOnePartition = Partitions.TestCase, pytest.mark.slow(OnePartition.TestCase)
 TestPartitions.settings = TestOnePartition.settings = SETTINGS

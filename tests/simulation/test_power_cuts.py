@@ -77,7 +77,13 @@ def test_a_stage_over_partitions_goes_on_after_a_cut_with_each_message_once_and_
     cut_a_stage(tmp_path, every)
 
 
-@pytest.mark.parametrize("name", CALLS_OVER_PARTITIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("delete topic", "new topic")))
+        for name in CALLS_OVER_PARTITIONS
+    ],
+)
 def test_what_changes_all_partitions_has_changed_all_or_none_after_a_cut(tmp_path, name):
     cut_a_call_over_partitions(tmp_path, name)
 
