@@ -138,7 +138,7 @@ class Story(RuleBasedStateMachine):
         for patch in (
             mock.patch.multiple(checkpointer, PAGES=30, threading=at_once),  # in short stories too...
             mock.patch.object(claims, "now_micros", side_effect=lambda: self.clock),
-            mock.patch.object(delivery, "secrets", SimpleNamespace(randbelow=lambda count: self.turn % count)),
+            mock.patch.object(delivery, "any_of", lambda count: self.turn % count),
         ):
             self.patches.enter_context(patch)  # ... and at the same events when a story is repeated
         self.listening = contextlib.ExitStack()
