@@ -55,7 +55,10 @@ def test_the_examples_of_the_help_run(folder, sh, example):
     assert sh(example) or ">" in example
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("put", "tail", "export"))) for name in COMMANDS],
+)
 def test_every_command_explains_itself(sh, name):
     text = sh(f"pqlog {name} --help", COLUMNS="80")
     assert "Examples" in text
@@ -214,7 +217,9 @@ def test_a_field_that_some_messages_have_is_found_and_one_that_none_has_is_looke
     assert ndjson(sh("pqlog get new.db --client etl --field city")) == [{"city": "Brno"}, {"city": None}]
 
 
-@pytest.mark.parametrize("how", ["", "--batch 2", "--batch 100"])
+@pytest.mark.parametrize(
+    "how", ["", *(pytest.param(how, marks=pytest.mark.slow) for how in ("--batch 2", "--batch 100"))]
+)
 def test_a_client_gets_what_it_has_not_acknowledged(sh, how):
     assert [value["amount"] for value in ndjson(sh(f"pqlog get events.db --client billing {how} --limit 3"))] == [
         1,
@@ -307,6 +312,7 @@ def test_trim_and_compact(sh):
     assert "bytes freed" in sh("pqlog compact events.db")
 
 
+@pytest.mark.slow
 def test_verify_and_salvage(sh, folder):
     assert sh("pqlog verify events.db") == "events.db is intact: 6 messages\n"
     db = apsw.Connection(str(folder / "events.db"))
@@ -324,6 +330,7 @@ def test_verify_and_salvage(sh, folder):
     assert "exists" in sh("pqlog salvage events.db new.db", code=1)
 
 
+@pytest.mark.slow
 def test_migrate(sh, folder):
     an_old_queue(folder / "old.db")
     assert "--trust-pickle" in sh("pqlog migrate old.db new.db", code=1)
@@ -455,6 +462,7 @@ def test_an_ending_that_names_no_format_is_refused(sh, folder, name):
     assert not (folder / name).exists()
 
 
+@pytest.mark.slow
 def test_a_json_array_is_one_message_and_said_to_be(sh, folder):
     (folder / "a.json").write_text('[{"n": 1}, {"n": 2}]')
     (folder / "long.json").write_text('[\n{"n": 1},\n{"n": 2}\n]\n')

@@ -162,6 +162,7 @@ def test_a_dataset_grows_with_the_topic(sh, folder, orders):
     assert set(zip(table["_partition"], table["offset"], table["n"], strict=True)) == set(where(orders))
 
 
+@pytest.mark.slow
 def test_topics_clients_and_stats_tell_of_partitions(sh, orders):
     parts = [orders.partition(number) for number in range(4)]
     main, topic = json.loads(sh("pqlog topics events.db --json"))

@@ -166,7 +166,13 @@ def _advance(engine, partitions):
 
 # An exception in the callback of a weak reference is only printed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("make", [_append, _trim, _seek, _delete_clients, _rename, _delete, _advance])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(_append, _advance),
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (_trim, _seek, _delete_clients, _rename, _delete)),
+    ],
+)
 def test_ctrl_c_anywhere_leaves_all_or_nothing(engine, make):
     def made(name):
         partitions = engine.topic(name, "json", COUNT)

@@ -186,7 +186,13 @@ def test_one_partition_can_be_chosen(log):
 
 
 @pytest.mark.parametrize("part", [None, BUSY])
-@pytest.mark.parametrize("query", ["n = 123", "CITY 3", 'key = "city 5"', "city = city 1", "nowhere", ""])
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("CITY 3", 'key = "city 5"'),
+        *(pytest.param(query, marks=pytest.mark.slow) for query in ("n = 123", "city = city 1", "nowhere", "")),
+    ],
+)
 def test_a_search_its_frame_and_its_code_agree(log, query, part):
     explorer = log.explore()
     explorer._partition.value = part

@@ -281,7 +281,13 @@ ALL_OR_NONE = {
 }
 
 
-@pytest.mark.parametrize("name", ALL_OR_NONE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("put_many, ids", "seek", "trim")))
+        for name in ALL_OR_NONE
+    ],
+)
 def test_after_ctrl_c_a_call_has_been_done_in_all_partitions_or_in_none(tmp_path, name):
     call = ALL_OR_NONE[name]
     with over_partitions(tmp_path / "0.db") as log:

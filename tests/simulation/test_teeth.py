@@ -435,10 +435,10 @@ def times_of_one_partition():
         (put_partition_by_partition, puts_over_partitions),
         (ids_of_one_partition, puts_over_partitions),
         (times_of_one_partition, puts_over_partitions),
-        (acknowledged_before_a_claim_of_another_partition, stage_over_partitions),
+        pytest.param(acknowledged_before_a_claim_of_another_partition, stage_over_partitions, marks=pytest.mark.slow),
         (trimmed_partition_by_partition, over_partitions("trim")),
-        (moved_partition_by_partition, over_partitions("seek")),
-        (deleted_partition_by_partition, over_partitions("delete client")),
+        pytest.param(moved_partition_by_partition, over_partitions("seek"), marks=pytest.mark.slow),
+        pytest.param(deleted_partition_by_partition, over_partitions("delete client"), marks=pytest.mark.slow),
         *(
             pytest.param(mutation, stories, marks=pytest.mark.slow)
             for mutation in (
