@@ -250,7 +250,9 @@ def others():
             "CREATE VIRTUAL TABLE topics USING fts5(id, name, codec, first)",
         ],
         "topics: none": ["DROP TABLE topics"],
-        "topic without messages": ["INSERT INTO topics SELECT 7, 'x', codec, first, created, crc FROM topics"],
+        "topic without messages": [
+            "INSERT INTO topics SELECT 7, 'x', codec, partition, partitions, first, created, crc FROM topics"
+        ],
         "topic of a negative number": ["UPDATE topics SET id = -1"],
         "messages without a topic": ["UPDATE topics SET id = 2"],
         "messages: a view": [again, f"CREATE VIEW messages_1 AS {endless} offset, 1 AS time, '1' AS value FROM r"],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import pqlog
+from pqlog import delivery, partitioning
 from pqlog.store.sqlite import owners
 from pqlog.store.sqlite.owners import Fate
 from tests import seams
@@ -90,6 +91,10 @@ class Partitions(RuleBasedStateMachine):
         self.names, self.count = itertools.count(), itertools.count()
         self.alive, self.now_in = {"test"}, "test"
         self.patches = [
+            # hypothesis repeats its steps: what is by chance, or by the clock, would not be repeated
+            mock.patch.object(delivery, "any_of", return_value=0),
+            mock.patch.object(partitioning, "any_of", return_value=0),
+            mock.patch.object(delivery, "HOT_SHARE", 0),
             mock.patch.object(owners, "this_process", self.this_process),
             mock.patch.object(owners, "fate", lambda process: Fate.LIVES if process in self.alive else Fate.GONE),
         ]
