@@ -5,6 +5,7 @@ is skipped. With ``--all`` the long ring runs too, and nothing may be missing: s
 """
 
 import functools
+import os
 import shutil
 import subprocess
 
@@ -20,6 +21,11 @@ for ring, examples in (("fast", 20), ("all", 100)):
 
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="both rings, and a skip for want of something is a failure")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """More than there are processors, since much of a test's time goes into waiting for the disk."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 def pytest_configure(config):
