@@ -66,7 +66,7 @@ def agree(readable, columns=None, metadata=True):
 def kept_in(path):
     """What the file has cached: first, stop and text, by topic."""
     db = apsw.Connection(str(path))
-    found = {topic: rest for topic, *rest in db.execute("SELECT topic, first, stop, inference FROM schema_cache")}
+    found = {partition: rest for partition, *rest in db.execute("SELECT partition, first, stop, inference FROM schema_cache")}
     db.close()
     return found
 
@@ -263,9 +263,9 @@ def change(path, edit):
     db = apsw.Connection(str(path))
     ((seed,),) = db.execute("SELECT value FROM file WHERE name = 'seed'").fetchall()
     smallrows.register(db, seed)
-    for topic, text in db.execute("SELECT topic, inference FROM schema_cache").fetchall():
+    for partition, text in db.execute("SELECT partition, inference FROM schema_cache").fetchall():
         new = edit(text)
-        db.execute("UPDATE schema_cache SET inference = ? WHERE topic = ?", (new, topic))
+        db.execute("UPDATE schema_cache SET inference = ? WHERE partition = ?", (new, partition))
     db.execute(f"UPDATE schema_cache SET crc = {smallrows.sum_of('schema_cache')}")
     db.close()
 

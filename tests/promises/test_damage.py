@@ -506,7 +506,7 @@ def test_verify_says_in_which_partition_a_client_is_wrong(path):
     with pqlog.open(path) as log:
         log.topic("orders", partitions=2).client("c").seek("start")
     db = apsw.Connection(str(path))
-    rows.change(db, "clients", "topic = 3", next="7")
+    rows.change(db, "clients", "partition = 3", next="7")
     db.close()
     with pqlog.open(path) as log:
         assert log.verify() == [
@@ -672,7 +672,7 @@ def test_clients_and_ids_that_stand_wrong_are_told_with_their_partition(path, lo
     with_partitions(path.with_name("parts.db"))
     with pqlog.open(path.with_name("parts.db")) as parts:
         db = seams.connection(parts)
-        rows.change(db, "clients", "topic = 2 AND name = 'back'", claimed="9999")
+        rows.change(db, "clients", "partition = 2 AND name = 'back'", claimed="9999")
         db.execute("DELETE FROM ids WHERE id = 'call-345'")
         said = parts.verify()
     assert any("partition 1 of topic 'main', client 'back': it stands at 30" in one for one in said)

@@ -43,39 +43,39 @@ CREATE TABLE topics (                 -- a row for each partition; those of one 
 
 CLIENTS = """
 CREATE TABLE clients (
-    topic   INTEGER NOT NULL REFERENCES topics(id),
-    name    TEXT NOT NULL,
-    next    INTEGER NOT NULL,      -- the offset after the acknowledged ones: all before it are
-    claimed INTEGER NOT NULL,      -- the offset after the last batch that was handed out
-    epoch   INTEGER NOT NULL,      -- a new one at its first sight and at each seek: counted by the file
-    batches INTEGER NOT NULL,      -- the number of its latest batch
-    seen    INTEGER NOT NULL,      -- microseconds since 1970, UTC
-    crc     INTEGER NOT NULL,
-    PRIMARY KEY (topic, name)
+    partition INTEGER NOT NULL REFERENCES topics(id),
+    name      TEXT NOT NULL,
+    next      INTEGER NOT NULL,    -- the offset after the acknowledged ones: all before it are
+    claimed   INTEGER NOT NULL,    -- the offset after the last batch that was handed out
+    epoch     INTEGER NOT NULL,    -- a new one at its first sight and at each seek: counted by the file
+    batches   INTEGER NOT NULL,    -- the number of its latest batch
+    seen      INTEGER NOT NULL,    -- microseconds since 1970, UTC
+    crc       INTEGER NOT NULL,
+    PRIMARY KEY (partition, name)
 ) STRICT, WITHOUT ROWID
 """
 
 CLAIMS = """
 CREATE TABLE claims (              -- batches that are handed out and not acknowledged
-    topic   INTEGER NOT NULL,
-    client  TEXT NOT NULL,
-    number  INTEGER NOT NULL,      -- counts the client's batches from 1
-    first   INTEGER NOT NULL,
-    stop    INTEGER NOT NULL,      -- the offset after the last of the batch
-    token   INTEGER NOT NULL,      -- changes whenever it is handed out: an older holder cannot acknowledge
-    attempt INTEGER NOT NULL,      -- how often it was handed out
-    worker  TEXT NOT NULL,         -- the name that its holder gave itself; '' if none
-    process TEXT NOT NULL,         -- its holder's process: host, number, start, boot; '' if it was released
-    expires INTEGER NOT NULL,      -- microseconds since 1970, UTC; a living holder puts it off; 0 if it was released
-    error   TEXT,                  -- why it was released, if by an exception
-    crc     INTEGER NOT NULL,
-    PRIMARY KEY (topic, client, number)
+    partition INTEGER NOT NULL,    -- the id of the one that its messages are of
+    client    TEXT NOT NULL,
+    number    INTEGER NOT NULL,    -- counts the client's batches of it from 1
+    first     INTEGER NOT NULL,
+    stop      INTEGER NOT NULL,    -- the offset after the last of the batch
+    token     INTEGER NOT NULL,    -- changes whenever it is handed out: an older holder cannot acknowledge
+    attempt   INTEGER NOT NULL,    -- how often it was handed out
+    worker    TEXT NOT NULL,       -- the name that its holder gave itself; '' if none
+    process   TEXT NOT NULL,       -- its holder's process: host, number, start, boot; '' if it was released
+    expires   INTEGER NOT NULL,    -- microseconds since 1970, UTC; a living holder puts it off; 0 if it was released
+    error     TEXT,                -- why it was released, if by an exception
+    crc       INTEGER NOT NULL,
+    PRIMARY KEY (partition, client, number)
 ) STRICT, WITHOUT ROWID
 """
 
 # What is free is found without looking at what is not: to take a batch, those of others are not read.
-CLAIMS_BY_PROCESS = "CREATE INDEX claims_by_process ON claims (topic, client, process, expires)"
-CLAIMS_BY_WORKER = "CREATE INDEX claims_by_worker ON claims (topic, client, worker) WHERE worker <> ''"
+CLAIMS_BY_PROCESS = "CREATE INDEX claims_by_process ON claims (partition, client, process, expires)"
+CLAIMS_BY_WORKER = "CREATE INDEX claims_by_worker ON claims (partition, client, worker) WHERE worker <> ''"
 
 IDS = """
 CREATE TABLE ids (                 -- ids of puts and messages, so that the same put again does nothing
@@ -108,8 +108,8 @@ CREATE TABLE cursors (             -- how far sources outside have been read, co
 """
 
 SCHEMA_CACHE = """
-CREATE TABLE schema_cache (        -- what readers inferred about a topic's columns; without it they are slower, no more
-    topic     INTEGER PRIMARY KEY,
+CREATE TABLE schema_cache (        -- what readers inferred about the columns; without it they are slower, no more
+    partition INTEGER PRIMARY KEY,
     first     INTEGER NOT NULL,    -- inferred from the messages from this offset
     stop      INTEGER NOT NULL,    -- up to, not including, this one
     inference TEXT NOT NULL,       -- JSON

@@ -17,14 +17,14 @@ from pqlog.errors import CorruptLogError
 COLUMNS = {
     "file": ("name", "value"),
     "topics": ("id", "name", "codec", "partition", "partitions", "first", "created"),
-    "clients": ("topic", "name", "next", "claimed", "epoch", "batches", "seen"),
+    "clients": ("partition", "name", "next", "claimed", "epoch", "batches", "seen"),
     "claims": (
-        *("topic", "client", "number", "first", "stop", "token", "attempt"),
+        *("partition", "client", "number", "first", "stop", "token", "attempt"),
         *("worker", "process", "expires", "error"),
     ),
     "id_runs": ("partition", "number", "first", "stop", "ids"),
     "cursors": ("name", "value"),
-    "schema_cache": ("topic", "first", "stop", "inference"),
+    "schema_cache": ("partition", "first", "stop", "inference"),
 }
 """Those that a checksum covers: the CRC-32 of the table's name and their values, joined by line feeds (NULL, which is
 only ever the last, is left out), masked as those of messages are."""

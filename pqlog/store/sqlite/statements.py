@@ -118,25 +118,25 @@ PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ?
 
 _CLIENT = f"""
 SELECT name, next, claimed, epoch, batches, seen,
-    EXISTS (SELECT 1 FROM claims WHERE claims.topic = clients.topic AND client = name)
-FROM clients WHERE topic = ? AND {fits("clients")}
+    EXISTS (SELECT 1 FROM claims WHERE claims.partition = clients.partition AND client = name)
+FROM clients WHERE partition = ? AND {fits("clients")}
 """
 CLIENT = f"{_CLIENT} AND name = ?"
 CLIENTS = f"{_CLIENT} ORDER BY name"
-OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE topic = ? GROUP BY client"
+OPEN = "SELECT client, count(*), max(attempt) FROM claims WHERE partition = ? GROUP BY client"
 # The names around one that may be misspelt.
-NAMES_BEFORE = "SELECT name FROM clients WHERE topic = ? AND name < ? ORDER BY name DESC LIMIT ?"
-NAMES_BEHIND = "SELECT name FROM clients WHERE topic = ? AND name > ? ORDER BY name LIMIT ?"
+NAMES_BEFORE = "SELECT name FROM clients WHERE partition = ? AND name < ? ORDER BY name DESC LIMIT ?"
+NAMES_BEHIND = "SELECT name FROM clients WHERE partition = ? AND name > ? ORDER BY name LIMIT ?"
 # What the next batch of a client is cut from, without counting its claims.
-NEXT_BATCH = f"SELECT claimed, epoch, batches FROM clients WHERE topic = ? AND name = ? AND {fits('clients')}"
+NEXT_BATCH = f"SELECT claimed, epoch, batches FROM clients WHERE partition = ? AND name = ? AND {fits('clients')}"
 # Whether there is none, if no message is behind what is claimed: what it claims, and whether anything is handed out.
 IDLE = f"""
-SELECT claimed, EXISTS (SELECT 1 FROM claims WHERE claims.topic = ?1 AND client = ?2)
-FROM clients WHERE topic = ?1 AND name = ?2 AND {fits("clients")}
+SELECT claimed, EXISTS (SELECT 1 FROM claims WHERE claims.partition = ?1 AND client = ?2)
+FROM clients WHERE partition = ?1 AND name = ?2 AND {fits("clients")}
 """
 JOIN = f"""
 INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5, {
-    sum_of("clients", topic="?1", name="?2", next="?3", claimed="?3", epoch="?4", batches="0", seen="?5")
+    sum_of("clients", partition="?1", name="?2", next="?3", claimed="?3", epoch="?4", batches="0", seen="?5")
 })
 """
 # Compare and set: a client that was moved with seek is not moved back by a reader that began before. Only for a client
@@ -144,8 +144,8 @@ INSERT INTO clients VALUES (?1, ?2, ?3, ?3, ?4, 0, ?5, {
 ACKNOWLEDGE = f"""
 UPDATE clients SET next = max(next, ?1), claimed = max(claimed, ?1), seen = ?2,
     crc = {sum_of("clients", next="max(next, ?1)", claimed="max(claimed, ?1)", seen="?2")}
-WHERE topic = ?3 AND name = ?4 AND epoch = ?5 AND {fits("clients")}
-    AND NOT EXISTS (SELECT 1 FROM claims WHERE topic = ?3 AND client = ?4)
+WHERE partition = ?3 AND name = ?4 AND epoch = ?5 AND {fits("clients")}
+    AND NOT EXISTS (SELECT 1 FROM claims WHERE partition = ?3 AND client = ?4)
 """
 # Epochs are the file's, not the client's: one that is deleted and created again repeats none, so no token of a batch.
 NEXT_EPOCH = f"""
@@ -155,29 +155,29 @@ EPOCH = f"SELECT value FROM file WHERE name = 'epoch' AND {fits('file')}"
 SEEK = f"""
 UPDATE clients SET next = ?1, claimed = ?1, epoch = ?2, seen = ?3,
     crc = {sum_of("clients", next="?1", claimed="?1", epoch="?2", seen="?3")}
-WHERE topic = ?4 AND name = ?5 AND {fits("clients")}
+WHERE partition = ?4 AND name = ?5 AND {fits("clients")}
 """
-DELETE_CLIENT = "DELETE FROM clients WHERE topic = ? AND name = ?"
+DELETE_CLIENT = "DELETE FROM clients WHERE partition = ? AND name = ?"
 
 # A new batch behind all that were handed out.
 CUT = f"""
 UPDATE clients SET batches = ?1, claimed = ?2, seen = ?3,
     crc = {sum_of("clients", batches="?1", claimed="?2", seen="?3")}
-WHERE topic = ?4 AND name = ?5 AND {fits("clients")}
+WHERE partition = ?4 AND name = ?5 AND {fits("clients")}
 """
-_NEW = {"topic": "?1", "client": "?2", "number": "?3", "first": "?4", "stop": "?5", "token": "?6", "attempt": "1"}
+_NEW = {"partition": "?1", "client": "?2", "number": "?3", "first": "?4", "stop": "?5", "token": "?6", "attempt": "1"}
 _NEW |= {"worker": "?7", "process": "?8", "expires": "?9", "error": "NULL"}
 CLAIM = f"INSERT INTO claims VALUES ({', '.join(_NEW.values())}, {sum_of('claims', **_NEW)})"
 CLAIMS = f"""
 SELECT number, first, stop, token, attempt, iif(process = '', '', worker || '|' || process), expires, error FROM claims
-WHERE topic = ? AND client = ? AND {fits("claims")} ORDER BY number
+WHERE partition = ? AND client = ? AND {fits("claims")} ORDER BY number
 """
 # Who holds batches of a client: each process once, by a step of the index for each, however many batches it holds.
 PROCESSES = """
 WITH RECURSIVE found (process) AS (
-    SELECT min(process) FROM claims WHERE topic = ?1 AND client = ?2 AND process > ''
+    SELECT min(process) FROM claims WHERE partition = ?1 AND client = ?2 AND process > ''
     UNION ALL
-    SELECT (SELECT min(process) FROM claims WHERE topic = ?1 AND client = ?2 AND process > found.process) FROM found
+    SELECT (SELECT min(process) FROM claims WHERE partition = ?1 AND client = ?2 AND process > found.process) FROM found
     WHERE process IS NOT NULL
 )
 SELECT process FROM found WHERE process IS NOT NULL
@@ -185,66 +185,66 @@ SELECT process FROM found WHERE process IS NOT NULL
 # What a process holds that is not known to live, if its lease is over: by the clock, or beyond any lease, after the
 # clock was set back.
 EXPIRED = """
-SELECT EXISTS (SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires < ?4)
-    OR EXISTS (SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?5)
+SELECT EXISTS (SELECT 1 FROM claims WHERE partition = ?1 AND client = ?2 AND process = ?3 AND expires < ?4)
+    OR EXISTS (SELECT 1 FROM claims WHERE partition = ?1 AND client = ?2 AND process = ?3 AND expires > ?5)
 """
 _FREE = {"worker": "''", "process": "''", "expires": "0"}
 _LET_GO = "UPDATE claims SET worker = '', process = '', expires = 0"
 RELEASE = f"""
 {_LET_GO}, error = ?1, crc = {sum_of("claims", **_FREE, error="?1")}
-WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
+WHERE partition = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
 """
 _LET_GO += f", crc = {sum_of('claims', **_FREE)}"
-RELEASE_LEFT = f"{_LET_GO} WHERE topic = ? AND client = ? AND number = ? AND token = ? AND {fits('claims')}"
+RELEASE_LEFT = f"{_LET_GO} WHERE partition = ? AND client = ? AND number = ? AND token = ? AND {fits('claims')}"
 RELEASE_ALL = f"{_LET_GO} WHERE process <> '' AND {fits('claims')}"
-RELEASE_EXPIRED = f"{_LET_GO} WHERE topic = ? AND client = ? AND process = ? AND expires < ? AND {fits('claims')}"
+RELEASE_EXPIRED = f"{_LET_GO} WHERE partition = ? AND client = ? AND process = ? AND expires < ? AND {fits('claims')}"
 # A lease that ends later than one that begins now was made by a clock that has been set back: it begins now.
 SHORTEN = f"""
 UPDATE claims SET expires = ?4, crc = {sum_of("claims", expires="?4")}
-WHERE topic = ?1 AND client = ?2 AND process = ?3 AND expires > ?4 AND {fits("claims")}
+WHERE partition = ?1 AND client = ?2 AND process = ?3 AND expires > ?4 AND {fits("claims")}
 """
 # All that a process holds, of any client.
-HELD_BY = f"SELECT topic, client, number, token FROM claims WHERE process = ? AND {fits('claims')}"
+HELD_BY = f"SELECT partition, client, number, token FROM claims WHERE process = ? AND {fits('claims')}"
 # Whether somebody else holds a batch: nobody gets another one then, if they are to be handed out in order.
 HELD = """
 SELECT EXISTS (
-    SELECT 1 FROM claims WHERE topic = ?1 AND client = ?2 AND process > '' AND NOT (worker = ?3 AND worker <> '')
+    SELECT 1 FROM claims WHERE partition = ?1 AND client = ?2 AND process > '' AND NOT (worker = ?3 AND worker <> '')
 )
 """
 # The first batch that was released, and the first of a worker's own: an older holder of the same name is gone.
 FREE = f"""
 SELECT number, first, stop, attempt, error FROM claims
-WHERE topic = ? AND client = ? AND process = '' AND {fits("claims")} ORDER BY expires, number LIMIT 1
+WHERE partition = ? AND client = ? AND process = '' AND {fits("claims")} ORDER BY expires, number LIMIT 1
 """
 OWN = f"""
 SELECT number, first, stop, attempt, error FROM claims
-WHERE topic = ? AND client = ? AND worker = ? AND worker <> '' AND {fits("claims")} ORDER BY number LIMIT 1
+WHERE partition = ? AND client = ? AND worker = ? AND worker <> '' AND {fits("claims")} ORDER BY number LIMIT 1
 """
 _TAKEN = {"token": "?1", "attempt": "attempt + 1", "worker": "?2", "process": "?3", "expires": "?4"}
 TAKE_OVER = f"""
 UPDATE claims SET token = ?1, attempt = attempt + 1, worker = ?2, process = ?3, expires = ?4,
     crc = {sum_of("claims", **_TAKEN)}
-WHERE topic = ?5 AND client = ?6 AND number = ?7 AND {fits("claims")}
+WHERE partition = ?5 AND client = ?6 AND number = ?7 AND {fits("claims")}
 """
 RENEW = f"""
 UPDATE claims SET expires = ?1, crc = {sum_of("claims", expires="?1")}
-WHERE topic = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
+WHERE partition = ?2 AND client = ?3 AND number = ?4 AND token = ?5 AND {fits("claims")}
 """
-DROP_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ? AND token = ?"
-DROP_TRIMMED_CLAIM = "DELETE FROM claims WHERE topic = ? AND client = ? AND number = ?"
-DROP_CLAIMS = "DELETE FROM claims WHERE topic = ? AND client = ?"
+DROP_CLAIM = "DELETE FROM claims WHERE partition = ? AND client = ? AND number = ? AND token = ?"
+DROP_TRIMMED_CLAIM = "DELETE FROM claims WHERE partition = ? AND client = ? AND number = ?"
+DROP_CLAIMS = "DELETE FROM claims WHERE partition = ? AND client = ?"
 # Several workers acknowledge in any order; the position is the end of the batches that all are. The batch of the lowest
 # number has the lowest offsets: it alone is looked at.
 _REACHED = f"""max(
     next,
     ifnull(
-        (SELECT first FROM claims WHERE topic = ?1 AND client = ?2 AND {fits("claims")} ORDER BY number LIMIT 1),
+        (SELECT first FROM claims WHERE partition = ?1 AND client = ?2 AND {fits("claims")} ORDER BY number LIMIT 1),
         claimed
     )
 )"""
 MOVE_ON = f"""
 UPDATE clients SET seen = ?3, next = {_REACHED}, crc = {sum_of("clients", seen="?3", next=_REACHED)}
-WHERE topic = ?1 AND name = ?2 AND {fits("clients")}
+WHERE partition = ?1 AND name = ?2 AND {fits("clients")}
 """
 # The messages behind an offset with the size of their rows: where a batch ends that is bounded by bytes.
 SIZES = """
@@ -261,11 +261,11 @@ ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc
 # A row that does not fit is as good as none, and no reader is told; a huge one is not even looked at.
 CACHED_SCHEMA = f"""
 SELECT first, stop, inference FROM schema_cache
-WHERE topic = ?1 AND iif(octet_length(inference) <= ?2, crc = {sum_of("schema_cache")}, 0)
+WHERE partition = ?1 AND iif(octet_length(inference) <= ?2, crc = {sum_of("schema_cache")}, 0)
 """
 CACHE_SCHEMA = f"""
 INSERT OR REPLACE INTO schema_cache
-SELECT ?1, ?2, ?3, ?4, {sum_of("schema_cache", topic="?1", first="?2", stop="?3", inference="?4")}
+SELECT ?1, ?2, ?3, ?4, {sum_of("schema_cache", partition="?1", first="?2", stop="?3", inference="?4")}
 FROM topics WHERE id = ?1 AND first = ?2
 """
 
@@ -287,16 +287,16 @@ INSERT INTO topics VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, {
 RENAME_TOPIC = f"UPDATE topics SET name = ?1, crc = {sum_of('topics', name='?1')} WHERE id = ?2 AND {fits('topics')}"
 DELETE_TOPIC = (
     "DELETE FROM topics WHERE id = ?",
-    "DELETE FROM clients WHERE topic = ?",
-    "DELETE FROM claims WHERE topic = ?",
+    "DELETE FROM clients WHERE partition = ?",
+    "DELETE FROM claims WHERE partition = ?",
     "DELETE FROM ids WHERE topic = ?",
-    "DELETE FROM schema_cache WHERE topic = ?",
+    "DELETE FROM schema_cache WHERE partition = ?",
     "DELETE FROM id_runs WHERE partition = ?",
 )
 DROP_MESSAGES = "DROP TABLE {m}"
 
 # Every client is verified: one whose position was changed may be behind.
-BEHIND = f"SELECT name, next FROM clients WHERE topic = ?1 AND iif({fits('clients')}, next < ?2, 0)"
+BEHIND = f"SELECT name, next FROM clients WHERE partition = ?1 AND iif({fits('clients')}, next < ?2, 0)"
 TRIM = f"""
 UPDATE topics SET first = ?1, crc = {sum_of("topics", first="?1")} WHERE id = ?2 AND first < ?1 AND {fits("topics")}
 """
