@@ -66,7 +66,9 @@ def agree(readable, columns=None, metadata=True):
 def kept_in(path):
     """What the file has cached: first, stop and text, by topic."""
     db = apsw.Connection(str(path))
-    found = {partition: rest for partition, *rest in db.execute("SELECT partition, first, stop, inference FROM schema_cache")}
+    found = {
+        partition: rest for partition, *rest in db.execute("SELECT partition, first, stop, inference FROM schema_cache")
+    }
     db.close()
     return found
 

@@ -1,10 +1,15 @@
 """No operation does more work on a larger log: counted in steps of SQLite's virtual machine."""
 
+import itertools
+
 import apsw
+import pandas as pd
 import pytest
 
+import pqlog
 from benchmarks import growth
 from benchmarks.growth import batches, clients, cursors, filled, ids, messages, topics
+from benchmarks.workloads import event
 from pqlog.store.sqlite import owners, schema, statements
 from tests import rows, seams
 
@@ -74,6 +79,85 @@ def test_no_operation_works_more_where_there_is_more(tmp_path, grow):
     small, large = steps_of_all(tmp_path / "few.db", grow, few), steps_of_all(tmp_path / "many.db", grow, many)
     grown = {name: (small[name], large[name]) for name in small if large[name] > 1.5 * small[name] + 100}
     assert set(grown) <= {name for name, of in INHERENT if of is grow}, grown
+
+
+def _middle(topic):
+    """When about half of it had been put."""
+    return topic.partition(0)[len(topic.partition(0)) // 2].time
+
+
+PARTITIONED = {
+    "put": lambda topic: topic.put(event(1), key="k"),
+    "put, no key": lambda topic: topic.put(event(1)),
+    "put, a new id": lambda topic: topic.put(1, id=f"new {next(_fresh)}"),
+    "put, an old id": lambda topic: topic.put(1, id="old"),
+    "put_many, 10": lambda topic: topic.put_many([{"id": n} for n in range(10)], key="id"),
+    "put_many, new ids": lambda topic: topic.put_many([{"id": next(_fresh)} for n in range(10)], key="id", ids="id"),
+    "put_many, old ids": lambda topic: topic.put_many([{"id": n} for n in range(10)], key="id", ids="id"),
+    "put_many, a frame": lambda topic: topic.put_many(pd.DataFrame({"id": range(10)}), key="id"),
+    "get, 3": lambda topic: list(itertools.islice(topic.get("reader"), 3)),
+    "get_one": lambda topic: topic.get_one("one"),
+    "batches, 3": lambda topic: [len(batch) for batch in itertools.islice(topic.batches("etl", size=5), 3)],
+    "next_batch, ack": lambda topic: topic.client("busy").next_batch(size=1).ack(),
+    "next_batch, none": lambda topic: topic.client("done").next_batch(),
+    "position, lag": lambda topic: (topic.client("busy").position, topic.client("busy").lag),
+    "clients": lambda topic: topic.clients(),
+    "unread, the first": lambda topic: next(iter(topic.client("reader").unread())),
+    "seek, the start": lambda topic: topic.client("other").seek("start"),
+    "seek, a time": lambda topic: topic.client("other").seek(_middle(topic)),
+    "seek, the end": lambda topic: topic.client("done").seek("end"),
+    "seek, one": lambda topic: topic.client("other").seek(30, partition=1),
+    "delete_client": lambda topic: (topic.client("gone").seek("end"), topic.client("gone").delete()),
+    "len": len,
+    "head": lambda topic: topic.head(),
+    "tail": lambda topic: topic.tail(),
+    "the newest": lambda topic: next(reversed(topic)),
+    "a page in the middle": lambda topic: topic.history(since=_middle(topic)).head(),
+    "the rest, counted": lambda topic: len(topic.history(since=_middle(topic))),
+    "to_batches, the first": lambda topic: next(iter(topic.to_batches())),
+    "trim, a time": lambda topic: topic.trim(topic.partition(0)[topic.partition(0).first + 5].time, force=True),
+    "trim, one": lambda topic: topic.partition(1).trim(topic.partition(1).first + 5, force=True),
+    "has_work": lambda topic: topic.client("done").next_batch(),
+}
+_fresh = itertools.count(10_000_000)
+
+
+def steps_over_partitions(path, partitions, count):
+    """The steps that each operation takes in a topic with so many messages, of calls of 500."""
+    found = {}
+    with Steps() as steps, pqlog.open(path, partitions=partitions) as topic:
+        for call, start in enumerate(range(0, count, 500)):
+            values = [event(n) for n in range(start, start + 500)]
+            topic.put_many(pd.DataFrame(values) if call % 3 == 2 else values, key="id")
+        topic.put(0, id="old")
+        for client in ("reader", "busy", "etl", "one"):
+            topic.client(client).seek("start")
+        topic.client("done").seek("end")
+        for name, work in PARTITIONED.items():
+            if name in ("has_work", "next_batch, none"):
+                topic.client("done").seek("end")
+            work(topic)
+            before = steps.count
+            work(topic)
+            found[name] = steps.count - before
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:client", "ignore:topic")
+def test_no_operation_on_partitions_works_more_where_there_are_more_messages(tmp_path):
+    small, large = (steps_over_partitions(tmp_path / f"{count}.db", 3, count) for count in (25_000, 100_000))
+    # a place in the merged order is found by bisection: some steps more in four times as many messages
+    assert {name: (small[name], large[name]) for name in small if large[name] > 2 * small[name] + 500} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:client", "ignore:topic")
+def test_what_grows_with_the_number_of_partitions_is_small(tmp_path):
+    small, large = (steps_over_partitions(tmp_path / f"{count}.db", count, 20_000) for count in (4, 64))
+    assert max(found[name] for found in (small, large) for name in ("put", "put, no key")) < 500
+    assert {name: (small[name], large[name]) for name in small if large[name] > 1.5 * 16 * small[name]} == {}
+    assert {name: large[name] for name in large if large[name] > 64 * 6_000} == {}
 
 
 WALKING_BACK = """
