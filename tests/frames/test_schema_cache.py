@@ -64,7 +64,7 @@ def agree(readable, columns=None, metadata=True):
 
 
 def kept_in(path):
-    """What the file has cached: first, stop and text, by topic."""
+    """What the file has cached: first, stop and text, by partition."""
     db = apsw.Connection(str(path))
     found = {
         partition: rest for partition, *rest in db.execute("SELECT partition, first, stop, inference FROM schema_cache")
