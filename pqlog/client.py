@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pqlog import check, delivery, extras
 from pqlog.batch import Batch
-from pqlog.clients import ClaimInfo, Position, claim_info, lag_of, position_of
+from pqlog.clients import ClaimInfo, Position, claim_info, lags_of, position_of
 from pqlog.delivery import ClientPartition
 from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
 from pqlog.history import History, Time, offset_of, time_of
@@ -137,7 +137,30 @@ class Client:
         >>> etl.lag
         3
         """
-        return lag_of(self.stream.partitions, self._states())
+        return sum(self.lag_by_partition.values())
+
+    @property
+    def lag_by_partition(self) -> dict[int, int]:
+        """The same for each partition: a key that has many messages makes one of them lag behind the others.
+
+        Raises
+        ------
+        UnknownClientError
+            No client of that name has read the topic; `near` holds similar names.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> orders = pqlog.open(":memory:").topic("orders", partitions=2)
+        >>> orders.put_many([{"city": "Brno"}, {"city": "Praha"}, {"city": "Brno"}], key="city").messages
+        3
+        >>> etl = orders.client("etl")
+        >>> etl.seek("start").again
+        0
+        >>> etl.lag, etl.lag_by_partition
+        (3, {0: 2, 1: 1})
+        """
+        return lags_of(self.stream.partitions, self._states())
 
     def unread(self) -> History:
         """What it has not acknowledged, as a history: looking never acknowledges.
@@ -271,8 +294,8 @@ class Client:
         A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
         an exception or a ``break`` it comes again. Messages that are put meanwhile are delivered too.
 
-        Of a topic of several partitions, some messages of each come in turn, in the order of their partition; what was
-        put first comes first.
+        Of a topic of several partitions, some messages of each come in turn, in their order, beginning with that of the
+        oldest one.
 
         Parameters
         ----------

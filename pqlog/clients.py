@@ -177,7 +177,7 @@ def _client_of(
     return ClientInfo(
         known[0].client,
         position_of(partitions, states),
-        lag_of(partitions, states),
+        sum(lags_of(partitions, states).values()),
         sum(state.batches for state in known),
         sum(count for count, _ in opened),
         max((attempt for _, attempt in opened), default=0),
@@ -194,9 +194,12 @@ def position_of(partitions: Sequence[TopicStore], states: Sequence[ClientState |
     return positions if len(partitions) > 1 else next(iter(positions.values()))
 
 
-def lag_of(partitions: Sequence[TopicStore], states: Sequence[ClientState | None]) -> int:
-    """How many messages it has not acknowledged, given the same."""
-    return sum(topic.count() if state is None else state.lag for topic, state in zip(partitions, states, strict=True))
+def lags_of(partitions: Sequence[TopicStore], states: Sequence[ClientState | None]) -> dict[int, int]:
+    """How many messages of each partition it has not acknowledged, given the same."""
+    return {
+        topic.info.partition: topic.count() if state is None else state.lag
+        for topic, state in zip(partitions, states, strict=True)
+    }
 
 
 def position_text(position: int | Mapping[int, int]) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 from pqlog import check
 from pqlog.batch import Batch
 from pqlog.errors import ArgumentError, ClosedError, ForkError
-from pqlog.lease import Lease
+from pqlog.lease import DEAD, Lease, check_letters
 from pqlog.partitioning import any_of
 from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import Claim, Done, Put, Size
@@ -175,6 +175,10 @@ class Batches(Iterator[Batch]):
             raise ArgumentError(
                 f"dead_letter={options.dead_letter!r} is the topic that is read: what fails would come again for ever"
             )
+        if options.attempts is not None:  # rather than at the first batch that fails
+            letters = topic.log.find_topic(options.dead_letter or f"{topic.name}{DEAD}")
+            if letters:
+                check_letters(topic, letters)
         self.partitions = partitions
         self._options, self._dead_lettered = options, dead_lettered
         self._is_ordered = options.ordered or len(partitions) > 1

@@ -102,7 +102,8 @@ class DecodeError(Error):
     ----------
     topic : str
     offset : int
-        The offset of the message: skip it with ``log.client(name).seek(offset + 1)``.
+        The offset of the message: skip it with ``log.client(name).seek(offset + 1)``, and in a topic of several
+        partitions with ``seek(offset + 1, partition=partition)``.
     partition : int or None
         The number of its partition; None if the topic has only one.
     """
@@ -165,16 +166,16 @@ class CodecMismatchError(Error):
 
 
 class PartitionsError(Error):
-    """A topic has another number of partitions than a call needs: asked for, or one."""
+    """A topic has another number of partitions than was asked for, or a call must be told which of them is meant."""
 
     @classmethod
     def of(cls, topic: str, asked: int, made: int) -> PartitionsError:
         """The error for a number that was asked for."""
         return cls(
             f"topic {topic!r} was created with {made} partition{'s' * (made != 1)}, not {asked}, and that cannot be "
-            f"changed: a key would go elsewhere. Open it without partitions=, or copy it into another topic: "
-            f"new = log.topic(name, partitions={asked}), and for each message of the old one "
-            f"new.put(message.value, key=message.key, headers=message.headers)"
+            f"changed: a key would go elsewhere. Leave partitions= out, or copy the topic into one that is created "
+            f"with {asked}, as docs/workers.md shows. For the topic that a new file is opened with, there is "
+            f"pqlog.open(path, partitions={asked})"
         )
 
     @classmethod
@@ -195,11 +196,11 @@ class PartitionsError(Error):
         )
 
     @classmethod
-    def by_offset(cls, topic: str, partitions: int, what: str) -> PartitionsError:
+    def by_offset(cls, topic: str, partitions: int, what: str, instead: str = "") -> PartitionsError:
         """The error for an offset that does not say of which partition it is."""
         return cls(
             f"topic {topic!r} has {partitions} partitions, each with offsets of its own, so {what} needs one of them: "
-            f"topic.partition(0), say. Times are of the whole topic: history(since=...)"
+            f"partition(0) of the topic, say. {instead or 'Times are of the whole topic: history(since=...)'}"
         )
 
 
@@ -425,6 +426,8 @@ class DamagedError(DecodeError, CorruptLogError):
     topic : str
     offset, last : int
         The first and last of the messages that one checksum covers; at least one of them is damaged.
+    partition : int or None
+        The number of their partition; None if the topic has only one.
     """
 
     def __init__(self, topic: str, offset: int, last: int, partition: int | None = None) -> None:

@@ -200,6 +200,7 @@ def read_log(
     since: Time | None = None,
     until: Time | None = None,
     key: str | None = None,
+    partition: int | None = None,
     codec: str | Codec | None = None,
     flatten: bool = False,
     metadata: bool | Sequence[str] = True,
@@ -217,6 +218,8 @@ def read_log(
         The topic.
     start, stop, since, until, key
         As for `Topic.history`.
+    partition : int, optional
+        Read this partition only; needed for offsets if the topic has several.
     codec
         As for `pqlog.open`: a pickle topic must be asked for.
     columns, flatten, metadata, parse_dates, dtype_backend, progress
@@ -244,7 +247,8 @@ def read_log(
     [3, 4]
     """
     with open(path, topic, codec, readonly=True) as log:
-        return log.history(start, stop, since=since, until=until, key=key).to_pandas(
+        messages = log if partition is None else log.partition(partition)
+        return messages.history(start, stop, since=since, until=until, key=key).to_pandas(
             columns,
             flatten=flatten,
             metadata=metadata,

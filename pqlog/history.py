@@ -122,7 +122,10 @@ class History(Readable):
                     f"{name} must be an offset, an int, not {offset!r}; for times there are since= and until="
                 )
             if offset is not None and stream.is_merged:
-                raise PartitionsError.by_offset(stream.name, len(stream.partitions), f"{name}={offset}")
+                instead = (
+                    f"The newest of all: tail({-offset})" if (name, stop) == ("start", None) and offset < 0 else ""
+                )
+                raise PartitionsError.by_offset(stream.name, len(stream.partitions), f"{name}={offset}", instead)
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key must be a str, not {key!r}")
         self._key = None if key is None else check.text("key", key)

@@ -18,9 +18,21 @@ from pqlog.errors import (
 )
 from pqlog.message import from_micros
 from pqlog.partitioning import Partitioner
-from pqlog.store.api import ClientStore
+from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import LATEST, Chunk, Claim, Done, Output, Put, Row, Segment, Singles, Span
 from pqlog.stream import TopicStream, headers_of
+
+DEAD = ".dead"
+"""What the name of a topic for dead letters ends with, unless another is given."""
+
+
+def check_letters(topic: TopicStream, letters: Sequence[TopicStore]) -> None:
+    """Raise unless a topic can take the messages of another as they are."""
+    ours, theirs = topic.partitions[0].info, letters[0].info
+    if theirs.codec != ours.codec:
+        raise CodecMismatchError(theirs.name, ours.codec, theirs.codec)
+    if theirs.partitions != ours.partitions:
+        raise PartitionsError.of_letters(theirs.name, theirs.partitions, ours.name, ours.partitions)
 
 
 class Staged:
@@ -142,19 +154,15 @@ class Lease:
 
     def put_all_aside(self, topic: str | None, reason: str) -> None:
         """The same with all of its rows: they may be what cannot be decoded."""
-        name = topic or f"{self.topic.name}.dead"
+        name = topic or f"{self.topic.name}{DEAD}"
         for row in self.topic.rows(self.claim.span, damaged=True):
             self.put_aside(row, name, reason)
 
     def _dead_letters(self, name: str) -> TopicStream:
         """A topic for messages as they are, so of the same codec and with as many partitions."""
-        codec = self.topic.codec_name
-        topic = self.topic.sibling(name, codec, self.partitions)
-        if topic.codec_name != codec:
-            raise CodecMismatchError(name, codec, topic.codec_name)
-        if len(topic.partitions) != self.partitions:
-            raise PartitionsError.of_letters(name, len(topic.partitions), self.topic.name, self.partitions)
-        return topic
+        letters = self.topic.sibling(name, self.topic.codec_name, self.partitions)
+        check_letters(self.topic, letters.partitions)
+        return letters
 
     def _letter(self, row: Row, reason: str) -> Chunk:
         """A row for a dead-letter topic: as it is where all of it goes, or where its part cannot be taken out of it."""

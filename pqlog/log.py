@@ -54,8 +54,8 @@ class Log(Topic):
         type : type, optional
             As for `pqlog.open`.
         partitions : int, optional
-            How many partitions it is created with, for ever: 1 unless said otherwise, 256 at most. The messages of a
-            key are in one of them, in their order, and so many workers can share a client without disturbing it.
+            How many it is created with, which never changes: 1 by default, at most 256. All messages of a key are in
+            one of them, so several workers can share a client and keep the order of each key.
 
         Raises
         ------

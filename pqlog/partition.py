@@ -19,10 +19,10 @@ class Messages(Readable):
     def __init__(self, stream: TopicStream) -> None:
         self.stream, self.store = stream, stream.store
 
-    def _one(self, what: str) -> None:
-        """Raise unless offsets are of one partition."""
+    def _one(self, what: str, instead: str = "") -> None:
+        """Raise unless offsets are of one partition; the error may name what there is instead."""
         if self.stream.is_merged:
-            raise PartitionsError.by_offset(self.stream.name, len(self.stream.partitions), what)
+            raise PartitionsError.by_offset(self.stream.name, len(self.stream.partitions), what, instead)
 
     def __len__(self) -> int:
         """How many messages are kept."""
@@ -35,14 +35,14 @@ class Messages(Readable):
     @property
     def first(self) -> int | None:
         """The offset of the first message that is kept; None if there is none."""
-        self._one("first")
+        self._one("`first`")
         kept = self.store.span()
         return kept.first if kept else None
 
     @property
     def last(self) -> int | None:
         """The offset of the last message; None if none is kept."""
-        self._one("last")
+        self._one("`last`")
         kept = self.store.span()
         return self.store.from_end(1, kept) if kept else None
 
@@ -145,7 +145,7 @@ class Messages(Readable):
         """
         said = "before must be an offset or a time"
         if isinstance(before, int) and not isinstance(before, bool):
-            self._one(f"trim(before={before})")
+            self._one(f"trim(before={before})", "A time is of all of them: trim(before='30d')")
             marks = [history.offset_of(self.stream.partitions[0], before, said)]
         else:
             time = history.time_of(before, said)

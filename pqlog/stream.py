@@ -78,7 +78,7 @@ class TopicStream:
         asked = None if codec is None else codec_for(codec, type)
         found = log.find_topic(name)
         if not found:
-            found = _make(log, name, asked.name if asked else default, partitions or default_partitions)
+            found = _make(log, name, asked.name if asked else default, partitions, default_partitions)
         if asked is not None and asked.name != found[0].info.codec:
             raise CodecMismatchError(name, asked.name, found[0].info.codec)
         if partitions is not None and partitions != len(found):
@@ -321,12 +321,12 @@ def near_topics(log: Store, name: str) -> list[str]:
     return check.near(name, known[max(0, at - NEAR) : at + NEAR])
 
 
-def _make(log: Store, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
+def _make(log: Store, name: str, codec: str, partitions: int | None, default_partitions: int) -> Sequence[TopicStore]:
     if log.readonly:
         raise UnknownTopicError(name, near_topics(log, name))
-    if name != "main":
+    if name != "main" and partitions is None:  # who gives a number makes a topic on purpose
         check.warn_if_misspelt(f"topic {name!r} is new and empty", near_topics(log, name))
-    return log.topic(name, codec, partitions)
+    return log.topic(name, codec, partitions or default_partitions)
 
 
 class Selection(NamedTuple):

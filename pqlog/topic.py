@@ -59,7 +59,7 @@ class Topic(Messages):
         return len(self.stream.partitions)
 
     def partition(self, number: int) -> Partition:
-        """One partition of the topic: its messages, by offset, too.
+        """One partition of the topic; its messages can be selected by offset.
 
         Parameters
         ----------
@@ -84,8 +84,8 @@ class Topic(Messages):
     ) -> int | Any:
         """Append a message; returns when it survives a power failure.
 
-        In a topic of several partitions, it goes into that of its key; without a key, some hundred messages go into one
-        partition, then others into the next.
+        In a topic of several partitions, it goes into that of its key; without a key, 100 messages go into one
+        partition, the next 100 into the next.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class Topic(Messages):
         """Append many messages in one transaction: all or nothing.
 
         In a topic of several partitions, each message goes into that of its key, and messages of one partition keep
-        their order. Without a key, each partition gets some thousands in turn.
+        their order. Without a key, the partitions get runs in turn: of 10,000 values, or of 65,536 rows of a frame.
 
         Parameters
         ----------

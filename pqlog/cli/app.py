@@ -56,11 +56,11 @@ _IN_THE_SHELL = [
         ),
         (r": seek\(-?\d+, partition=0\), say\.", ", so an offset needs --partition."),
         (
-            r"so .{1,200} needs one of them: topic\.partition\(0\), say\. (Times are of the whole topic): .*",
-            r"so an offset needs --partition. \1",
+            r"so .{1,200} needs one of them: partition\(0\) of the topic, say\. .*",
+            r"so an offset needs --partition. Times are of the whole topic",
         ),
         (
-            r"Open it without partitions=, or copy it into another topic: .*",
+            r"Leave partitions= out, or copy .*",
             "Use it as it is, or create another topic and put its messages there",
         ),
         (r"log\.client\((\w+)\)\.delete\(\)", r"`pqlog delete-client FILE \1`"),

@@ -14,7 +14,6 @@ import typer
 import pqlog
 from pqlog import check, extras
 from pqlog.cli import app, output
-from pqlog.clients import position_text
 from pqlog.errors import ArgumentError, UnknownClientError
 from pqlog.message import from_micros
 from pqlog.partition import Messages
@@ -86,16 +85,22 @@ def schema(
     "clients",
     "pqlog clients events.db",
     "pqlog clients events.db --topic main --json",
+    "pqlog clients events.db --topic main --partitions",
 )
 def clients(
     file: app.File,
     topic: Annotated[
         str | None, typer.Option("--topic", "-t", help="Only clients of this topic.", show_default=False)
     ] = None,
+    by_partition: Annotated[bool, typer.Option("--partitions", help="A line for each partition.")] = False,
     as_json: app.AsJson = False,
 ) -> None:
     """List the clients. For each: the position, the lag, and when it was last seen."""
     with app.whole(file) if topic is None else app.opened(file, topic) as log:
+        topics = _topics(log) if topic is None else [log]
+        if by_partition:
+            output.records(_by_partition(topics), as_json, "no clients")
+            return
         found = [
             {
                 "topic": one.name,
@@ -107,10 +112,26 @@ def clients(
                 "attempt": client.attempt,
                 "seen": client.seen,
             }
-            for one in (_topics(log) if topic is None else [log])
+            for one in topics
             for client in one.clients()
         ]
     output.records(found, as_json, "no clients")
+
+
+def _by_partition(topics: Sequence[pqlog.Topic]) -> list[dict[str, Any]]:
+    """Where each client stands in each partition."""
+    return [
+        {
+            "topic": one.name,
+            "client": client.client,
+            "partition": number,
+            "position": client.position[number] if isinstance(client.position, dict) else client.position,
+            "lag": lag,
+        }
+        for one in topics
+        for client in one.clients()
+        for number, lag in one.client(client.client).lag_by_partition.items()
+    ]
 
 
 @app.command(app.THE_LOG, "claims", "pqlog claims events.db etl")
@@ -169,10 +190,15 @@ def seek(
     if as_json:
         output.line(output.json_text({"position": moved.position, "again": moved.again, "skipped": moved.skipped}))
         return
-    new = "" if client in names else "new "
+    new, position = "" if client in names else "new ", moved.position
+    where = (
+        f"position {position:,}" if isinstance(position, int) else f"a position in each of {len(position)} partitions"
+    )
+    if partition is not None and not isinstance(position, int):
+        where = f"position {position[partition]:,} of partition {partition}"
     output.say(
-        f"{new}client {client!r} is at position {position_text(moved.position)}: "
-        f"{output.count(moved.again, 'message')} will be redelivered, {moved.skipped:,} skipped"
+        f"{new}client {client!r} is at {where}: {output.count(moved.again, 'message')} will be redelivered, "
+        f"{moved.skipped:,} skipped"
     )
 
 

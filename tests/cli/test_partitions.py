@@ -170,6 +170,11 @@ def test_topics_clients_and_stats_tell_of_partitions(sh, orders):
     assert (topic["partitions"], topic["messages"]) == (4, 7)
     assert topic["last"] == {str(number): part.last for number, part in enumerate(parts) if len(part)}
     (client,) = json.loads(sh("pqlog clients events.db -t orders --json"))
+    lags = json.loads(sh("pqlog clients events.db -t orders --partitions --json"))
+    assert {line["partition"]: (line["position"], line["lag"]) for line in lags} == {
+        number: (position, (orders.partition(number).last or 0) + 1 - position)
+        for number, position in ((int(number), position) for number, position in client["position"].items())
+    }
     assert client["position"] == {str(number): at for number, at in orders.client("billing").position.items()}
     assert client["lag"] == orders.client("billing").lag == 4
     shown = ", ".join(f"{number}: {at}" for number, at in orders.client("billing").position.items())
@@ -208,7 +213,7 @@ def test_seek_in_one_partition_and_in_all(sh, orders):
     assert json.loads(sh(f"{seek} 1h --json"))["again"] == 7
     moved = json.loads(sh(f"{seek} -1 --partition {BRNO} --json"))
     assert moved["position"] == {str(BRNO): orders.partition(BRNO).last}
-    assert sh(f"{seek} 1 --partition {BRNO}").startswith(f"client 'billing' is at position {BRNO}: 1: ")
+    assert sh(f"{seek} 1 --partition {BRNO}").startswith(f"client 'billing' is at position 1 of partition {BRNO}: ")
     for command in (f"{seek} 2", "pqlog trim events.db 2 -t orders"):
         said = sh(command, code=1)
         assert "--partition" in said

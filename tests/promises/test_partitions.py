@@ -8,6 +8,7 @@ import time
 import pytest
 
 import pqlog
+from pqlog import errors
 from pqlog.partitioning import partition_of
 from pqlog.testing import sparse_log
 from tests.interrupts import within
@@ -578,3 +579,43 @@ def test_eight_threads_keep_the_order_of_each_key(any_log, partitions, options):
     for thread in threads:
         thread.join(60)
     assert got == {key: list(range(i, 2_000, 20)) for i, key in enumerate(KEYS)}
+
+
+@pytest.mark.parametrize("dead_letter", ["failed", None])
+def test_dead_letters_that_cannot_be_taken_are_refused_before_the_first_batch(any_log, orders, dead_letter):
+    fill(orders, 10)
+    name = dead_letter or "orders.dead"
+    any_log.topic(name, partitions=PARTITIONS + 1)
+    with pytest.raises(errors.PartitionsError, match=f"{name}.*{PARTITIONS + 1} partitions"):
+        orders.client("c").batches(attempts=2, dead_letter=dead_letter)
+    any_log.topic("other", codec="msgpack", partitions=PARTITIONS)
+    with pytest.raises(errors.CodecMismatchError, match="other"):
+        orders.client("c").pipe(list, attempts=2, dead_letter="other")
+
+
+def test_the_lag_of_each_partition(orders):
+    put = fill(orders)
+    client = orders.client("c")
+    client.seek("start")
+    client.seek(put[1][2].offset, partition=1)
+    lags = client.lag_by_partition
+    assert lags == {number: max(0, len(some) - 2 * (number == 1)) for number, some in put.items()}
+    assert client.lag == sum(lags.values())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_topic_made_with_a_number_of_partitions_is_meant_to_be_new(any_log, orders):
+    any_log.topic("orders-16", partitions=16)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda topic: topic[-10:], r"tail\(10\)"),
+        (lambda topic: topic.trim(before=5), r"trim\(before='30d'\)"),
+        (lambda topic: topic.first, r"`first` needs one of them: partition\(0\)"),
+    ],
+)
+def test_an_offset_of_the_whole_topic_is_refused_with_what_there_is_instead(orders, call, said):
+    with pytest.raises(errors.PartitionsError, match=said):
+        call(orders)
