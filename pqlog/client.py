@@ -523,9 +523,11 @@ class Client:
             raise self._nothing_handed_out()
         else:
             one = self._partition(message.partition)
-            delivery.join(self.partitions)
             while True:
-                state = self._state(one)
+                state = one.client.state()
+                if state is None:
+                    delivery.join(self.partitions)
+                    continue
                 if message.offset >= state.unread.stop:
                     raise ArgumentError(f"topic {self.stream.name!r} has no message at offset {message.offset:,} yet")
                 if one.client.acknowledge(message.offset, state.epoch):

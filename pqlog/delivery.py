@@ -126,23 +126,26 @@ def wait(
     if len(partitions) == 1:
         log.wait(ready, timeout_s, tick_s)
         return
-    began = time.perf_counter()
-    if ready():
-        return
-    rest_until, look_s = 0.0, time.perf_counter() - began
+    until = math.inf if timeout_s is None else time.perf_counter() + timeout_s
+    rest_until = look_s = 0.0
+    is_ready = False
 
     def look() -> bool:
-        nonlocal rest_until
+        nonlocal rest_until, look_s, is_ready
         began = time.perf_counter()
         if began < rest_until:
-            time.sleep(rest_until - began)  # and no False: then what woke it would be seen at the next tick only
-            began = time.perf_counter()
-        found = ready()
-        if (took_s := time.perf_counter() - began) > LONG_LOOK_S:
-            rest_until = began + BUSY_SHARE * took_s
-        return found
+            return True  # to rest outside, where nobody waits for it
+        is_ready = ready()
+        look_s = time.perf_counter() - began
+        if look_s > LONG_LOOK_S:
+            rest_until = began + BUSY_SHARE * look_s
+        return is_ready
 
-    log.wait(look, timeout_s, max(tick_s, IDLE_SHARE * look_s))
+    look()
+    while not is_ready and (now := time.perf_counter()) < until:
+        time.sleep(max(0.0, min(rest_until, until) - now))
+        left_s = None if timeout_s is None else max(0.0, until - time.perf_counter())
+        log.wait(look, left_s, max(tick_s, IDLE_SHARE * look_s))
 
 
 def check_tick(tick: float | None) -> float:

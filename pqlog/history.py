@@ -143,7 +143,7 @@ class History(Readable):
         if not self._clients:
             stream = self._stream.anew()
             return Selection(stream, self._span(stream.store), self._key, self._latest)
-        states = [client.state() for client in self._clients]
+        states = self._stream.log.states(self._clients)
         if len(states) > 1:
             stream = self._stream.beginning([0 if state is None else state.position for state in states])
             return Selection(stream, stream.store.span(), self._key, self._latest)

@@ -13,10 +13,10 @@ its own (`TopicStream.anew`); what lives longer, as a live frame does, keeps pos
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import operator
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -60,12 +60,10 @@ class MergedPartitions:
         self.partitions = tuple(partitions)
         self._begin = tuple(begin or (0 for _ in partitions))
         self._is_dense = self.log.capabilities.dense_offsets
-        self._lock = threading.Lock()
+        # Threads share these without a lock, which a child that is forked meanwhile would find locked for ever.
         self._remembered: OrderedDict[int, Positions] = OrderedDict()
-        self._seen: list[Span] = []
-        """What was kept when it was asked last, and..."""
-        self._floors: list[int] = []
-        """... where the places begin in each partition; noted only where offsets have gaps."""
+        self._noted: tuple[list[Span], list[int]] | None = None
+        """What was kept when it was asked last, and where places begin in each partition; only if offsets have gaps."""
 
     @property
     def info(self) -> TopicInfo:
@@ -83,7 +81,7 @@ class MergedPartitions:
         return Span(self._remember(begin), self._remember(stop))
 
     def count(self, span: Span | None = None) -> int:
-        return self._count(*self._bounds(span))
+        return self._count(*(self._kept() if span is None else self._bounds(span)))
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
         begin, stop = self._bounds(span)
@@ -113,10 +111,10 @@ class MergedPartitions:
 
     def positions(self, place: int) -> Positions:
         """Where a reader that is at a place reads on in each partition."""
-        with self._lock:
-            if place in self._remembered:
-                self._remembered.move_to_end(place)
-                return self._remembered[place]
+        remembered = self._remembered.get(place)
+        if remembered is not None:
+            self._remember(remembered, place)
+            return remembered
         begin, stop = self._kept()
         if place <= _place(begin):
             return begin
@@ -143,14 +141,15 @@ class MergedPartitions:
             left, unread, error = max_bytes, FOREVER, None
             for number, wanted, share in _shares(begin, end, max_bytes):
                 limit = left if is_one_time else share
-                some, rest, problem = self._rows(number, wanted, rows - len(found), limit, damaged)
+                # At least one of each, also where a damaged time made the part too long: one of them is the next.
+                some, rest, problem = self._rows(number, wanted, max(1, rows - len(found)), limit, damaged)
                 found += some
                 times += itertools.accumulate([row[1] for row in some], max)  # what is damaged may have any time
                 numbers += itertools.repeat(number, len(some))
                 if is_one_time:
                     left -= sum([len(row[4]) for row in some])
                     error = problem
-                    if rest:
+                    if rest or len(found) >= rows:
                         break
                 elif rest:
                     time = max(self._time_at(number, rest.first) or 0, times[-1] if some else 0)
@@ -158,7 +157,7 @@ class MergedPartitions:
             order = sorted(range(len(found)), key=times.__getitem__)  # stable: each partition stays in order
             if unread != FOREVER:
                 order = [index for index in order if (times[index], numbers[index]) <= unread]
-            chosen = [(numbers[index], found[index]) for index in order]
+            chosen = [(numbers[index], found[index]) for index in order[:rows]]
             if chosen:
                 return self._placed(begin, chosen)
             if error is not None:  # it is the next: what comes before it in the order was read
@@ -260,24 +259,27 @@ class MergedPartitions:
 
     def _kept(self) -> tuple[Positions, Positions]:
         """What is kept of each partition, at one moment."""
-        spans = self.log.spans(self.partitions)
-        kept = [Span(max(first, at), max(stop, at)) for (first, stop), at in zip(spans, self._begin, strict=True)]
+        kept = self._spans()
         if self._is_dense:
             return tuple(span.first for span in kept), tuple(span.stop for span in kept)
-        begin = self._noted(kept)
+        begin = self._begins(kept)
         return begin, tuple(self._behind(number, span.stop) for number, span in enumerate(kept))
 
-    def _noted(self, kept: Sequence[Span]) -> Positions:
+    def _spans(self) -> list[Span]:
+        spans = self.log.spans(self.partitions)
+        return [Span(max(first, at), max(stop, at)) for (first, stop), at in zip(spans, self._begin, strict=True)]
+
+    def _begins(self, kept: Sequence[Span]) -> Positions:
         """Where the places begin: not where the first message came meanwhile, but behind what was trimmed."""
-        with self._lock:
-            if not self._seen:
-                self._seen, self._floors = list(kept), [span.first for span in kept]
-            for number, (new, old) in enumerate(zip(kept, self._seen, strict=True)):
-                if new.first >= old.first and new.stop >= old.stop:
-                    if old and new.first > old.first:
-                        self._floors[number] = new.first
-                    self._seen[number] = new
-            return tuple(self._floors)
+        before, floors = self._noted or (kept, [span.first for span in kept])
+        seen, floors = list(before), list(floors)
+        for number, (new, old) in enumerate(zip(kept, before, strict=True)):
+            if new.first >= old.first and new.stop >= old.stop:
+                if old and new.first > old.first:
+                    floors[number] = new.first
+                seen[number] = new
+        self._noted = seen, floors
+        return tuple(floors)
 
     def _behind(self, number: int, offset: int) -> int:
         """The offset behind the last message before one: where offsets have gaps, the same whatever is put there."""
@@ -285,7 +287,7 @@ class MergedPartitions:
             return offset
         first = max(self.partitions[number].span().first, self._begin[number])
         last = self.partitions[number].from_end(1, Span(first, offset))
-        return Span.at(last).stop if first <= last < offset else self._floors[number]
+        return Span.at(last).stop if first <= last < offset else self._begins(self._spans())[number]
 
     def _bounds(self, span: Span | None) -> tuple[Positions, Positions]:
         """Where what is kept of a span begins and ends in each partition."""
@@ -298,11 +300,11 @@ class MergedPartitions:
     def _remember(self, positions: Positions, place: int | None = None) -> int:
         """The place of positions, or one before it that has no message; who reads on there finds them again."""
         place = _place(positions) if place is None else place
-        with self._lock:
-            self._remembered[place] = positions
+        self._remembered[place] = positions
+        with contextlib.suppress(KeyError):  # another thread forgot it
             self._remembered.move_to_end(place)
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
         return place
 
     def _search(self, place: int, low: Positions, high: Positions) -> Positions:

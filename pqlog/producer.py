@@ -228,7 +228,7 @@ class Encoded:
             Output(
                 topic.partitions[partition],
                 self._chunks.get(partition, ()),
-                Ids(self._ids.get(partition, ()), _thin) if self._has_ids else None,
+                Ids(self._ids.get(partition, ()), _thin, self) if self._has_ids else None,
             )
             for partition in sorted(self._chunks) or [0]
         ]

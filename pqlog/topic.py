@@ -173,7 +173,7 @@ class Topic(Messages):
         ids : str, optional
             Makes each message idempotent: the name of the field that is its id. A message whose id the topic has is
             skipped, as long as the one that was put with it is kept; of several in one call the first is put, or one of
-            them if their keys lead into different partitions. Ids are what keys are, but none may be missing or empty.
+            them if they go into different partitions. Ids are what keys are, but none may be missing or empty.
             Those of `id` are among them; both in one call are refused.
         cursor : tuple of str, object and object, optional
             A name, how far its source has been read now, and how far it was read before: any JSON values, None if it

@@ -64,10 +64,11 @@ def filter_rows(columns: Any, mask: Any) -> Any:
 def take_rows(table: pa.Table, rows: Any) -> pa.Table:
     """Some rows of a table, given by their numbers; Arrow's own take lacks some types."""
     indices = pa.array(rows)
-    return pa.Table.from_arrays([_taken(column, indices) for column in table.columns], schema=table.schema)
+    return pa.Table.from_arrays([take_column(column, indices) for column in table.columns], schema=table.schema)
 
 
-def _taken(column: pa.ChunkedArray, indices: pa.Array) -> pa.ChunkedArray:
+def take_column(column: pa.ChunkedArray, indices: pa.Array) -> pa.ChunkedArray:
+    """The same of one column."""
     plain = without_views(column.type)
     try:
         return column.take(indices) if plain == column.type else column.cast(plain).take(indices).cast(column.type)

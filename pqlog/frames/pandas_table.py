@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pqlog.errors import ArgumentError, EncodeError
 from pqlog.frames import dtypes, ipc, objects
-from pqlog.frames.arrays import identical_columns
+from pqlog.frames.arrays import identical_columns, take_column
 from pqlog.frames.columns import Column, exact_json_column, unused_name
 from pqlog.frames.dtypes import OBJECT_DTYPE
 from pqlog.frames.notes import FRAME, FrameNote, Level, note_of
@@ -48,6 +48,29 @@ def to_table(frame: pd.DataFrame, hidden: bytes) -> pa.Table:
         columns.append((pa.field("rows", pa.null(), metadata={hidden: b"rows"}), pa.nulls(len(frame))))
     schema = pa.schema([field for field, _ in columns], metadata={FRAME: msgspec.json.encode(note)})
     return pa.Table.from_arrays([array for _, array in columns], schema=schema)
+
+
+def take(frame: pd.DataFrame, rows: Any) -> pd.DataFrame:
+    """``frame.take(rows)``, also where Arrow has no take for a type of pandas's, such as views."""
+    try:
+        return frame.take(rows)
+    except pa.ArrowNotImplementedError:
+        columns = [_taken(frame.iloc[:, number].array, rows) for number in range(frame.shape[1])]
+        index = frame.index
+        if not isinstance(index, pd.MultiIndex):
+            index = pd.Index(_taken(index.array, rows), name=index.name)
+        else:
+            index = index.take(rows)
+        taken = pd.DataFrame(dict(enumerate(columns)), index=index, copy=False)
+        taken.columns, taken.attrs = frame.columns, frame.attrs
+        return taken
+
+
+def _taken(array: Any, rows: Any) -> Any:
+    try:
+        return array.take(rows)
+    except pa.ArrowNotImplementedError:
+        return pd.arrays.ArrowExtensionArray(take_column(pa.chunked_array(array.__arrow_array__()), pa.array(rows)))
 
 
 def _field_names(frame: pd.DataFrame) -> list[str]:

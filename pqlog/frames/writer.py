@@ -318,9 +318,7 @@ def _verify(encoded: _Encoded, pandas_frame: Any) -> None:
     for index, field in enumerate(original.schema):
         _verify_column(field, original.column(index), table.schema.field(index), table.column(index))
     if pandas_frame is not None:
-        rows = encoded.part.rows
-        part = pandas_frame.iloc[rows.start : rows.stop] if isinstance(rows, range) else pandas_frame.take(rows)
-        _verify_frame(table, part, encoded.start)
+        _verify_frame(table, pandas_frame, encoded.part.rows, encoded.start)
 
 
 def _verify_column(field: pa.Field, column: pa.ChunkedArray, back: pa.Field, values: pa.ChunkedArray) -> None:
@@ -333,9 +331,11 @@ def _verify_column(field: pa.Field, column: pa.ChunkedArray, back: pa.Field, val
         raise _refusal(name, f"has values that a message cannot have ({error})") from error
 
 
-def _verify_frame(table: pa.Table, frame: Any, start: int) -> None:
+def _verify_frame(table: pa.Table, pandas_frame: Any, rows: range | Any, start: int) -> None:
     from pqlog.frames import pandas_table
 
+    is_slice = isinstance(rows, range)
+    frame = pandas_frame.iloc[rows.start : rows.stop] if is_slice else pandas_table.take(pandas_frame, rows)
     note = notes.frame_note_of(table.schema)
     assert note is not None
     try:

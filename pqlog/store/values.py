@@ -156,13 +156,25 @@ class Ids(NamedTuple):
     """A segment without some of its messages: the mask has a 1 for each that stays, or is None if all do; the number is
     how many stayed before."""
 
-    def thinned(self, chunks: Iterable[Chunk], masks: Sequence[bytes | None]) -> Iterable[Chunk]:
+    call: object = None
+    """The same in all outputs of one call."""
+
+    def thinned(self, chunks: Iterable[Chunk], masks: Sequence[bytes | None], kept: Kept) -> Iterable[Chunk]:
         """Chunks without the messages whose id is known: each chunk has a mask, as for `thin`."""
-        return _thinned(self, chunks, masks) if any(mask is not None for mask in masks) else chunks
+        kept.is_less = kept.is_less or any(mask is not None for mask in masks)
+        return _thinned(self, chunks, masks, kept.messages) if kept.is_less else chunks
 
 
-def _thinned(ids: Ids, chunks: Iterable[Chunk], masks: Sequence[bytes | None]) -> Iterator[Chunk]:
-    start = 0
+@dataclass(slots=True)
+class Kept:
+    """What was put of a call into the partitions before."""
+
+    messages: int = 0
+    is_less: bool = False
+    """Whether a message was left out."""
+
+
+def _thinned(ids: Ids, chunks: Iterable[Chunk], masks: Sequence[bytes | None], start: int) -> Iterator[Chunk]:
     for chunk, mask in zip(chunks, masks, strict=True):
         count = len(chunk.values) if isinstance(chunk, Singles) else chunk.rows
         kept = count if mask is None else sum(mask)

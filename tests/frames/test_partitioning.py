@@ -18,6 +18,7 @@ from pqlog.frames import partitioning as of_columns
 from pqlog.frames import writer
 from pqlog.keys import is_missing, text
 from pqlog.partitioning import Partitioner, partition_of
+from pqlog.testing import sparse_log
 from tests.frames.test_put_frames import equal, frames
 from tests.messages import is_same
 from tests.promises.test_ids import KINDS
@@ -195,3 +196,32 @@ def test_a_stream_is_cut_in_blocks_and_keeps_its_order(log, monkeypatch):
         messages = list(topic.partition(partition))
         assert [message.value["n"] for message in messages] == sorted(message.value["n"] for message in messages)
         assert all(partition_of(message.key, PARTITIONS) == partition for message in messages)
+
+
+@pytest.mark.parametrize("engine", [lambda: pqlog.open(":memory:"), sparse_log])
+@pytest.mark.parametrize("name", [None, "row"])
+def test_a_frame_of_which_rows_are_known_comes_back_from_its_partitions_as_if_it_had_been_filtered(engine, name):
+    frame = pd.DataFrame(
+        {"k": [f"k{n}" for n in range(40)], "n": range(40)}, index=pd.Index([f"r{n}" for n in range(40)], name=name)
+    )
+    with engine() as log:
+        topic = log.topic("several", partitions=PARTITIONS)
+        put = topic.put_many(frame.iloc[:10], key="k", ids="n")
+        put = topic.put_many(frame, key="k", ids="n")
+        assert put.messages == 30
+        since = next(reversed(topic)).time
+        back = topic.history(since=since).to_pandas(metadata=False)
+        equal(back, pd.concat(split(frame.iloc[10:]).values()))
+
+
+@pytest.mark.parametrize("of", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
+def test_a_pandas_frame_with_views_is_cut_by_key(log, of):
+    value = {"string_view": "a", "binary_view": b"a"}.get(str(of), ["a"])
+    values = pd.Series(pd.array(pa.array([value, None] * 10, of), dtype=pd.ArrowDtype(of)))
+    frame = pd.DataFrame({"k": [str(n) for n in range(20)], "v": values})
+    topic = log.topic("several", partitions=PARTITIONS)
+    assert len(topic.put_many(frame, key="k").first) == PARTITIONS
+    for number, part in split(frame[["k"]]).items():
+        back = topic.partition(number).to_pandas(metadata=False)
+        assert (back["k"].tolist(), back["v"].dtype) == (part["k"].tolist(), values.dtype)
+        assert back["v"].isna().tolist() == [int(k) % 2 == 1 for k in part["k"]]

@@ -513,3 +513,27 @@ def test_a_batch_that_was_given_back_does_not_linger(log):
     client.next_batch(size=2).release()
     taken = within(60, lambda: next(client.batches(size=1000, linger=3600)))
     assert len(taken) == 2
+
+
+def test_a_batch_is_free_though_ctrl_c_struck_in_the_finalizer_that_gives_it_back(path, log):
+    """It struck before the thread was woken that tells the file, and the process then calls nothing."""
+    log.put_many(range(10))
+    script = """
+import sys, pqlog
+from pqlog.store.sqlite import claims
+claims.LEASE_S = 3600
+log = pqlog.open(sys.argv[1])
+held_claims = log.store.log.held_claims
+def wake():
+    raise KeyboardInterrupt
+held_claims._wake = wake
+batch = log.client("c").next_batch(size=2)
+sys.unraisablehook = lambda error: None
+del batch
+print("left", flush=True)
+input()
+"""
+    with start(script, path) as other:
+        assert other.line() == "left"
+        assert list(log.client("c").next_batch(size=2, ordered=True, timeout=60)) == [0, 1]
+        other.finish("")

@@ -380,3 +380,28 @@ if __name__ == "__main__":
         for name in range(9):
             assert [n for who, n in values if who == str(name)] == list(range(20))
         assert log.verify() == []
+
+
+@pytest.mark.slow
+def test_a_child_reads_a_merged_topic_that_other_threads_read_at_the_fork(path):
+    run(
+        """
+topic = pqlog.open(path).topic("orders", partitions=16)
+topic.put_many(range(100))
+done = threading.Event()
+def read():
+    while not done.is_set():
+        len(topic), topic.store.span(), topic.store.positions(50)
+threads = [threading.Thread(target=read) for _ in range(3)]
+for thread in threads:
+    thread.start()
+sys.setswitchinterval(1e-5)
+def work():
+    signal.alarm(60)                                    # kills one that hangs
+    assert len(topic) == 100 and topic.store.positions(50)
+for _ in range(200):
+    ended(child(work))
+done.set()
+""",
+        path,
+    )

@@ -14,6 +14,7 @@ import pytest
 
 import pqlog
 from pqlog.store.sqlite import checksums, smallrows
+from tests import rows
 
 
 class Evil:
@@ -426,3 +427,20 @@ def bombs():
 def test_a_bomb_does_not_go_off(tmp_path, name):
     found = run(tmp_path, {name: bombs()[name]})
     assert any(found[name].values())
+
+
+@pytest.mark.parametrize(
+    ("partition", "partitions"), [("0", "0"), ("0", "-1"), ("0", "2"), ("0", "1 << 40"), ("-1", "1"), ("5", "3")]
+)
+def test_numbers_of_partitions_that_no_pqlog_wrote(path, partition, partitions):
+    with pqlog.open(path) as log:
+        log.put(1)
+        log.topic("whole").put(2)
+    rows.change(apsw.Connection(str(path)), "topics", "name = 'main'", partition=partition, partitions=partitions)
+    for readonly in (True, False):
+        with pytest.raises(pqlog.errors.CorruptLogError):
+            pqlog.open(path, readonly=readonly)
+    with pqlog.open(path, "whole") as log:
+        log.verify()
+    salvaged = pqlog.salvage(path, path.with_name("new.db"))
+    assert salvaged.messages == 2

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import pqlog
+from pqlog.partitioning import partition_of
 from pqlog.store.sqlite import ids as runs
 from tests import seams
 from tests.messages import offsets
@@ -372,3 +373,18 @@ def test_the_methods_of_a_text_are_no_fields(log):
         with pytest.raises(pqlog.EncodeError, match="id"):
             log.put_many(["a", "b"], ids=name)
         assert len(log) == 0
+
+
+def test_an_id_that_was_trimmed_in_one_partition_and_used_again_in_another_is_no_damage(path):
+    keys = {partition_of(str(n), 2): str(n) for n in range(20)}
+    with pqlog.open(path) as log:
+        topic = log.topic("orders", partitions=2)
+        topic.put_many([{"k": keys[0], "id": id} for id in "XYZ"], key="k", ids="id")
+        topic.partition(0).trim(before=2)
+        assert topic.put_many([{"k": keys[1], "id": "X"}], key="k", ids="id").messages == 1
+        assert log.verify() == []
+        topic.put("end", key=keys[1])
+        topic.partition(1).trim(before=2)
+        assert log.verify() == []
+        assert topic.put_many([{"k": keys[0], "id": "X"}], key="k", ids="id").messages == 1
+        assert log.verify() == []

@@ -1,5 +1,6 @@
 """The partitions of a topic are read as one, by time, partition, offset: compared with sorting all of them."""
 
+import contextlib
 import itertools
 import threading
 
@@ -17,7 +18,7 @@ from pqlog.merged import MergedPartitions
 from pqlog.partitioning import partition_of
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.sqlite.store import SqliteStore
-from pqlog.store.values import Output, Segment, Singles, Span
+from pqlog.store.values import LATEST, Output, Segment, Singles, Span
 
 ENGINES = [lambda: SqliteStore(":memory:"), MemoryStore]
 BYTES = 1 << 24
@@ -348,3 +349,41 @@ def test_a_live_frame_of_what_a_client_has_not_read(log):
     live = client.unread().live()
     client.seek(10, partition=0), client.seek(5, partition=1)
     pd.testing.assert_frame_equal(live.refresh(), client.unread().to_pandas())
+
+
+@pytest.mark.parametrize("at", [1, 100, 1_667, 2_500, 2_501, 3_750, 5_000])
+@pytest.mark.parametrize("time", [1, 2**53])
+def test_a_damaged_time_hides_no_message(path, at, time):
+    """Whatever the bisection meets, what is read is all that comes before an error, which names the damage."""
+    keys = {partition_of(str(n), 2): str(n) for n in range(20)}
+    with pqlog.open(path) as log:
+        topic = log.topic("orders", partitions=2)
+        for partition in (1, 0):
+            for start in range(0, 5_000, 100):
+                topic.put_many([{"k": keys[partition], "n": start + n} for n in range(100)], key="k")
+        id = topic.stream.partitions[0].info.id
+    apsw.Connection(str(path)).execute(f"UPDATE messages_{id} SET time = {time} WHERE offset = {at}")
+    with pqlog.open(path, readonly=True) as log:
+        topic, seen = log.topic("orders"), {0: [], 1: []}
+        with pytest.raises(DamagedError) as raised:
+            for message in topic:
+                seen[message.partition].append(message.offset)
+        assert raised.value.partition == 0
+        assert raised.value.offset <= at <= raised.value.last
+        for offsets in seen.values():
+            assert offsets == list(range(1, len(offsets) + 1))
+        assert len(seen[0]) == raised.value.offset - 1
+        # Reading columns verifies values and no times: then nothing is missing.
+        for read in (topic.to_pandas, topic.to_arrow, lambda: list(topic.history().values())):
+            with contextlib.suppress(DamagedError):
+                assert len(read()) == 10_000
+
+
+def test_the_last_time_there_is_does_not_end_a_topic(path):
+    with pqlog.open(path) as log:
+        topic = log.topic("orders", partitions=2)
+        topic.stream.partitions[0].adopt(1, [(LATEST, Singles([b"1"]))])
+        for n in range(3):
+            topic.put(n)
+        assert len(list(topic)) == len(topic) == 4
+        assert log.verify() == []

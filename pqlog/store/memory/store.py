@@ -12,7 +12,7 @@ import itertools
 import random
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.memory.client import MemoryClient
 from pqlog.store.memory.topic import MemoryTopic, Partitions
 from pqlog.store.memory.transaction import Transactions, changing, reading
-from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Kept, Moved, Output, Put, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -105,9 +105,10 @@ class MemoryStore:
         """Put into partitions of several topics; what goes into one topic has one time."""
         topics = [_ours(MemoryTopic, one.topic) for one in outputs]
         times = {topic.partitions: topic.partitions.next_time() for topic in topics}
+        calls = defaultdict[int, Kept](Kept)
         try:
             return [
-                topic.add(one.chunks, one.ids, times[topic.partitions])
+                topic.add(one.chunks, one.ids, times[topic.partitions], calls[id(one.ids and one.ids.call)])
                 for topic, one in zip(topics, outputs, strict=True)
             ]
         except errors.Error:

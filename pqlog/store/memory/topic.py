@@ -18,6 +18,7 @@ from pqlog.store.values import (
     Chunk,
     ClientState,
     Ids,
+    Kept,
     Output,
     Put,
     Row,
@@ -111,16 +112,17 @@ class MemoryTopic:
         return went[self.info.partition].first
 
     @changing
-    def add(self, chunks: Iterable[Chunk], ids: Ids | None, now: int) -> Put:
+    def add(self, chunks: Iterable[Chunk], ids: Ids | None, now: int, kept: Kept) -> Put:
         """Put chunks, or of those with ids the messages whose id is new."""
         before, new = self._stop, dict[str, None]()
         if ids is not None:
             masks = [self._mask(some, new) for some in ids.lists]
-            chunks = ids.thinned(chunks, masks)
+            chunks = ids.thinned(chunks, masks, kept)
         offsets = [offset for row in self._add_rows(chunks, now) for offset in range(row.offset, row.stop)]
         if not offsets:
             return Put(before, Span(before, before).last, 0)
         number = self.info.partition
+        kept.messages += len(offsets)
         self.partitions.ids |= {id: {number: Put(offset, offset, 1)} for id, offset in zip(new, offsets, strict=False)}
         return Put(offsets[0], offsets[-1], len(offsets))
 

@@ -10,7 +10,7 @@ from pqlog.store.sqlite import checksums, claims, ids, statements
 from pqlog.store.sqlite.checksums import extend
 from pqlog.store.sqlite.table import Table, Tail
 from pqlog.store.sqlite.writer import Job, Transaction
-from pqlog.store.values import Chunk, Output, Segment, Singles, Span
+from pqlog.store.values import LATEST, Chunk, Kept, Output, Segment, Singles, Span
 
 ROWS_A_STATEMENT = 50
 
@@ -79,13 +79,14 @@ def next_time(transaction: Transaction, tables: Sequence[Table]) -> int:
     their times they grow only at the end.
     """
     now = claims.now_micros()
-    return now if len(tables) == 1 else max(now, 1 + max(map(transaction.newest_time, tables)))
+    return now if len(tables) == 1 else max(now, min(LATEST, 1 + max(map(transaction.newest_time, tables))))
 
 
 def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span]:
     """Put into partitions of any topics, inside a transaction: all that goes into one topic at one time."""
     times: dict[int, int] = {}
     runs: dict[int, int] = {}
+    calls: dict[int, Kept] = {}
     went: list[Span] = []
     for output in outputs:
         table: Table = output.topic.table  # type: ignore[attr-defined]
@@ -96,8 +97,11 @@ def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span
             number = runs.get(table.topic_id) or ids.next_number(transaction.db, table)
             stop = transaction.tail(table).stop
             masks, runs[table.topic_id] = ids.note(transaction.db, table, output.ids.lists, stop, number)
-            chunks = output.ids.thinned(chunks, masks)
+            kept = calls.setdefault(id(output.ids.call), Kept())
+            chunks = output.ids.thinned(chunks, masks, kept)
         went.append(append(transaction, table, chunks, times[table.topic_id]))
+        if output.ids is not None:
+            kept.messages += went[-1].stop - went[-1].first
     return went
 
 

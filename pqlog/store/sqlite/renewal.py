@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -9,6 +10,9 @@ from collections.abc import Callable
 
 from pqlog.errors import Error
 from pqlog.store.sqlite import claims
+
+LOOK_S = 1.0
+"""How soon a claim is found to be left whose finalizer was struck by Ctrl-C before it could say so."""
 
 
 class Renewal:
@@ -60,14 +64,13 @@ class Renewal:
     def _run(self) -> None:
         due = time.monotonic() + claims.LEASE_S / 3
         while True:
-            try:
-                self._bell.get(timeout=max(0.0, due - time.monotonic()))
-                is_due = False
-            except queue.Empty:
-                is_due = True
-                due = time.monotonic() + claims.LEASE_S / 3
+            with contextlib.suppress(queue.Empty):
+                self._bell.get(timeout=min(LOOK_S, max(0.0, due - time.monotonic())))
             if self._stopped:
                 return
+            is_due = time.monotonic() >= due
+            if is_due:
+                due = time.monotonic() + claims.LEASE_S / 3
             asked = self._asked
             if self._work(is_due):
                 continue

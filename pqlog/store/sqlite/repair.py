@@ -195,18 +195,20 @@ def _by_topic(old: SqliteStore) -> list[list[SqliteTopic]]:
 
 def _infos(db: apsw.Connection, statement: str) -> list[TopicInfo]:
     """All partitions of all topics: where a row is damaged, those of the topic's other partitions say what it was."""
-    rows = [(topic_info(*row), is_whole) for *row, is_whole in fetch_all(db.execute(statement))]
+    rows = [(_possible(topic_info(*row)), is_whole) for *row, is_whole in fetch_all(db.execute(statement))]
     known = {
         info.id - info.partition + number: replace(info, id=info.id - info.partition + number, partition=number)
         for info, is_whole in rows
         if is_whole  # the ids of a topic's partitions follow each other
         for number in range(info.partitions)
     }
-    found = [known.get(info.id, info) for info, _ in rows]
-    return [
-        info if 0 <= info.partition < info.partitions <= MAX_PARTITIONS else replace(info, partition=0, partitions=1)
-        for info in found
-    ]
+    return [known.get(info.id, info) for info, _ in rows]
+
+
+def _possible(info: TopicInfo) -> TopicInfo:
+    """The same, as a topic of its own if it cannot be a partition of one."""
+    is_possible = 0 <= info.partition < info.partitions <= MAX_PARTITIONS
+    return info if is_possible else replace(info, partition=0, partitions=1)
 
 
 def _copy(

@@ -23,10 +23,15 @@ REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id}
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 ID = "SELECT run FROM ids WHERE topic = ? AND id = ?"
-RUN = f"SELECT number, first, stop, ids FROM id_runs WHERE partition = ? AND number = ? AND {fits('id_runs')}"
+RUNS_OF_NUMBER = f"""
+SELECT partition, number, first, stop, ids FROM carray(?1) CROSS JOIN id_runs
+    ON partition = value AND number = ?2 AND {fits("id_runs")}
+"""
 # In the order of their offsets, too.
 RUNS = f"SELECT number, first, stop, ids FROM id_runs WHERE partition = ? AND {fits('id_runs')} ORDER BY number"
-NEXT_RUN = "SELECT ifnull(max(number), 0) + 1 FROM id_runs WHERE partition = ?"
+NEXT_RUN = """
+SELECT ifnull(max((SELECT max(number) FROM id_runs WHERE partition = value)), 0) + 1 FROM carray(?)
+"""
 PUT_RUN = f"""
 INSERT INTO id_runs VALUES (?1, ?2, ?3, ?4, ?5, {
     sum_of("id_runs", partition="?1", number="?2", first="?3", stop="?4", ids="?5")

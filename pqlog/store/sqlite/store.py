@@ -296,10 +296,11 @@ class SqliteStore:
 
     def _renew(self, is_due: bool) -> bool:
         """Release claims that were left, renew those that are held if that is due; whether any is held."""
-        left, lost = self.write(Task(lambda transaction: self.held_claims.renew(transaction.db, is_due)))
-        self.held_claims.told(left)
-        for one in lost:
-            self.held_claims.drop(one)
+        if is_due or self.held_claims.has_news():
+            left, lost = self.write(Task(lambda transaction: self.held_claims.renew(transaction.db, is_due)))
+            self.held_claims.told(left)
+            for one in lost:
+                self.held_claims.drop(one)
         return bool(self.held_claims.all())
 
     def _release_all(self) -> None:
@@ -401,7 +402,7 @@ class SqliteStore:
 def _partitions(db: apsw.Connection, name: str) -> list[TopicInfo]:
     """The partitions of a topic: all of them or none, since a key would be in another of fewer."""
     found = sorted((TopicInfo(*row) for row in db.execute(statements.TOPIC, (name,))), key=lambda info: info.partition)
-    if found and [info.partition for info in found] != list(range(found[0].partitions)):
+    if found and not (len(found) == found[0].partitions and all(n == one.partition for n, one in enumerate(found))):
         topic_infos(db)  # damaged rows are told
         raise errors.CorruptLogError(
             f"topic {name!r} has {found[0].partitions} partitions, and the file has the rows of {len(found)}: restore "
