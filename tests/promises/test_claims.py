@@ -531,9 +531,9 @@ batch = log.client("c").next_batch(size=2)
 sys.unraisablehook = lambda error: None
 del batch
 print("left", flush=True)
-input()
+sys.stdin.read()
 """
     with start(script, path) as other:
         assert other.line() == "left"
         assert list(log.client("c").next_batch(size=2, ordered=True, timeout=60)) == [0, 1]
-        other.finish("")
+        other.finish()
