@@ -131,7 +131,7 @@ def count(name: str, value: Any, what: str, most: int | None = None) -> int:
 
 
 def partition(topic: str, number: object, partitions: int) -> int:
-    """The number of a partition of a topic that has so many."""
+    """The number of a partition of a topic with that many, checked."""
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < partitions:
         raise ArgumentError(
             f"topic {topic!r} has {partitions} partition{'s' * (partitions != 1)}, numbered from 0: "

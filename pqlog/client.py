@@ -95,7 +95,7 @@ class Client:
 
     @property
     def position(self) -> Position:
-        """The offset of the next message that it gets; in a topic of several partitions, for each of them.
+        """The offset of the next message that it gets; in a topic with several partitions, for each of them.
 
         Raises
         ------
@@ -294,8 +294,8 @@ class Client:
         A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
         an exception or a ``break`` it comes again. Messages that are put meanwhile are delivered too.
 
-        Of a topic of several partitions, some messages of each come in turn, in their order, beginning with that of the
-        oldest one.
+        In a topic with several partitions, some messages of each come in turn, in their order, beginning with the
+        partition of the oldest one.
 
         Parameters
         ----------

@@ -28,7 +28,7 @@ class ClientInfo:
     client : str
         Its name.
     position : int or dict of int to int
-        The offset of the next message that it gets; in a topic of several partitions, for each of them.
+        The offset of the next message that it gets; in a topic with several partitions, for each of them.
     lag : int
         How many messages it has not acknowledged.
     batches : int

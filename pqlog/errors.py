@@ -109,7 +109,7 @@ class DecodeError(Error):
     """
 
     behind: int | None = None
-    """Where a reader of merged partitions goes on behind it."""
+    """The place at which a reader of merged partitions continues behind it; for pqlog itself."""
 
     def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
         of, at = _in(partition)

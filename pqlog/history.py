@@ -131,7 +131,7 @@ class History(Readable):
         self._key = None if key is None else check.text("key", key)
         self._stream = stream if key is None else stream.of_key(key)
         self._clients = clients
-        """Those of each partition, of whom it is what they have not acknowledged; none if it is of nobody."""
+        """If given, one for each partition: the history is what they have not acknowledged."""
         self._start = None if start is None else check.bounded(start)
         self._stop = None if stop is None else check.bounded(stop)
         self._latest: str | None = None
@@ -141,7 +141,7 @@ class History(Readable):
 
     def _selection(self) -> Selection:
         if not self._clients:
-            stream = self._stream.anew()
+            stream = self._stream.for_one_reading()
             return Selection(stream, self._span(stream.store), self._key, self._latest)
         states = self._stream.log.states(self._clients)
         if len(states) > 1:

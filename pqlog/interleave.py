@@ -17,8 +17,8 @@ T = TypeVar("T")
 def interleave(read: Mapping[int, Lines], start: Sequence[int], unread: tuple[int, int] | None) -> Lines | None:
     """Lines of partitions as one, whose runs say of which they are; it has the offset of the first of them.
 
-    They end before the time and the partition of what was not read, and before a partition that does not go on from
-    where `start` is in it, unless it comes first. None if that leaves nothing, or if a column is damaged: if it has not
+    They end before the time and the partition of what was not read, and before a partition whose lines do not begin at
+    its `start`, unless it comes first. None if that leaves nothing, or if a column is damaged: if it has not
     as many lines as there are messages, or times that do not ascend.
     """
     if unread is None and len(read) == 1:

@@ -1,14 +1,14 @@
 """Merged: the partitions of a topic in one order, by time, then partition, then offset.
 
-A *place* counts in that order: that of a message is 1 and, for each partition, the offsets before the next message that
-the order takes from there. So places ascend, message ``i`` of a row has the place ``row.offset + i``, and they stay as
-they are while the topic grows, which it does at the end of the order. A reader is at a *position* in each partition, an
-offset, and its place is their sum. The way back, from a place to the positions, is a search by time; a reader that goes
-on does not need it, since the positions where it stopped are remembered.
+A *place* is a message's number in that order: 1 + the number of offsets, over all partitions, that come before it. So
+places ascend, message ``i`` of a row has the place ``row.offset + i``, and they stay as they are while the topic
+grows, which it does at the end of the order. A reader is at a *position* in each partition, an offset, and its place
+is their sum. The way back, from a place to the positions, is a search by time; a reader that goes on does not need it,
+since the positions where it stopped are remembered.
 
 A trim by time moves no place of what is kept. A trim of one partition may drop what is newer than the first messages of
 another, which then have other places. So places are compared only within one reading, and each reading has an object of
-its own (`TopicStream.anew`); what lives longer, as a live frame does, keeps positions.
+its own (`TopicStream.for_one_reading`); what lives longer, as a live frame does, keeps positions.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ INTERPOLATED = 6
 SAMPLED = 3
 """How many partitions a step asks for the time that it tries next."""
 WALKED = 16
-"""Up to so many messages, walking one by one is faster than another step of the search."""
+"""For at most this many messages, stepping one by one is faster than another step of the search."""
 ROUNDS = 3
 """How often a read is adjusted to be about as long as it was asked for."""
 FOREVER = (1 << 63, 0)
 """The time and partition behind every message."""
 
 Positions = tuple[int, ...]
-"""An offset in each partition: where somebody reads on."""
+"""An offset in each partition: where a reader continues."""
 
 
 class MergedPartitions:
@@ -93,7 +93,7 @@ class MergedPartitions:
         if self._is_dense:  # each of them is that of a message
             return self._remember(self._search(places[-messages], begin, stop))
         low, high = 0, len(places)
-        while high - low > 1:  # the last place with so many messages from there on
+        while high - low > 1:  # the last place with that many messages behind it
             middle = (low + high) // 2
             is_enough = self._count(self._search(places[middle], begin, stop), stop) >= messages
             low, high = (middle, high) if is_enough else (low, middle)
@@ -231,7 +231,7 @@ class MergedPartitions:
         return joined._replace(offset=place)
 
     def _part(self, begin: Positions, stop: Positions, messages: int) -> tuple[Positions, bool]:
-        """Up to where to read for so many messages or fewer, and whether these are of one time, which has more.
+        """Where a read of at most `messages` messages ends; and True if all have one time, of which there are more.
 
         Each partition has a share of them, and the earliest of the times where these end is where the part ends.
         """
@@ -298,7 +298,7 @@ class MergedPartitions:
         return tuple(map(min, map(max, begin, first), stop)), stop
 
     def _remember(self, positions: Positions, place: int | None = None) -> int:
-        """The place of positions, or one before it that has no message; who reads on there finds them again."""
+        """The place of positions, or one before it that has no message; reading from there starts at the positions."""
         place = _place(positions) if place is None else place
         self._remembered[place] = positions
         with contextlib.suppress(KeyError):  # another thread forgot it
@@ -321,7 +321,7 @@ class MergedPartitions:
                 return high
             time = sorted(times)[(len(times) - 1) // 2]
             found = self._at(time, low, high)
-            if found == low:  # nothing is earlier, so it goes on behind what is of that time, or ends there
+            if found == low:  # nothing is earlier: it continues behind what is of that time, or ends there
                 found = self._at(time + 1, low, high)
                 if _place(found) > place or found == low:
                     return _filled(low, high if found == low else found, left)
@@ -331,7 +331,7 @@ class MergedPartitions:
         return self._walked(low, high, left) if left < length else high
 
     def _walked(self, low: Positions, high: Positions, messages: int) -> Positions:
-        """The positions so many places behind others."""
+        """The positions that many places further on."""
         positions, heads = list(low), self._heads(low, high)
         heapq.heapify(heads)
         for _ in range(messages):
@@ -355,7 +355,7 @@ class MergedPartitions:
         return found
 
     def _time_at(self, number: int, offset: int) -> int | None:
-        """When the first message from an offset of a partition on that is kept was put; None if there is none."""
+        """The time of the first kept message at or after an offset of a partition; None if there is none."""
         topic = self.partitions[number]
         while (time := topic.time_at(offset)) is None:
             kept = topic.span()
@@ -385,7 +385,7 @@ def _place(positions: Sequence[int]) -> int:
 
 
 def _filled(low: Positions, high: Positions, messages: int) -> Positions:
-    """The positions so many places behind others, where the partitions follow each other."""
+    """The positions that many places further on, where the partitions follow each other."""
     found = list[int]()
     for begin, stop in zip(low, high, strict=True):
         found.append(min(begin + messages, stop))

@@ -101,7 +101,7 @@ class TopicStream:
         """That of the partition that has the messages of a key."""
         return self.partition(partition_of(key, len(self.partitions)))
 
-    def anew(self) -> TopicStream:
+    def for_one_reading(self) -> TopicStream:
         """The same for one reading: merged partitions remember where places are, and a trim may move these."""
         return self if len(self.partitions) == 1 else TopicStream.of(self.partitions, self.codec)
 
@@ -175,7 +175,7 @@ class TopicStream:
             limit = min(2 * limit, CHUNK_ROWS)
 
     def part(self, span: Span, start: int, messages: int) -> Span:
-        """A part of a span: so many of its messages, from the one with the index `start` on."""
+        """A part of a span: `messages` of them, from the one with the index `start` on."""
         count = self.store.count(span)
 
         def at(index: int) -> int:

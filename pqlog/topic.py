@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Topic(Messages):
     """A named, append-only sequence of messages, in one partition or several.
 
-    Created by ``log.topic(name)``; a log is one itself. Of several partitions, the messages are read merged: by time,
+    Created by ``log.topic(name)``; a log is one itself. With several partitions, the messages are read merged: by time,
     then partition, then offset, which only ever grows at its end. Offsets are those of one: see `partition`.
 
     Examples
@@ -84,7 +84,7 @@ class Topic(Messages):
     ) -> int | Any:
         """Append a message; returns when it survives a power failure.
 
-        In a topic of several partitions, it goes into that of its key; without a key, 100 messages go into one
+        In a topic with several partitions, it goes into that of its key; without a key, 100 messages go into one
         partition, the next 100 into the next.
 
         Parameters
@@ -156,7 +156,7 @@ class Topic(Messages):
     ) -> Put:
         """Append many messages in one transaction: all or nothing.
 
-        In a topic of several partitions, each message goes into that of its key, and messages of one partition keep
+        In a topic with several partitions, each message goes into that of its key, and messages of one partition keep
         their order. Without a key, the partitions get runs in turn: of 10,000 values, or of 65,536 rows of a frame.
 
         Parameters

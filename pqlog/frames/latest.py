@@ -30,7 +30,7 @@ from pqlog.stream import Selection, TopicStream
 MAX_GAP = 512
 """Latest messages that are no further apart than this are read together."""
 MAX_MERGED_GAP = 3_000
-"""The same for merged partitions, where to find a place takes as long as to read so many messages: about 5 ms."""
+"""The same for merged partitions, where finding a place takes as long as reading this many messages: about 5 ms."""
 
 _PLAIN = (str, int, bool, bytes)
 """Types whose equal values are identical."""

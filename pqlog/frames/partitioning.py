@@ -13,7 +13,7 @@ from pqlog.frames.arrays import single_array
 from pqlog.partitioning import FACTOR, POSITIVE, SEED, Partitioner
 
 _SAMPLE = 10_000
-"""How many keys are looked at first: if they repeat, each distinct one is hashed once."""
+"""How many keys are sampled: if they repeat, each distinct one is hashed once."""
 _FEW = 64
 """How many of the longest keys are hashed one by one."""
 
@@ -44,7 +44,7 @@ def runs(messages: int, length: int, partitioner: Partitioner) -> Any:
 
 
 def rows_by_partition(partitions: Any, most: int) -> Iterator[tuple[int, range | Any]]:
-    """The numbers of the rows of each partition, in their order, at most so many at a time.
+    """The numbers of the rows of each partition, in their order, at most `most` at a time.
 
     They are a range where none lie in between.
     """
@@ -75,7 +75,7 @@ def murmur2(texts: pa.Array) -> Any:
 
 
 def _hashes(starts: Any, sizes: Any, data: Any) -> Any:
-    """The hashes of texts in UTF-8, the shortest first: word by word, of all that have so many."""
+    """The hashes of texts in UTF-8, the shortest first: word by word."""
     factor, words = np.uint32(FACTOR), np.ndarray(len(data) - 3, "<u4", data, strides=(1,))
     digests = np.uint32(SEED) ^ sizes.astype(np.uint32)
     for end in range(4, int(sizes[-1]) + 1, 4):

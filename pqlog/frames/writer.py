@@ -194,7 +194,7 @@ def _cut(table: pa.Table, partitions: Any, ids: str | None, start: int) -> Itera
 
 
 def _rows_of_a_segment(table: pa.Table | pa.RecordBatch, most: int = 0) -> int:
-    """How many rows of a table make a segment; or at most so many rows that take as much memory."""
+    """How many rows of a table make a segment; or at most `most` rows that take as much memory."""
     rows: int = min(most or SEGMENT_ROWS, table.num_rows * SEGMENT_BYTES // max(1, table.nbytes))
     return max(1, rows)
 
@@ -279,7 +279,7 @@ def _failing_column(part: pa.Table) -> str:
 
 
 def _tables(reader: pa.RecordBatchReader, most_rows: int) -> Iterator[pa.Table]:
-    """The rows of a reader in tables of at most so many rows, and of a segment's size in memory."""
+    """The rows of a reader in tables of at most `most_rows`, and of a segment's size in memory."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in reader:

@@ -65,7 +65,7 @@ class Store(Protocol):
         ...
 
     def topic(self, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
-        """The same; created with `codec` and so many partitions if it does not exist."""
+        """The same; created with `codec` and that many partitions if it does not exist."""
         ...
 
     def append(
@@ -76,8 +76,8 @@ class Store(Protocol):
         With an `id` that the topic has, from whatever partition, nothing is put: only said where that put went. The
         chunks and the ids of an output can be iterated over more than once.
 
-        Of an output with `ids`, only the messages are put whose id the topic has in no partition, each id once; returns
-        where those went. At least one output is given, which may be without chunks.
+        From an output with `ids`, messages whose id the topic already has, in any partition, are skipped; of several
+        with one id, one is put. Returns where those went. At least one output is given, which may be without chunks.
 
         A `cursor` is set in the same transaction. Raises `CursorError`, and puts nothing, if it is not as expected.
 

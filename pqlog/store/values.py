@@ -19,7 +19,7 @@ LATEST = 253_402_300_799_999_999
 MEMORY = ":memory:"
 """The path of a log that is kept in memory."""
 MAX_PARTITIONS = 256
-"""A topic has at most so many: each is a table, and readers of all hold some messages of each."""
+"""The most partitions that a topic can have: each is a table, and readers of all hold some messages of each."""
 NEAR = 50
 """How many names before and after one that may be misspelt are compared with it."""
 
@@ -110,7 +110,7 @@ class Put:
 
     @classmethod
     def of(cls, parts: Mapping[int, Put], partitions: int) -> Put:
-        """That into a topic of so many partitions, from those into its partitions."""
+        """The result for a topic, from those of its partitions."""
         if partitions == 1:
             (put,) = parts.values()
             return put
@@ -205,7 +205,7 @@ class Row(NamedTuple):
     whole: int | None
     """How many messages the whole segment has; None for a single message."""
     partition: int | None = None
-    """The partition that it is of; None for that of the topic that was read.
+    """Its partition; None for that of the topic that was read.
 
     A row of merged partitions has one, and its `offset` is its place in the merged order.
     """
