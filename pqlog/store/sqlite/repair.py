@@ -11,9 +11,9 @@ from pqlog.errors import CorruptLogError, DamagedError, DiskError, StoreError
 from pqlog.store.sqlite import client, connections, ids, smallrows, statements
 from pqlog.store.sqlite.connections import fetch_all
 from pqlog.store.sqlite.table import LAST_OFFSET, Table, messages_in, title
-from pqlog.store.sqlite.topic import topic_info, topic_infos
+from pqlog.store.sqlite.topic import is_possible, topic_info, topic_infos
 from pqlog.store.sqlite.writer import Task, Transaction
-from pqlog.store.values import MAX_PARTITIONS, Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
+from pqlog.store.values import Chunk, Row, Salvage, Segment, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
     import apsw
@@ -207,8 +207,7 @@ def _infos(db: apsw.Connection, statement: str) -> list[TopicInfo]:
 
 def _possible(info: TopicInfo) -> TopicInfo:
     """The same, as a topic of its own if it cannot be a partition of one."""
-    is_possible = 0 <= info.partition < info.partitions <= MAX_PARTITIONS
-    return info if is_possible else replace(info, partition=0, partitions=1)
+    return info if is_possible(info) else replace(info, partition=0, partitions=1)
 
 
 def _copy(

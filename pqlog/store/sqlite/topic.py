@@ -17,6 +17,7 @@ from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
+    MAX_PARTITIONS,
     NEAR,
     CachedSchema,
     Chunk,
@@ -229,8 +230,20 @@ def find_put(db: apsw.Connection, table: Table, id: str) -> dict[int, Put] | Non
 
 
 def topic_infos(db: apsw.Connection) -> list[TopicInfo]:
-    """All partitions of all topics of a file."""
-    return [topic_info(*found[:5]) for found in db.execute(statements.TOPICS)]
+    """All partitions of all topics of a file; raises if one cannot be what its row says."""
+    infos = [topic_info(*found[:5]) for found in db.execute(statements.TOPICS)]
+    for info in infos:
+        if not is_possible(info):
+            raise errors.CorruptLogError(
+                f"topic {info.name!r} has partition {info.partition} of {info.partitions}, which no pqlog wrote: "
+                f"restore a backup, or copy what is whole with pqlog.salvage(path, to)"
+            )
+    return infos
+
+
+def is_possible(info: TopicInfo) -> bool:
+    """Whether a topic can have that many partitions, and this one."""
+    return 0 <= info.partition < info.partitions <= MAX_PARTITIONS
 
 
 def topic_info(id: int, name: bytes, codec: bytes, partition: int, partitions: int) -> TopicInfo:
