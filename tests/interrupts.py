@@ -67,6 +67,9 @@ class Strike:
 last: list[BaseException] = []
 """The last exception raised: a notebook, too, keeps the traceback and everything that it refers to."""
 
+returned: list[object] = []
+"""What the call returned that was struck last, if it did: nobody sees an exception in the callback of a weakref."""
+
 
 def moments(call: Callable[[], object]) -> int:
     """The number of moments in a call."""
@@ -82,9 +85,10 @@ def moments(call: Callable[[], object]) -> int:
 def struck(call: Callable[[], object], at: int, error: BaseException) -> tuple[bool, str]:
     """Whether the n-th moment of a call was reached, and where that is; what the call raises then is kept in `last`."""
     strike = Strike(at, error)
+    returned.clear()
     sys.setprofile(strike)
     try:
-        call()
+        returned[:] = [call()]
     except BaseException as raised:
         sys.setprofile(None)
         if not strike.where:

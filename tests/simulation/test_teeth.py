@@ -442,7 +442,7 @@ def times_of_one_partition():
         *(
             pytest.param(mutation, stories, marks=pytest.mark.slow)
             for mutation in (
-                *(put_partition_by_partition, ids_of_one_partition, times_of_one_partition),
+                *(put_partition_by_partition, ids_of_one_partition),
                 acknowledged_before_a_claim_of_another_partition,
             )
         ),
