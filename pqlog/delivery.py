@@ -208,9 +208,11 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if self._is_closed:
             raise StopIteration
+        before = self._batch
         try:
             batch = self._take(None if self._options.follow else 0, None)
         except BaseException:
+            self._leave_what_nobody_got(before)  # Ctrl-C may have struck when it returned
             if self._is_loop and self._batch is not None:  # the loop is over, and its exception may keep this object
                 self._batch.lease.leave()
             raise
