@@ -270,11 +270,10 @@ class Cluster:
     def _listed(self, wanted: Sequence[TopicPartition], isolation: str) -> dict[int, int]:
         """The same by a way that Ctrl-C can interrupt however long it takes, which itself takes three times as long."""
         level = IsolationLevel[isolation.upper()]
-        spec = {LATEST: OffsetSpec.latest, EARLIEST: OffsetSpec.earliest}
+        spec: Any = OffsetSpec
+        ends = {LATEST: spec.latest(), EARLIEST: spec.earliest()}
         specs = {
-            TopicPartition(one.topic, one.partition): spec[one.offset]()
-            if one.offset in spec
-            else OffsetSpec.for_timestamp(one.offset)  # type: ignore[no-untyped-call]
+            TopicPartition(one.topic, one.partition): ends.get(one.offset) or spec.for_timestamp(one.offset)
             for one in wanted
         }
         found = self.admin.list_offsets(specs, isolation_level=level, request_timeout=FAR_S)

@@ -11,12 +11,14 @@ MessagePack topic, and no bytes in others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
+from pqlog.errors import ArgumentError
 from pqlog.store.values import Chunk, Row, Segment, Span
 
 ROWS = 100_000
@@ -27,6 +29,10 @@ A segment has at most 65,536 messages, and a record offset may be as large as 2*
 ROWS_HEADER, KEY_HEADER = "pqlog-rows", "pqlog-key"
 NOTHING = {"json": b"null", "msgpack": b"\xc0"}
 """What stands for a missing value, by the name of the codec; no bytes for others."""
+
+UNREADABLE = ()
+"""Headers of which a name is not UTF-8: reading the message's headers raises `DecodeError`, the rest of it is there."""
+NOT_UTF8 = '["the name of a header is not UTF-8"]'
 
 Headers = Iterable[tuple[str, Any]] | None
 
@@ -60,8 +66,31 @@ def records_of(chunk: Chunk) -> Iterator[Record]:
 
 
 def kafka_headers(text: str | None) -> list[tuple[str, bytes]] | None:
-    """Headers as Kafka has them, from their JSON text."""
-    return [(name, value.encode()) for name, value in _headers_of(text).items()] if text else None
+    """Headers as Kafka has them, from their JSON text.
+
+    Raises
+    ------
+    ArgumentError
+        A name cannot be kept, or would be read as something else.
+    """
+    headers = _headers_of(text) if text else {}
+    for name in headers:
+        if "\0" in name:
+            raise ArgumentError(f"the name of a header cannot have a NUL on Kafka: {name!r}")
+        if name in (ROWS_HEADER, KEY_HEADER):
+            raise ArgumentError(f"the header {name!r} is pqlog's own on Kafka: give yours another name")
+    return [(name, value.encode()) for name, value in headers.items()] or None
+
+
+def headers_of(message: Message) -> Any:
+    """The headers of a record; `UNREADABLE` if the name of one is not UTF-8.
+
+    To be called once for each message: confluent-kafka 2.16 crashes if it is asked again for such a name.
+    """
+    try:
+        return message.headers()
+    except (SystemError, UnicodeDecodeError):
+        return UNREADABLE
 
 
 def time_of(message: Message) -> int:
@@ -101,7 +130,7 @@ def row_of(message: Message, span: Span, nothing: bytes = b"") -> Row | None:
     `nothing` stands for a value that is missing (`NOTHING`).
     """
     offset = offset_of(message)
-    headers: Any = message.headers()
+    headers = headers_of(message)
     value = message.value()
     if value is None:
         value = nothing
@@ -112,16 +141,20 @@ def row_of(message: Message, span: Span, nothing: bytes = b"") -> Row | None:
     first, stop = max(offset, span.first), min(offset + rows, span.stop)
     if first >= stop:
         return None
-    own = dict(headers)
-    field = own.pop(KEY_HEADER, None)
-    del own[ROWS_HEADER]
+    field = next((text for name, text in headers if name == KEY_HEADER), None)
     key = None if field is None else decoded(field)
-    return Row(first, time_of(message), key, _json(own.items()), value, stop - first, first - offset, rows)
+    others = [header for header in headers if header[0] not in (ROWS_HEADER, KEY_HEADER)]
+    return Row(first, time_of(message), key, _json(others), value, stop - first, first - offset, rows)
 
 
 def _json(headers: Headers) -> str | None:
     """Headers as JSON text; None if there are none."""
-    if not headers:
-        return None
-    found: Mapping[str, str] = {name: "" if value is None else decoded(value) for name, value in headers}
+    if headers is UNREADABLE:
+        return NOT_UTF8
+    found = dict[str, str]()
+    for name, value in headers or ():
+        if name in found:
+            number = next(number for number in itertools.count(1) if f"{name}#{number}" not in found)
+            found[f"{name}#{number}"] = found[name]
+        found[name] = "" if value is None else decoded(value)
     return _text(found).decode() if found else None
