@@ -364,3 +364,14 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def main(folder: str) -> None:
+    """Run a cluster until it is interrupted."""
+    with KafkaCluster(folder) as cluster:
+        print(f"PQLOG_CLUSTER={cluster.bootstrap}", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

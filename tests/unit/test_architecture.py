@@ -161,7 +161,8 @@ def test_import_loads_nothing_heavy():
         "import sys, pqlog\n"
         "with pqlog.open(':memory:') as log:\n"
         "    log.put({'a': 1}); list(log.get())\n"
-        "heavy = {'pandas', 'numpy', 'pyarrow', 'ipywidgets', 'IPython', 'sqlite3', 'polars', 'confluent_kafka'} & set(sys.modules)\n"
+        "heavy = {'pandas', 'numpy', 'pyarrow', 'ipywidgets', 'IPython', 'sqlite3', 'polars', 'confluent_kafka'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     run(script)
