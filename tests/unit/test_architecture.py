@@ -32,7 +32,7 @@ LAYERS = [
     ["check", "exact", "fields"],
     ["store.sqlite", "store.memory"],
     ["store.api"],
-    ["store.values"],
+    ["store.values", "store.owners"],
     ["file_set"],
     ["errors", "atomic"],
 ]
