@@ -5,10 +5,12 @@ from pqlog.client import Client
 from pqlog.clients import ClaimInfo, ClientInfo, Clients
 from pqlog.codecs import Codec
 from pqlog.errors import (
+    AccessError,
     ArgumentError,
     ClaimedError,
     ClaimLostError,
     ClosedError,
+    ClusterError,
     CodecMismatchError,
     CorruptLogError,
     CursorError,
@@ -31,6 +33,7 @@ from pqlog.errors import (
     PickleRefusedError,
     ReadOnlyError,
     StoreError,
+    TooLargeError,
     TrimmedError,
     TrimRefusedError,
     UncertainError,
@@ -54,6 +57,7 @@ from pqlog.store.values import Capabilities, Moved, PartitionOffset, Put, Salvag
 from pqlog.topic import Topic
 
 __all__ = [
+    "AccessError",
     "ArgumentError",
     "Batch",
     "Capabilities",
@@ -64,6 +68,7 @@ __all__ = [
     "ClientInfo",
     "Clients",
     "ClosedError",
+    "ClusterError",
     "Codec",
     "CodecMismatchError",
     "CorruptLogError",
@@ -97,6 +102,7 @@ __all__ = [
     "Salvage",
     "Staged",
     "StoreError",
+    "TooLargeError",
     "Topic",
     "TrimRefusedError",
     "UncertainError",

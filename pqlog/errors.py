@@ -8,6 +8,7 @@
     │   └── ForkError               it belongs to the parent of this forked process
     ├── Empty                       no message arrived before the timeout
     ├── EncodeError                 a value cannot be encoded by the topic's codec
+    ├── TooLargeError               a message is larger than the cluster accepts (a ValueError)
     ├── DecodeError                 a stored message cannot be decoded; has its offset
     │   ├── PickleRefusedError      it is a pickle, and the topic was opened without the codec pickle
     │   └── DamagedError            it is not what was put (also a CorruptLogError)
@@ -37,7 +38,9 @@
         ├── DiskFullError           no space is left on the disk
         ├── DiskError               the system reported an I/O error
         ├── LockTimeoutError        another process held the lock for too long
-        └── UnsafeStorageError      this disk or this SQLite cannot guarantee durability
+        ├── UnsafeStorageError      this disk, SQLite or cluster cannot guarantee durability
+        ├── ClusterError            the cluster cannot be reached, or does not answer in time
+        └── AccessError             the cluster refuses the credentials, or does not allow this
 """
 
 from __future__ import annotations
@@ -93,6 +96,10 @@ class EncodeError(Error, ValueError):
     def placed(self, *, index: int, offset: int | None = None) -> EncodeError:
         """The same error, with the position of the value in the call and in the topic."""
         return EncodeError(self.reason, value_type=self.value_type, codec=self.codec, index=index, offset=offset)
+
+
+class TooLargeError(Error, ValueError):
+    """A message is larger than the cluster accepts; nothing was put."""
 
 
 class DecodeError(Error):
@@ -444,7 +451,15 @@ class DamagedError(DecodeError, CorruptLogError):
 
 
 class UnsafeStorageError(StoreError):
-    """This disk or this version of SQLite cannot guarantee durability."""
+    """This disk, this version of SQLite or this cluster cannot guarantee durability."""
+
+
+class ClusterError(StoreError):
+    """The cluster cannot be reached, or did not answer in time; everything that was put is safe."""
+
+
+class AccessError(StoreError):
+    """The cluster refuses the credentials, or does not allow them to do this."""
 
 
 def _did_you_mean(near: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ LAYERS = [
     ["keys", "merged", "partitioning"],
     ["interleave"],
     ["check", "exact", "fields"],
-    ["store.sqlite", "store.memory"],
+    ["store.sqlite", "store.memory", "store.kafka"],
     ["store.api"],
     ["store.values", "store.owners"],
     ["file_set"],
@@ -97,7 +97,7 @@ def test_only_the_engine_imports_apsw():
     assert all(module.startswith("store.sqlite") for module in users)
 
 
-ENGINES = ("store.sqlite", "store.memory")
+ENGINES = ("store.sqlite", "store.memory", "store.kafka")
 
 
 def test_only_what_opens_logs_names_an_engine():
