@@ -7,8 +7,8 @@ looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pqlog import errors
 from pqlog.store import owners
@@ -19,6 +19,7 @@ from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
 
 if TYPE_CHECKING:
+    from pqlog.store.kafka.store import KafkaStore
     from pqlog.store.kafka.topic import KafkaTopic
 
 T = TypeVar("T")
@@ -40,17 +41,21 @@ class KafkaClient:
     def look(self) -> Standing | None:
         """Where it stands, as this process knows it: without taking the lane."""
         self.topic.check()
-        standing = Standing.found_in(self._log.lanes.look(self.lane))
+        return self.seen(self._log.lanes.look(self.lane))
+
+    def seen(self, values: Mapping[str, Any]) -> Standing | None:
+        """The same of what was found in its lane."""
+        standing = Standing.found_in(values)
         if standing is not None:
             self.leases.overlay(self.lane, standing)
         return standing
 
     def state(self) -> ClientState | None:
         standing = self.look()
-        return None if standing is None else self._state(standing)
+        return None if standing is None else self.state_of(standing, self.topic.span())
 
-    def _state(self, standing: Standing) -> ClientState:
-        kept = self.topic.span()
+    def state_of(self, standing: Standing, kept: Span) -> ClientState:
+        """The same of what was looked at."""
         unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (standing.position, standing.claimed))
         return ClientState(
             client=self.name,
@@ -74,7 +79,7 @@ class KafkaClient:
         standing = self.look()
         if standing is None:
             standing = self._change(lambda tx: self.join_in(tx, start))
-        return self._state(standing)
+        return self.state_of(standing, self.topic.span())
 
     def acknowledge(self, offset: int, epoch: int) -> bool:
         self.topic.check()
@@ -174,27 +179,24 @@ class KafkaClient:
 
     def has_work(self, worker: str, ordered: bool = False) -> bool:
         standing = self.look()
-        return standing is None or self._may_take(standing, worker, ordered)
+        return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
 
-    def _may_take(self, standing: Standing, worker: str, ordered: bool) -> bool:
-        """Whether there is a batch for a worker."""
+    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool) -> bool:
+        """The same of what was looked at."""
         are_free = [self.is_free(lease, worker) for lease in standing.claims]
         if ordered and not all(are_free):
             return False
-        return any(are_free) or self._has_more(standing)
-
-    def _has_more(self, standing: Standing) -> bool:
-        """Whether there are messages that are in no batch."""
-        kept = self.topic.span()
-        return self.topic.count(Span(max(standing.claimed, kept.first), kept.stop)) > 0
+        unclaimed = Span(max(standing.claimed, kept.first), kept.stop)
+        return any(are_free) or (bool(unclaimed) and bool(self.topic.read(unclaimed, 1, 1, damaged=True)))
 
     def advance(
         self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
     ) -> tuple[Claim | None, list[Put]]:
         taking = Taking(self, size, worker, ordered)
+        own = done.claim if done is not None and _ours(done.client).lane == self.lane else None
         try:
             while True:
-                if not taking.look(done) and done is None:
+                if not taking.look(own) and done is None:
                     return None, []
                 try:
                     claim, went = self._advance(taking, done)
@@ -273,6 +275,30 @@ class KafkaClient:
 
     def leave(self, claim: Claim) -> None:
         self.leases.leave(claim.token)
+
+
+def states_of(log: KafkaStore, clients: Sequence[ClientStore]) -> list[ClientState | None]:
+    """`ClientStore.state` of each, all at one moment."""
+    seen = _seen(log, clients)
+    return [None if standing is None else client.state_of(standing, kept) for client, standing, kept in seen]
+
+
+def find_work(log: KafkaStore, clients: Sequence[ClientStore], worker: str, ordered: bool) -> int | None:
+    """The index of the first of some clients for which `ClientStore.has_work`; None if of none."""
+    for index, (client, standing, kept) in enumerate(_seen(log, clients)):
+        if standing is None or client.may_take(standing, kept, worker, ordered):
+            return index
+    return None
+
+
+def _seen(log: KafkaStore, clients: Sequence[ClientStore]) -> list[tuple[KafkaClient, Standing | None, Span]]:
+    """Where clients stand, and what is kept of their partitions."""
+    ours = [_ours(client) for client in clients]
+    for client in ours:
+        client.topic.check()
+    values = log.lanes.look_at([client.lane for client in ours])
+    spans = log.spans([client.topic for client in ours])
+    return [(client, client.seen(one), span) for client, one, span in zip(ours, values, spans, strict=True)]
 
 
 def _ours(client: ClientStore) -> KafkaClient:

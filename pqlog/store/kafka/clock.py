@@ -47,7 +47,7 @@ class ClusterClock:
     def _stamp(self, slice_s: float) -> int:
         """The time that the cluster gives to a new record, in milliseconds."""
         self._cluster.check()
-        producer = self._producer or self._cluster.producer()
+        producer = self._producer or self._cluster.producer(enable_idempotence=False, acks="1")  # only its time counts
         self._producer = None  # not to be used again after an error
         told: list[tuple[Any, int]] = []
         producer.produce(self._topic, None, KEY, 0, lambda error, message: told.append((error, message.timestamp()[1])))

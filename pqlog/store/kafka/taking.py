@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pqlog.store import owners
 from pqlog.store.kafka.standing import Lease, Standing, random_number
-from pqlog.store.values import Claim, Done, Size, Span
+from pqlog.store.values import Claim, Size, Span
 
 if TYPE_CHECKING:
     from pqlog.store.kafka.client import KafkaClient
@@ -59,8 +59,8 @@ class Taking:
         """Those that are needed beside the client's own."""
         return [client.lane for client in self._others]
 
-    def look(self, done: Done | None) -> bool:
-        """Find out what there is; whether a transaction is needed for it."""
+    def look(self, done: Claim | None) -> bool:
+        """Find out what there is, once a batch of the client is acknowledged; whether a transaction is needed for it."""
         standing, kept = self._client.look(), self._topic.span()
         self._first_kept, self._cut, self._others, self._is_new = kept.first, None, [], standing is None
         self._ends = self._leases.end()
@@ -69,9 +69,8 @@ class Taking:
             self._others = [client for client in everywhere if client.lane != self._client.lane]
             self._cut = self._cut_behind(Span(kept.first, kept.stop))
             return True
-        if done is not None and done.client.lane == self._client.lane:
-            lease = standing.find(done.claim.number, done.claim.token)
-            standing.claims = [one for one in standing.claims if one is not lease]
+        if done is not None and (lease := standing.find(done.number, done.token)) is not None:
+            standing.drop(lease)
         if self._is_blocked(standing):
             return False
         free = [lease for lease in standing.claims if self._is_free(lease)]
@@ -80,7 +79,7 @@ class Taking:
         return bool(free) or (self._cut is not None and self._cut.messages > 0)
 
     def _is_free(self, lease: Lease) -> bool:
-        return self._leases.is_free(lease, self._worker)
+        return self._client.is_free(lease, self._worker)
 
     def _is_blocked(self, standing: Standing) -> bool:
         """Whether the worker may take nothing, since another batch is in somebody's hands."""
