@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from pqlog.errors import ClusterError, CorruptLogError
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.faults import PASSING, told
+from pqlog.store.kafka.faults import PASSING, patient, told
 
 PARTITIONS = 8
 """Of the state, and of the ids. It never changes, since it says where a lane lies."""
@@ -146,11 +146,28 @@ class Tail:
 
     def _read_to(self, consumer: Consumer, stop: int, until: float) -> None:
         """Read on. In between nothing is fetched: that would ask the brokers hundreds of times in a second."""
-        place = TopicPartition(*self._place, self._at or OFFSET_BEGINNING)
+        if not self._at:
+            self._at = self._first(consumer)
+        place = TopicPartition(*self._place, self._at)
         consumer.incremental_assign([place])
         while self._at < stop:
             self._read_some(consumer, stop, until)
         consumer.incremental_unassign([place])
+
+    def _first(self, consumer: Consumer) -> int:
+        """Where the partition begins.
+
+        Its consumer asks for that, and by its number it begins there: librdkafka takes a second longer if it is not
+        connected to the leader, or does not know the offset, when it begins to fetch.
+        """
+
+        def ask(slice_s: float) -> int:
+            first, _ = consumer.get_watermark_offsets(TopicPartition(*self._place), slice_s, cached=False)
+            if first < 0:
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its leader does not answer"))
+            return int(first)
+
+        return patient(ask, "reading the state of the log", self._cluster.timeout_s)
 
     def _begin(self) -> None:
         self._end()
