@@ -77,7 +77,7 @@ class Cluster:
 
     def __init__(self, address: Address, timeout_s: float = 60.0) -> None:
         self.address, self.timeout_s = address, timeout_s
-        self._pid, self._is_closed, self._has_answered = os.getpid(), False, False
+        self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
         self._lock = threading.RLock()
         self._heard = Heard(self._serve)
         self._clients = weakref.WeakSet[Any]()
@@ -336,18 +336,18 @@ class Cluster:
     @property
     def is_closed(self) -> bool:
         """Whether nothing can be asked any more."""
-        return self._is_closed or self._pid != os.getpid()
+        return self._is_closed or self.owner != os.getpid()
 
     def check(self) -> None:
         """Raise if nothing can be asked any more."""
-        if self._pid != os.getpid():
+        if self.owner != os.getpid():
             raise ForkError("a log on a cluster belongs to the process that opened it: open it again in the child")
         if self._is_closed:
             raise ClosedError(f"{self.address} was closed")
 
     def close(self) -> None:
         """End all calls within a moment, and the shared connections with the last of them. Twice is not an error."""
-        if self._pid == os.getpid():
+        if self.owner == os.getpid():
             self._is_closed = True
             with self._lock:
                 self._kept.clear()
