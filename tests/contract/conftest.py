@@ -1,14 +1,52 @@
-"""The engine that a test is run over, and a topic on it."""
+"""The engine that a test is run over, and a topic on it.
+
+``make`` creates an engine, ``other_engine`` one whose logs are compared with those of SQLite, ``shared`` one whose log two
+stores can have open. With ``--cluster``, all of them are on Kafka.
+"""
+
+import os
+import uuid
 
 import pytest
 
 from pqlog.store.values import Output, Segment
-from tests.contract.engines import COUNT, ENGINES, singles
+from tests.contract import engines
+from tests.contract.engines import COUNT, singles
+
+MAKERS = {"make": engines.ENGINES, "other_engine": engines.OTHER_ENGINES, "shared": engines.SHARED}
 
 
-@pytest.fixture(params=ENGINES, ids=lambda make: make.__name__)
-def engine(request, tmp_path):
-    engine = request.param(tmp_path)
+def pytest_generate_tests(metafunc):
+    own = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    for name, makers in MAKERS.items():
+        if name in metafunc.fixturenames and name not in own:
+            chosen = engines.CLUSTER if metafunc.config.option.cluster else makers
+            metafunc.parametrize(name, chosen, ids=lambda make: make.__name__)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def running_cluster(request):
+    """The cluster, for stores in this process and in others."""
+    if request.config.option.cluster:
+        os.environ[engines.RUNNING] = request.getfixturevalue("cluster").bootstrap
+        os.environ[engines.RUN] = uuid.uuid4().hex[:8]
+
+
+@pytest.fixture(autouse=True)
+def few_topics(running_cluster):
+    """Nothing is left of a test on a cluster, which gets slow with thousands of partitions."""
+    yield
+    if engines.logs_on_the_cluster:
+        from tests.cluster.plugin import delete_topics
+
+        for log in engines.logs_on_the_cluster:
+            delete_topics(os.environ[engines.RUNNING], f"{log}.")
+        engines.logs_on_the_cluster.clear()
+
+
+@pytest.fixture
+def engine(make, tmp_path):
+    engine = make(tmp_path)
     yield engine
     engine.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pqlog.store.api import ClientStore, Store, TopicStore
@@ -23,9 +25,29 @@ def sparse(folder: Path) -> Store:
     return MemoryStore()
 
 
-OTHER_ENGINES = [sparse]
+def on_a_cluster(folder: Path) -> Store:
+    """A log on the cluster of the tests: the same for the same folder."""
+    from pqlog.store.kafka.address import Address
+    from pqlog.store.kafka.store import KafkaStore
+
+    log = f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}-{os.environ.get(RUN, '')}"
+    logs_on_the_cluster.add(log)
+    return KafkaStore(Address.parse(f"kafka://{os.environ[RUNNING]}/{log}"))
+
+
+RUNNING, RUN = "PQLOG_CLUSTER", "PQLOG_CLUSTER_RUN"
+"""Environment variables: where the cluster is, and what distinguishes this run of the tests."""
+logs_on_the_cluster: set[str] = set()
+"""Those that a test made."""
+
+Maker = Callable[[Path], Store]
+OTHER_ENGINES: list[Maker] = [sparse]
 """Those whose whole logs must answer as one on SQLite does."""
-ENGINES = [in_a_file, in_memory, *OTHER_ENGINES]
+ENGINES: list[Maker] = [in_a_file, in_memory, *OTHER_ENGINES]
+SHARED: list[Maker] = [in_a_file]
+"""Those whose logs two stores can have open at once."""
+CLUSTER: list[Maker] = [on_a_cluster]
+"""In place of all of them, with ``--cluster``."""
 
 
 def singles(*values: bytes, key: str | None = None) -> Singles:
