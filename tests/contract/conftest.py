@@ -1,11 +1,10 @@
 """The engine that a test is run over, and a topic on it.
 
-``make`` creates an engine, ``other_engine`` one whose logs are compared with those of SQLite, ``shared`` one whose log two
-stores can have open. With ``--cluster``, all of them are on Kafka.
+``make`` creates an engine, ``other_engine`` one whose logs are compared with those of SQLite, ``shared`` one whose log
+two stores can have open. With ``--cluster``, all of them are on Kafka.
 """
 
 import os
-import uuid
 
 import pytest
 
@@ -25,23 +24,25 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def running_cluster(request):
-    """The cluster, for stores in this process and in others."""
-    if request.config.option.cluster:
-        os.environ[engines.RUNNING] = request.getfixturevalue("cluster").bootstrap
-        os.environ[engines.RUN] = uuid.uuid4().hex[:8]
+def _running_cluster(request):
+    """The cluster, for stores in this process and in others; nothing is left on it."""
+    if not request.config.option.cluster:
+        yield
+        return
+    os.environ["PQLOG_CLUSTER"] = request.getfixturevalue("cluster").bootstrap
+    yield
+    from tests.contract import cluster_logs
+
+    cluster_logs.clean_all()
 
 
 @pytest.fixture(autouse=True)
-def few_topics(running_cluster):
-    """Nothing is left of a test on a cluster, which gets slow with thousands of partitions."""
+def _few_logs(request):
     yield
-    if engines.logs_on_the_cluster:
-        from tests.cluster.plugin import delete_topics
+    if request.config.option.cluster:
+        from tests.contract import cluster_logs
 
-        for log in engines.logs_on_the_cluster:
-            delete_topics(os.environ[engines.RUNNING], f"{log}.")
-        engines.logs_on_the_cluster.clear()
+        cluster_logs.clean()
 
 
 @pytest.fixture

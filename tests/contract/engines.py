@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,18 +25,10 @@ def sparse(folder: Path) -> Store:
 
 def on_a_cluster(folder: Path) -> Store:
     """A log on the cluster of the tests: the same for the same folder."""
-    from pqlog.store.kafka.address import Address
-    from pqlog.store.kafka.store import KafkaStore
+    from tests.contract import cluster_logs
 
-    log = f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}-{os.environ.get(RUN, '')}"
-    logs_on_the_cluster.add(log)
-    return KafkaStore(Address.parse(f"kafka://{os.environ[RUNNING]}/{log}"))
+    return cluster_logs.opened(folder)
 
-
-RUNNING, RUN = "PQLOG_CLUSTER", "PQLOG_CLUSTER_RUN"
-"""Environment variables: where the cluster is, and what distinguishes this run of the tests."""
-logs_on_the_cluster: set[str] = set()
-"""Those that a test made."""
 
 Maker = Callable[[Path], Store]
 OTHER_ENGINES: list[Maker] = [sparse]

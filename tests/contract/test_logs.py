@@ -51,7 +51,7 @@ class Ranks:
 
     def gap(self, rank):
         """The first offset behind the message before one: where there is a gap, it is of no message."""
-        return self.at[rank - 1].item() + 1 if rank else 1
+        return self.at[rank - 1].item() + 1 if rank else 0
 
     def frame(self, frame):
         """A frame with ranks in its index, and without times."""
