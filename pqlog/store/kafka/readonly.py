@@ -17,7 +17,6 @@ from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.values import (
-    MAX_PARTITIONS,
     Capabilities,
     Claim,
     ClientState,
@@ -32,6 +31,8 @@ from pqlog.store.values import (
     TopicInfo,
 )
 
+SHOWN = 5
+"""How many topics an error names."""
 POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
@@ -116,10 +117,6 @@ class ReadOnlyStore:
         partitions = self.cluster.partitions(topic)
         if partitions is None:
             return ()
-        if partitions > MAX_PARTITIONS:
-            raise UnsupportedError(
-                f"topic {name!r} has {partitions} partitions; a topic of at most {MAX_PARTITIONS} can be read"
-            )
         numbers = range(partitions)
         return [ForeignPartition(self, self._info(topic, partitions, one, codec), topic) for one in numbers]
 
@@ -254,7 +251,7 @@ class MissingTopic(_Refusing):
         self.log, self.info = log, info
 
     def _missing(self) -> NoReturn:
-        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()])
+        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
 
     def span(self) -> Span:
         self._missing()
