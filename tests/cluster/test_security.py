@@ -21,10 +21,13 @@ from confluent_kafka.admin import (
 )
 
 from pqlog.errors import AccessError, ClusterError, UnsafeStorageError
+from pqlog.log import Log
 from pqlog.store.kafka import faults
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.promise import TRANSACTIONS, Durability, Kind, check_promise, new_topic
+from pqlog.store.kafka.store import KafkaStore
+from pqlog.stream import TopicStream
 from tests.cluster.brokers import KafkaCluster
 from tests.cluster.certificates import Authority
 from tests.cluster.plugin import SERIAL, alone
@@ -317,6 +320,29 @@ def test_the_rights_that_the_docs_list_are_enough(guarded, bob):
     assert bob.ends("bobs.main", 0) == (1, 2)
     assert read(bob) == []
     bob.delete(["bobs.main"])
+
+
+def test_a_log_needs_no_more_than_the_rights_that_the_docs_list(guarded, bob):
+    prefixed = ResourcePatternType.PREFIXED
+    allow(guarded, ResourceType.TOPIC, "bobs.", AclOperation.ALL, pattern=prefixed)
+    allow(guarded, ResourceType.TRANSACTIONAL_ID, "bobs/", AclOperation.ALL, pattern=prefixed)
+    allow(guarded, ResourceType.TOPIC, TRANSACTIONS, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
+    store = KafkaStore(bob.address, 20, Durability.DEVELOPMENT)
+    with Log(store.name, TopicStream.open(store, "main", None, None)) as log:
+        log.put({"n": 0})
+        log.put_many([{"n": 1}, {"n": 2}], id="once")
+        log.put_many([{"n": 1}, {"n": 2}], id="once")
+        assert [value["n"] for value in log.get("reader")] == [0, 1, 2]
+        for batch in log.batches("stage", size=2):
+            log.topic("out").put_many(list(batch))
+        assert len(list(log.topic("out").history())) == 3
+        log.trim(-1, force=True)
+        log.delete_topic("out")
+
+
+def test_a_log_without_rights_is_not_opened(bob):
+    with pytest.raises(AccessError, match="cluster-security"):
+        KafkaStore(bob.address, 20, Durability.DEVELOPMENT)
 
 
 def begin(cluster):
