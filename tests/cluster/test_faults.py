@@ -9,11 +9,13 @@ from confluent_kafka import KafkaError, KafkaException
 
 from pqlog import errors
 from pqlog.store.kafka.address import Address
-from pqlog.store.kafka.faults import FENCED, GONE, PASSING, Heard, patient, told
+from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.faults import FENCED, GONE, PASSING, Heard, code, patient, told
+from pqlog.store.kafka.promise import Durability, Kind, new_topic
 
 
-def failure(code, text="broker says"):
-    return KafkaException(KafkaError(code, text))
+def failure(number, text="broker says"):
+    return KafkaException(KafkaError(number, text))
 
 
 def answers(*outcomes):
@@ -29,13 +31,13 @@ def answers(*outcomes):
     return call
 
 
-@pytest.mark.parametrize("code", sorted(PASSING))
-def test_what_passes_is_waited_out(code):
-    assert patient(answers(failure(code), failure(code), "there"), "reading", 10) == "there"
+@pytest.mark.parametrize("number", sorted(PASSING))
+def test_what_passes_is_waited_out(number):
+    assert patient(answers(failure(number), failure(number), "there"), "reading", 10) == "there"
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
+    ("number", "kind"),
     [
         (KafkaError._AUTHENTICATION, errors.AccessError),
         (KafkaError.SASL_AUTHENTICATION_FAILED, errors.AccessError),
@@ -49,21 +51,21 @@ def test_what_passes_is_waited_out(code):
         (KafkaError.INVALID_REPLICATION_FACTOR, errors.UnsafeStorageError),
         (KafkaError._INVALID_ARG, errors.ArgumentError),
         (KafkaError.POLICY_VIOLATION, errors.StoreError),
-        *((code, errors.StoreError) for code in sorted(FENCED | GONE)),
+        *((number, errors.StoreError) for number in sorted(FENCED | GONE)),
     ],
 )
-def test_what_does_not_pass_is_told_at_once(code, kind):
+def test_what_does_not_pass_is_told_at_once(number, kind):
     with pytest.raises(kind, match=r"^reading: .*broker says") as caught:
-        patient(answers(failure(code)), "reading", 60)
+        patient(answers(failure(number)), "reading", 60)
     assert type(caught.value) is kind
     assert isinstance(caught.value.__cause__, KafkaException)
 
 
-@pytest.mark.parametrize("code", sorted(PASSING))
-def test_what_has_not_passed_in_time_is_the_clusters(code):
-    assert isinstance(told(failure(code), "reading"), errors.ClusterError)
+@pytest.mark.parametrize("number", sorted(PASSING))
+def test_what_has_not_passed_in_time_is_the_clusters(number):
+    assert isinstance(told(failure(number), "reading"), errors.ClusterError)
     with pytest.raises(errors.ClusterError, match=r"^reading: .*broker says"):
-        patient(answers(failure(code)), "reading", 0.1)
+        patient(answers(failure(number)), "reading", 0.1)
 
 
 def test_codes_of_the_callers_own_are_waited_out_too():
@@ -135,3 +137,20 @@ def test_an_interrupt_in_a_callback_strikes_after_it(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         heard(error)
         time.sleep(5)
+
+
+def test_a_producer_that_is_fenced_writes_nothing_to_the_standard_error(cluster_url, capfd):
+    address = Address.parse(cluster_url)
+    cluster = Cluster(address, timeout_s=20)
+    cluster.make([new_topic(f"{address.log}.main", 1, Kind.MESSAGES, Durability.SYNCED, 3)])
+    old, new = (cluster.producer(f"{address.log}/lane") for _ in range(2))
+    for producer in (old, new):
+        producer.init_transactions(20)
+    old.begin_transaction()
+    old.produce(f"{address.log}.main", b"x")
+    with pytest.raises(KafkaException) as caught:
+        old.commit_transaction(20)
+    assert code(caught.value) in FENCED
+    old.poll(0.2)
+    cluster.close()
+    assert capfd.readouterr().err == ""

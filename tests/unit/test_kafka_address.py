@@ -81,7 +81,9 @@ def test_secrets_are_not_shown():
 
 def test_what_a_user_gives_replaces_what_is_usual_but_not_the_brokers():
     address = Address.parse("kafka://h/etl", {"client.id": "mine", "socket.keepalive.enable": True})
-    assert address.client_config(**{"client.id": "pqlog", "linger.ms": 0}) == {
+    made = address.client_config(**{"client.id": "pqlog", "linger.ms": 0})
+    assert made.pop("logger").name == "pqlog.kafka"
+    assert made == {
         "bootstrap.servers": "h:9092",
         "client.id": "mine",
         "socket.keepalive.enable": "true",
