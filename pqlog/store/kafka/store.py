@@ -285,9 +285,12 @@ class KafkaStore:
         ours = list(map(_client, clients))
         return any(self._change_clients(ours, lambda tx: [client.delete_in(tx) for client in ours]))
 
-    def _change_clients(self, clients: Sequence[KafkaClient], work: Callable[[Transaction], T]) -> T:
+    def _change_clients(self, clients: Sequence[KafkaClient], work: Callable[[Transaction], list[T]]) -> list[T]:
+        self.check()
         for client in clients:
             client.topic.check()
+        if not clients:
+            return []
         result = self.lanes.change([client.lane for client in clients], work)
         for client in clients:
             client.committed()
