@@ -4,6 +4,7 @@ from pqlog.batch import Batch
 from pqlog.client import Client
 from pqlog.clients import ClaimInfo, ClientInfo, Clients
 from pqlog.codecs import Codec
+from pqlog.copying import Copied, CopyProgress, mirror
 from pqlog.errors import (
     ArgumentError,
     ClaimedError,
@@ -31,6 +32,7 @@ from pqlog.errors import (
     PickleRefusedError,
     ReadOnlyError,
     StoreError,
+    TooLargeError,
     TrimmedError,
     TrimRefusedError,
     UncertainError,
@@ -65,6 +67,8 @@ __all__ = [
     "Clients",
     "ClosedError",
     "Codec",
+    "Copied",
+    "CopyProgress",
     "CodecMismatchError",
     "CorruptLogError",
     "CursorError",
@@ -97,6 +101,7 @@ __all__ = [
     "Salvage",
     "Staged",
     "StoreError",
+    "TooLargeError",
     "Topic",
     "TrimRefusedError",
     "UncertainError",
@@ -111,6 +116,7 @@ __all__ = [
     "explore",
     "load_ipython_extension",
     "migrate",
+    "mirror",
     "open",
     "read_log",
     "salvage",
