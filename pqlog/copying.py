@@ -326,6 +326,7 @@ class _Run:
                 while True:
                     while self._round(copies):
                         report(CopyProgress(self._copied, copies.lag()))
+                    report(CopyProgress(self._copied, 0))
                     copies.wait()
                     copies.find()
             finally:
