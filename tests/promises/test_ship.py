@@ -16,6 +16,7 @@ import pqlog
 from pqlog import copier, copying, files
 from pqlog.errors import TooLargeError
 from pqlog.log import Log
+from pqlog.message import from_micros
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.values import Segment
 from pqlog.stream import TopicStream
@@ -79,9 +80,7 @@ def compare(source, target):
             headers = msgspec.json.decode(now.headers)
             assert headers["pqlog-offset"] == str(was.offset)
             time = datetime.datetime.fromisoformat(headers["pqlog-time"])
-            assert time == datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(
-                microseconds=was.time
-            )
+            assert time == from_micros(was.time)
             number = partition.info.number
             assert headers.get("pqlog-partition") == (None if number is None else str(number))
 
@@ -103,10 +102,6 @@ def test_all_is_copied_as_it_was(source, target, tmp_path):
         for was, now in zip(log, other, strict=True):
             assert is_same(was.value, now.value)
             assert was.key == now.key
-        was, now = (
-            topic.history().to_pandas(metadata=["key"]) for topic in (log.topic("orders"), other.topic("orders"))
-        )
-        assert len(was) == len(now)
         frame = log.history(-1300, -1).to_pandas(metadata=False)
         pd.testing.assert_frame_equal(frame, other.history(-1300, -1).to_pandas(metadata=False))
 
@@ -230,7 +225,7 @@ def test_a_topic_of_another_codec_is_refused(tmp_path, log):
     log.topic("raw", codec="bytes").put(b"1")
     with in_a_file(tmp_path) as other:
         other.topic("raw", codec="json").put(1)
-        with pytest.raises(pqlog.CodecMismatchError, match="has the codec 'json', and what is to be copied .*'bytes'"):
+        with pytest.raises(pqlog.CodecMismatchError, match=r"has the codec 'json', and what .*'bytes'"):
             log.ship(other)
         assert len(other.topic("raw")) == 1
 
