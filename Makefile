@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -rs -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all newest programs renew-constraints lint docs links smoke bench bench-full pictures crash clean
+.PHONY: help demo test test-all test-long test-cluster newest programs renew-constraints lint docs links smoke bench bench-full pictures crash clean
 
 help:  ## Print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -49,10 +49,23 @@ demo: $(VENV)/demo  ## Real flights through a log, a process killed halfway, a p
 
 test: $(VENV)/test  ## The fast ring of tests; installs what it needs into .venv; TESTS=tests/unit for a part of it
 	$(PYTEST) $(TESTS)
-	@echo "Left out: the long ring (long searches, the browser, Redis, tmux, notebooks, recipes). Run it with: make test-all"
+	@echo "Left out: the long ring (long searches, the browser, Redis, tmux, notebooks, recipes) and the Kafka cluster. Run them with: make test-all"
 
-test-all: programs $(VENV)/all  ## Both rings; installs programs with apt-get; a missing package or program is a failure
+test-all: test-long test-cluster  ## All tests; installs programs with apt-get; a missing package or program is a failure
+
+test-long: programs $(VENV)/all  ## Both rings of tests, without the cluster
 	$(PYTEST) --all --nbmake
+
+test-cluster: build/kafka $(VENV)/all  ## The tests on a Kafka cluster of three nodes, which it starts; TESTS=tests/cluster for a part
+	@.ci/programs strace
+	$(PYTEST) -n 3 --dist loadgroup --cluster $(or $(TESTS),tests/cluster tests/contract pqlog/store/kafka)
+
+build/kafka: tests/cluster/pom.xml
+	@.ci/programs java:default-jre-headless mvn:maven
+	@echo "Laying the jars of a Kafka broker into $@"
+	@rm -rf $@ $@.part
+	@mvn -B -q -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$@.part
+	@mv $@.part $@ && touch $@
 
 programs:
 	@.ci/programs chromium redis-server tmux

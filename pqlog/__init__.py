@@ -6,10 +6,12 @@ from pqlog.clients import ClaimInfo, ClientInfo, Clients
 from pqlog.codecs import Codec
 from pqlog.copying import Copied, CopyProgress, mirror
 from pqlog.errors import (
+    AccessError,
     ArgumentError,
     ClaimedError,
     ClaimLostError,
     ClosedError,
+    ClusterError,
     CodecMismatchError,
     CorruptLogError,
     CursorError,
@@ -56,6 +58,7 @@ from pqlog.store.values import Capabilities, Moved, PartitionOffset, Put, Salvag
 from pqlog.topic import Topic
 
 __all__ = [
+    "AccessError",
     "ArgumentError",
     "Batch",
     "Capabilities",
@@ -66,6 +69,7 @@ __all__ = [
     "ClientInfo",
     "Clients",
     "ClosedError",
+    "ClusterError",
     "Codec",
     "Copied",
     "CopyProgress",

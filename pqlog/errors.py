@@ -38,7 +38,9 @@
         ├── DiskFullError           no space is left on the disk
         ├── DiskError               the system reported an I/O error
         ├── LockTimeoutError        another process held the lock for too long
-        └── UnsafeStorageError      this disk or this SQLite cannot guarantee durability
+        ├── UnsafeStorageError      this disk, SQLite or cluster cannot guarantee durability
+        ├── ClusterError            the cluster cannot be reached, or does not answer in time
+        └── AccessError             the cluster refuses the credentials, or does not allow this
 """
 
 from __future__ import annotations
@@ -468,7 +470,15 @@ class DamagedError(DecodeError, CorruptLogError):
 
 
 class UnsafeStorageError(StoreError):
-    """This disk or this version of SQLite cannot guarantee durability."""
+    """This disk, this version of SQLite or this cluster cannot guarantee durability."""
+
+
+class ClusterError(StoreError):
+    """The cluster cannot be reached, or did not answer in time; everything that was put is safe."""
+
+
+class AccessError(StoreError):
+    """The cluster refuses the credentials, or does not allow them to do this."""
 
 
 def _did_you_mean(near: Sequence[str]) -> str:

@@ -74,12 +74,19 @@ def load(module: str) -> Any:
     MissingExtraError
         A package that it needs is not installed; the message says how to install it.
     """
-    try:
+    with needed(_EXTRA[module.partition(".")[0]]):
         return importlib.import_module(f"pqlog.{module}")
+
+
+@contextlib.contextmanager
+def needed(extra: str) -> Iterator[None]:
+    """Around imports that need an extra: if a package is missing, the error says how to install it."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("pqlog"):
             raise
-        raise MissingExtraError(error.name, _EXTRA[module.partition(".")[0]]) from error
+        raise MissingExtraError(error.name.partition(".")[0].replace("_", "-"), extra) from error
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -89,10 +96,8 @@ def load_ipython_extension(shell: Any) -> None:
 
 def package(name: str) -> Any:
     """A package that is needed only by a part of a module."""
-    try:
+    with needed(_OF_PACKAGE.get(name, "pandas")):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(name, _OF_PACKAGE.get(name, "pandas")) from error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The two rings, and what all tests share: a log in a fresh file, and hypothesis with a fixed seed.
 
 The fast ring needs only what pip installs with the dependency group ``test``: a test that does not find what it needs
-is skipped. With ``--all`` the long ring runs too, and nothing may be missing: such a skip is a failure.
+is skipped. With ``--all`` the long ring runs too, and nothing may be missing: such a skip is a failure. ``--cluster``,
+which adds the tests on a Kafka cluster (``tests/cluster/plugin.py``), is as strict.
 """
 
 import functools
@@ -53,15 +54,19 @@ def pytest_runtest_setup(item):
         pytest.skip("mounts a disk, which takes root on Linux")
     for marker in item.iter_markers("needs"):
         if not any(map(shutil.which, marker.args)):
-            give_up = pytest.fail if item.config.option.all else pytest.skip
+            give_up = pytest.fail if nothing_may_be_missing(item.config) else pytest.skip
             give_up(f"needs {marker.args[0]}, which `make test-all` installs")
+
+
+def nothing_may_be_missing(config):
+    return config.option.all or config.option.cluster
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     """`importorskip` skips a whole module if a package is missing."""
     report = yield
-    if report.skipped and collector.config.option.all:
+    if report.skipped and nothing_may_be_missing(collector.config):
         report.outcome = "failed"
         report.longrepr = report.longrepr[2]
     return report

@@ -35,6 +35,11 @@ def missing(call, extra):
         assert f'pip install "pqlog[{extra}]"' in str(error), error
     else:
         raise AssertionError(f"{extra} is not missing")
+def import_kafka():
+    from pqlog import extras
+    with extras.needed("kafka"):
+        import confluent_kafka
+
 log = pqlog.open("smoke.db")
 """
 
@@ -46,6 +51,7 @@ for package in ("pandas", "numpy", "pyarrow", "typer", "ipywidgets"):
 missing(log.to_pandas, "pandas")
 missing(log.to_polars, "pandas")
 missing(log.explore, "notebook")
+missing(import_kafka, "kafka")
 missing(lambda: log.client("c").pipe(len), "pandas")
 import subprocess, sys, pathlib
 command = [pathlib.Path(sys.executable).with_name("pqlog"), "topics", "smoke.db"]
@@ -92,6 +98,10 @@ assert "smoke.db" in log._repr_html_()
     "lab": """
 assert importlib.util.find_spec("jupyterlab")
 log.explore()
+""",
+    "kafka": """
+import_kafka()
+missing(log.to_pandas, "pandas")
 """,
     "demo": """
 log.close()

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import pqlog
 from tests.processes import run
 
@@ -31,9 +33,9 @@ LAYERS = [
     ["keys", "merged", "partitioning"],
     ["interleave"],
     ["check", "exact", "fields"],
-    ["store.sqlite", "store.memory"],
+    ["store.sqlite", "store.memory", "store.kafka"],
     ["store.api"],
-    ["store.values"],
+    ["store.values", "store.owners"],
     ["file_set"],
     ["errors", "atomic"],
 ]
@@ -92,13 +94,15 @@ def test_imports_go_downwards_only():
     assert not upwards
 
 
-def test_only_the_engine_imports_apsw():
-    users = [module for module, path in modules() if re.search(r"^import apsw", path.read_text(), re.M)]
+@pytest.mark.parametrize(("package", "engine"), [("apsw", "store.sqlite"), ("confluent_kafka", "store.kafka")])
+def test_only_the_engine_imports_its_package(package, engine):
+    line = re.compile(rf"^\s*(import|from) {package}\b", re.M)
+    users = [module for module, path in modules() if line.search(path.read_text())]
     assert users
-    assert all(module.startswith("store.sqlite") for module in users)
+    assert all(module.startswith(engine) for module in users)
 
 
-ENGINES = ("store.sqlite", "store.memory")
+ENGINES = ("store.sqlite", "store.memory", "store.kafka")
 
 
 def test_only_what_opens_logs_names_an_engine():
@@ -158,7 +162,8 @@ def test_import_loads_nothing_heavy():
         "import sys, pqlog\n"
         "with pqlog.open(':memory:') as log:\n"
         "    log.put({'a': 1}); list(log.get())\n"
-        "heavy = {'pandas', 'numpy', 'pyarrow', 'ipywidgets', 'IPython', 'sqlite3', 'polars'} & set(sys.modules)\n"
+        "heavy = {'pandas', 'numpy', 'pyarrow', 'ipywidgets', 'IPython', 'sqlite3', 'polars', 'confluent_kafka'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     run(script)

@@ -45,6 +45,14 @@ for _ in range(2):
         assert 'pip install "pqlog[pandas]"' in str(error)
 del sys.modules["pyarrow"]
 assert extras.frames is sys.modules["pqlog.frames"]
+
+sys.modules["confluent_kafka"] = None
+try:
+    with extras.needed("kafka"):
+        import confluent_kafka
+    sys.exit("it was loaded")
+except pqlog.MissingExtraError as error:
+    assert str(error) == 'this needs confluent-kafka: pip install "pqlog[kafka]"'
 """
 
 

@@ -1,0 +1,1 @@
+"""The engine that keeps a log on a Kafka cluster."""

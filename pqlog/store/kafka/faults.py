@@ -1,0 +1,258 @@
+"""What Kafka's errors mean: which are waited out, and which error of ours each of the others is."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Container
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from pqlog import errors
+
+T = TypeVar("T")
+
+FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.TRANSACTION_COORDINATOR_FENCED,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+"""Another process has taken the transactional id."""
+
+GONE = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_ID,
+    }
+)
+"""The topic or the partition is not there; also for a moment after it was made."""
+
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+"""A message or a batch of them is over the limit of the topic, or of the client."""
+
+PASSING = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._WAIT_COORD,
+        KafkaError._WAIT_CACHE,
+        KafkaError._DESTROY_BROKER,
+        KafkaError._UNKNOWN_BROKER,
+        KafkaError._IN_PROGRESS,
+        KafkaError._PREV_IN_PROGRESS,
+        KafkaError._RETRY,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.CONCURRENT_TRANSACTIONS,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.STALE_BROKER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.PREFERRED_LEADER_NOT_AVAILABLE,
+        KafkaError.ELIGIBLE_LEADERS_NOT_AVAILABLE,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError.REBOOTSTRAP_REQUIRED,
+    }
+)
+"""What an election, a dead node or a busy one say: waited out."""
+
+_REFUSED = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM}
+)
+_FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "the consumer group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id",
+    KafkaError.DELEGATION_TOKEN_AUTHORIZATION_FAILED: "the delegation token",
+}
+_VERDICT_AFTER_S = 2.0
+"""How long a refusal by one broker may be followed by a welcome from another."""
+
+
+def code(error: BaseException) -> int | None:
+    """The code of a Kafka exception; None for other exceptions."""
+    return int(error.args[0].code()) if isinstance(error, KafkaException) and error.args else None
+
+
+class Heard:
+    """What a client says only to its ``error_cb``: of each broker the last. Give it to one client, and `serve` it.
+
+    Parameters
+    ----------
+    serve : callable, optional
+        What calls the callbacks of that client, such as the ``poll`` of an AdminClient; None where it is polled anyway.
+    """
+
+    def __init__(self, serve: Callable[[float], object] | None = None) -> None:
+        self.serve = serve
+        self._last: dict[str, KafkaError] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, error: KafkaError) -> None:
+        """The callback. It stores and does nothing else: what a callback raises is lost, or worse."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            with self._lock:
+                self._last[_broker(error.str())] = error
+
+    def words(self) -> KafkaError | None:
+        """The one that explains most: a refusal before a broken connection."""
+        if self.serve is not None:
+            self.serve(0)
+        with self._lock:
+            heard = list(self._last.values())
+        return max(heard, key=_is_refusal, default=None)
+
+    def refusal(self) -> KafkaError | None:
+        """What cannot be waited out, if a broker said so."""
+        heard = self.words()
+        return heard if heard is not None and _is_refusal(heard) else None
+
+    def forget(self) -> None:
+        """The cluster has answered: what was heard is over."""
+        with self._lock:
+            self._last.clear()
+
+
+def patient(
+    call: Callable[[float], T],
+    doing: str,
+    timeout_s: float,
+    heard: Heard | None = None,
+    also: Container[int | None] = (),
+) -> T:
+    """What `call` returns once the cluster answers: elections and dead nodes are waited out.
+
+    Parameters
+    ----------
+    call : callable
+        It is given the seconds that it may block in C, where Ctrl-C is not seen: few at first, more where the cluster
+        is slow. A call that waits for a future of the AdminClient may wait as long as it likes.
+    doing : str
+        For the error: ``"reading the topics"``.
+    timeout_s : float
+    heard : Heard, optional
+        What the client said meanwhile.
+    also : container of int
+        Codes that are waited out as well, such as `GONE` after a topic was made.
+
+    Raises
+    ------
+    Error
+        As `told`, at once for what does not pass.
+    """
+    start = time.monotonic()
+    slice_s = 0.2
+    while True:
+        try:
+            result = call(slice_s)
+        except KafkaException as error:
+            waited_s = time.monotonic() - start
+            refusal = heard.refusal() if heard is not None else None
+            if code(error) not in PASSING and code(error) not in also:
+                raise told(error, doing) from error
+            if refusal is not None and waited_s > _VERDICT_AFTER_S:
+                raise told(refusal, doing) from error
+            if waited_s >= timeout_s:
+                raise _late(error, heard, doing, waited_s) from error
+        else:
+            if heard is not None:
+                heard.forget()
+            return result
+        slice_s = min(slice_s * 1.3, 3.0)
+        time.sleep(max(0.0, min(0.1, timeout_s - waited_s)))
+
+
+def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
+    """The error of ours: what happened, while `doing` what, and what to do."""
+    found: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
+    number, text = found.code(), found.str()
+    if number in _REFUSED:
+        return errors.AccessError(
+            f"{doing}: the cluster refused the credentials: {text}. Check sasl.mechanism, sasl.username and "
+            f"sasl.password in config="
+        )
+    if number in _FORBIDDEN:
+        return errors.AccessError(
+            f"{doing}: not allowed on {_FORBIDDEN[number]}: {text}. The rights (ACLs) that a log needs are listed in "
+            f"docs/cluster-security.md"
+        )
+    if number in FENCED:
+        return errors.StoreError(f"{doing}: another process has taken over: {text}. Nothing of this call was kept")
+    if number in TOO_LARGE:
+        return errors.TooLargeError(
+            f"{doing}: larger than the cluster accepts: {text}. Put less in one message, or raise max.message.bytes of "
+            f"the topic"
+        )
+    if number == KafkaError._SSL or _is_refusal(found):
+        return errors.ClusterError(f"{doing}: {_protocol(text)}: {text}")
+    if number in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
+        return errors.UnsupportedError(f"{doing}: the brokers are too old for it: {text}. Use Kafka 2.5 or newer")
+    if number == KafkaError.INVALID_REPLICATION_FACTOR:
+        return errors.UnsafeStorageError(f"{doing}: {text}. Three brokers are needed to keep three copies")
+    if number == KafkaError._INVALID_ARG:
+        return errors.ArgumentError(f"{doing}: config: {text}")
+    if number in GONE:
+        return errors.StoreError(f"{doing}: the topic or partition does not exist on the cluster: {text}")
+    if number in PASSING:
+        return errors.ClusterError(f"{doing}: {text}. Check that the brokers are running, then repeat the call")
+    return errors.StoreError(f"{doing}: {text}")
+
+
+def _late(error: KafkaException, heard: Heard | None, doing: str, waited_s: float) -> errors.Error:
+    """The error for a cluster that did not answer in time, with the last that was heard of it."""
+    words = heard.words() if heard is not None else None
+    found = error.args[0] if words is None else words
+    if found.code() == KafkaError._RESOLVE:
+        return errors.ClusterError(f"{doing}: unknown host: {found.str()}. Check the address of the cluster")
+    return errors.ClusterError(
+        f"{doing}: no answer from the cluster in {waited_s:.0f} seconds: {found.str()}. Check the address, and that "
+        f"the brokers are running, then repeat the call"
+    )
+
+
+def _is_refusal(error: Any) -> bool:
+    """Whether waiting is in vain: wrong credentials, or a wrong protocol, which only the text tells."""
+    return error.code() in _REFUSED or error.code() == KafkaError._SSL or _PROTOCOL.search(error.str()) is not None
+
+
+_PROTOCOL = re.compile(r"Invalid response size|security\.protocol|PLAINTEXT broker listener|certificate")
+
+
+def _protocol(text: str) -> str:
+    """What is at the other end, as far as the text tells."""
+    if "Invalid response size" in text:
+        return "what answers there is not Kafka, or expects TLS; check the port and security.protocol"
+    if "certificate" in text:
+        return "the certificates do not match; check ssl.ca.location and the host names"
+    return "the broker speaks another protocol; check security.protocol in config="
+
+
+def _broker(text: str) -> str:
+    """Which broker a text speaks of."""
+    found = re.search(r"[\w.\[\]:-]+:\d+(?=/)", text)
+    return found[0] if found else ""
