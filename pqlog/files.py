@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
     from pqlog.notebook.explorer import Explorer
 
-TIMEOUT_S = 30.0
+TIMEOUT_S, CLUSTER_TIMEOUT_S = 30.0, 60.0
+SCHEME = "kafka://"
+"""How the address of a cluster begins."""
+
+Config = Mapping[str, Any] | str | os.PathLike[str]
+"""Properties for the clients of a cluster, or the path of a file with them."""
 
 
 def open(
@@ -105,19 +110,45 @@ def opened(
     *,
     readonly: bool = False,
     vfs: str | None = None,
-    timeout: float = TIMEOUT_S,
+    timeout: float | None = None,
     network: bool = False,
+    config: Config | None = None,
+    durability: str | None = None,
 ) -> Store:
     """The store of a log, without a topic; the parameters are those of `open`."""
+    if is_cluster(path):
+        return _on_a_cluster(str(path), readonly, timeout, config, durability)
     from pqlog.store.sqlite.store import SqliteStore
 
+    if config is not None or durability is not None:
+        raise ArgumentError("config and durability are for a cluster: a path that begins with kafka://")
     for name, given in (("readonly", readonly), ("network", network)):
         if not isinstance(given, bool):
             raise ArgumentError(f"{name} must be True or False, not {given!r}")
     if vfs is not None:
         check.name("vfs", vfs)
-    timeout_s = check.seconds("timeout", timeout, most=1e6)
+    timeout_s = check.seconds("timeout", TIMEOUT_S if timeout is None else timeout, most=1e6)
     return SqliteStore(check.path("path", path), readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
+
+
+def is_cluster(path: object) -> bool:
+    """Whether a path is the address of a cluster."""
+    return isinstance(path, str) and path.startswith(SCHEME)
+
+
+def _on_a_cluster(
+    url: str, readonly: bool, timeout: float | None, config: Config | None, durability: str | None
+) -> Store:
+    with extras.needed("kafka"):
+        from pqlog.store.kafka.address import Address
+        from pqlog.store.kafka.promise import Durability
+        from pqlog.store.kafka.readonly import ReadOnlyStore
+        from pqlog.store.kafka.store import KafkaStore
+    timeout_s = check.seconds("timeout", CLUSTER_TIMEOUT_S if timeout is None else timeout, most=1e6)
+    address = Address.parse(url, config)
+    if readonly:
+        return ReadOnlyStore(address, timeout_s)
+    return KafkaStore(address, timeout_s, Durability.of(durability or Durability.SYNCED))
 
 
 def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:

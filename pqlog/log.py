@@ -18,6 +18,7 @@ from pqlog.topic import Topic
 
 if TYPE_CHECKING:
     from pqlog.copying import Copied, CopyProgress
+    from pqlog.files import Config
 
 
 class Log(Topic):
@@ -178,7 +179,9 @@ class Log(Topic):
         *,
         follow: bool = False,
         progress: bool | Callable[[CopyProgress], object] = False,
-        timeout: float = 30.0,
+        config: Config | None = None,
+        durability: str | None = None,
+        timeout: float | None = None,
     ) -> Copied:
         """Copy the messages of some topics, or of all, into another log, exactly once.
 
@@ -202,8 +205,8 @@ class Log(Topic):
             wait and try again: after a second at first, and at most after a minute.
         progress : bool or callable
             Show a bar, or call this with a `CopyProgress` after each batch, and when something changes.
-        timeout : float
-            How long to wait for the target, in seconds, as for `pqlog.open`.
+        config, durability, timeout
+            For the target, as for `pqlog.open`.
 
         Returns
         -------
@@ -235,7 +238,8 @@ class Log(Topic):
         >>> list(hub.get("billing")), hub[4].headers["pqlog-offset"]
         (['a', 'b', 'c', 'd'], '4')
         """
-        return extras.copying.ship(self, target, topics, follow, progress, timeout)
+        options = {"config": config, "durability": durability, "timeout": timeout}
+        return extras.copying.ship(self, target, topics, follow, progress, options)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -19,6 +19,10 @@ from pqlog.errors import StoreError
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Go on with what comes; wait while a log cannot be reached.")
 ]
+Config = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Properties for a cluster: credentials, TLS.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -41,6 +45,11 @@ def ship(
         typer.Option("--topic", "-t", help="A topic, or a pattern; can be repeated.", show_default=False),
     ] = None,
     follow: Follow = False,
+    config: Config = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(help="What a cluster must promise: synced, replicated or development.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy the messages of a log into another one, each exactly once.
@@ -50,7 +59,7 @@ def ship(
     _check_exists(file)
 
     def copy(progress: Progress) -> pqlog.Copied:
-        return extras.copying.ship_file(file, target, topic, follow, progress)
+        return extras.copying.ship(file, target, topic, follow, progress, {"config": config, "durability": durability})
 
     _run(copy, f"{file} to {target}", "shipped", follow, as_json)
 
@@ -78,6 +87,7 @@ def mirror(
     ] = None,
     key: app.Key = None,
     follow: Follow = False,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy topics of another log into a file, each message exactly once.
@@ -88,7 +98,7 @@ def mirror(
     topics = topic or ("*",)
 
     def copy(progress: Progress) -> pqlog.Copied:
-        chosen: dict[str, Any] = {"since": since, "start": start, "key": key}
+        chosen: dict[str, Any] = {"since": since, "start": start, "key": key, "config": config}
         return pqlog.mirror(source, file, topics, **chosen, follow=follow, progress=progress)
 
     _run(copy, f"{source} to {file}", "mirrored", follow, as_json)
