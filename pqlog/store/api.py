@@ -322,6 +322,24 @@ class CachesSchema(Protocol):
 
 
 @runtime_checkable
+class ReadsForeignTopics(Protocol):
+    """A log with topics that do not say how their values are encoded."""
+
+    @property
+    def advice(self) -> str:
+        """What to do if a value cannot be decoded."""
+        ...
+
+    def find_encoded(self, name: str, codec: str) -> Sequence[TopicStore]:
+        """As `Store.find_topic`, for a reader who knows the codec."""
+        ...
+
+    def missing(self, name: str) -> TopicStore:
+        """In place of a topic that does not exist, for a log that need not stand for one."""
+        ...
+
+
+@runtime_checkable
 class IsAFile(Protocol):
     """A log in a file."""
 
