@@ -95,12 +95,15 @@ class Story:
 
     def all_get_on(self, steps: int = 5) -> None:
         """Wait until each process has done something, some times, from now on; the stages together."""
-        work = [worker for worker in self.running if worker.work != "stage"]
         before = {worker.name: worker.progress() for worker in self.running}
-        for worker in work:
-            wait_until(lambda worker=worker: worker.progress() >= before[worker.name] + steps, 2 * STALL_S)
-        stages = [worker for worker in self.running if worker.work == "stage"]
-        wait_until(lambda: sum(one.progress() - before[one.name] for one in stages) >= steps, 2 * STALL_S)
+
+        def steps_of(work: str) -> list[int]:
+            return [one.progress() - before[one.name] for one in self.running if one.work == work]
+
+        def all_got_on() -> bool:
+            return min(steps_of("put") + steps_of("read")) >= steps and sum(steps_of("stage")) >= steps
+
+        wait_until(all_got_on, 2 * STALL_S)
 
     def end(self) -> None:
         """Let those end that put and read, and kill those that work."""

@@ -45,7 +45,7 @@ def test_a_message_that_is_lost(case):
 
 def test_a_message_of_many_that_is_lost(case):
     workers, there, _ = case
-    _, n, first, last, _ = acknowledged(workers, "many")
+    _, _, first, last, _ = acknowledged(workers, "many")
     partition = next(partition for partition in first if first[partition] < last[partition])
     del there[int(partition)][last[partition]]
     with pytest.raises(AssertionError, match="lost"):

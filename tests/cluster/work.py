@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pqlog
 
@@ -23,7 +24,7 @@ TIMEOUT_S = 120.0
 Say = Callable[..., None]
 
 
-def message(name: str, n: int, i: int = 0) -> dict[str, object]:
+def message(name: str, n: int, i: int = 0) -> dict[str, Any]:
     """Message `i` of put `n` of a process."""
     return {"of": name, "n": n, "i": i, "key": f"{name}-{(n + i) % 7}"}
 
@@ -46,14 +47,15 @@ def put(log: pqlog.Log, say: Say, name: str, is_over: Callable[[], bool]) -> Non
 
 
 def put_one(orders: pqlog.Topic, say: Say, name: str, n: int) -> None:
+    went: Any
     if n % 3 == 2:
         values = [message(name, n, i) for i in range(MANY)]
         went = orders.put_many(values, key="key")
         say("many", n, went.first, went.last, went.messages)
     else:
         value = message(name, n)
-        partition, offset = orders.put(value, key=value["key"], id=f"{name}-{n}" if n % 3 == 1 else None)
-        say("one", n, partition, offset)
+        went = orders.put(value, key=value["key"], id=f"{name}-{n}" if n % 3 == 1 else None)
+        say("one", n, *went)
 
 
 def read(log: pqlog.Log, say: Say, name: str, is_over: Callable[[], bool]) -> None:
