@@ -1,4 +1,4 @@
-"""Nodes die, fall silent, and are restarted, while processes put, read and work; and these are killed and paused too."""
+"""Nodes die, fall silent and are restarted while processes put, read and work; these are killed and paused too."""
 
 import random
 import time
