@@ -214,6 +214,8 @@ def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
         return errors.UnsupportedError(f"{doing}: the brokers are too old for it: {text}. Use Kafka 2.5 or newer")
     if number == KafkaError.INVALID_REPLICATION_FACTOR:
         return errors.UnsafeStorageError(f"{doing}: {text}. Three brokers are needed to keep three copies")
+    if number == KafkaError._INVALID_ARG:
+        return errors.ArgumentError(f"{doing}: config: {text}")
     if number in GONE:
         return errors.StoreError(f"{doing}: the topic or partition does not exist on the cluster: {text}")
     if number in PASSING:
