@@ -145,7 +145,8 @@ class KafkaClient:
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str) -> T:
         """One transaction that changes it."""
-        result = self._log.lanes.change([self.lane, *lanes], work)
+        with self.leases.busy(self.lane):
+            result: T = self._log.lanes.change([self.lane, *lanes], work)
         self.committed()
         return result
 
@@ -187,7 +188,7 @@ class KafkaClient:
         if ordered and not all(are_free):
             return False
         unclaimed = Span(max(standing.claimed, kept.first), kept.stop)
-        return any(are_free) or (bool(unclaimed) and bool(self.topic.read(unclaimed, 1, 1, damaged=True)))
+        return any(are_free) or self.topic.count(unclaimed) > 0
 
     def advance(
         self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
@@ -252,7 +253,7 @@ class KafkaClient:
     def release(self, claim: Claim, error: str | None) -> bool:
         _check_mine(claim)
         try:
-            is_released = self._is_held(claim) and self._change(lambda tx: self._release_in(tx, claim, error))
+            is_released: bool = self._is_held(claim) and self._change(lambda tx: self._release_in(tx, claim, error))
         except errors.UnknownTopicError:  # nobody misses it
             is_released = False
         self._ended(claim)

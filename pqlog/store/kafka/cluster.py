@@ -77,7 +77,7 @@ class Cluster:
 
     def __init__(self, address: Address, timeout_s: float = 60.0) -> None:
         self.address, self.timeout_s = address, timeout_s
-        self._pid, self._is_closed, self._has_answered = os.getpid(), False, False
+        self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
         self._lock = threading.RLock()
         self._heard = Heard(self._serve)
         self._clients = weakref.WeakSet[Any]()
@@ -181,6 +181,11 @@ class Cluster:
         """How many partitions each topic of the cluster has."""
         found = self._ask(lambda: self._metadata(None), "listing the topics")
         return {name: len(one.partitions) for name, one in found.items() if one.error is None}
+
+    def brokers(self) -> int:
+        """How many brokers the cluster has."""
+        found = self._ask(lambda: self._waited(self.admin.describe_cluster()), "looking for brokers")
+        return len(found.nodes)
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None if it does not exist."""
@@ -290,6 +295,8 @@ class Cluster:
 
     def make(self, topics: Sequence[NewTopic]) -> None:
         """Create those topics that do not exist, and wait until they are known."""
+        if not topics:
+            return
         exists = KafkaError.TOPIC_ALREADY_EXISTS
         self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
         for topic in topics:
@@ -336,18 +343,18 @@ class Cluster:
     @property
     def is_closed(self) -> bool:
         """Whether nothing can be asked any more."""
-        return self._is_closed or self._pid != os.getpid()
+        return self._is_closed or self.owner != os.getpid()
 
     def check(self) -> None:
         """Raise if nothing can be asked any more."""
-        if self._pid != os.getpid():
+        if self.owner != os.getpid():
             raise ForkError("a log on a cluster belongs to the process that opened it: open it again in the child")
         if self._is_closed:
             raise ClosedError(f"{self.address} was closed")
 
     def close(self) -> None:
         """End all calls within a moment, and the shared connections with the last of them. Twice is not an error."""
-        if self._pid == os.getpid():
+        if self.owner == os.getpid():
             self._is_closed = True
             with self._lock:
                 self._kept.clear()

@@ -89,6 +89,8 @@ class Lane:
     """What was committed since."""
     old_marks: list[str] = field(default_factory=list)
     used: float = 0.0
+    is_used: bool = False
+    """Whether a thread is using it."""
 
     def entries(self) -> dict[str, Entry]:
         """Everything in it, marks included."""
@@ -122,6 +124,8 @@ class Transaction:
     def __init__(self, lanes: Mapping[str, Lane], sending: Sending, put_all: PutsAll) -> None:
         self._lanes, self.sending, self._put_all = lanes, sending, put_all
         self.sets: dict[tuple[str, str], Any] = {}
+        self.after: list[Callable[[], object]] = []
+        """What is to be called once it is committed."""
 
     def values(self, name: str) -> dict[str, Any]:
         """The lane's state, exact, with what was set in this transaction; the caller's to change."""
@@ -200,6 +204,10 @@ class Lanes:
             self._refresh(tail)
         return [_shown(self._state.tail(name).lane(name)) for name in names]
 
+    def known(self, name: str) -> dict[str, Any]:
+        """The values of a lane as the state was read last."""
+        return _shown(self._state.tail(name).lane(name))
+
     def value(self, name: str, key: str) -> Any:
         """One value of a lane; None if there is none."""
         entry = self._refreshed(name).entry(name, key)
@@ -212,6 +220,10 @@ class Lanes:
     def names(self, prefix: str) -> list[str]:
         """The lanes with values whose names begin with a prefix, which has two parts at least: ``client/7/``."""
         return [name for name in self._refreshed(prefix).names(prefix) if _shown(self._state.tail(name).lane(name))]
+
+    def free(self, names: Sequence[str]) -> str:
+        """The first of some lanes that no thread is using; the last if all are used."""
+        return next((name for name in names if not self._lane(name).is_used), names[-1])
 
     def is_held(self, name: str) -> bool:
         """Whether this process holds a lane, as far as it knows."""
@@ -269,6 +281,12 @@ class Lanes:
         self.committed()
         return result
 
+    def forget(self, tx: Transaction, names: Sequence[str]) -> None:
+        """Remove all that is in lanes which nobody uses any more."""
+        for name in names:
+            for key in self._state.tail(name).lane(name):
+                tx.sending.state(self._state.place(name), key_of(name, key), None)
+
     def _lane(self, name: str) -> Lane:
         with self._lock:
             if name not in self._lanes:
@@ -284,7 +302,13 @@ class Lanes:
                 stack.callback(_release, lock)  # first, for Ctrl-C may strike between the two
                 if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
                     raise ClusterError(f"{name}: other threads of this process used it all the time; repeat the call")
-            yield
+            for lane in lanes.values():
+                lane.is_used = True
+            try:
+                yield
+            finally:
+                for lane in lanes.values():
+                    lane.is_used = False
 
     def _once(self, lanes: dict[str, Lane], work: Callable[[Transaction], T], take: bool, until: float) -> T:
         """One try."""
@@ -475,6 +499,8 @@ class Lanes:
             own = lanes[name].own
             own.pop(key, None)
             own[key] = None if value is None else Entry(now, msgspec.json.encode(value))
+        for call in tx.after:
+            call()
         for lane in lanes.values():
             for key in lane.old_marks:
                 (lane.foreign or {}).pop(key, None)

@@ -14,7 +14,8 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,6 +79,8 @@ class Leases:
         self._acks: dict[str, Acknowledgement] = {}
         self._failed: dict[str, errors.Error] = {}
         self._retry_at: dict[str, float] = {}
+        self._busy = Counter[str]()
+        """How many changes are under way, which may take long: the thread has others to look after."""
         # Of all that threads can wait on, this alone may be written to by a finalizer.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -150,7 +153,7 @@ class Leases:
         """The same where one waits that was looked at for: False if none does."""
         with self._lock:
             before = self._acks.get(lane)
-            if before is None or before.epoch != epoch or lane in self._retry_at:
+            if before is None or before.epoch != epoch:
                 return False
             if offset > before.offset:
                 self._acks[lane] = before._replace(offset=offset)
@@ -224,6 +227,19 @@ class Leases:
             if self._is_of(lane, self._held.get(token)):
                 self.drop(token)
 
+    @contextlib.contextmanager
+    def busy(self, lane: str) -> Iterator[None]:
+        """While a client is changed: that tells the cluster, too."""
+        with self._lock:
+            self._busy[lane] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy[lane] -= 1
+                if not self._busy[lane]:
+                    del self._busy[lane]
+
     # the thread
 
     def _start(self) -> None:
@@ -251,6 +267,9 @@ class Leases:
         for lane, client in self._clients().items():
             if self._is_closed:
                 break
+            if lane in self._busy:
+                self._retry_at[lane] = time.monotonic() + LAZY_S
+                continue
             try:
                 client.update()
             except errors.UnknownTopicError:

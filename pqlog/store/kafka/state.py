@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import NewTopic
 
 from pqlog.errors import ClusterError, CorruptLogError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import PASSING, patient, told
+from pqlog.store.kafka.promise import IDS_KEPT_MS
 
 PARTITIONS = 8
 """Of the state, and of the ids. It never changes, since it says where a lane lies."""
-IDS_KEPT_MS = 30 * 86_400_000
-"""How long the ids of puts are remembered."""
 STALE_S = 12 * 3600.0
 """A tail that was not read for this long begins again: the cluster forgets deletions after a day."""
 FETCH_MS = 5
@@ -33,21 +31,6 @@ PAGE = 10_000
 """How many records are taken from librdkafka at once."""
 CATALOGUE = "topics"
 """The lane of the topics: it has a partition for itself, since everything looks at it."""
-COMPACTED = {
-    "cleanup.policy": "compact",
-    "segment.bytes": str(8 << 20),
-    "segment.ms": str(6 * 3600 * 1000),
-    "min.cleanable.dirty.ratio": "0.1",
-    "max.compaction.lag.ms": str(24 * 3600 * 1000),
-}
-"""Settings of the state: it stays about as long as what it says."""
-IDS = {
-    **COMPACTED,
-    "cleanup.policy": "compact,delete",
-    "retention.ms": str(IDS_KEPT_MS),
-    "segment.bytes": str(32 << 20),
-}
-"""Those of the ids, which are forgotten after a while."""
 
 
 class Entry(NamedTuple):
@@ -85,13 +68,6 @@ class State:
         self._tails: dict[Place, Tail] = {}
         self._lock = threading.Lock()
 
-    def new_topics(self, replication: int, settings: Mapping[str, str]) -> list[NewTopic]:
-        """The topics that a new log needs; `settings` are those of every topic of a log."""
-        return [
-            NewTopic(name, PARTITIONS, replication, config={**settings, **own})
-            for name, own in ((self.topic, COMPACTED), (self.ids, IDS))
-        ]
-
     def place(self, lane: str) -> Place:
         """Where a lane lies. Lanes lie together if the first two parts of their names are the same."""
         kind = lane.partition("/")[0]
@@ -127,6 +103,8 @@ class Tail:
         self._lanes: dict[str, dict[str, Entry]] = {}
         self._at = 0
         self._read = 0.0
+        self.version = 0
+        """Changes whenever something is read."""
 
     def refresh(self, timeout_s: float | None = None) -> None:
         """Read to the end: all that was committed before the call is seen. It waits for transactions that are open."""
@@ -191,6 +169,7 @@ class Tail:
                     f"be down; repeat the call"
                 )
             return
+        self.version += 1
         for message in (first, *consumer.consume(PAGE, 0)):
             error = message.error()
             offset = message.offset() or 0

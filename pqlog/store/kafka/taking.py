@@ -60,7 +60,7 @@ class Taking:
         return [client.lane for client in self._others]
 
     def look(self, done: Claim | None) -> bool:
-        """Find out what there is, once a batch of the client is acknowledged; whether a transaction is needed for it."""
+        """Find out what there is once a batch is acknowledged; whether a transaction is needed for it."""
         standing, kept = self._client.look(), self._topic.span()
         self._first_kept, self._cut, self._others, self._is_new = kept.first, None, [], standing is None
         self._ends = self._leases.end()
