@@ -18,7 +18,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
-import pqlog
+from tests.cluster.opening import open_log
 from tests.cluster.work import MANY
 from tests.processes import Process, wait_until
 
@@ -79,7 +79,7 @@ class Story:
     def __init__(self, folder: Path, address: str) -> None:
         self.folder, self.address = folder, address
         self.workers: list[Worker] = []
-        with pqlog.open(address) as log:
+        with open_log(address) as log:
             log.topic("orders", partitions=PARTITIONS).client("stage").seek(to="start")
             log.topic("handled", partitions=2)
 
@@ -116,7 +116,7 @@ class Story:
 
     def judge(self) -> None:
         """Work on what is left, and compare what is there with the ledgers."""
-        with pqlog.open(self.address) as log:
+        with open_log(self.address) as log:
             orders, handled = log.topic("orders"), log.topic("handled")
 
             def is_done() -> bool:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pqlog
+from tests.cluster.opening import open_log
 
 MANY = 30
 """How many messages a `put_many` has."""
-TIMEOUT_S = 120.0
 
 Say = Callable[..., None]
 
@@ -91,7 +91,7 @@ def main(work: str, address: str, ledger: str, name: str) -> None:
         os.write(file, (json.dumps([time.monotonic(), *what]) + "\n").encode())
         os.fsync(file)
 
-    with pqlog.open(address, timeout=TIMEOUT_S) as log:
+    with open_log(address) as log:
         say("ready")
         {"put": put, "read": read, "stage": stage}[work](log, say, name, stop.exists)
 
