@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, extras
-from pqlog.codecs import Codec
-from pqlog.errors import ArgumentError
+from pqlog.codecs import Codec, codec_for, is_safe
+from pqlog.errors import ArgumentError, UnsupportedError
 from pqlog.history import Time
 from pqlog.log import Log
 from pqlog.store.values import MEMORY, Row, Salvage
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
     from pqlog.notebook.explorer import Explorer
 
-TIMEOUT_S = 30.0
+TIMEOUT_S, CLUSTER_TIMEOUT_S = 30.0, 60.0
+DEFAULT_TOPIC = "main"
+SCHEME = "kafka://"
+"""How the address of a cluster begins."""
+
+Config = Mapping[str, Any] | str | os.PathLike[str]
+"""Properties for the clients of a cluster, or the path of a file with them."""
 
 
 def open(
@@ -32,15 +38,17 @@ def open(
     partitions: int | None = None,
     readonly: bool = False,
     vfs: str | None = None,
-    timeout: float = TIMEOUT_S,
+    timeout: float | None = None,
     network: bool = False,
+    config: Config | None = None,
 ) -> Log:
     """Open a log; create the file if it does not exist.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The file. ``":memory:"`` keeps everything in memory, for tests.
+        The file. ``":memory:"`` keeps everything in memory, for tests. ``"kafka://host:9092,host:9092"`` is a Kafka
+        cluster, whose topics are read with ``readonly=True``; it needs the extra ``kafka``.
     topic : str
         The topic that the log itself stands for.
     codec : {"json", "msgpack", "pickle", "bytes"} or Codec, optional
@@ -55,11 +63,15 @@ def open(
         Read a file that exists and change nothing, also on a read-only disk.
     vfs : str, optional
         The name of a SQLite VFS.
-    timeout : float
-        How long to wait, in seconds, while another process holds the file.
+    timeout : float, optional
+        How long to wait, in seconds, while another process holds the file: 30 unless said otherwise. For an answer of
+        a cluster: 60.
     network : bool
         Open it although it lies on a network file system, whose locks and syncs may not be what they promise: then
         pqlog cannot keep its promises either.
+    config : Mapping, str or os.PathLike, optional
+        Properties for the clients of a cluster, those of librdkafka or of a Java client, secrets included; or the path
+        of a properties file.
 
     Returns
     -------
@@ -94,9 +106,15 @@ def open(
     for name, given in (("readonly", readonly), ("network", network)):
         if not isinstance(given, bool):
             raise ArgumentError(f"{name} must be True or False, not {given!r}")
+    if is_cluster(path):
+        if not readonly:
+            raise UnsupportedError(f"{path}: a cluster can only be read so far: open it with readonly=True")
+        return _open_readonly(str(path), topic, codec, type, partitions, timeout, config)
+    if config is not None:
+        raise ArgumentError("config is for a cluster: a path that begins with kafka://")
     if vfs is not None:
         check.name("vfs", vfs)
-    timeout_s = check.seconds("timeout", timeout, most=1e6)
+    timeout_s = check.seconds("timeout", TIMEOUT_S if timeout is None else timeout, most=1e6)
     file = check.path("path", path)
     store = SqliteStore(file, readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
     try:
@@ -107,7 +125,41 @@ def open(
     return Log(file if file == MEMORY else str(Path(file)), stream)
 
 
-def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
+def is_cluster(path: object) -> bool:
+    """Whether a path is the address of a cluster."""
+    return isinstance(path, str) and path.startswith(SCHEME)
+
+
+def _open_readonly(
+    url: str,
+    topic: str,
+    codec: str | Codec | None,
+    type: Any,
+    partitions: int | None,
+    timeout: float | None,
+    config: Config | None,
+) -> Log:
+    """The topics of a cluster, to be read; the log need not stand for one of them."""
+    with extras.needed("kafka"):
+        from pqlog.store.kafka.address import Address
+        from pqlog.store.kafka.readonly import ReadOnlyStore
+    timeout_s = check.seconds("timeout", CLUSTER_TIMEOUT_S if timeout is None else timeout, most=1e6)
+    asked = None if codec is None else codec_for(codec, type)
+    store = ReadOnlyStore(
+        Address.parse(url, config), timeout_s, asked.name if asked and is_safe(asked.name) else "json"
+    )
+    try:
+        if topic == DEFAULT_TOPIC and not store.find_topic(topic):
+            stream = TopicStream.of([store.missing(topic)], asked)
+        else:
+            stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
+    except BaseException:
+        store.close()
+        raise
+    return Log(store.name, stream)
+
+
+def explore(path: str | os.PathLike[str], topic: str = DEFAULT_TOPIC, *, config: Config | None = None) -> Explorer:
     """An explorer of a file opened read-only, so looking cannot change it.
 
     Parameters
@@ -116,6 +168,8 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
         The file.
     topic : str
         The topic that it shows first.
+    config
+        As for `pqlog.open`, for a cluster.
 
     Examples
     --------
@@ -127,7 +181,7 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
     >>> len(pqlog.explore(path).frame)
     100
     """
-    return open(path, topic, readonly=True).explore()
+    return open(path, topic, readonly=True, config=config).explore()
 
 
 def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], *, progress: bool = False) -> Salvage:
@@ -207,6 +261,7 @@ def read_log(
     parse_dates: Sequence[str] = (),
     dtype_backend: str | None = None,
     progress: bool = False,
+    config: Config | None = None,
 ) -> pandas.DataFrame:
     """Read a topic of a file into a pandas frame, in the manner of ``pandas.read_sql``; the file is not changed.
 
@@ -224,6 +279,8 @@ def read_log(
         As for `pqlog.open`: a pickle topic must be asked for.
     columns, flatten, metadata, parse_dates, dtype_backend, progress
         As for `Topic.to_pandas`.
+    config
+        As for `pqlog.open`, for a cluster.
 
     Returns
     -------
@@ -246,7 +303,7 @@ def read_log(
     >>> pqlog.read_log(path, columns=["n"], start=-2)["n"].tolist()
     [3, 4]
     """
-    with open(path, topic, codec, readonly=True) as log:
+    with open(path, topic, codec, readonly=True, config=config) as log:
         messages = log if partition is None else log.partition(partition)
         return messages.history(start, stop, since=since, until=until, key=key).to_pandas(
             columns,

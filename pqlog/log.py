@@ -298,12 +298,14 @@ class Log(Topic):
 
     def __repr__(self) -> str:
         try:
+            if not self.capabilities.exact_counts:  # they would be asked for one by one
+                return f"<pqlog.Log {self.path!r}: {_topics(len(self._log.topics()))}>"
             counts = self._counts()
         except ClosedError:
             return f"<pqlog.Log {self.path!r}, closed>"
         except Error as error:
             return f"<pqlog.Log {self.path!r}: {error}>"
-        topics = "1 topic" if len(counts) == 1 else f"{len(counts)} topics"
+        topics = _topics(len(counts))
         size = f", {self._log.size_bytes():,} bytes" if isinstance(self._log, IsAFile) else ""
         return f"<pqlog.Log {self.path!r}: {sum(counts):,} messages in {topics}{size}>"
 
@@ -317,3 +319,7 @@ class Log(Topic):
         if not isinstance(self._log, IsAFile):
             raise UnsupportedError(f"{what}() needs a log in a file, which {self._log.name} is not")
         return self._log
+
+
+def _topics(count: int) -> str:
+    return "1 topic" if count == 1 else f"{count} topics"

@@ -24,7 +24,7 @@ from pqlog.errors import (
 from pqlog.merged import MergedPartitions
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
+from pqlog.store.api import MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -76,7 +76,10 @@ class TopicStream:
         if partitions is not None:
             check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
         asked = None if codec is None else codec_for(codec, type)
-        found = log.find_topic(name)
+        if asked is not None and isinstance(log, ReadsForeignTopics):
+            found = log.find_encoded(name, asked.name)
+        else:
+            found = log.find_topic(name)
         if not found:
             found = _make(log, name, asked.name if asked else default, partitions, default_partitions)
         if asked is not None and asked.name != found[0].info.codec:
@@ -291,7 +294,8 @@ class TopicStream:
         except Error:
             raise
         except Exception as error:  # a codec of the user's may raise anything
-            raise self._undecodable(row, f"{type(error).__name__}: {error}") from error
+            hint = f"; {self.log.advice}" if isinstance(self.log, ReadsForeignTopics) else ""
+            raise self._undecodable(row, f"{type(error).__name__}: {error}{hint}") from error
 
 
 def _size(row: Row) -> int:

@@ -322,6 +322,20 @@ class CachesSchema(Protocol):
 
 
 @runtime_checkable
+class ReadsForeignTopics(Protocol):
+    """A log with topics that do not say how their values are encoded."""
+
+    @property
+    def advice(self) -> str:
+        """What to do if a value cannot be decoded."""
+        ...
+
+    def find_encoded(self, name: str, codec: str) -> Sequence[TopicStore]:
+        """As `Store.find_topic`, for a reader who knows the codec."""
+        ...
+
+
+@runtime_checkable
 class IsAFile(Protocol):
     """A log in a file."""
 

@@ -187,6 +187,10 @@ class Cluster:
         found = self._ask(lambda: self._waited(self.admin.describe_cluster()), "looking for brokers")
         return len(found.nodes)
 
+    def id(self) -> str:
+        """What distinguishes the cluster from others."""
+        return self._ask(lambda: str(self._listing(None).cluster_id), "connecting to the cluster")
+
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None if it does not exist."""
         doing = f"looking for the topic {topic!r}"
@@ -204,13 +208,13 @@ class Cluster:
         return one if one.error is None else None
 
     def _metadata(self, topic: str | None) -> Mapping[str, Any]:
-        def ask(timeout_s: float) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._listing(topic).topics
+        return found
+
+    def _listing(self, topic: str | None) -> Any:
+        def ask(timeout_s: float) -> Any:
             consumer = self._asker()
-            listed = (
-                consumer.list_topics(timeout=timeout_s) if topic is None else consumer.list_topics(topic, timeout_s)
-            )
-            found: Mapping[str, Any] = listed.topics
-            return found
+            return consumer.list_topics(timeout=timeout_s) if topic is None else consumer.list_topics(topic, timeout_s)
 
         try:
             return ask(SLICE_S)

@@ -138,6 +138,9 @@ class Reader:
     def begin(self, topic: str, offsets: Mapping[int, int], indexes: Mapping[int, Index]) -> None:
         """Read from these offsets of partitions on."""
         self.is_whole, self.received = False, 0
+        for number, part in self.parts.items():
+            if part.is_paused:  # else it would be paused also when it is assigned again
+                self._pause(number, False)
         self.topic = topic
         self.parts = {number: Part(indexes[number], offset, offset // ROWS) for number, offset in offsets.items()}
         self._consumer.assign([TopicPartition(topic, number, part.seen) for number, part in self.parts.items()])
@@ -208,6 +211,8 @@ class Reader:
             rows = None
         part.index.add(part.seen, records[-1] + 1, records, rows)
         part.batches.append(Batch(messages, records, headers, rows))
+        if records[0] * ROWS < part.behind:  # it was asked for behind a segment, or within it
+            part.skip(part.behind)
         part.seen, part.is_at_end = records[-1] + 1, False
         self.received += len(records)
         if len(self.parts) > 1 and part.buffered > PAUSED and not part.is_paused:
