@@ -47,6 +47,8 @@ MARKS_KEPT_MS = 3_600_000
 """A mark of another holder is dropped after that, when the lane is written."""
 ASKED_WITHIN_S = MARKS_KEPT_MS / 2000
 """The outcome of a commit that was tried longer ago is not known any more."""
+FORGOTTEN_MS = 86_400_000
+"""How old what is left in lanes is when it is removed."""
 MOST_HELD = 32
 """How many lanes nobody is using keep their producers, which take memory and threads."""
 IDLE_S = 600.0
@@ -301,6 +303,13 @@ class Lanes:
         for name in names:
             for key in self._state.tail(name).lane(name):
                 tx.sending.state(self._state.place(name), key_of(name, key), None)
+
+    def forget_old(self, tx: Transaction, prefix: str) -> None:
+        """Remove what is in lanes in which nothing has been written for a day; nobody may need it."""
+        tail = self._state.tail(prefix)
+        newest = {name: max(entry.time for entry in tail.lane(name).values()) for name in tail.names(prefix)}
+        old = max(newest.values(), default=0) - FORGOTTEN_MS
+        self.forget(tx, [name for name, time in newest.items() if time < old])
 
     def _lane(self, name: str) -> Lane:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.putting import OVERHEAD, check_size
 from pqlog.store.kafka.records import ROWS, records_of
 from pqlog.store.kafka.state import CATALOGUE
-from pqlog.store.values import ClientState, Put, Row, Singles, Span, TopicInfo
+from pqlog.store.values import NEAR, ClientState, Put, Row, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
     from pqlog.store.kafka.store import KafkaStore
@@ -183,7 +184,9 @@ class KafkaTopic(KafkaPartition):
 
     def clients_near(self, name: str) -> list[str]:
         self.check()
-        return self._names()
+        names = self._names()
+        at = bisect.bisect(names, name)
+        return names[max(0, at - NEAR) : at + NEAR]
 
     def client(self, name: str) -> KafkaClient:
         return KafkaClient(self, name)
