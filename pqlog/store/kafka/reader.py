@@ -146,8 +146,12 @@ class Reader:
         self.parts = {number: Part(indexes[number], offset, offset // ROWS) for number, offset in offsets.items()}
         with contextlib.suppress(KafkaException):  # it may take a second to learn the leaders of a new topic otherwise
             self._consumer.list_topics(topic, SLICE_S)
-        self._consumer.assign([TopicPartition(topic, number, part.seen) for number, part in self.parts.items()])
+        self._assign()
         self.is_whole = True
+
+    def _assign(self) -> None:
+        """Receive from where each part is."""
+        self._consumer.assign([TopicPartition(self.topic, number, part.seen) for number, part in self.parts.items()])
 
     def has(self, topic: str, offsets: Mapping[int, int]) -> bool:
         """Whether it can go on at these offsets."""
@@ -241,16 +245,13 @@ class Reader:
     def _trimmed(self, number: int, part: Part) -> None:
         """Go on with the first record that is kept."""
         first, stop = self._cluster.ends(self.topic, number)
-        if not part.seen < first:
-            if part.seen <= stop:
-                self._consumer.seek(TopicPartition(self.topic, number, part.seen))
-                return
+        if part.seen > stop:
             raise ClusterError(
                 f"reading the topic {self.topic!r}: offset {part.seen * ROWS} is behind its end. It was deleted and "
                 f"created again, or the cluster lost messages: open it again"
             )
-        part.seen = first
-        self._consumer.seek(TopicPartition(self.topic, number, first))
+        part.seen = max(part.seen, first)
+        self._assign()
 
     def _pause(self, number: int, pause: bool) -> None:
         part = self.parts[number]
