@@ -57,17 +57,26 @@ class Foreign:
         producer: Producer | None = None,
     ) -> None:
         """Put records; the times are in milliseconds."""
-        producer = producer or self._plain
+        producer, failed = producer or self._plain, []
         for index, value in enumerate(values):
             when = {} if times is None else {"timestamp": times[index]}
             key = None if keys is None else keys[index]
             while True:
                 try:
-                    producer.produce(self.name(topic), value, key, partition, headers=headers, **when)
+                    producer.produce(
+                        self.name(topic),
+                        value,
+                        key,
+                        partition,
+                        lambda error, _: failed.append(error),
+                        headers=headers,
+                        **when,
+                    )
                     break
                 except BufferError:
                     producer.poll(0.1)
         assert producer.flush(30) == 0
+        assert not any(failed), failed
 
     def begun(self) -> Producer:
         """A producer in a transaction."""
@@ -84,6 +93,19 @@ class Foreign:
             producer.commit_transaction(30)
         else:
             producer.abort_transaction(30)
+        self.settle(topic, partition)
+
+    def settle(self, topic: str, partition: int = 0) -> None:
+        """Wait until a transaction that was ended is ended: its markers are written in the background."""
+        where = TopicPartition(self.name(topic), partition)
+        ends = [
+            Consumer({"bootstrap.servers": self.bootstrap, "group.id": "none", "isolation.level": f"read_{level}"})
+            for level in ("committed", "uncommitted")
+        ]
+        while len({consumer.get_watermark_offsets(where, 10)[1] for consumer in ends}) > 1:
+            time.sleep(0.01)
+        for consumer in ends:
+            consumer.close()
 
     def open(self, topic: str = "main", **options: Any) -> pqlog.Log:
         return pqlog.open(self.url, topic, readonly=True, **options)

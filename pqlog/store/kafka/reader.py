@@ -153,11 +153,12 @@ class Reader:
         """Receive from where each part is."""
         self._consumer.assign([TopicPartition(self.topic, number, part.seen) for number, part in self.parts.items()])
 
-    def has(self, topic: str, offsets: Mapping[int, int]) -> bool:
-        """Whether it can go on at these offsets."""
+    def has(self, topic: str, offsets: Mapping[int, int], indexes: Mapping[int, Index]) -> bool:
+        """Whether it can go on at these offsets, and has noted all that waits in the indexes."""
         if topic != self.topic or offsets.keys() != self.parts.keys():
             return False
-        return all(self.parts[number].has(offset) for number, offset in offsets.items())
+        parts = self.parts
+        return all(parts[one].has(offset) and parts[one].index is indexes[one] for one, offset in offsets.items())
 
     def fill(self, number: int, until: int, records: int = 1) -> Part:
         """Receive, up to a record offset, until that many records of a partition wait; returns it."""
@@ -328,7 +329,7 @@ class ReaderPool:
         """
         self._cluster.check()
         with self._lock:
-            found = next((reader for reader in reversed(self._idle) if reader.has(topic, offsets)), None)
+            found = next((reader for reader in reversed(self._idle) if reader.has(topic, offsets, indexes)), None)
             if found is not None:
                 self._idle.remove(found)
         begin = offsets
