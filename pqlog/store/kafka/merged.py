@@ -138,7 +138,7 @@ class KafkaMerged:
 
     def _count(self, begin: Positions, stop: Positions) -> int:
         spans = zip(self.partitions, map(Span, begin, stop), strict=True)
-        return sum(partition.count(span) for partition, span in spans if span)
+        return sum(partition.counted(span) for partition, span in spans)
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
         begin, stop = self._bounds(span)
