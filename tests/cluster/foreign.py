@@ -30,9 +30,11 @@ class Foreign:
     def make(self, topic: str, partitions: int = 1, **config: str) -> None:
         """Create a topic."""
         settings = {name.replace("_", "."): value for name, value in config.items()}
-        self.admin.create_topics([NewTopic(self.name(topic), partitions, 3, config=settings)])[
-            self.name(topic)
-        ].result()
+        name = self.name(topic)
+        self.admin.create_topics([NewTopic(name, partitions, 3, config=settings)])[name].result()
+        for _ in range(5):  # brokers hear of it one after the other
+            while name not in AdminClient({"bootstrap.servers": self.bootstrap}).list_topics(timeout=10).topics:
+                time.sleep(0.02)
 
     def delete(self, topic: str) -> None:
         self.admin.delete_topics([self.name(topic)])[self.name(topic)].result()
