@@ -79,7 +79,7 @@ class Cluster:
         self.address, self.timeout_s = address, timeout_s
         self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
         self._lock = threading.RLock()
-        self._heard = Heard(self._serve)
+        self._heard = Heard(self._serve, address)
         self._clients = weakref.WeakSet[Any]()
         self._kept: dict[str, Any] = {}
         _CLUSTERS.add(self)
@@ -185,6 +185,11 @@ class Cluster:
         found = self._ask(lambda: self._metadata(None), "listing the topics")
         return {name: len(one.partitions) for name, one in found.items() if one.error is None}
 
+    def brokers(self) -> int:
+        """How many brokers the cluster has."""
+        found = self._ask(lambda: self._waited(self.admin.describe_cluster()), "looking for brokers")
+        return len(found.nodes)
+
     def id(self) -> str:
         """What distinguishes the cluster from others."""
         return self._ask(lambda: str(self._listing(None).cluster_id), "connecting to the cluster")
@@ -266,6 +271,8 @@ class Cluster:
                 code = error.args[0].code()
                 if code in GONE:
                     self.check_topic(topic)
+                    new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
+                    raise KafkaException(new) from error
                 if code != KafkaError._TIMED_OUT:
                     raise
                 return self._listed(wanted, isolation)
@@ -303,6 +310,8 @@ class Cluster:
 
     def make(self, topics: Sequence[NewTopic]) -> None:
         """Create those topics that do not exist, and wait until they are known."""
+        if not topics:
+            return
         exists = KafkaError.TOPIC_ALREADY_EXISTS
         self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
         for topic in topics:
