@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 SLOW_S = 1.0
 """A commit that took longer may have left a request behind."""
+LONGEST_PAUSE_S = 2.0
+"""Between two tries, unless they take longer themselves."""
 ASKING_S = 20.0
 """How long the outcome of a commit is asked for, at least."""
 MARKS_KEPT_MS = 3_600_000
@@ -240,7 +242,9 @@ class Lanes:
 
     # changing
 
-    def change(self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True) -> T:
+    def change(
+        self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True, retake: bool = True
+    ) -> T:
         """Change lanes in one transaction.
 
         Parameters
@@ -252,11 +256,13 @@ class Lanes:
             changed.
         take : bool
             Whether to take lanes that are not held; otherwise they raise `Fenced`.
+        retake : bool
+            Whether to take them again from a process that took them meanwhile.
 
         Raises
         ------
         Fenced
-            A lane is not held, and was not to be taken.
+            A lane is not held, and was not to be taken, or another process took it meanwhile.
         UncertainError
             The cluster did not say whether the transaction was committed.
         """
@@ -264,21 +270,23 @@ class Lanes:
         until, pause = time.monotonic() + self._cluster.timeout_s, 0.01
         while True:
             with self._holding(lanes, until):
+                began = time.monotonic()
                 try:
                     result = self._once(lanes, work, take, until)
                     break
                 except _Again as again:
-                    if again.lost and not take:
-                        raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
                     if again.lost:
                         self._lose_all_lost(lanes, until)
+                        pause = max(pause, time.monotonic() - began)  # the other one needs as long
+                    if again.lost and not (take and retake):
+                        raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
                     if again.late:
                         until = time.monotonic() + self._cluster.timeout_s
                     if time.monotonic() + pause > until:
                         raise again.error from again
             self._cluster.check()
-            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))  # another process may be at it, too
-            pause = min(0.5, 2 * pause)
+            give_way(pause)
+            pause = min(max(LONGEST_PAUSE_S, pause), 2 * pause)
         self._give_up_idle()
         self.committed()
         return result
@@ -551,6 +559,11 @@ class Lanes:
 def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
     """The values of a lane that are not ours."""
     return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
+
+
+def give_way(pause_s: float) -> None:
+    """Wait about that long, since another process may want the same lane, too: each another time."""
+    time.sleep(pause_s * secrets.randbelow(2000) / 1000)
 
 
 def _is_fenced(error: KafkaException) -> bool:
