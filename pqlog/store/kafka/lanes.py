@@ -243,7 +243,9 @@ class Lanes:
 
     # changing
 
-    def change(self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True) -> T:
+    def change(
+        self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True, retake: bool = True
+    ) -> T:
         """Change lanes in one transaction.
 
         Parameters
@@ -255,11 +257,13 @@ class Lanes:
             changed.
         take : bool
             Whether to take lanes that are not held; otherwise they raise `Fenced`.
+        retake : bool
+            Whether to take them again from a process that took them meanwhile.
 
         Raises
         ------
         Fenced
-            A lane is not held, and was not to be taken.
+            A lane is not held, and was not to be taken, or another process took it meanwhile.
         UncertainError
             The cluster did not say whether the transaction was committed.
         """
@@ -272,14 +276,14 @@ class Lanes:
                     result = self._once(lanes, work, take, until)
                     break
                 except _Again as again:
-                    if again.lost and not take:
+                    if again.lost:
+                        self._lose_all_lost(lanes, until)
+                    if again.lost and not (take and retake):
                         raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
                     if again.late:
                         until = time.monotonic() + self._cluster.timeout_s
                     if time.monotonic() > until:
                         raise again.error from again
-                    if again.lost:
-                        self._lose_all_lost(lanes, until)
                     self._pause(attempt, time.monotonic() - began if again.lost else 0.0)
         self._give_up_idle()
         self.committed()
@@ -566,6 +570,11 @@ def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
     return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
 
 
+def give_way(pause_s: float) -> None:
+    """Wait about that long, since another process may want the same lane, too: each another time."""
+    time.sleep(pause_s * secrets.randbelow(2000) / 1000)
+
+
 def _is_fenced(error: KafkaException) -> bool:
     return code(error) in FENCED
 
@@ -584,9 +593,15 @@ def _release(lock: threading.RLock) -> None:
 
 
 _OURS = frozenset(
-    {KafkaError._STATE, KafkaError.INVALID_TXN_STATE, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+    {
+        KafkaError._FATAL,
+        KafkaError._STATE,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+    }
 )
-"""What a producer says that is given up."""
+"""What a producer says that is given up, or was fenced before it was asked for something else."""
 
 
 def _uncertain(lane: Lane) -> UncertainError:

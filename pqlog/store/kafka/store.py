@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from pqlog.errors import ClosedError, Error, ForkError, TrimRefusedError
@@ -18,7 +19,7 @@ from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.lanes import Lanes, Transaction, id_lane
+from pqlog.store.kafka.lanes import Fenced, Lanes, Transaction, give_way, id_lane
 from pqlog.store.kafka.leases import Leases
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise, new_topic
@@ -281,9 +282,13 @@ class KafkaStore:
         return clients_of_log.find_work(self, clients, worker, ordered)
 
     def join(self, clients: Sequence[ClientStore]) -> None:
-        new = [client for client in map(_client, clients) if client.look() is None]
-        if new:
-            self._change_clients(new, lambda tx: [client.join_in(tx) for client in new])
+        ours, pause = list(map(_client, clients)), 0.1
+        while new := [client for client in ours if client.look() is None]:
+            try:
+                self._change_clients(new, partial(_join_all, new), retake=False)
+            except Fenced:  # by a process that creates them, too
+                give_way(pause)
+                pause = min(2 * pause, 5.0)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         ours = [(_client(client), to) for client, to in moves]
@@ -294,13 +299,15 @@ class KafkaStore:
         ours = list(map(_client, clients))
         return any(self._change_clients(ours, lambda tx: [client.delete_in(tx) for client in ours]))
 
-    def _change_clients(self, clients: Sequence[KafkaClient], work: Callable[[Transaction], list[T]]) -> list[T]:
+    def _change_clients(
+        self, clients: Sequence[KafkaClient], work: Callable[[Transaction], list[T]], retake: bool = True
+    ) -> list[T]:
         self.check()
         for client in clients:
             client.topic.check()
         if not clients:
             return []
-        result = self.lanes.change([client.lane for client in clients], work)
+        result = self.lanes.change([client.lane for client in clients], work, retake=retake)
         for client in clients:
             client.committed()
         return result
@@ -353,6 +360,10 @@ def _together(topics: Sequence[KafkaTopic]) -> dict[str, dict[int, KafkaTopic]]:
     for topic in topics:
         together[topic.kafka_topic][topic.info.partition] = topic
     return together
+
+
+def _join_all(clients: Sequence[KafkaClient], tx: Transaction) -> list[object]:
+    return [client.join_in(tx) for client in clients]
 
 
 def _cursor_lane(name: str) -> str:
