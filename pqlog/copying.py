@@ -37,6 +37,8 @@ from pqlog.stream import near_topics
 
 TICK_S = 0.1
 """How often a file is asked for messages that another process put, where the system does not tell."""
+TURN_S = 0.02
+"""How long to wait where others are at work."""
 LOOK_S = 2.0
 """How often a follower looks for topics that are new."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
@@ -284,12 +286,14 @@ class _Run:
 
     def _round(self, copies: _Copies, until: Mapping[int, int] | None = None) -> bool:
         """A batch of each partition; whether there may be more."""
-        is_more = False
+        is_more, before = False, self._copied
         for copier, name, messages in copies.round(until):
             self._messages[name] += messages
             self._trimmed += copier.trimmed
             copier.trimmed = 0
             is_more = True
+        if is_more and self._copied == before:
+            time.sleep(TURN_S)
         return is_more
 
     def follow(self, report: Report) -> Copied:
