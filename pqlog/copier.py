@@ -179,9 +179,11 @@ class Copier:
         return self._looks_at > 0
 
     def note(self) -> None:
-        """Store how far it is, though no message was found there that was chosen: to look for no such again."""
-        position = self._position
-        if position is not None and self._choice.key is not None and position.next < self.at:
+        """Store how far it is, though no message was found that was chosen: the next copy begins there."""
+        if self._choice == Choice() or self._looks_at:
+            return
+        position = self._position or Position(0, self._topic, key=self._choice.key)
+        if position.next < self.at:
             self._put([], msgspec.structs.replace(position, next=self.at))
 
     def _read(self, span: Span) -> tuple[list[Row], int]:

@@ -420,6 +420,9 @@ def test_a_mirror_begins_at_a_time_or_an_offset_and_continues_where_it_was(tmp_p
     log.put(15)
     for name in ("since", "start", "last"):
         assert pqlog.mirror(hub, tmp_path / f"{name}.db", since="0s").messages == 1
+    assert pqlog.mirror(hub, tmp_path / "none.db", since="0s").messages == 0
+    log.put(16)
+    assert pqlog.mirror(hub, tmp_path / "none.db").messages == 1
     with pytest.raises(pqlog.ArgumentError, match="since and start"):
         pqlog.mirror(hub, tmp_path / "new.db", since="1h", start=1)
     log.topic("other")
