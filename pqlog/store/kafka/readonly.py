@@ -14,10 +14,10 @@ from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.values import (
-    MAX_PARTITIONS,
     Capabilities,
     Claim,
     ClientState,
@@ -32,6 +32,8 @@ from pqlog.store.values import (
     TopicInfo,
 )
 
+SHOWN = 5
+"""How many topics an error names."""
 POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
@@ -129,10 +131,6 @@ class ReadOnlyStore:
         partitions = self.cluster.partitions(topic)
         if partitions is None:
             return ()
-        if partitions > MAX_PARTITIONS:
-            raise UnsupportedError(
-                f"topic {name!r} has {partitions} partitions; a topic of at most {MAX_PARTITIONS} can be read"
-            )
         numbers = range(partitions)
         return [ForeignPartition(self, self._info(topic, partitions, one, codec), topic) for one in numbers]
 
@@ -144,6 +142,10 @@ class ReadOnlyStore:
         return self.find_topic(name) or self.refuse()
 
     # reading
+
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source: `pqlog.store.api.MergesPartitions`."""
+        return KafkaMerged([one for one in partitions if isinstance(one, KafkaPartition)], begin)
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         found = dict[int, Span]()
@@ -263,7 +265,7 @@ class MissingTopic(_Refusing):
         self.log, self.info = log, info
 
     def _missing(self) -> NoReturn:
-        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()])
+        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
 
     def span(self) -> Span:
         self._missing()
