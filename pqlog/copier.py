@@ -15,10 +15,19 @@ from typing import NamedTuple
 import msgspec
 
 from pqlog import check, extras
-from pqlog.codecs import UNDECODABLE
-from pqlog.errors import CorruptLogError, CursorError, DecodeError, Error, StoreError, TooLargeError, UncertainError
+from pqlog.codecs import UNDECODABLE, codec_for, is_safe
+from pqlog.errors import (
+    ArgumentError,
+    CorruptLogError,
+    CursorError,
+    DecodeError,
+    Error,
+    StoreError,
+    TooLargeError,
+    UncertainError,
+)
 from pqlog.message import from_micros
-from pqlog.store.api import IsAFile, Store, TopicStore
+from pqlog.store.api import IsAFile, ReadsForeignTopics, Store, TopicStore
 from pqlog.store.values import Chunk, Cursor, Output, Row, Segment, Singles, Span
 from pqlog.stream import headers_of
 
@@ -199,7 +208,8 @@ class Copier:
             rows += page
             size += sum(len(row.value) + len(row.headers or "") for row in page)
             span = Span(page[-1].stop if page else span.stop, span.stop)
-        return rows, span.first
+        valid = self._valid(rows)
+        return valid, span.first if len(valid) == len(rows) else valid[-1].stop
 
     def _put(self, rows: Sequence[Row], position: Position) -> int:
         chunks = list(self._chunks(rows))
@@ -262,6 +272,28 @@ class Copier:
         return True
 
     # rows as chunks
+
+    def _valid(self, rows: list[Row]) -> list[Row]:
+        """The first rows that are what the codec says; raises if there is none.
+
+        Topics of other programs may hold anything, and nobody could read a copy of that. Pickles are never read.
+        """
+        codec = self.source.info.codec
+        if not isinstance(self.source.log, ReadsForeignTopics) or not is_safe(codec):
+            return rows
+        decode = codec_for(codec).decode
+        for index, row in enumerate(rows):
+            try:
+                if row.rows is None:
+                    decode(row.value)
+            except Exception as error:
+                if index:
+                    return rows[:index]
+                raise ArgumentError(
+                    f"message {row.offset} of {self._title} is not {codec}: {error}. All before it was copied. Copy "
+                    f'the topic into another file, and say what its values are, as in codec="bytes"'
+                ) from error
+        return rows
 
     def _chunks(self, rows: Iterable[Row]) -> Iterator[Chunk]:
         origins = _Origins(self._title, self.source)

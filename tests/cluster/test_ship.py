@@ -92,6 +92,29 @@ def test_topics_of_other_programs_are_mirrored_by_pattern_time_and_key(cluster, 
     assert pqlog.mirror(at, tmp_path / "key.db", f"{prefix}.web.a", key="k1").messages == 1
 
 
+def test_values_that_are_not_what_they_were_said_to_be_are_refused(cluster, cluster_url, tmp_path):
+    name = f"{cluster_url.rpartition('/')[2]}.raw"
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": cluster.bootstrap})
+    admin.create_topics([confluent_kafka.admin.NewTopic(name, 1)])[name].result(30)
+    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap})
+    for value in (b"1", b"2", b"\xff", b"4"):
+        producer.produce(name, value)
+    assert producer.flush(30) == 0
+    at = f"kafka://{cluster.bootstrap}"
+    for _ in range(2):
+        with pytest.raises(pqlog.ArgumentError, match=r"message 200000 of topic .* is not json"):
+            pqlog.mirror(at, tmp_path / "json.db", name)
+    with pqlog.open(tmp_path / "json.db", name) as local:
+        assert [message.value for message in local] == [1, 2]
+    with pytest.raises(pqlog.CodecMismatchError, match="copy into another log"):
+        pqlog.mirror(at, tmp_path / "json.db", name, codec="bytes")
+    assert pqlog.mirror(at, tmp_path / "bytes.db", name, codec="bytes").messages == 4
+    with pqlog.open(tmp_path / "bytes.db", name) as local:
+        assert [message.value for message in local] == [b"1", b"2", b"\xff", b"4"]
+    with pytest.raises(pqlog.ArgumentError, match="codec must be"):
+        pqlog.mirror(at, tmp_path / "bytes.db", name, codec="pickle")
+
+
 def test_a_follower_ships_what_comes(log, cluster_url):
     log.put_many([1, 2])
     following = Following(lambda report: log.ship(cluster_url, follow=True, progress=report))
@@ -103,6 +126,23 @@ def test_a_follower_ships_what_comes(log, cluster_url):
     with pqlog.open(cluster_url) as hub:
         assert [message.value for message in hub] == [1, 2, 3]
         assert [message.value for message in hub.topic("new")] == [4]
+
+
+@pytest.mark.slow
+def test_a_follower_outlives_the_whole_cluster(own_cluster, log):
+    url = own_cluster.url("outlives")
+    log.put(1)
+    following = Following(lambda report: log.ship(url, follow=True, timeout=5, progress=report))
+    wait_until(lambda: following.has(1))
+    own_cluster.kill()
+    log.put_many([2, 3])
+    wait_until(lambda: following.reports[-1].error is not None)
+    assert following.reports[-1].lag == 2
+    own_cluster.heal()
+    wait_until(lambda: following.has(3))
+    following.stop()
+    with pqlog.open(url) as hub:
+        assert [message.value for message in hub] == [1, 2, 3]
 
 
 FOLLOW = """

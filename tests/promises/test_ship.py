@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog import copier, copying, files
+from pqlog import copier, copies, copying, files
 from pqlog.errors import TooLargeError
 from pqlog.log import Log
 from pqlog.message import from_micros
@@ -500,7 +500,7 @@ class Following:
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(copying, "LOOK_S", 0.05)
+    monkeypatch.setattr(copies, "LOOK_S", 0.05)
     monkeypatch.setattr(copying, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(copying, "LONGEST_WAIT_S", 0.04)
 
