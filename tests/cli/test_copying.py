@@ -25,7 +25,7 @@ def test_ship_and_mirror_say_what_they_copied(sh):
 
 def test_ship_says_what_is_wrong(sh):
     assert "missing.db does not exist" in sh("pqlog ship missing.db hub.db", code=1)
-    assert "no topic 'mian' in this file: did you mean 'main'?" in sh("pqlog ship events.db hub.db -t mian", code=1)
+    assert "no topic 'mian' in this log" in sh("pqlog ship events.db hub.db -t mian", code=1)
     assert "cannot be copied into itself" in sh("pqlog ship events.db events.db", code=1)
     assert "not a valid time" in sh("pqlog mirror events.db hub.db --since yesterdayish", code=1)
     assert "config and durability are for a cluster" in sh("pqlog ship events.db hub.db --durability synced", code=1)
