@@ -576,7 +576,8 @@ def give_way(pause_s: float) -> None:
 
 
 def _is_fenced(error: KafkaException) -> bool:
-    return code(error) in FENCED
+    # Once a producer has been fenced, its calls say only that it failed for good.
+    return code(error) in FENCED or code(error) == KafkaError._FATAL
 
 
 def _again(error: KafkaException, doing: str, is_late: bool = False) -> Exception:
