@@ -21,10 +21,10 @@ from pqlog.errors import (
     PickleRefusedError,
     UnknownTopicError,
 )
-from pqlog.merged import MergedPartitions
+from pqlog.merged import merge
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
+from pqlog.store.api import Merged, MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -93,7 +93,7 @@ class TopicStream:
     @classmethod
     def of(cls, partitions: Sequence[TopicStore], codec: Codec | None) -> TopicStream:
         """That of some partitions: of all that a topic has, or of one."""
-        store = partitions[0] if len(partitions) == 1 else MergedPartitions(partitions)
+        store = partitions[0] if len(partitions) == 1 else merge(partitions)
         return cls(store, codec, tuple(partitions))
 
     def partition(self, number: int) -> TopicStream:
@@ -110,7 +110,7 @@ class TopicStream:
 
     def beginning(self, offsets: Sequence[int]) -> TopicStream:
         """The same partitions merged, each from an offset on."""
-        return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
+        return TopicStream(merge(self.partitions, offsets), self.codec, self.partitions)
 
     @property
     def is_merged(self) -> bool:
@@ -218,7 +218,7 @@ class TopicStream:
 
     def behind(self, error: DecodeError) -> int:
         """The offset, or place, behind what could not be read; 0 if that is not known."""
-        if isinstance(self.store, MergedPartitions):
+        if isinstance(self.store, Merged):
             return error.behind or 0
         return Span.at(error.last if isinstance(error, DamagedError) else error.offset).stop
 

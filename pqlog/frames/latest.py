@@ -88,7 +88,9 @@ class Latest:
 
     def _keys_of_lines(self, selection: Selection, lines: Lines, offsets: Sequence[int]) -> Sequence[Any]:
         if self._field is None:
-            return [None] * lines.rows if lines.keys is None else decode_lines(lines.keys)
+            if lines.keys is None or isinstance(lines.keys, list):
+                return lines.keys or [None] * lines.rows
+            return decode_lines(lines.keys)
         return self._keys_of_json(selection, lines.values, offsets)
 
     def _keys_of_rows(self, selection: Selection, rows: Sequence[Row]) -> Sequence[Any]:

@@ -322,6 +322,28 @@ class CachesSchema(Protocol):
 
 
 @runtime_checkable
+class Merged(Protocol):
+    """The partitions of a topic as one source of messages, with places in the part of offsets."""
+
+    def positions(self, place: int) -> tuple[int, ...]:
+        """Where a reader that is at a place reads on in each partition."""
+        ...
+
+    def place(self, positions: tuple[int, ...]) -> int:
+        """The place of a reader who reads on at some positions."""
+        ...
+
+
+@runtime_checkable
+class MergesPartitions(Protocol):
+    """A log that merges the partitions of a topic itself."""
+
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source, in the order of `pqlog.merged`, each from an offset on; `Merged`."""
+        ...
+
+
+@runtime_checkable
 class ReadsForeignTopics(Protocol):
     """A log with topics that do not say how their values are encoded."""
 

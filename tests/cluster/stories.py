@@ -24,7 +24,7 @@ from tests.cluster.work import MANY
 from tests.processes import Process, wait_until
 
 PARTITIONS = 3
-STALL_S = 60.0
+STALL_S = 90.0
 """How long a process may wait for the cluster, at most."""
 
 

@@ -249,8 +249,12 @@ class Cluster:
 
     def offset_for_time(self, topic: str, partition: int, ms: int) -> int | None:
         """The first record offset with that time or a later one; None if there is none."""
-        found = self._offsets(topic, {partition: max(0, ms)})[partition]
-        return None if found < 0 else found
+        return self.offsets_for_time(topic, [partition], ms)[0]
+
+    def offsets_for_time(self, topic: str, partitions: Sequence[int], ms: int) -> list[int | None]:
+        """The same of several partitions."""
+        found = self._offsets(topic, dict.fromkeys(partitions, max(0, ms)))
+        return [None if found[number] < 0 else found[number] for number in partitions]
 
     def _offsets(self, topic: str, times: Mapping[int, int], isolation: str = "read_committed") -> dict[int, int]:
         def ask() -> dict[int, int]:

@@ -13,6 +13,7 @@ from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.values import (
@@ -130,6 +131,10 @@ class ReadOnlyStore:
         return self.find_topic(name) or self.refuse()
 
     # reading
+
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source: `pqlog.store.api.MergesPartitions`."""
+        return KafkaMerged([one for one in partitions if isinstance(one, KafkaPartition)], begin)
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         found = dict[int, Span]()
