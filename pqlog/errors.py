@@ -171,6 +171,16 @@ class CodecMismatchError(Error):
         super().__init__(message)
         self.topic, self.asked, self.made = topic, asked, made
 
+    @classmethod
+    def of_copy(cls, topic: str, asked: str, made: str, log: str) -> CodecMismatchError:
+        """The error for a topic that cannot be copied into one of another codec."""
+        error = cls(topic, asked, made)
+        error.args = (
+            f"topic {topic!r} of {log} has the codec {made!r}, and what is to be copied into it {asked!r}: rename one "
+            f"of the two, or copy into another log",
+        )
+        return error
+
 
 class PartitionsError(Error):
     """A topic has another number of partitions than was asked for, or a call must be told which of them is meant."""
@@ -195,6 +205,15 @@ class PartitionsError(Error):
         )
 
     @classmethod
+    def of_copy(cls, topic: str, asked: int, made: int, log: str) -> PartitionsError:
+        """The error for a topic that cannot be copied into one with fewer partitions."""
+        return cls(
+            f"topic {topic!r} of {log} has {made} partition{'s' * (made != 1)}, and what is to be copied into it has "
+            f"{asked}: a message goes into the partition of the same number. Rename one of the two, or copy into "
+            f"another log"
+        )
+
+    @classmethod
     def of_seek(cls, topic: str, partitions: int, to: int) -> PartitionsError:
         """The error for a client that is moved to an offset, without a partition."""
         return cls(
@@ -215,7 +234,7 @@ class UnknownTopicError(Error, KeyError):
     """No topic has that name."""
 
     def __init__(self, topic: str, near: Sequence[str]) -> None:
-        super().__init__(f"no topic {topic!r} in this file{_did_you_mean(near)}")
+        super().__init__(f"no topic {topic!r} in this log{_did_you_mean(near)}")
         self.topic, self.near = topic, tuple(near)
 
     __str__ = Exception.__str__  # a KeyError would show the sentence in quotes

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 OVERHEAD = 1_000
-"""What a record takes beside its value, key and headers, at most."""
+"""What a record takes at most, beside its value, key and headers."""
 SLICE_S = 0.1
 """How long a thread waits at once, since Ctrl-C waits for it."""
 
@@ -112,10 +112,10 @@ def _fitting(chunks: Iterable[Chunk], topic: KafkaTopic) -> Iterator[Record]:
 
 def check_size(topic: KafkaTopic, record: Record) -> None:
     """Raise if the topic does not take a record: before anything is sent."""
-    size, limit = len(record.value) + len(record.key or b""), topic.info.max_bytes or 0
+    size, limit = len(record.value) + len(record.key or b""), topic.info.max_bytes
     for name, value in record.headers or ():
         size += len(name) + len(value)
-    if size <= limit - OVERHEAD:
+    if limit is None or size <= limit:
         return
     what = "a message" if record.rows == 1 else f"a segment of {record.rows:,} messages"
     raise TooLargeError(
@@ -187,7 +187,7 @@ class SinglePuts:
         try:
             self._produce(served.producer, topic, record, delivered)
         except KafkaException as error:
-            self._replace(served)
+            self._renew(served)
             raise told(error, f"putting into topic {topic.info.name!r}") from error
         try:
             meanwhile()
@@ -196,11 +196,11 @@ class SinglePuts:
             if failed is not None:
                 raise KafkaException(failed)
         except KafkaException as error:
-            self._replace(served)
+            self._renew(served)
             raise self._problem(topic, error.args[0]) from error
         except BaseException:
             if served.is_broken:
-                self._replace(served)
+                self._renew(served)
             raise
         assert offset is not None
         return offset
@@ -221,7 +221,7 @@ class SinglePuts:
                 self._served = _Served(self._cluster.producer())
             return self._served
 
-    def _replace(self, served: _Served) -> None:
+    def _renew(self, served: _Served) -> None:
         """Never use a producer again after an error."""
         with self._lock:
             if self._served is served:

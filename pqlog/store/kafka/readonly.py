@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
@@ -17,7 +18,6 @@ from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.values import (
-    MAX_PARTITIONS,
     Capabilities,
     Claim,
     ClientState,
@@ -32,6 +32,8 @@ from pqlog.store.values import (
     TopicInfo,
 )
 
+SHOWN = 5
+"""How many topics an error names."""
 POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
@@ -41,6 +43,10 @@ class Catalogue(Protocol):
 
     def topics(self) -> Mapping[str, tuple[str, TopicInfo]]:
         """By the name of each, in their order: what the cluster calls it, and its first partition."""
+        ...
+
+    def uuid(self) -> str:
+        """What distinguishes the log from others."""
         ...
 
 
@@ -56,11 +62,13 @@ class ReadOnlyStore:
     codec : str
         What the values of a topic are unless the reader says otherwise: Kafka does not know.
     catalogue : callable, optional
-        Makes the catalogue of the log; without it, all topics are its that begin with its name and a dot.
+        Finds the catalogue of a log by its name. Without one, all topics that begin with its name and a dot are its.
     """
 
     readonly = True
-    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False)
+    capabilities = Capabilities(
+        durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False, ordered_partitions=False
+    )
     advice = (
         'if the values of this topic are something else, say what: codec="bytes", or an object of yours that decodes'
     )
@@ -70,16 +78,23 @@ class ReadOnlyStore:
         address: Address,
         timeout_s: float = 60.0,
         codec: str = "json",
-        catalogue: Callable[[Cluster], Catalogue] | None = None,
+        catalogue: Callable[[Cluster, str], Catalogue | None] = lambda *_: None,
     ) -> None:
         self.name = str(address)
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self._codec = codec
         self._prefix = "" if address.log is None else f"{address.log}."
-        self._catalogue = None if catalogue is None else catalogue(self.cluster)
         self._woken = threading.Condition()
-        self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+        try:
+            self._catalogue = None if address.log is None else catalogue(self.cluster, address.log)
+            if self._catalogue is not None:
+                self.uuid = self._catalogue.uuid()
+            else:
+                self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+        except BaseException:
+            self.close()
+            raise
 
     # topics
 
@@ -108,18 +123,16 @@ class ReadOnlyStore:
     def _found(self, name: str, codec: str) -> Sequence[TopicStore]:
         if self._catalogue is not None:
             topic, first = self._catalogue.topics().get(name, ("", None))
-            codec = "" if first is None else first.codec
-        else:
-            topic = self._prefix + name
+            if first is None:
+                return ()
+            infos = [replace(first, id=first.id + number, partition=number) for number in range(first.partitions)]
+            return [ForeignPartition(self, info, topic) for info in infos]
+        topic = self._prefix + name
         if not _is_allowed(topic):
             return ()
         partitions = self.cluster.partitions(topic)
         if partitions is None:
             return ()
-        if partitions > MAX_PARTITIONS:
-            raise UnsupportedError(
-                f"topic {name!r} has {partitions} partitions; a topic of at most {MAX_PARTITIONS} can be read"
-            )
         numbers = range(partitions)
         return [ForeignPartition(self, self._info(topic, partitions, one, codec), topic) for one in numbers]
 
@@ -254,7 +267,7 @@ class MissingTopic(_Refusing):
         self.log, self.info = log, info
 
     def _missing(self) -> NoReturn:
-        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()])
+        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
 
     def span(self) -> Span:
         self._missing()
