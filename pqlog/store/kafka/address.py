@@ -42,7 +42,7 @@ class Address:
         """The address that a URL stands for, with the properties of a mapping or of a file."""
         if not url.startswith(SCHEME):
             raise ArgumentError("the address of a cluster is kafka://host:9092,host:9092/log")
-        servers, slash, log = url.removeprefix(SCHEME).partition("/")
+        servers, _, log = url.removeprefix(SCHEME).partition("/")
         if "@" in url:
             raise ArgumentError(
                 "a user or password in a URL ends up in logs and histories: leave it out of the address and pass "
@@ -51,19 +51,28 @@ class Address:
         if any(sign in url for sign in "?#"):
             raise ArgumentError("the address of a cluster has no ? or #: pass settings as config={...}")
         hosts = [_server(host) for host in servers.split(",")]
-        found = properties.of(config) if config is not None else {}
-        return cls(",".join(dict.fromkeys(hosts)), _checked(log.rstrip("/")) if slash and log != "" else None, found)
+        log = log.rstrip("/")
+        return cls(",".join(dict.fromkeys(hosts)), _checked(log) if log else None, _properties(config, hosts))
 
     def of_log(self, log: str) -> Address:
         """A log of the same cluster, with the same properties."""
         return Address(self.servers, _checked(log), self.config)
 
     def client_config(self, **more: Any) -> dict[str, Any]:
-        """What every client of the cluster is made with."""
-        return {"bootstrap.servers": self.servers, **self.config, **more}
+        """What every client of the cluster is made with; a user's own properties win, as none of them is harmful."""
+        return {**more, **self.config, "bootstrap.servers": self.servers}
 
     def __str__(self) -> str:
         return SCHEME + self.servers + ("" if self.log is None else f"/{self.log}")
+
+
+def _properties(config: Config | None, hosts: list[str]) -> dict[str, Any]:
+    """What a user gave; a file that other clients share may name the brokers, if they are the same."""
+    found = properties.of(config) if config is not None else {}
+    named = found.pop("bootstrap.servers", None)
+    if named is not None and {_server(host) for host in named.split(",")} != set(hosts):
+        raise ArgumentError("config: bootstrap.servers names other brokers than the address: leave it out")
+    return found
 
 
 def _server(text: str) -> str:

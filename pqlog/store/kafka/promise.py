@@ -1,0 +1,303 @@
+"""What the cluster is really set to, compared with what pqlog promises.
+
+A message that is acknowledged is on the disks of two machines at least, and stays until it is trimmed. That depends on
+settings of each topic and of the topic in which Kafka keeps its transactions. They are read when a log is opened; a
+cluster that is set to less is refused, with the setting named, unless that was accepted by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+from pqlog.errors import ArgumentError, UnsafeStorageError
+from pqlog.store.kafka.faults import GONE, Heard, code, patient
+
+COPIES = 3
+IN_SYNC = 2
+MAX_BYTES = 64 << 20
+"""The largest message of a topic of ours: below what a broker takes in one request (100 MB unless it is set)."""
+IDS_KEPT_MS = 30 * 24 * 3600 * 1000
+TRANSACTIONS = "__transaction_state"
+_REQUEST_S = 10.0
+
+
+class Durability(StrEnum):
+    """What a message that is acknowledged survives."""
+
+    SYNCED = "synced"
+    """A power cut of all machines at once: two have synced it to disk. The promise, unless another is named."""
+    REPLICATED = "replicated"
+    """The loss of a machine: two of three have it, in memory at least."""
+    DEVELOPMENT = "development"
+    """Nothing: any cluster will do, such as one broker on a laptop."""
+
+    @classmethod
+    def of(cls, name: str) -> Durability:
+        """The one that a user named."""
+        if name not in list(cls):
+            names = ", ".join(repr(str(each)) for each in cls)
+            raise ArgumentError(f"durability is one of {names}, not {name!r}")
+        return cls(name)
+
+
+class Kind(Enum):
+    """What a topic is for."""
+
+    MESSAGES = "messages"
+    STATE = "state"
+    IDS = "ids"
+    TRANSACTIONS = "transactions"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a topic is set to; `values` by the names of Kafka's topic settings."""
+
+    copies: int
+    values: Mapping[str, str]
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest message, or batch of messages, that it takes."""
+        return int(self.values["max.message.bytes"])
+
+
+# Topics of ours
+
+
+def new_topic(name: str, partitions: int, kind: Kind, durability: Durability, brokers: int) -> NewTopic:
+    """A topic with the settings that the promise needs; `brokers` counts only where nothing is promised."""
+    weak = durability is Durability.DEVELOPMENT
+    copies = min(COPIES, brokers) if weak else COPIES
+    config = {
+        "min.insync.replicas": str(min(IN_SYNC, copies)),
+        "unclean.leader.election.enable": "false",
+        "message.timestamp.type": "LogAppendTime",
+        **_CONFIG[kind],
+    }
+    if durability is Durability.SYNCED:
+        config["flush.messages"] = "1"
+    return NewTopic(name, num_partitions=partitions, replication_factor=copies, config=config)
+
+
+_SMALL = {
+    # Compacted soon, so that it is read quickly when a log is opened.
+    "segment.bytes": str(8 << 20),
+    "segment.ms": str(10 * 60 * 1000),
+    "min.cleanable.dirty.ratio": "0.1",
+    # Whoever reads on after a week's sleep still sees what was deleted.
+    "delete.retention.ms": str(7 * 24 * 3600 * 1000),
+    "max.message.bytes": str(8 << 20),
+}
+_CONFIG: dict[Kind, dict[str, str]] = {
+    Kind.MESSAGES: {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "max.message.bytes": str(MAX_BYTES),
+    },
+    Kind.STATE: {"cleanup.policy": "compact", **_SMALL},
+    Kind.IDS: {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(IDS_KEPT_MS),
+        "retention.bytes": "-1",
+        **_SMALL,
+    },
+}
+
+
+# Reading
+
+
+def read_settings(
+    admin: AdminClient, topics: Iterable[str], timeout_s: float, heard: Heard | None = None
+) -> dict[str, Settings]:
+    """What topics are set to; those that do not exist are left out."""
+    names = list(topics)
+    copies = patient(lambda _: _copies(admin, names), "reading the topics", timeout_s, heard)
+    values = patient(lambda _: _values(admin, copies), "reading the topics' settings", timeout_s, heard)
+    return {name: Settings(copies[name], values[name]) for name in copies if name in values}
+
+
+def _copies(admin: AdminClient, names: list[str]) -> dict[str, int]:
+    """On how many brokers each topic is kept, in the partition that has the fewest."""
+    if not names:
+        return {}
+    found = _results(admin.describe_topics(TopicCollection(names), request_timeout=_REQUEST_S))
+    return {name: min(len(each.replicas) for each in topic.partitions) for name, topic in found.items()}
+
+
+def _values(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The settings of topics, defaults of the broker included."""
+    wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    if not wanted:
+        return {}
+    found = _results(admin.describe_configs(wanted, request_timeout=_REQUEST_S))
+    return {resource.name: _plain(entries) for resource, entries in found.items()}
+
+
+def _results(futures: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What futures bring, without those whose topic is gone."""
+    found = {}
+    for key, future in futures.items():
+        try:
+            found[key] = future.result()
+        except KafkaException as error:
+            if code(error) not in GONE:
+                raise
+    return found
+
+
+def _plain(entries: Mapping[str, Any]) -> dict[str, str]:
+    return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+
+
+def _planned_transactions(admin: AdminClient) -> Settings:
+    """What Kafka will set its topic of transactions to: it is made when the first transaction begins."""
+    broker = min(_results({0: admin.describe_cluster(request_timeout=_REQUEST_S)})[0].nodes, key=lambda node: node.id)
+    wanted = ConfigResource(ResourceType.BROKER, str(broker.id))
+    found = _plain(_results(admin.describe_configs([wanted], request_timeout=_REQUEST_S))[wanted])
+    return Settings(
+        int(found["transaction.state.log.replication.factor"]),
+        {
+            "min.insync.replicas": found["transaction.state.log.min.isr"],
+            "unclean.leader.election.enable": "false",
+            "flush.messages": found.get("log.flush.interval.messages", str(2**63 - 1)),
+            "cleanup.policy": "compact",
+        },
+    )
+
+
+# Comparing
+
+
+def check_promise(
+    admin: AdminClient,
+    topics: Mapping[str, Kind],
+    durability: Durability,
+    timeout_s: float,
+    heard: Heard | None = None,
+) -> dict[str, Settings]:
+    """The settings of topics of ours, if they and Kafka's transactions keep the promise.
+
+    Raises
+    ------
+    UnsafeStorageError
+        A setting is weaker: which, of which topic, what it is, what it must be and how it is changed.
+    """
+    found = read_settings(admin, [*topics, TRANSACTIONS], timeout_s, heard)
+    transactions = found.pop(TRANSACTIONS, None)
+    if transactions is None and durability is not Durability.DEVELOPMENT:
+        transactions = patient(lambda _: _planned_transactions(admin), "reading the settings", timeout_s, heard)
+    faults = [fault for name, each in found.items() for fault in weaker(name, topics[name], each, durability)]
+    if transactions is not None:
+        faults += weaker(TRANSACTIONS, Kind.TRANSACTIONS, transactions, durability)
+    if faults:
+        raise UnsafeStorageError(f"the cluster is set to less than pqlog promises: {'. '.join(faults)}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A setting, what it must be, and what would happen otherwise."""
+
+    name: str
+    holds: Callable[[str], bool]
+    wanted: str
+    otherwise: str
+
+
+_SYNC = _Rule(
+    "flush.messages", lambda value: value == "1", "1", "a power cut of all machines loses acknowledged messages"
+)
+_COPIED = (
+    _Rule(
+        "min.insync.replicas",
+        lambda value: int(value) >= IN_SYNC,
+        str(IN_SYNC),
+        "a message is acknowledged that only one machine has",
+    ),
+    _Rule(
+        "unclean.leader.election.enable",
+        lambda value: value == "false",
+        "false",
+        "a machine that lacks acknowledged messages may take over",
+    ),
+)
+_FOREVER = tuple(
+    _Rule(name, lambda value: int(value) == -1, "-1", "Kafka deletes messages that nobody trimmed")
+    for name in ("retention.ms", "retention.bytes")
+)
+_KEPT = {
+    Kind.MESSAGES: (
+        _Rule(
+            "cleanup.policy", lambda value: value == "delete", "delete", "Kafka removes messages that have a newer one"
+        ),
+        *_FOREVER,
+        _Rule(
+            "message.timestamp.type",
+            lambda value: value == "LogAppendTime",
+            "LogAppendTime",
+            "times of messages run backwards",
+        ),
+    ),
+    Kind.STATE: (
+        _Rule("cleanup.policy", lambda value: value == "compact", "compact", "positions are deleted with age"),
+    ),
+    Kind.IDS: (
+        _Rule(
+            "retention.ms",
+            lambda value: int(value) == -1 or int(value) >= IDS_KEPT_MS,
+            str(IDS_KEPT_MS),
+            "a put with an id is repeated sooner than is promised",
+        ),
+    ),
+    Kind.TRANSACTIONS: (),
+}
+
+
+def weaker(name: str, kind: Kind, settings: Settings, durability: Durability) -> list[str]:
+    """How a topic is weaker than the promise, a sentence for each setting."""
+    return list(_weaker(name, kind, settings, durability))
+
+
+def _weaker(name: str, kind: Kind, settings: Settings, durability: Durability) -> Iterator[str]:
+    promised = durability is not Durability.DEVELOPMENT
+    if promised and settings.copies < COPIES:
+        yield (
+            f"Topic {name!r} has a replication factor of {settings.copies}, which must be {COPIES}, or the loss of a "
+            f"disk loses messages: {_more_copies(kind)}. For a try on a cluster of less than three brokers there is "
+            f"durability='development'"
+        )
+    rules = (*_KEPT[kind], *(_COPIED if promised else ()), *((_SYNC,) if durability is Durability.SYNCED else ()))
+    for rule in rules:
+        value = settings.values.get(rule.name, "unknown")
+        if value == "unknown" or not rule.holds(value):
+            yield (
+                f"Topic {name!r} has {rule.name}={value}, which must be {rule.wanted}, or {rule.otherwise}: "
+                f"{_command(name, rule)}{_ACCEPT if rule is _SYNC else ''}"
+            )
+
+
+_ACCEPT = ", or accept three machines in place of a sync with durability='replicated'"
+
+
+def _command(name: str, rule: _Rule) -> str:
+    return (
+        f"kafka-configs.sh --bootstrap-server ... --alter --entity-type topics --entity-name {name} "
+        f"--add-config {rule.name}={rule.wanted}"
+    )
+
+
+def _more_copies(kind: Kind) -> str:
+    if kind is Kind.TRANSACTIONS:
+        return (
+            "transaction.state.log.replication.factor=3 on the brokers, and kafka-reassign-partitions.sh if it exists"
+        )
+    return "kafka-reassign-partitions.sh with three replicas for each partition"
