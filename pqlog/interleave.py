@@ -21,6 +21,8 @@ def interleave(read: Mapping[int, Lines], start: Sequence[int], unread: tuple[in
     its `start`, unless it comes first. None if that leaves nothing, or if a column is damaged: if it has not
     as many lines as there are messages, or times that do not ascend.
     """
+    if any(lines.offsets is not None for lines in read.values()):
+        return None
     if unread is None and len(read) == 1:
         ((number, lines),) = read.items()
         return lines._replace(runs=[PartitionRun(number, lines.offset, lines.rows)])

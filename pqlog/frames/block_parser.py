@@ -21,7 +21,7 @@ from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
 from pqlog.frames.latest import contains
 from pqlog.frames.parse import JsonParser
 from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
-from pqlog.store.values import Lines, PartitionRun, Row
+from pqlog.store.values import Lines, Row
 from pqlog.stream import TopicStream, headers_of
 
 
@@ -70,8 +70,8 @@ class BlockParser:
             yield from self._parse_segment(part) if isinstance(part, Row) else self._parse_singles(part)
 
     def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
-        offsets = pa.array(np.arange(lines.offset, lines.stop))
-        chunk = self._without_fields(offsets, _times_of(lines), _keys_of(lines), lines.runs)
+        offsets = pa.array(np.asarray(lines.all_offsets, np.int64))
+        chunk = self._without_fields(offsets, _times_of(lines), _keys_of(lines), places.origins(lines))
         if self._offsets is not None:
             mask = contains(self._offsets, offsets.to_numpy())
             texts = lines.values.split(b"\n")
@@ -96,7 +96,7 @@ class BlockParser:
         if any(row.key is not None for row in rows):
             keys = pa.array([row.key for row in rows], pa.string())
         headers = self._headers_of(rows)
-        chunk = self._without_fields(offsets, times, keys, places.runs_of(rows), headers)
+        chunk = self._without_fields(offsets, times, keys, places.shown(places.runs_of(rows)), headers)
         if is_text(self._stream.codec_name):
             yield from self._with_fields(chunk, json_lines(rows))
         else:
@@ -108,12 +108,12 @@ class BlockParser:
         offsets: pa.Array,
         times: pa.Array,
         keys: pa.Array | None,
-        runs: Sequence[PartitionRun] | None,
+        origins: tuple[pa.Array, pa.Array] | tuple[None, None],
         headers: pa.Array | None = None,
     ) -> Chunk:
         """A chunk of single messages, whose fields are to be parsed."""
         fields = make_table([], [], len(offsets))
-        partitions, partition_offsets = places.shown(runs)
+        partitions, partition_offsets = origins
         return Chunk(
             offsets,
             times,

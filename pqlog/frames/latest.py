@@ -64,7 +64,7 @@ class Latest:
         """Read the next range; ranges must be added in order."""
         for block in blocks(selection.topic, selection.span, selection.key):
             if isinstance(block, Lines):
-                offsets = range(block.offset, block.stop)
+                offsets = block.all_offsets
                 self._add_keys(selection, self._keys_of_lines(selection, block, offsets), offsets)
                 continue
             for part in split_segments(block):

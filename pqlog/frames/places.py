@@ -11,7 +11,7 @@ import pyarrow as pa
 from pqlog.errors import TrimmedError
 from pqlog.merged import MergedPartitions, Positions
 from pqlog.store.api import TopicStore
-from pqlog.store.values import PartitionRun, Row, Span
+from pqlog.store.values import Lines, PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
 
 
@@ -30,6 +30,14 @@ def shown(runs: Sequence[PartitionRun] | None) -> tuple[pa.Array, pa.Array] | tu
     ends = counts.cumsum()
     offsets = np.arange(ends[-1]) + np.repeat(firsts - (ends - counts), counts)
     return pa.array(np.repeat(numbers.astype(np.int32), counts)), pa.array(offsets)
+
+
+def origins(lines: Lines) -> tuple[pa.Array, pa.Array] | tuple[None, None]:
+    """The same of lines."""
+    if lines.origins is None:
+        return shown(lines.runs)
+    numbers, offsets = lines.origins
+    return pa.array(np.asarray(numbers, np.int32)), pa.array(np.asarray(offsets, np.int64))
 
 
 def by_partition(selection: Selection) -> list[Selection]:

@@ -69,7 +69,11 @@ def _numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
 
 def _numbered_lines(stream: TopicStream, lines: Lines) -> Lines:
     number = stream.number
-    return lines if number is None else lines._replace(runs=[PartitionRun(number, lines.offset, lines.rows)])
+    if number is None:
+        return lines
+    if lines.offsets is not None:
+        return lines._replace(origins=([number] * lines.rows, lines.offsets))
+    return lines._replace(runs=[PartitionRun(number, lines.offset, lines.rows)])
 
 
 def growing(first: int, most: int) -> Iterator[int]:

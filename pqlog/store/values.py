@@ -238,9 +238,13 @@ class PartitionRun(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """A run of single messages in one piece, for readers of columns: message ``i`` has the offset ``offset + i``."""
+    """A run of single messages in one piece, for readers of columns.
+
+    Message ``i`` has the offset ``offset + i``, unless there are `offsets`.
+    """
 
     offset: int
+    """That of the first of them."""
     rows: int
     values: bytes
     """The values, a line each (only JSON values, which have no line breaks)."""
@@ -250,11 +254,20 @@ class Lines(NamedTuple):
     """The keys as JSON text, a line each; None if there are none."""
     runs: Sequence[PartitionRun] | None = None
     """Of merged partitions, from where they are; None if they are of the topic that was read."""
+    offsets: Sequence[int] | None = None
+    """The offset of each, ascending, if there are gaps: an array of 64 bits."""
+    origins: tuple[Sequence[int], Sequence[int]] | None = None
+    """In place of `runs`: the partition of each, and its offset there, as arrays of 32 and 64 bits."""
+
+    @property
+    def all_offsets(self) -> Sequence[int]:
+        """The offset of each."""
+        return range(self.offset, self.stop) if self.offsets is None else self.offsets
 
     @property
     def stop(self) -> int:
         """The offset behind the last of them."""
-        return self.offset + self.rows
+        return self.offset + self.rows if self.offsets is None else self.offsets[-1] + 1
 
 
 class Cursor(NamedTuple):
@@ -300,17 +313,20 @@ class Capabilities:
         Whether offsets have no gaps.
     shared_by_processes : bool
         Whether several processes can use it at once.
+    exact_counts : bool
+        Whether the number of messages is always exact. Else, of many that nobody has read yet it is an estimate.
 
     Examples
     --------
     >>> import pqlog
     >>> pqlog.open(":memory:").capabilities
-    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False)
+    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False, exact_counts=True)
     """
 
     durable: bool
     dense_offsets: bool
     shared_by_processes: bool
+    exact_counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,386 @@
+"""A Kafka cluster as this process reaches it: its topics, the ends of partitions, and consumers and producers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+
+from pqlog.errors import ClosedError, ForkError, UnknownTopicError
+from pqlog.store.kafka.address import Address
+from pqlog.store.kafka.faults import GONE, Heard, patient, told
+
+T = TypeVar("T")
+
+SLICE_S = 0.2
+"""How long a call into librdkafka may take, since Ctrl-C waits for it."""
+REQUEST_S = 10.0
+"""How long one request may take; it is sent again until the time of the whole call is up."""
+FAR_S = 3.0
+"""The same for what a cluster far away was asked once more."""
+OPENING_S = 10.0
+"""How long a cluster is waited for that has never answered."""
+LATEST, EARLIEST = -1, -2
+"""The end and the beginning, as Kafka's ListOffsets asks for them in place of a time."""
+TRANSACTION_MS = 10_000
+"""When the cluster ends a transaction whose process died: until then nobody reads what was put behind its beginning."""
+USUAL = {
+    "client.id": "pqlog",
+    "log_level": 0,  # what is worth knowing comes as the errors of calls
+    "enable.sparse.connections": False,  # else a dead broker keeps a processor busy
+    "socket.timeout.ms": int(REQUEST_S * 1000),
+    "socket.connection.setup.timeout.ms": 5000,
+    "socket.nagle.disable": True,
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1000,
+    "topic.metadata.refresh.interval.ms": 30_000,
+}
+"""Properties of all clients, unless the user says otherwise."""
+UNKNOWN_CHECKS = 3
+"""How often in a row a topic must be unknown before it does not exist."""
+
+
+class AssignedConsumer(Consumer):
+    """A consumer that is assigned by hand and commits nothing (a class of ours can be referred to weakly)."""
+
+
+class ProducerOfOurs(Producer):
+    """A producer (a class of ours can be referred to weakly)."""
+
+
+class Cluster:
+    """Connections to a cluster. Everything may be called by any thread; a forked child is refused.
+
+    Parameters
+    ----------
+    address : Address
+    timeout_s : float
+        How long an answer is waited for, over elections and restarts of brokers.
+    """
+
+    def __init__(self, address: Address, timeout_s: float = 60.0) -> None:
+        self.address, self.timeout_s = address, timeout_s
+        self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
+        self._lock = threading.RLock()
+        self._heard = Heard(self._serve)
+        self._clients = weakref.WeakSet[Any]()
+        self._kept: dict[str, Any] = {}
+        _CLUSTERS.add(self)
+
+    # what is made of the address
+
+    def _settings(self, usual: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+        """The properties of a client: the user's may replace the usual ones, but not ours."""
+        return {**USUAL, **_properties(usual), **self.address.client_config(), **_properties(ours)}
+
+    def _made(self, kind: Callable[[dict[str, Any]], T], settings: dict[str, Any]) -> T:
+        self.check()
+        try:
+            client = kind(settings)
+        except KafkaException as error:
+            raise told(error, f"connecting to {self.address}") from error
+        self._clients.add(client)
+        return client
+
+    def consumer(self, **more: Any) -> Consumer:
+        """A new consumer that is assigned by hand, of what was committed.
+
+        `more` are properties, with underscores for the dots. It is the caller's, to be used by one
+        thread at a time and closed.
+        """
+        usual = {
+            "group_id": "pqlog",  # librdkafka wants one; nothing is committed, so the cluster never hears of it
+            "fetch_wait_max_ms": 100,
+            "fetch_error_backoff_ms": 20,
+        }
+        ours = {
+            "enable_auto_commit": False,
+            "enable_auto_offset_store": False,
+            "allow_auto_create_topics": False,
+            "isolation_level": "read_committed",
+            "enable_partition_eof": True,
+            "auto_offset_reset": "error",
+            "check_crcs": True,
+        }
+        return self._made(AssignedConsumer, self._settings(usual, {**ours, **more}))
+
+    def producer(self, transactional_id: str | None = None, **more: Any) -> Producer:
+        """A new producer: idempotent, or of transactions. After an error it must not be used again."""
+        delivery_ms = max(1, int(self.timeout_s * 1000))
+        usual = {"linger_ms": 0, "batch_size": 1 << 20, "compression_type": "lz4"}
+        usual |= {"queue_buffering_max_kbytes": 1 << 18, "message_max_bytes": 1_000_000_000}  # the topic's limit counts
+        ours = {"acks": "all", "enable_idempotence": True, "delivery_timeout_ms": delivery_ms}
+        if transactional_id is not None:
+            ours |= {
+                "transactional_id": transactional_id,
+                "transaction_timeout_ms": TRANSACTION_MS,
+                "delivery_timeout_ms": min(TRANSACTION_MS, delivery_ms),
+            }
+        return self._made(ProducerOfOurs, self._settings(usual, {**ours, **more}))
+
+    @property
+    def admin(self) -> AdminClient:
+        """The client for what changes topics; shared by all."""
+        return self._shared("admin", lambda: self._made(AdminClient, self._settings({}, {})))
+
+    def _asker(self, isolation: str = "read_committed") -> Consumer:
+        """The consumer that is asked for metadata and offsets, and reads nothing; shared by all."""
+        return self._shared(isolation, lambda: self.consumer(isolation_level=isolation, error_cb=self._heard))
+
+    def _shared(self, name: str, make: Callable[[], T]) -> T:
+        self.check()
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = make()
+            found: T = self._kept[name]
+            return found
+
+    # asking
+
+    def _ask(self, call: Callable[[], T], doing: str) -> T:
+        """An answer of the cluster, however long an election takes; the first is not waited for that long."""
+
+        def one(_: float) -> T:
+            self.check()
+            return call()
+
+        timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
+        answer = patient(one, doing, timeout_s, self._heard)
+        self._has_answered = True
+        return answer
+
+    def _waited(self, future: Future[T]) -> T:
+        """The result of a future; Ctrl-C and `close` end the wait."""
+        until = time.monotonic() + REQUEST_S
+        while True:
+            try:
+                return future.result(SLICE_S / 2)
+            except NotYet:
+                self.check()
+                if time.monotonic() > until:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer")) from None
+
+    def topics(self) -> dict[str, int]:
+        """How many partitions each topic of the cluster has."""
+        found = self._ask(lambda: self._metadata(None), "listing the topics")
+        return {name: len(one.partitions) for name, one in found.items() if one.error is None}
+
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has; None if it does not exist."""
+        doing = f"looking for the topic {topic!r}"
+        for turn in range(UNKNOWN_CHECKS):
+            one = self._ask(lambda: self._known(topic), doing)
+            if one is not None:
+                return len(one.partitions)
+            time.sleep(0.05 * (turn + 1 < UNKNOWN_CHECKS))  # of one that was just created a broker may not know yet
+        return None
+
+    def _known(self, topic: str) -> Any:
+        one = self._metadata(topic)[topic]
+        if one.error is not None and one.error.code() not in GONE:
+            raise KafkaException(one.error)
+        return one if one.error is None else None
+
+    def _metadata(self, topic: str | None) -> Mapping[str, Any]:
+        def ask(timeout_s: float) -> Mapping[str, Any]:
+            consumer = self._asker()
+            listed = (
+                consumer.list_topics(timeout=timeout_s) if topic is None else consumer.list_topics(topic, timeout_s)
+            )
+            found: Mapping[str, Any] = listed.topics
+            return found
+
+        try:
+            return ask(SLICE_S)
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                raise
+            # A cluster far away may need longer than Ctrl-C may wait.
+            return self._waited(_in_background(lambda: ask(FAR_S)))
+
+    def _serve(self, timeout_s: float) -> None:
+        """Let librdkafka say what the trouble is."""
+        for isolation in ("read_committed", "read_uncommitted"):
+            if isolation in self._kept:
+                self._asker(isolation).poll(timeout_s)
+
+    # the ends of partitions
+
+    def ends(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first record offset that is kept, and the last stable one: that behind what is committed."""
+        return self.all_ends(topic, [partition])[0]
+
+    def all_ends(self, topic: str, partitions: Sequence[int]) -> list[tuple[int, int]]:
+        """The same of several partitions."""
+        last = self._offsets(topic, dict.fromkeys(partitions, LATEST))
+        first = self._offsets(topic, dict.fromkeys(partitions, EARLIEST))
+        return [(first[number], max(first[number], last[number])) for number in partitions]
+
+    def high(self, topic: str, partition: int) -> int:
+        """The high watermark: the offset behind all, open transactions included."""
+        return self._offsets(topic, {partition: LATEST}, "read_uncommitted")[partition]
+
+    def offset_for_time(self, topic: str, partition: int, ms: int) -> int | None:
+        """The first record offset with that time or a later one; None if there is none."""
+        found = self._offsets(topic, {partition: max(0, ms)})[partition]
+        return None if found < 0 else found
+
+    def _offsets(self, topic: str, times: Mapping[int, int], isolation: str = "read_committed") -> dict[int, int]:
+        def ask() -> dict[int, int]:
+            wanted = [TopicPartition(topic, number, time) for number, time in times.items()]
+            try:
+                found = self._asker(isolation).offsets_for_times(wanted, SLICE_S)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in GONE:
+                    self.check_topic(topic)
+                if code != KafkaError._TIMED_OUT:
+                    raise
+                return self._listed(wanted, isolation)
+            return {one.partition: self._checked(one.error, one.offset) for one in found}
+
+        return self._ask(ask, f"asking for offsets of the topic {topic!r}")
+
+    @staticmethod
+    def _checked(error: KafkaError | None, offset: int) -> int:
+        """An offset that is one. A leader that died answers with none, which is not the end of anything."""
+        if error is not None:
+            raise KafkaException(error)
+        if offset == OFFSET_INVALID:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its leader does not answer"))
+        return offset
+
+    def _listed(self, wanted: Sequence[TopicPartition], isolation: str) -> dict[int, int]:
+        """The same by a way that Ctrl-C can interrupt however long it takes, which itself takes three times as long."""
+        level = IsolationLevel[isolation.upper()]
+        spec: Any = OffsetSpec
+        ends = {LATEST: spec.latest(), EARLIEST: spec.earliest()}
+        specs = {
+            TopicPartition(one.topic, one.partition): ends.get(one.offset) or spec.for_timestamp(one.offset)
+            for one in wanted
+        }
+        found = self.admin.list_offsets(specs, isolation_level=level, request_timeout=FAR_S)
+        return {one.partition: self._checked(None, self._waited(future).offset) for one, future in found.items()}
+
+    def check_topic(self, topic: str) -> None:
+        """Raise `UnknownTopicError` if a topic does not exist."""
+        if self.partitions(topic) is None:
+            raise UnknownTopicError(topic, [])
+
+    # changing topics
+
+    def make(self, topics: Sequence[NewTopic]) -> None:
+        """Create those topics that do not exist, and wait until they are known."""
+        exists = KafkaError.TOPIC_ALREADY_EXISTS
+        self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
+        for topic in topics:
+            until = time.monotonic() + self.timeout_s
+            while self.partitions(topic.topic) is None and time.monotonic() < until:
+                time.sleep(0.02)
+
+    def delete(self, topics: Sequence[str]) -> None:
+        """Delete those topics that exist."""
+        if topics:
+            self._changed(lambda: self.admin.delete_topics(list(topics)), "deleting topics", *GONE)
+
+    def delete_records(self, before: Mapping[tuple[str, int], int]) -> None:
+        """Drop the records of partitions before an offset of each."""
+        marks = [TopicPartition(topic, partition, offset) for (topic, partition), offset in before.items()]
+        if marks:
+            self._changed(lambda: self.admin.delete_records(marks), "trimming", KafkaError.OFFSET_OUT_OF_RANGE)
+
+    def _changed(self, request: Callable[[], Mapping[Any, Future[Any]]], doing: str, *fine: int) -> None:
+        """Change something that may be changed twice; some errors say that it is as it should be."""
+
+        def change() -> None:
+            for future in request().values():
+                try:
+                    self._waited(future)
+                except KafkaException as error:
+                    if error.args[0].code() not in fine:
+                        raise
+
+        self._ask(change, doing)
+
+    def settings(self, topic: str) -> dict[str, str]:
+        """What a topic is set to, the defaults of its brokers included."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+
+        def describe() -> dict[str, str]:
+            (future,) = self.admin.describe_configs([resource]).values()
+            return {name: entry.value for name, entry in self._waited(future).items()}
+
+        return self._ask(describe, f"reading the settings of the topic {topic!r}")
+
+    # the end
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._is_closed or self.owner != os.getpid()
+
+    def check(self) -> None:
+        """Raise if nothing can be asked any more."""
+        if self.owner != os.getpid():
+            raise ForkError("a log on a cluster belongs to the process that opened it: open it again in the child")
+        if self._is_closed:
+            raise ClosedError(f"{self.address} was closed")
+
+    def close(self) -> None:
+        """End all calls within a moment, and the shared connections with the last of them. Twice is not an error."""
+        if self.owner == os.getpid():
+            self._is_closed = True
+            with self._lock:
+                self._kept.clear()
+
+    def leave_to_the_parent(self) -> None:
+        """In a forked child: never free what belongs to threads that are not there, since that would wait for ever."""
+        for client in [*self._clients, *self._kept.values()]:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+
+
+_CLUSTERS = weakref.WeakSet[Cluster]()
+
+
+def _leave_all() -> None:
+    for cluster in list(_CLUSTERS):
+        cluster.leave_to_the_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all)
+
+
+def _properties(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Properties by their names in librdkafka, which have dots; callbacks are none of it."""
+    return {name if name.endswith("_cb") else name.replace("_", "."): value for name, value in given.items()}
+
+
+def _in_background(call: Callable[[], T]) -> Future[T]:
+    """The result of a call that cannot be interrupted: a thread makes it, which no exit waits for."""
+    future = Future[T]()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # the one who waits is told
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="pqlog-ask", daemon=True).start()
+    return future

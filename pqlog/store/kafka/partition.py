@@ -1,0 +1,341 @@
+"""A partition of a topic on a cluster, as it is read."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from confluent_kafka import Message
+
+from pqlog.store.api import Store
+from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.index import Index
+from pqlog.store.kafka.reader import PROMOTED, PULLED, Batch, Part, Reader, ReaderPool
+from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of
+from pqlog.store.values import Lines, Row, Span, TopicInfo
+
+COUNTED = 50_000
+"""So many records that nobody has read are read to be counted; of more the number is estimated."""
+COUNTED_BYTES = 32 << 20
+"""The same in bytes."""
+WINDOW = 8
+"""How many records are read first when messages are counted from the end."""
+REMEMBERED = 256
+"""How many times of messages are remembered."""
+
+_lines = msgspec.json.Encoder().encode_lines
+
+
+class KafkaLog(Store, Protocol):
+    """A log on a cluster, as its partitions see it."""
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    @property
+    def readers(self) -> ReaderPool: ...
+
+
+class KafkaPartition:
+    """A partition of a topic; the protocols are `pqlog.store.api.MessageSource` and `pqlog.store.api.ReadsLines`.
+
+    Parameters
+    ----------
+    log : KafkaLog
+    info : TopicInfo
+    topic : str
+        What the topic is called on the cluster.
+    """
+
+    def __init__(self, log: KafkaLog, info: TopicInfo, topic: str) -> None:
+        self._log, self.info, self.kafka_topic = log, info, topic
+        self.index = Index()
+        self._nothing = NOTHING.get(info.codec, b"")
+        self._is_text = info.codec == "json"
+        self._begin = 0
+        """The first record offset that was kept when it was asked last; nothing before it is given out."""
+        self._stable = 0
+        """The last stable record offset that is known: it never goes back."""
+        self._first = (0, 0)
+        """From which offset on the first message was looked for last, and up to where there was none."""
+        self._times = dict[int, int]()
+
+    @property
+    def log(self) -> KafkaLog:
+        return self._log
+
+    # what is kept
+
+    def kept(self) -> Span:
+        """The offsets that are kept, as Kafka knows them: transactions and compaction leave gaps anywhere."""
+        return self.keeping(*self._log.cluster.ends(self.kafka_topic, self.info.partition))
+
+    def keeping(self, first: int, stable: int) -> Span:
+        """The same, of what Kafka said of the ends."""
+        self._begin, self._stable = max(self._begin, first), max(self._stable, stable)
+        return Span(self._begin * ROWS, max(self._begin, self._stable) * ROWS)
+
+    def span(self) -> Span:
+        return self.spanning(self.kept())
+
+    def spanning(self, kept: Span) -> Span:
+        """What is kept, from the first message on."""
+        begin, none = self._first
+        first = self._next(max(kept.first, none) if begin <= kept.first else kept.first, kept.stop)
+        self._first = kept.first, kept.stop if first is None else first
+        return Span(kept.stop if first is None else first, kept.stop)
+
+    def _clipped(self, span: Span) -> Span:
+        """The part of a span that is kept, and can be read by now."""
+        if span.stop > self._stable * ROWS:
+            self.kept()
+        return Span(max(span.first, self.floor()), min(span.stop, self._stable * ROWS))
+
+    def floor(self) -> int:
+        """The offset before which nothing is given out."""
+        return self._begin * ROWS
+
+    # counting
+
+    def count(self, span: Span | None = None) -> int:
+        kept = self.kept()
+        wanted = kept if span is None else Span(max(span.first, kept.first, self.floor()), min(span.stop, kept.stop))
+        if not wanted:
+            return 0
+        first, stop = wanted.first // ROWS, _record_behind(wanted.stop)
+        left = self.index.missing(first, stop)
+        if sum(stop - first for first, stop in left) <= COUNTED:
+            size = COUNTED_BYTES
+            for part in left:
+                size -= self._learn(*part, size)
+                if size <= 0:
+                    break
+            left = self.index.missing(first, stop)
+        elif not self.index.is_known:
+            self._learn(left[0][0], left[0][0] + PULLED, COUNTED_BYTES)
+            left = self.index.missing(first, stop)
+        unread = sum(stop - first for first, stop in left)
+        return self.index.count(wanted) + (max(1, round(unread * self.index.density())) if unread else 0)
+
+    def from_end(self, messages: int, span: Span | None = None) -> int:
+        wanted = self.span() if span is None else self._clipped(span)
+        if messages <= 0 or not wanted:
+            return wanted.stop if span is None else span.stop
+        first, stop = wanted.first // ROWS, _record_behind(wanted.stop)
+        window, size = WINDOW, COUNTED_BYTES
+        while True:
+            begin = max(first, stop - window)
+            for part in reversed(self.index.missing(begin, stop)):
+                size -= self._learn(*part, size)
+            known = Span(max(begin * ROWS, wanted.first), wanted.stop)
+            count = self.index.count(known)
+            is_known = not self.index.missing(begin, stop)
+            if is_known and count >= messages:
+                return self.index.from_end(messages, known)
+            if is_known and begin == first:
+                found = self._next(wanted.first, wanted.stop)
+                return wanted.stop if found is None else found
+            more = round((messages - count) / max(self.index.density(), 1 / ROWS) * 1.1) + WINDOW
+            if not is_known or (window > COUNTED and window + more > 4 * COUNTED):  # too much to read: about there
+                at = max(begin * ROWS - more * ROWS, wanted.first)
+                found = self._next(at, wanted.stop)
+                return wanted.stop if found is None else found
+            window = min(window + more, 8 * window)
+
+    def _learn(self, first: int, stop: int, max_bytes: int) -> int:
+        """Read between two record offsets, for the index; what was read waits for who reads on. Its size."""
+        size, batches = 0, 0
+        with self._reading(first * ROWS, stop - first > PROMOTED, keep=True) as (reader, part):
+            while part.seen < stop and size < max_bytes:
+                reader.fill(self.info.partition, stop, part.buffered + 1)
+                size += sum(sum(map(len, batch.messages)) for batch in list(part.batches)[batches:])
+                batches = len(part.batches)
+        return size
+
+    # single offsets and times
+
+    def _next(self, offset: int, stop: int) -> int | None:
+        """The offset of the first message at or after one; None if there is none before `stop`."""
+        while offset < stop:
+            found, known = self.index.first(offset)
+            if found is not None:
+                return found if found < stop else None
+            if known > offset:
+                offset = known
+            else:
+                self._peek(offset, stop)
+                if self.index.first(offset) == (None, offset):  # it was trimmed meanwhile
+                    offset = max(self.kept().first, offset + ROWS)
+        return None
+
+    def _peek(self, offset: int, stop: int) -> Message | None:
+        """The first record with a message at or after an offset; it waits for who reads it."""
+        until = _record_behind(stop)
+        with self._reading(offset, keep=True) as (reader, part):
+            while (found := part.message_at(offset)) is None and part.seen < until:
+                reader.fill(self.info.partition, until, part.buffered + 1)
+        return found[1] if found is not None and found[0] < stop else None
+
+    def offset_at(self, time: int) -> int:
+        ms = -(-time // 1000)
+        record = self._log.cluster.offset_for_time(self.kafka_topic, self.info.partition, ms)
+        kept = self.kept()
+        found = None if record is None else self._next(max(record * ROWS, kept.first, self.floor()), kept.stop)
+        return kept.stop if found is None else found
+
+    def time_at(self, offset: int) -> int | None:
+        if offset not in self._times:
+            kept = self.span()
+            message = self._peek(offset, kept.stop) if kept.first <= offset < kept.stop else None
+            if message is None:
+                return None
+            if len(self._times) >= REMEMBERED:
+                self._times.clear()
+            self._times[offset] = time_of(message)
+        return self._times[offset] if offset >= self.floor() else None
+
+    # reading
+
+    @contextlib.contextmanager
+    def _reading(self, offset: int, is_large: bool = False, keep: bool = False) -> Iterator[tuple[Reader, Part]]:
+        number = self.info.partition
+        reader = self._log.readers.take(self.kafka_topic, {number: offset}, {number: self.index}, is_large, keep)
+        try:
+            yield reader, reader.parts[number]
+        finally:
+            self._log.readers.give(reader)
+
+    def read(
+        self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
+    ) -> Sequence[Row]:
+        wanted, found = self._clipped(span), list[Row]()
+        if not wanted:
+            return found
+        until = _record_behind(wanted.stop)
+        of_key = None if key is None else key.encode("utf-8", "surrogatepass")
+        with self._reading(wanted.first) as (reader, part):
+            while len(found) < rows and max_bytes > 0:
+                reader.fill(self.info.partition, until)
+                if not part.batches or part.head >= until:
+                    break
+                batch = part.batches[0]
+                end = batch.end(until, rows - len(found))
+                some, end = self.rows_of(batch, end, wanted, max_bytes, of_key)
+                max_bytes -= sum([len(row[4]) for row in some])
+                found += some
+                is_cut = batch.stop_of(end - 1) > wanted.stop  # the rest of the segment is read from there
+                if end - is_cut > batch.at:
+                    part.consume(end - is_cut - batch.at)
+                if is_cut:
+                    break
+        return found
+
+    def rows_of(
+        self, batch: Batch, end: int, span: Span, max_bytes: int, key: bytes | None = None
+    ) -> tuple[list[Row], int]:
+        """The next records of a batch as rows, up to one that is the last that fits, and where that is."""
+        messages = batch.messages[batch.at : end]
+        if batch.headers is None and key is None and sum(map(len, messages)) <= max_bytes:
+            return self._plain_rows(messages, batch.records[batch.at : end]), end
+        found = list[Row]()
+        for index in range(batch.at, end):
+            message = batch.messages[index]
+            rows = batch.rows[index] if batch.rows else None
+            if key is not None and rows is None and message.key() != key:
+                continue
+            headers = batch.headers[index] if batch.headers else None
+            row = row_with(message, batch.records[index] * ROWS, headers, span, self._nothing)
+            if row is None or (key is not None and rows is not None and row.key is None):
+                continue
+            found.append(self._one_line(row))
+            max_bytes -= len(row.value)
+            if max_bytes <= 0:
+                return found, index + 1
+        return found, end
+
+    def _plain_rows(self, messages: Sequence[Any], records: Sequence[int]) -> list[Row]:
+        """Single messages without headers as rows."""
+        values, new = self._values(messages), tuple.__new__  # half the time of calling a named tuple
+        return [
+            new(Row, (record * ROWS, max(0, ms) * 1000, key, None, value, None, 0, None, None, 0))
+            for record, (_, ms), key, value in zip(
+                records, [message.timestamp() for message in messages], _keys(messages), values, strict=True
+            )
+        ]
+
+    def _values(self, messages: Sequence[Any]) -> list[bytes]:
+        """The values of single messages; JSON in one line each."""
+        values = [message.value() for message in messages]
+        if None in values:
+            values = [self._nothing if value is None else value for value in values]
+        if self._is_text and b"\n" in b"".join(values):
+            values = [value.replace(b"\n", b" ") for value in values]  # outside of strings: within, JSON has none
+        return values
+
+    def _one_line(self, row: Row) -> Row:
+        if self._is_text and row.rows is None and b"\n" in row.value:
+            return row._replace(value=row.value.replace(b"\n", b" "))
+        return row
+
+    def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
+        wanted = self._clipped(span)
+        if not wanted or not self._is_text:
+            return None
+        until, messages, records = _record_behind(wanted.stop), list[Message](), list[int]()
+        with self._reading(wanted.first) as (reader, part):
+            while len(messages) < rows and max_bytes > 0:
+                reader.fill(self.info.partition, until)
+                if not part.batches or part.head >= until:
+                    break
+                batch = part.batches[0]
+                end = batch.end(until, rows - len(messages))
+                if batch.rows:  # up to the first segment
+                    end = next((at for at in range(batch.at, end) if batch.rows[at] is not None), end)
+                if end == batch.at:
+                    break
+                some = batch.messages[batch.at : end]
+                messages += some
+                records += batch.records[batch.at : end]
+                max_bytes -= sum(map(len, some))
+                is_cut = end < len(batch.records)
+                part.consume(end - batch.at)
+                if is_cut:
+                    break
+        return self.lines_of(messages, records) if messages else None
+
+    def lines_of(self, messages: Sequence[Any], records: Sequence[int]) -> Lines:
+        """Single messages in one piece."""
+        times = [ms for _, ms in [message.timestamp() for message in messages]]
+        if times.count(times[0]) == len(times):
+            text = b"%d" % (max(0, times[0]) * 1000)
+        else:
+            text = b"\n".join([b"%d" % (max(0, ms) * 1000) for ms in times])
+        keys = _keys(messages)
+        has_keys = keys.count(None) < len(keys)
+        return Lines(
+            records[0] * ROWS,
+            len(messages),
+            b"\n".join(self._values(messages)),
+            text,
+            _lines(keys)[:-1] if has_keys else None,
+            offsets=array("q", [record * ROWS for record in records]),
+        )
+
+
+def _keys(messages: Sequence[Any]) -> list[str | None]:
+    """The keys of single messages."""
+    keys = [message.key() for message in messages]
+    if keys.count(None) == len(keys):
+        return keys
+    try:
+        return [None if key is None else key.decode() for key in keys]
+    except (UnicodeDecodeError, AttributeError):
+        return [None if key is None else decoded(key) for key in keys]
+
+
+def _record_behind(offset: int) -> int:
+    """The record offset behind the record of the last message before an offset."""
+    return -(-offset // ROWS)

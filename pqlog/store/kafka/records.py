@@ -1,0 +1,163 @@
+"""Rows as Kafka records, and back.
+
+A single message is a record as any Kafka client would write it: the value, the key and the headers as UTF-8. A segment
+is one record whose header ``pqlog-rows`` says how many messages it has, and ``pqlog-key`` which field is their key.
+
+What others write is not always like that, and is read all the same: bytes of a key or a header that are not UTF-8 are
+escaped, as ``\\\\xff``; of several headers of one name the last counts, as in a dict; a header without a value has an
+empty one; a record without a value, which deletes its key in a compacted topic, has the value ``null`` in a JSON or
+MessagePack topic, and no bytes in others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from pqlog.errors import ArgumentError
+from pqlog.store.values import Chunk, Row, Segment, Span
+
+ROWS = 100_000
+"""A message's offset is that of its record times this, and its place in the record: so 1,200,005 is in record 12.
+
+A segment has at most 65,536 messages, and a record offset may be as large as 2**63 / 100,000.
+"""
+ROWS_HEADER, KEY_HEADER = "pqlog-rows", "pqlog-key"
+NOTHING = {"json": b"null", "msgpack": b"\xc0"}
+"""What stands for a missing value, by the name of the codec; no bytes for others."""
+
+UNREADABLE = ()
+"""Headers of which a name is not UTF-8: reading the message's headers raises `DecodeError`, the rest of it is there."""
+NOT_UTF8 = '["the name of a header is not UTF-8"]'
+
+Headers = Iterable[tuple[str, Any]] | None
+
+_headers_of = msgspec.json.Decoder(dict[str, str]).decode
+_text = msgspec.json.Encoder().encode
+
+
+class Record(NamedTuple):
+    """What a producer is given."""
+
+    value: bytes
+    key: bytes | None
+    headers: list[tuple[str, bytes]] | None
+    rows: int
+    """How many messages it has."""
+
+
+def records_of(chunk: Chunk) -> Iterator[Record]:
+    """The records of a chunk, in their order."""
+    headers = kafka_headers(chunk.headers)
+    if isinstance(chunk, Segment):
+        own = [(ROWS_HEADER, b"%d" % chunk.rows)]
+        if chunk.key is not None:
+            own.append((KEY_HEADER, chunk.key.encode()))
+        yield Record(chunk.value, None, [*(headers or ()), *own], chunk.rows)
+    elif chunk.keys is None:
+        yield from (Record(value, None, headers, 1) for value in chunk.values)
+    else:
+        for value, key in zip(chunk.values, chunk.keys, strict=True):
+            yield Record(value, None if key is None else key.encode(), headers, 1)
+
+
+def kafka_headers(text: str | None) -> list[tuple[str, bytes]] | None:
+    """Headers as Kafka has them, from their JSON text.
+
+    Raises
+    ------
+    ArgumentError
+        A name cannot be kept, or would be read as something else.
+    """
+    headers = _headers_of(text) if text else {}
+    for name in headers:
+        if "\0" in name:
+            raise ArgumentError(f"the name of a header cannot have a NUL on Kafka: {name!r}")
+        if name in (ROWS_HEADER, KEY_HEADER):
+            raise ArgumentError(f"the header {name!r} is pqlog's own on Kafka: give yours another name")
+    return [(name, value.encode()) for name, value in headers.items()] or None
+
+
+def headers_of(message: Message) -> Any:
+    """The headers of a record; `UNREADABLE` if the name of one is not UTF-8.
+
+    To be called once for each message: confluent-kafka 2.16 crashes if it is asked again for such a name.
+    """
+    try:
+        return message.headers()
+    except (SystemError, UnicodeDecodeError):
+        return UNREADABLE
+
+
+def time_of(message: Message) -> int:
+    """The time of a record, in microseconds; 0 if it has none."""
+    kind, ms = message.timestamp()
+    return 0 if kind == TIMESTAMP_NOT_AVAILABLE or ms < 0 else ms * 1000
+
+
+def key_of(message: Message) -> str | None:
+    """The key of a single message."""
+    key = message.key()
+    return None if key is None else decoded(key)
+
+
+def decoded(data: bytes | str) -> str:
+    """Bytes as text; those that are not UTF-8 are escaped."""
+    return data if isinstance(data, str) else data.decode("utf-8", "backslashreplace")
+
+
+def rows_of(headers: Headers) -> int | None:
+    """How many messages the segment with these headers has; None if the record is a single message."""
+    for name, value in headers or ():
+        if name == ROWS_HEADER and value is not None and value.isdigit() and 0 < len(value) <= 5:
+            return int(value) or None
+    return None
+
+
+def offset_of(message: Message) -> int:
+    """The offset of the first message of a record."""
+    record: Any = message.offset()
+    return int(record) * ROWS
+
+
+def row_of(message: Message, span: Span, nothing: bytes = b"") -> Row | None:
+    """A record as a row, clipped to a span; None if nothing of it lies there.
+
+    `nothing` stands for a value that is missing (`NOTHING`).
+    """
+    return row_with(message, offset_of(message), headers_of(message), span, nothing)
+
+
+def row_with(message: Message, offset: int, headers: Any, span: Span, nothing: bytes) -> Row | None:
+    """The same of a record whose offset and headers were asked for already."""
+    value: Any = message.value()
+    if value is None:
+        value = nothing
+    if not headers or (rows := rows_of(headers)) is None:
+        if not span.first <= offset < span.stop:
+            return None
+        return Row(offset, time_of(message), key_of(message), header_text(headers), value, None, 0, None)
+    first, stop = max(offset, span.first), min(offset + rows, span.stop)
+    if first >= stop:
+        return None
+    field = next((text for name, text in headers if name == KEY_HEADER), None)
+    key = None if field is None else decoded(field)
+    others = [header for header in headers if header[0] not in (ROWS_HEADER, KEY_HEADER)]
+    return Row(first, time_of(message), key, header_text(others), value, stop - first, first - offset, rows)
+
+
+def header_text(headers: Headers) -> str | None:
+    """Headers as JSON text; None if there are none."""
+    if headers is UNREADABLE:
+        return NOT_UTF8
+    found = dict[str, str]()
+    for name, value in headers or ():
+        if name in found:
+            number = next(number for number in itertools.count(1) if f"{name}#{number}" not in found)
+            found[f"{name}#{number}"] = found[name]
+        found[name] = "" if value is None else decoded(value)
+    return _text(found).decode() if found else None
