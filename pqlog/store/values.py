@@ -341,6 +341,8 @@ class TopicInfo:
         The topic's.
     partition, partitions : int
         Its number, from 0, of how many.
+    max_bytes : int or None
+        The largest row that can be put, with its key and headers; None if there is no limit that matters.
     """
 
     id: int
@@ -348,6 +350,7 @@ class TopicInfo:
     codec: str
     partition: int = 0
     partitions: int = 1
+    max_bytes: int | None = None
 
     @property
     def number(self) -> int | None:

@@ -14,8 +14,9 @@ import apsw
 import pytest
 
 import pqlog
-from pqlog.store.sqlite import claims, owners
-from pqlog.store.sqlite.owners import Fate
+from pqlog.store import owners
+from pqlog.store.owners import Fate
+from pqlog.store.sqlite import claims
 from tests import rows, seams
 from tests.interrupts import within
 from tests.processes import run, start, wait_until

@@ -10,7 +10,8 @@ import pqlog
 from benchmarks import growth
 from benchmarks.growth import batches, clients, cursors, filled, ids, messages, topics
 from benchmarks.workloads import event
-from pqlog.store.sqlite import owners, schema, statements
+from pqlog.store import owners
+from pqlog.store.sqlite import schema, statements
 from tests import rows, seams
 
 

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import pqlog
 from pqlog import delivery, partitioning
-from pqlog.store.sqlite import owners
-from pqlog.store.sqlite.owners import Fate
+from pqlog.store import owners
+from pqlog.store.owners import Fate
 from tests import seams
 from tests.rings import by_ring
 

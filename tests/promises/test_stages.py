@@ -435,7 +435,8 @@ def test_killed_workers_put_everything_exactly_once_and_numbers_stay(path, worke
 
 HOLD = """
 import sys, time, pqlog
-from pqlog.store.sqlite import claims, owners
+from pqlog.store import owners
+from pqlog.store.sqlite import claims
 claims.LEASE_S = float(sys.argv[2])
 if sys.argv[3]:
     owners._host = lambda: sys.argv[3]

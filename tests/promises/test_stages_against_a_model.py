@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import pqlog
-from pqlog.store.sqlite import claims, owners
+from pqlog.store import owners
+from pqlog.store.sqlite import claims
 from tests import seams
 from tests.rings import by_ring
 

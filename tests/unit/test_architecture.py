@@ -34,7 +34,7 @@ LAYERS = [
     ["check", "exact", "fields"],
     ["store.sqlite", "store.memory", "store.kafka"],
     ["store.api"],
-    ["store.values"],
+    ["store.values", "store.owners"],
     ["file_set"],
     ["errors", "atomic"],
 ]

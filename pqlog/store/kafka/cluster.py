@@ -251,6 +251,8 @@ class Cluster:
                 code = error.args[0].code()
                 if code in GONE:
                     self.check_topic(topic)
+                    new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
+                    raise KafkaException(new) from error
                 if code != KafkaError._TIMED_OUT:
                     raise
                 return self._listed(wanted, isolation)

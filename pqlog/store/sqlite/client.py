@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from pqlog import errors
-from pqlog.store.sqlite import claims, owners, statements
+from pqlog.store import owners
+from pqlog.store.owners import Fate
+from pqlog.store.sqlite import claims, statements
 from pqlog.store.sqlite.append import append_all
 from pqlog.store.sqlite.claims import ClaimKey
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
-from pqlog.store.sqlite.owners import Fate
 from pqlog.store.sqlite.reader import span
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Job, Task, Transaction

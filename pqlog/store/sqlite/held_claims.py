@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 import apsw
 
-from pqlog.store.sqlite import claims, owners
+from pqlog.store import owners
+from pqlog.store.sqlite import claims
 from pqlog.store.sqlite.claims import ClaimKey
 from pqlog.store.values import Claim
 

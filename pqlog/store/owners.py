@@ -1,7 +1,7 @@
 """Owners of claims: which process holds a batch, and whether it still lives.
 
 An owner is ``worker|process``: the name that a worker gave itself, or nothing, and the process that it runs in. Which
-reader of that process has a batch only the process itself knows: see `held_claims`.
+reader of that process has a batch only the process itself knows: each engine notes which claims it has handed out.
 """
 
 from __future__ import annotations

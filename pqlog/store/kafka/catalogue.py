@@ -1,0 +1,146 @@
+"""The catalogue of a log: its topics, how far they were trimmed, and the log's own name, in one lane."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pqlog.store.kafka.lanes import Lanes, Transaction
+from pqlog.store.kafka.state import CATALOGUE, State
+
+LOG, TOPIC, TRIM, GONE = "log", "topic/", "trim/", "gone/"
+"""Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete."""
+LONGEST = 249
+"""Characters in the name of a topic, for Kafka."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A topic."""
+
+    id: int
+    """That of its first partition; the others have those that follow."""
+    name: str
+    codec: str
+    partitions: int
+    kafka: str
+    """Its name on the cluster, which stays when it is renamed."""
+    max_bytes: int
+    """The largest record that it takes."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The catalogue at one moment."""
+
+    topics: Mapping[int, Known]
+    """By their ids, in the order in which they were created."""
+    trims: Mapping[tuple[int, int], int]
+    """Up to which offset partitions were trimmed: by the id of the topic and the number of the partition."""
+    gone: Mapping[int, str]
+    """Topics that were deleted, and may still be on the cluster."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Seen:
+        """What is in the lane."""
+        topics = {key: msgspec.convert(value, Known) for key, value in values.items() if key.startswith(TOPIC)}
+        trims = {_numbers(key, TRIM): value for key, value in values.items() if key.startswith(TRIM)}
+        gone = {int(key.removeprefix(GONE)): value for key, value in values.items() if key.startswith(GONE)}
+        return cls({one.id: one for one in sorted(topics.values(), key=lambda one: one.id)}, trims, gone)
+
+    def named(self, name: str) -> Known | None:
+        """The topic of a name."""
+        return next((one for one in self.topics.values() if one.name == name), None)
+
+
+def _numbers(key: str, kind: str) -> tuple[int, int]:
+    id, partition = map(int, key.removeprefix(kind).split("/"))
+    return id, partition
+
+
+class Catalogue:
+    """The catalogue of a log.
+
+    Parameters
+    ----------
+    lanes : Lanes
+    state : State
+    log : str
+        The name of the log, with which those of its topics on the cluster begin.
+    """
+
+    def __init__(self, lanes: Lanes, state: State, log: str) -> None:
+        self._lanes, self._log = lanes, log
+        self._tail = state.tail(CATALOGUE)
+        self._lock = threading.Lock()
+        self._seen: tuple[int, Seen] | None = None
+
+    def look(self) -> Seen:
+        """What there is by now."""
+        self._tail.refresh()
+        version = self._tail.version
+        found = self._seen
+        if found is None or found[0] != version:
+            found = version, Seen.of(self._lanes.known(CATALOGUE))
+            self._seen = found
+        return found[1]
+
+    def uuid(self) -> str:
+        """What distinguishes the log from all others; it is given one if it is new."""
+        found = self._lanes.value(CATALOGUE, LOG)
+        if found is None:
+            found = self._lanes.change([CATALOGUE], _begin)
+        name: str = found["uuid"]
+        return name
+
+    def create(
+        self, name: str, codec: str, partitions: int, max_bytes: int, make: Callable[[str], None], taken: Iterable[str]
+    ) -> tuple[Known, list[str]]:
+        """The topic of a name, created if there is none.
+
+        `make` is given its name on the cluster, and creates it there, though the transaction may fail: so topics that
+        nobody knows are returned as well, to be deleted. `taken` are names on the cluster that others have.
+        """
+        made: list[str] = []
+
+        def work(tx: Transaction) -> Known:
+            values = tx.values(CATALOGUE)
+            seen = Seen.of(values)
+            if (found := seen.named(name)) is not None:
+                return found
+            log = values[LOG]
+            id = log["next"]
+            used = {*taken, *(one.kafka for one in seen.topics.values()), *seen.gone.values()} - {*made}
+            kafka = _free(self._log, name, id, used)
+            if kafka not in made:
+                made.append(kafka)
+                make(kafka)
+            known = Known(id, name, codec, partitions, kafka, max_bytes)
+            tx.set(CATALOGUE, LOG, {**log, "next": id + partitions})
+            tx.set(CATALOGUE, f"{TOPIC}{id}", msgspec.to_builtins(known))
+            return known
+
+        known = self._lanes.change([CATALOGUE], work)
+        return known, [kafka for kafka in made if kafka != known.kafka]
+
+
+def _begin(tx: Transaction) -> Any:
+    found = tx.value(CATALOGUE, LOG)
+    if found is None:
+        found = {"uuid": str(uuid.uuid4()), "next": 1}
+        tx.set(CATALOGUE, LOG, found)
+    return found
+
+
+def _free(log: str, name: str, id: int, used: Iterable[str]) -> str:
+    """A name on the cluster for a topic: its own, if Kafka allows that and nobody has it."""
+    others = {one.replace(".", "_") for one in used}
+    tries = [f"{log}.{name}", f"{log}.{name}-{id}", f"{log}.topic-{id}"]
+    for kafka in tries:
+        is_allowed = re.fullmatch(r"[A-Za-z0-9._-]+", kafka, re.ASCII) and len(kafka) <= LONGEST
+        if is_allowed and not name.startswith("__") and kafka.replace(".", "_") not in others:
+            return kafka
+    return f"{tries[-1]}-{uuid.uuid4().hex[:8]}"

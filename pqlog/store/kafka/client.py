@@ -1,0 +1,317 @@
+"""A client of a partition on a cluster: how far it has come, and which batches are handed out to it.
+
+What the log keeps of it is one value in a *lane* of its own (`pqlog.store.kafka.lanes`): one process holds that, and
+what it commits is refused from when another takes it. So a lane is taken only to change something; what others do is
+looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pqlog import errors
+from pqlog.store import owners
+from pqlog.store.api import ClientStore
+from pqlog.store.kafka.lanes import Transaction, lanes_for
+from pqlog.store.kafka.standing import KEY, Lease, Standing
+from pqlog.store.kafka.taking import Stale, Taking
+from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
+
+if TYPE_CHECKING:
+    from pqlog.store.kafka.store import KafkaStore
+    from pqlog.store.kafka.topic import KafkaTopic
+
+T = TypeVar("T")
+
+
+def lanes_of(topic: KafkaTopic) -> str:
+    """What the names of the lanes of all clients of a partition begin with."""
+    return f"client/{topic.topic_id}/{topic.info.partition}/"
+
+
+class KafkaClient:
+    """A client; the protocol is `pqlog.store.api.ClientStore`. What ends in `_in` runs inside a transaction."""
+
+    def __init__(self, topic: KafkaTopic, name: str) -> None:
+        self.name = name
+        self.topic, self.leases, self._log = topic, topic.log.leases, topic.log
+        self.lane = f"{lanes_of(topic)}{name}"
+
+    def look(self) -> Standing | None:
+        """Where it stands, as this process knows it: without taking the lane."""
+        self.topic.check()
+        return self.seen(self._log.lanes.look(self.lane))
+
+    def seen(self, values: Mapping[str, Any]) -> Standing | None:
+        """The same of what was found in its lane."""
+        standing = Standing.found_in(values)
+        if standing is not None:
+            self.leases.overlay(self.lane, standing)
+        return standing
+
+    def state(self) -> ClientState | None:
+        standing = self.look()
+        return None if standing is None else self.state_of(standing, self.topic.span())
+
+    def state_of(self, standing: Standing, kept: Span) -> ClientState:
+        """The same of what was looked at."""
+        unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (standing.position, standing.claimed))
+        return ClientState(
+            client=self.name,
+            position=unread.first,
+            lag=self.topic.count(unread),
+            batches=standing.batches,
+            epoch=standing.epoch,
+            seen=standing.seen,
+            open=bool(standing.claims),
+            unread=unread,
+            unclaimed=unclaimed,
+        )
+
+    def open_batches(self) -> tuple[int, int]:
+        """How many batches are handed out, and the largest number of attempts among them."""
+        standing = self.look()
+        claims = [] if standing is None else standing.claims
+        return len(claims), max((lease.attempt for lease in claims), default=0)
+
+    def join(self, start: int | None = None) -> ClientState:
+        standing = self.look()
+        if standing is None:
+            standing = self._change(lambda tx: self.join_in(tx, start))
+        return self.state_of(standing, self.topic.span())
+
+    def acknowledge(self, offset: int, epoch: int) -> bool:
+        self.topic.check()
+        self.leases.tell(self.lane)
+        if self.leases.acknowledge_more(self.lane, offset, epoch):
+            return True
+        standing = self.look()
+        if standing is None or self._is_claimed(standing) or epoch != standing.epoch:
+            return False
+        self.leases.acknowledge(self, offset, epoch)
+        return True
+
+    def _is_claimed(self, standing: Standing) -> bool:
+        """False; raises if a batch is handed out."""
+        for lease in standing.claims:
+            raise errors.ClaimedError.of(lease.claim(self.name, standing.epoch), self.topic.info)
+        return False
+
+    # for the log, which changes several at once
+
+    def standing_in(self, tx: Transaction) -> Standing | None:
+        """Where it stands, exactly, and with what this process knows of it."""
+        standing = Standing.found_in(tx.values(self.lane))
+        if standing is not None:
+            self.leases.update(self.lane, standing)
+        return standing
+
+    def keep_in(self, tx: Transaction, standing: Standing | None) -> None:
+        """Let it stand somewhere; None deletes it."""
+        tx.set(self.lane, KEY, None if standing is None else standing.value())
+
+    def join_in(self, tx: Transaction, start: int | None = None) -> Standing:
+        """Create it if it does not exist."""
+        self.topic.check()
+        standing = self.standing_in(tx)
+        if standing is None:
+            kept = self.topic.span()
+            standing = Standing.begin(kept.first if start is None else min(max(start, kept.first), kept.stop))
+            self.keep_in(tx, standing)
+        return standing
+
+    def seek_in(self, tx: Transaction, to: int) -> Moved:
+        """Let it get the message at an offset next; it is created if it does not exist."""
+        self.topic.check()
+        before, kept = self.standing_in(tx), self.topic.span()
+        was = kept.first if before is None else max(before.position, kept.first)
+        now = min(max(to, kept.first), kept.stop)
+        self.keep_in(tx, Standing.begin(now, 0 if before is None else before.batches))
+        count = self.topic.count
+        return Moved(now, again=count(Span(now, was)), skipped=count(Span(was, now)))
+
+    def delete_in(self, tx: Transaction) -> bool:
+        """Delete it; False if it does not exist."""
+        self.topic.check()
+        if self.standing_in(tx) is None:
+            return False
+        self.keep_in(tx, None)
+        return True
+
+    def committed(self) -> None:
+        """A transaction has changed it: what waited for that is over."""
+        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
+
+    def _change(self, work: Callable[[Transaction], T], *lanes: str) -> T:
+        """One transaction that changes it."""
+        with self.leases.busy(self.lane):
+            result: T = self._log.lanes.change([self.lane, *lanes], work)
+        self.committed()
+        return result
+
+    def update(self) -> None:
+        """Let the cluster know what waits: acknowledgements, claims that were left, leases that are due."""
+        self.topic.check()
+        standing = Standing.found_in(self._log.lanes.look(self.lane))
+        if standing is not None and self.leases.update(self.lane, standing):
+            self._change(self._update_in)
+        else:
+            self.leases.updated(self.lane, standing)
+
+    def _update_in(self, tx: Transaction) -> None:
+        self.topic.check()
+        standing = self.standing_in(tx)
+        if standing is not None:
+            self.keep_in(tx, standing)
+
+    # batches
+
+    def claims(self) -> list[Claim]:
+        if self.leases.is_waiting(self.lane):
+            self.update()
+        standing = self.look()
+        if standing is None:
+            return []
+        return [lease.claim(self.name, standing.epoch, self.is_free(lease)) for lease in standing.claims]
+
+    def is_free(self, lease: Lease, worker: str = "") -> bool:
+        return self.leases.is_free(lease, worker)
+
+    def has_work(self, worker: str, ordered: bool = False) -> bool:
+        standing = self.look()
+        return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
+
+    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool) -> bool:
+        """The same of what was looked at."""
+        are_free = [self.is_free(lease, worker) for lease in standing.claims]
+        if ordered and not all(are_free):
+            return False
+        unclaimed = Span(max(standing.claimed, kept.first), kept.stop)
+        return any(are_free) or self.topic.count(unclaimed) > 0
+
+    def advance(
+        self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
+    ) -> tuple[Claim | None, list[Put]]:
+        taking = Taking(self, size, worker, ordered)
+        own = done.claim if done is not None and _ours(done.client).lane == self.lane else None
+        try:
+            while True:
+                if not taking.look(own) and done is None:
+                    return None, []
+                try:
+                    claim, went = self._advance(taking, done)
+                    break
+                except Stale:
+                    continue
+        except BaseException:  # which may keep the claim, and may have come after the commit
+            if taking.claim is not None:
+                self.leave(taking.claim)
+            raise
+        if done is not None:
+            _ours(done.client)._ended(done.claim)
+        return claim, went
+
+    def _advance(self, taking: Taking, done: Done | None) -> tuple[Claim | None, list[Put]]:
+        lanes = list(taking.lanes)
+        if done is not None:
+            lanes += [_ours(done.client).lane, *lanes_for(done.outputs)]
+
+        def work(tx: Transaction) -> tuple[Claim | None, list[Put]]:
+            if done is not None:
+                _ours(done.client).finish_in(tx, done.claim)
+            claim = taking.take_in(tx)
+            return claim, [] if done is None else tx.put_all(done.outputs)
+
+        return self._change(work, *lanes)
+
+    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
+        def work(tx: Transaction) -> list[Put]:
+            self.finish_in(tx, done)
+            return tx.put_all(outputs)
+
+        went = self._change(work, *lanes_for(outputs))
+        self._ended(done)
+        return went
+
+    def finish_in(self, tx: Transaction, done: Claim) -> None:
+        """Acknowledge a batch."""
+        _check_mine(done)
+        self.topic.check()
+        standing = self.standing_in(tx)
+        lease = None if standing is None else standing.find(done.number, done.token)
+        if standing is None or lease is None:
+            raise errors.ClaimLostError(self.name, done.number, partition=self.topic.info.number)
+        standing.drop(lease)
+        standing.saw()
+        self.keep_in(tx, standing)
+
+    def _ended(self, claim: Claim) -> None:
+        """A claim is over."""
+        self.leases.drop(claim.token)
+
+    def release(self, claim: Claim, error: str | None) -> bool:
+        _check_mine(claim)
+        try:
+            is_released: bool = self._is_held(claim) and self._change(lambda tx: self._release_in(tx, claim, error))
+        except errors.UnknownTopicError:  # nobody misses it
+            is_released = False
+        self._ended(claim)
+        return is_released
+
+    def _is_held(self, claim: Claim) -> bool:
+        """Whether nobody else has a batch by now."""
+        standing = self.look()
+        return standing is not None and standing.find(claim.number, claim.token) is not None
+
+    def _release_in(self, tx: Transaction, claim: Claim, error: str | None) -> bool:
+        self.topic.check()
+        standing = self.standing_in(tx)
+        lease = None if standing is None else standing.find(claim.number, claim.token)
+        if standing is None or lease is None:
+            return False
+        lease.release(error)
+        self.keep_in(tx, standing)
+        return True
+
+    def leave(self, claim: Claim) -> None:
+        self.leases.leave(claim.token)
+
+
+def states_of(log: KafkaStore, clients: Sequence[ClientStore]) -> list[ClientState | None]:
+    """`ClientStore.state` of each, all at one moment."""
+    seen = _seen(log, clients)
+    return [None if standing is None else client.state_of(standing, kept) for client, standing, kept in seen]
+
+
+def find_work(log: KafkaStore, clients: Sequence[ClientStore], worker: str, ordered: bool) -> int | None:
+    """The index of the first of some clients for which `ClientStore.has_work`; None if of none."""
+    for index, (client, standing, kept) in enumerate(_seen(log, clients)):
+        if standing is None or client.may_take(standing, kept, worker, ordered):
+            return index
+    return None
+
+
+def _seen(log: KafkaStore, clients: Sequence[ClientStore]) -> list[tuple[KafkaClient, Standing | None, Span]]:
+    """Where clients stand, and what is kept of their partitions."""
+    ours = [_ours(client) for client in clients]
+    for client in ours:
+        client.topic.check()
+    values = log.lanes.look_at([client.lane for client in ours])
+    spans = log.spans([client.topic for client in ours])
+    return [(client, client.seen(one), span) for client, one, span in zip(ours, values, spans, strict=True)]
+
+
+def _ours(client: ClientStore) -> KafkaClient:
+    """A client as what it is here."""
+    assert isinstance(client, KafkaClient)
+    return client
+
+
+def _check_mine(claim: Claim) -> None:
+    _, process = owners.parts(claim.owner)
+    if process != owners.this_process():
+        raise errors.ForkError(
+            f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
+            f"fork: it is for that one to acknowledge"
+        )

@@ -1,0 +1,575 @@
+"""Lanes: parts of a log's state that one process holds at a time, and changes in Kafka transactions.
+
+A lane is a transactional id and the keys written under it. Who initialised that id last holds the lane; the holder
+before is fenced: whatever it tries to commit is refused. So what a holder read when it took the lane, with what it
+committed since, is exact, and a refused commit is a failed compare-and-set.
+
+Everything that one transaction changes is written by the producer of its first lane. For each other lane, its own
+producer commits a small transaction of its own first, after all records of the large one are written: if that is not
+refused, the lane is held, and whoever takes it from now on reads the state up to the end, where the large transaction
+is open, and so waits for its outcome.
+
+A producer is never used again after an error, nor after a commit that took long: librdkafka may have a request of it
+under way. The successor's `init_transactions` ends what was open. Whether it was committed, a mark says: a random token
+that each transaction writes under its first lane.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from pqlog.errors import ClusterError, Error, StoreError, UncertainError
+from pqlog.store.kafka.cluster import TRANSACTION_MS, Cluster
+from pqlog.store.kafka.faults import FENCED, PASSING, code, told
+from pqlog.store.kafka.state import Entry, State, Tail, decoded, key_of
+from pqlog.store.kafka.together import all_at_once
+from pqlog.store.kafka.transactions import Sending, abort, commit, dispose, initialised
+from pqlog.store.values import Output, Put
+
+T = TypeVar("T")
+
+SLOW_S = 1.0
+"""A commit that took longer may have left a request behind."""
+ASKING_S = 20.0
+"""How long the outcome of a commit is asked for, at least."""
+MARKS_KEPT_MS = 3_600_000
+"""A mark of another holder is dropped after that, when the lane is written."""
+ASKED_WITHIN_S = MARKS_KEPT_MS / 2000
+"""The outcome of a commit that was tried longer ago is not known any more."""
+MOST_HELD = 32
+"""How many lanes nobody is using keep their producers, which take memory and threads."""
+IDLE_S = 600.0
+"""After that, a lane that is not used gives its producer up."""
+MANY = 10_000
+"""Own values that are not looked up in the tail."""
+MARK, CONFIRMED = "mark/", "confirmed"
+"""Keys of lanes, beside what is kept in them."""
+
+
+class Fenced(StoreError):
+    """Another process took the lane."""
+
+
+class _Again(Exception):
+    """It was not committed: to be tried again."""
+
+    def __init__(self, error: Error, lost: bool = False, late: bool = False) -> None:
+        self.error, self.lost, self.late = error, lost, late
+
+
+class PutsAll(Protocol):
+    """What puts outputs in a transaction."""
+
+    def __call__(self, tx: Transaction, outputs: Sequence[Output], /) -> list[Put]: ...
+
+
+@dataclass(eq=False)
+class Lane:
+    """A lane as this process knows it."""
+
+    name: str
+    tail: Tail
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    producer: Producer | None = None
+    timeout_ms: int = TRANSACTION_MS
+    """How long a transaction of the producer may take."""
+    foreign: dict[str, bytes] | None = None
+    """The marks of others when it was taken; None if it is not held."""
+    own: dict[str, Entry | None] = field(default_factory=dict)
+    """What was committed since."""
+    old_marks: list[str] = field(default_factory=list)
+    used: float = 0.0
+    is_used: bool = False
+    """Whether a thread is using it."""
+
+    def entries(self) -> dict[str, Entry]:
+        """Everything in it, marks included."""
+        found = self.tail.lane(self.name)
+        for key, entry in self.own.items():
+            found.pop(key, None)
+            if entry is not None:
+                found[key] = entry
+        return found
+
+    def entry(self, key: str) -> Entry | None:
+        """One value."""
+        return self.own[key] if key in self.own else self.tail.entry(self.name, key)
+
+    def lose(self) -> None:
+        """It is not held any more."""
+        self.drop()
+        self.foreign = None
+        self.own = {}
+
+    def drop(self) -> None:
+        """Give up the producer. What is known stays true until another process changes the lane."""
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            dispose(producer)
+
+
+class Transaction:
+    """What one transaction reads and changes. It is used by the thread that calls `work`, and only meanwhile."""
+
+    def __init__(self, lanes: Mapping[str, Lane], sending: Sending, put_all: PutsAll) -> None:
+        self._lanes, self.sending, self._put_all = lanes, sending, put_all
+        self.sets: dict[tuple[str, str], Any] = {}
+        self.after: list[Callable[[], object]] = []
+        """What is to be called once it is committed."""
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The lane's state, exact, with what was set in this transaction; the caller's to change."""
+        found = _shown(self._lanes[name].entries())
+        for (lane, key), value in self.sets.items():
+            if lane == name:
+                found.pop(key, None)
+                if value is not None:
+                    found[key] = value
+        return found
+
+    def value(self, name: str, key: str) -> Any:
+        """One value of a lane; None if there is none."""
+        if (name, key) in self.sets:
+            return self.sets[name, key]
+        entry = self._lanes[name].entry(key)
+        return None if entry is None else msgspec.json.decode(entry.value)
+
+    def time(self, name: str, key: str) -> int | None:
+        """When a value was committed: milliseconds since 1970, by the clock of the cluster."""
+        entry = self._lanes[name].entry(key)
+        return None if entry is None else entry.time
+
+    def set(self, name: str, key: str, value: Any) -> None:
+        """Set a value, which can be written as JSON; None removes it."""
+        assert name in self._lanes, "a lane that was not asked for"
+        self.sets[name, key] = value
+
+    def put_all(self, outputs: Sequence[Output]) -> list[Put]:
+        """Put into partitions of topics; where each went. The lanes of `lanes_for` must be there."""
+        return self._put_all(self, outputs)
+
+
+def lanes_for(outputs: Sequence[Output]) -> list[str]:
+    """The lanes that putting some outputs needs: where their messages have ids, those of the topics' ids."""
+    return sorted({id_lane(one.topic) for one in outputs if one.ids is not None})
+
+
+def id_lane(topic: Any) -> str:
+    """The lane of the ids of a topic, which is given by any of its partitions."""
+    return f"id/{topic.topic_id}"
+
+
+class Lanes:
+    """The lanes of a log.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    state : State
+    log : str
+        The name of the log.
+    put_all : callable
+        What puts outputs in a transaction.
+    """
+
+    def __init__(self, cluster: Cluster, state: State, log: str, put_all: PutsAll) -> None:
+        self._cluster, self._state, self._log, self._put_all = cluster, state, log, put_all
+        self.holder = secrets.token_hex(6)
+        """What distinguishes this holder from all others."""
+        self._lanes: dict[str, Lane] = {}
+        self._lock = threading.Lock()
+        self.committed: Callable[[], object] = lambda: None
+        """Called after each commit."""
+
+    # looking
+
+    def look(self, name: str) -> dict[str, Any]:
+        """The values of a lane, without taking it: all that was committed before the call."""
+        return _shown(self._refreshed(name).lane(name))
+
+    def look_at(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The values of several lanes, of one moment if they lie together."""
+        tails = dict.fromkeys(self._state.tail(name) for name in names)
+        for tail in tails:
+            self._refresh(tail)
+        return [_shown(self._state.tail(name).lane(name)) for name in names]
+
+    def known(self, name: str) -> dict[str, Any]:
+        """The values of a lane as the state was read last."""
+        return _shown(self._state.tail(name).lane(name))
+
+    def value(self, name: str, key: str) -> Any:
+        """One value of a lane; None if there is none."""
+        entry = self._refreshed(name).entry(name, key)
+        return None if entry is None else msgspec.json.decode(entry.value)
+
+    def times(self, name: str) -> dict[str, int]:
+        """When each value of a lane was committed: milliseconds since 1970, by the clock of the cluster."""
+        return {key: entry.time for key, entry in self._refreshed(name).lane(name).items()}
+
+    def names(self, prefix: str) -> list[str]:
+        """The lanes with values whose names begin with a prefix, which has two parts at least: ``client/7/``."""
+        return [name for name in self._refreshed(prefix).names(prefix) if _shown(self._state.tail(name).lane(name))]
+
+    def free(self, names: Sequence[str]) -> str:
+        """The first of some lanes that no thread is using; the last if all are used."""
+        return next((name for name in names if not self._lane(name).is_used), names[-1])
+
+    def is_held(self, name: str) -> bool:
+        """Whether this process holds a lane, as far as it knows."""
+        lane = self._lanes.get(name)
+        return lane is not None and lane.foreign is not None
+
+    def _refreshed(self, name: str) -> Tail:
+        tail = self._state.tail(name)
+        self._refresh(tail)
+        return tail
+
+    def _refresh(self, tail: Tail, until: float | None = None) -> None:
+        tail.refresh(None if until is None else max(0.0, until - time.monotonic()))
+
+    # changing
+
+    def change(self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True) -> T:
+        """Change lanes in one transaction.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The lanes that are needed. The first one's producer writes everything.
+        work : callable
+            What reads and changes them. It may be called several times. What it raises ends the transaction: nothing is
+            changed.
+        take : bool
+            Whether to take lanes that are not held; otherwise they raise `Fenced`.
+
+        Raises
+        ------
+        Fenced
+            A lane is not held, and was not to be taken.
+        UncertainError
+            The cluster did not say whether the transaction was committed.
+        """
+        lanes = {name: self._lane(name) for name in dict.fromkeys(names)}
+        until, pause = time.monotonic() + self._cluster.timeout_s, 0.01
+        while True:
+            with self._holding(lanes, until):
+                try:
+                    result = self._once(lanes, work, take, until)
+                    break
+                except _Again as again:
+                    if again.lost and not take:
+                        raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
+                    if again.late:
+                        until = time.monotonic() + self._cluster.timeout_s
+                    if time.monotonic() + pause > until:
+                        raise again.error from again
+            self._cluster.check()
+            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))  # another process may be at it, too
+            pause = min(0.5, 2 * pause)
+        self._give_up_idle()
+        self.committed()
+        return result
+
+    def forget(self, tx: Transaction, names: Sequence[str]) -> None:
+        """Remove all that is in lanes which nobody uses any more."""
+        for name in names:
+            for key in self._state.tail(name).lane(name):
+                tx.sending.state(self._state.place(name), key_of(name, key), None)
+
+    def _lane(self, name: str) -> Lane:
+        with self._lock:
+            if name not in self._lanes:
+                self._lanes[name] = Lane(name, self._state.tail(name))
+            return self._lanes[name]
+
+    @contextmanager
+    def _holding(self, lanes: Mapping[str, Lane], until: float) -> Iterator[None]:
+        """Hold the locks of lanes, in the order that every thread keeps to."""
+        with ExitStack() as stack:
+            for name in sorted(lanes):
+                lock = lanes[name].lock
+                stack.callback(_release, lock)  # first, for Ctrl-C may strike between the two
+                if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+                    raise ClusterError(f"{name}: other threads of this process used it all the time; repeat the call")
+            for lane in lanes.values():
+                lane.is_used = True
+            try:
+                yield
+            finally:
+                for lane in lanes.values():
+                    lane.is_used = False
+
+    def _once(self, lanes: dict[str, Lane], work: Callable[[Transaction], T], take: bool, until: float) -> T:
+        """One try."""
+        first, *others = lanes.values()
+        are_old = all(lane.producer is not None for lane in lanes.values())
+        self._take(list(lanes.values()), take, until)
+        assert first.producer is not None
+        sending = Sending(first.producer, first.timeout_ms, self._cluster.check)
+        tx = Transaction(lanes, sending, self._put_all)
+        token = secrets.token_hex(8)
+        is_tried = False
+        try:
+            try:
+                result = work(tx)
+            except KafkaException:
+                raise
+            except Exception:
+                self._unchanged(lanes, sending, are_old, until)
+                raise
+            if not tx.sets and not sending.has_begun:
+                self._unchanged(lanes, sending, are_old, until)
+                return result
+            self._write(lanes, tx, token)
+            sending.flush()
+            self._confirm(others)
+            is_tried = True
+            took_s = commit(first.producer, self._cluster.timeout_s, self._cluster.check)
+        except KafkaException as error:
+            self._failed(first, sending, error, token if is_tried else None, until)
+        except BaseException:
+            self._stopped(first, sending)
+            raise
+        else:
+            if took_s > SLOW_S or (first.timeout_ms > TRANSACTION_MS and sending.took_s < TRANSACTION_MS / 10_000):
+                first.timeout_ms = TRANSACTION_MS
+                first.drop()
+        self._keep(lanes, tx)
+        return result
+
+    def _take(self, lanes: Sequence[Lane], take: bool, until: float) -> None:
+        """Let this process hold lanes, and know all of them exactly."""
+        missing = [lane for lane in lanes if lane.producer is None]
+        if not take and not all(lane.foreign is not None and self._is_ours(lane, until) for lane in missing):
+            raise Fenced(f"{lanes[0].name} is not held")
+        try:
+            producers = all_at_once([partial(self._taken, lane, until) for lane in missing])
+        except KafkaException as error:
+            raise _again(error, f"taking {lanes[0].name}") from error
+        for lane, producer in zip(missing, producers, strict=True):
+            was, now = lane.foreign, self._foreign(lane)
+            lane.own = {}
+            lane.producer, lane.foreign = producer, now
+            newest = max((entry.time for entry in lane.tail.lane(lane.name).values()), default=0)
+            lane.old_marks = [key for key in now if self._is_old(lane, key, newest)]
+            if not take and now != was:
+                raise Fenced(f"{lane.name}: another process changed it")
+        for lane in lanes:
+            lane.used = time.monotonic()
+
+    def _taken(self, lane: Lane, until: float) -> Producer:
+        """A new producer that holds a lane, whose state was read after that."""
+        producer = self._producer(lane)
+        try:
+            initialised(producer, until, self._cluster.check)
+            self._refresh(lane.tail, until)
+        except BaseException:
+            dispose(producer)
+            raise
+        return producer
+
+    def _producer(self, lane: Lane) -> Producer:
+        ms = lane.timeout_ms
+        return self._cluster.producer(f"{self._log}/{lane.name}", transaction_timeout_ms=ms, delivery_timeout_ms=ms)
+
+    def _foreign(self, lane: Lane) -> dict[str, bytes]:
+        """The marks that other holders have left, as far as the tail was read."""
+        found = lane.tail.lane(lane.name).items()
+        return {key: entry.value for key, entry in found if key.startswith(MARK) and key != MARK + self.holder}
+
+    def _is_old(self, lane: Lane, key: str, newest: int) -> bool:
+        entry = lane.tail.entry(lane.name, key)
+        now = max(newest, int(time.time() * 1000))
+        return entry is not None and entry.time < now - 2 * MARKS_KEPT_MS and entry.time < newest - MARKS_KEPT_MS
+
+    def _is_ours(self, lane: Lane, until: float) -> bool:
+        """Whether nobody has changed a lane since this process took it."""
+        self._refresh(lane.tail, until)
+        return self._foreign(lane) == lane.foreign
+
+    def _unchanged(self, lanes: Mapping[str, Lane], sending: Sending, are_old: bool, until: float) -> None:
+        """End a transaction that changes nothing; what it saw must have been true."""
+        if sending.has_begun:
+            self._stopped(next(iter(lanes.values())), sending)
+        if not are_old:
+            return
+        for lane in lanes.values():
+            if not self._is_ours(lane, until):
+                lane.lose()
+                raise _Again(Fenced(f"{lane.name}: another process takes it again and again; repeat the call"), True)
+
+    def _write(self, lanes: Mapping[str, Lane], tx: Transaction, token: str) -> None:
+        """Write what a transaction sets, and its mark."""
+        for (name, key), value in tx.sets.items():
+            tx.sending.state(self._state.place(name), key_of(name, key), value)
+        for name, lane in lanes.items():
+            place = self._state.place(name)
+            tx.sending.state(place, key_of(name, MARK + self.holder), token)
+            for key in lane.old_marks:
+                tx.sending.state(place, key_of(name, key), None)
+
+    def _confirm(self, lanes: Sequence[Lane]) -> None:
+        """See that lanes are held, now that everything is written."""
+
+        def one(lane: Lane) -> KafkaException | float:
+            assert lane.producer is not None
+            sending = Sending(lane.producer, lane.timeout_ms, self._cluster.check)
+            try:
+                sending.state(self._state.place(lane.name), key_of(lane.name, CONFIRMED), self.holder)
+                sending.flush()
+                return commit(lane.producer, self._cluster.timeout_s, self._cluster.check)
+            except KafkaException as error:
+                return error
+
+        failed: Exception | None = None
+        for lane, found in zip(lanes, all_at_once([partial(one, lane) for lane in lanes]), strict=True):
+            if isinstance(found, KafkaException):
+                failed = _again(found, f"confirming {lane.name}")
+                lane.lose() if _is_fenced(found) else lane.drop()
+            elif found > SLOW_S:
+                lane.drop()
+        if failed is not None:
+            raise failed
+
+    def _failed(self, first: Lane, sending: Sending, error: KafkaException, token: str | None, until: float) -> None:
+        """Raise that a transaction was not committed, or that nobody knows; return if it was, after all."""
+        began = time.monotonic(), time.time()
+        is_late = sending.is_late and token is None
+        lost = _is_fenced(error) and not is_late
+        if not lost and token is None:
+            self._stopped(first, sending)
+        first.drop()
+        if token is None or not self._was_committed(first, lost, token, began, until):
+            if lost:
+                first.lose()
+            raise _again(error, f"committing {first.name}", is_late) from error
+
+    def _was_committed(self, first: Lane, lost: bool, token: str, began: tuple[float, float], until: float) -> bool:
+        """Whether a transaction was committed whose commit was not answered."""
+        try:
+            until = max(until, time.monotonic() + ASKING_S)
+            if not lost:  # it may be open: a successor ends it
+                dispose(self._ended(first, until))
+            self._refresh(first.tail, until)
+        except (KafkaException, Error) as problem:
+            first.lose()
+            raise _uncertain(first) from problem
+        if max(time.monotonic() - began[0], time.time() - began[1]) > ASKED_WITHIN_S:
+            raise _uncertain(first)
+        mark = first.tail.entry(first.name, MARK + self.holder)
+        return mark is not None and mark.value == msgspec.json.encode(token)
+
+    def _ended(self, lane: Lane, until: float) -> Producer:
+        """A successor of a producer, which has ended what that left open."""
+        while True:
+            producer = self._producer(lane)
+            try:
+                initialised(producer, until, self._cluster.check)
+                return producer
+            except KafkaException as error:
+                dispose(producer)
+                if time.monotonic() > until or code(error) not in PASSING | FENCED:
+                    raise
+                time.sleep(0.05)
+
+    def _stopped(self, first: Lane, sending: Sending) -> None:
+        """End a transaction without a result: at once, for readers wait for it."""
+        if sending.has_begun and first.producer is not None:
+            producer, first.producer = first.producer, None
+            if sending.is_late:
+                first.timeout_ms = sending.longer_ms
+            abort(producer)
+            dispose(producer)
+
+    def _keep(self, lanes: Mapping[str, Lane], tx: Transaction) -> None:
+        """Know what was committed."""
+        now = int(time.time() * 1000)
+        for (name, key), value in tx.sets.items():
+            own = lanes[name].own
+            own.pop(key, None)
+            own[key] = None if value is None else Entry(now, msgspec.json.encode(value))
+        for call in tx.after:
+            call()
+        for lane in lanes.values():
+            for key in lane.old_marks:
+                (lane.foreign or {}).pop(key, None)
+            lane.old_marks = []
+            if len(lane.own) > MANY and self._is_ours(lane, time.monotonic() + self._cluster.timeout_s):
+                lane.own = {}
+
+    # keeping few
+
+    def _give_up_idle(self) -> None:
+        """Give up the producers of lanes that were not used for long, or if there are too many."""
+        if len(self._lanes) <= 1:
+            return
+        with self._lock:
+            lanes = sorted(
+                (lane for lane in self._lanes.values() if lane.producer is not None), key=lambda one: one.used
+            )
+        now = time.monotonic()
+        for index, lane in enumerate(lanes):
+            if index >= len(lanes) - MOST_HELD and lane.used > now - IDLE_S:
+                break
+            if lane.lock.acquire(blocking=False):
+                try:
+                    lane.drop()
+                finally:
+                    lane.lock.release()
+
+    def close(self) -> None:
+        """Release the producers."""
+        with self._lock:
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            if lane.lock.acquire(timeout=1):
+                try:
+                    lane.lose()
+                finally:
+                    lane.lock.release()
+
+
+def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """The values of a lane that are not ours."""
+    return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
+
+
+def _is_fenced(error: KafkaException) -> bool:
+    return code(error) in FENCED
+
+
+def _again(error: KafkaException, doing: str, is_late: bool = False) -> Exception:
+    """What to raise: to try it again, or an error that does not pass."""
+    failed: KafkaError = error.args[0]
+    lost = _is_fenced(error) and not is_late
+    may_pass = lost or is_late or failed.code() in PASSING or failed.code() in _OURS or failed.retriable()
+    return _Again(told(error, doing), lost, is_late) if may_pass else told(error, doing)
+
+
+def _release(lock: threading.RLock) -> None:
+    with suppress(RuntimeError):  # it is not held
+        lock.release()
+
+
+_OURS = frozenset(
+    {KafkaError._STATE, KafkaError.INVALID_TXN_STATE, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+)
+"""What a producer says that is given up."""
+
+
+def _uncertain(lane: Lane) -> UncertainError:
+    return UncertainError(
+        f"{lane.name}: the answer to a commit was lost, and the cluster did not say in time whether it was made. "
+        f"Read what is there, or repeat the call: with an id, a put takes effect once"
+    )

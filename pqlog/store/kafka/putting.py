@@ -1,0 +1,245 @@
+"""Putting chunks into partitions, in a transaction; and single messages without one."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from pqlog.errors import Error, StoreError, TooLargeError, UncertainError
+from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.faults import GONE, PASSING, told
+from pqlog.store.kafka.ids import NewIds
+from pqlog.store.kafka.lanes import Transaction
+from pqlog.store.kafka.records import ROWS, Record, records_of
+from pqlog.store.values import Chunk, Kept, Output, Put, Span
+
+if TYPE_CHECKING:
+    from pqlog.store.kafka.topic import KafkaTopic
+
+OVERHEAD = 1_000
+"""What a record takes beside its value, key and headers, at most."""
+SLICE_S = 0.1
+"""How long a thread waits at once, since Ctrl-C waits for it."""
+
+
+def put_all(tx: Transaction, outputs: Sequence[Output]) -> list[Put]:
+    """Put into partitions of topics; where each output went."""
+    from pqlog.store.kafka.topic import KafkaTopic
+
+    new, calls = NewIds(tx), defaultdict[int, Kept](Kept)
+    sendings: list[tuple[_Sending, list[str] | None]] = []
+    for output in outputs:
+        topic, chunks, ids = output.topic, output.chunks, None
+        assert isinstance(topic, KafkaTopic)
+        topic.check()
+        call = calls[id(output.ids and output.ids.call)]
+        try:
+            if output.ids is not None:
+                chunks, ids = new.thinned(topic, output.ids, chunks, call)
+            sending = _Sending(tx, topic, ids is not None)
+            sending.send_all(chunks)
+        except (Error, KafkaException):
+            raise
+        except Exception as error:
+            raise StoreError(f"what was to be put cannot be read: {error}") from error
+        call.messages += sending.messages
+        sendings.append((sending, ids))
+    if any(sending.messages for sending, _ in sendings):
+        tx.sending.flush()
+    for sending, ids in sendings:
+        if ids is not None:
+            new.note(sending.topic, ids, sending.offsets())
+    return [sending.put() for sending, _ in sendings]
+
+
+class _Sending:
+    """What is sent to one partition."""
+
+    def __init__(self, tx: Transaction, topic: KafkaTopic, is_each: bool) -> None:
+        self.topic, self.messages = topic, 0
+        self._tx, self._is_each = tx, is_each
+        self._went: list[Span] = []
+        """Where records went: each of them, or the first and the last."""
+
+    def send_all(self, chunks: Iterable[Chunk]) -> None:
+        """Send everything. Its callers know the offsets of the first and the last record, or of all."""
+        waiting: Record | None = None
+        is_first = True
+        for record in _fitting(chunks, self.topic):
+            if waiting is not None:
+                self._send(waiting, is_first or self._is_each)
+                is_first = False
+            waiting = record
+        if waiting is not None:
+            self._send(waiting, True)
+
+    def _send(self, record: Record, is_told: bool) -> None:
+        value, key, headers, rows = record
+        self.messages += rows
+        went = self._went
+
+        def delivered(offset: int) -> None:
+            went.append(Span(offset * ROWS, offset * ROWS + rows))
+
+        where = self.topic.kafka_topic, self.topic.info.partition
+        self._tx.sending.send(*where, value, key, headers, delivered if is_told else None)
+
+    def offsets(self) -> Iterator[int]:
+        """Those of all messages, if they were to be told."""
+        return (offset for span in self._went for offset in range(*span))
+
+    def put(self) -> Put:
+        """Where it went."""
+        if not self.messages:
+            stop = self.topic.span().stop
+            return Put(stop, stop - 1, 0)
+        self._tx.after.append(partial(self.topic.wrote, self._went[-1].last))
+        return Put(self._went[0].first, self._went[-1].last, self.messages)
+
+
+def _fitting(chunks: Iterable[Chunk], topic: KafkaTopic) -> Iterator[Record]:
+    """The records of chunks, none of which is too large."""
+    for chunk in chunks:
+        for record in records_of(chunk):
+            check_size(topic, record)
+            yield record
+
+
+def check_size(topic: KafkaTopic, record: Record) -> None:
+    """Raise if the topic does not take a record: before anything is sent."""
+    size, limit = len(record.value) + len(record.key or b""), topic.info.max_bytes or 0
+    for name, value in record.headers or ():
+        size += len(name) + len(value)
+    if size <= limit - OVERHEAD:
+        return
+    what = "a message" if record.rows == 1 else f"a segment of {record.rows:,} messages"
+    raise TooLargeError(
+        f"{what} of {size:,} bytes is larger than topic {topic.info.name!r} takes, which is {limit:,} bytes "
+        f"(max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. Put less in one message, or raise the limit"
+    )
+
+
+class _Served:
+    """A producer of single messages, and the threads that wait for it: one of them serves it for all."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.serving = threading.Lock()
+        self.moved = threading.Condition()
+        self.is_broken = False
+        """Whether what it was told may have been lost: Ctrl-C struck."""
+
+    def wait(self, done: Sequence[object], check: Callable[[], None]) -> None:
+        """Wait until something is done."""
+        while not done:
+            check()
+            if self.is_broken:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "another thread was interrupted"))
+            if self.serving.acquire(blocking=False):
+                try:
+                    while not done:
+                        self._serve()
+                        check()
+                finally:
+                    self.serving.release()
+                    self._tell()  # another one serves now
+            else:
+                with self.moved:
+                    if not done and self.serving.locked():
+                        self.moved.wait(SLICE_S)
+
+    def _serve(self) -> None:
+        try:
+            self.producer.poll(SLICE_S)
+        except BaseException as error:  # in a callback
+            self.is_broken = True
+            if isinstance(error, SystemError):
+                raise error.__cause__ or error.__context__ or error from None
+            raise
+        self._tell()
+
+    def _tell(self) -> None:
+        with self.moved:
+            self.moved.notify_all()
+
+
+class SinglePuts:
+    """Single messages put one by one, by any number of threads: acknowledged by all replicas, without a transaction."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._lock = threading.Lock()
+        self._served: _Served | None = None
+
+    def put(self, topic: KafkaTopic, record: Record, meanwhile: Callable[[], None]) -> int:
+        """Put one record; its offset. `meanwhile` is called while it is under way."""
+        done: list[tuple[KafkaError | None, int | None]] = []
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            done.append((error, message.offset()))
+
+        served = self._current()
+        try:
+            self._produce(served.producer, topic, record, delivered)
+        except KafkaException as error:
+            self._replace(served)
+            raise told(error, f"putting into topic {topic.info.name!r}") from error
+        try:
+            meanwhile()
+            served.wait(done, self._cluster.check)
+            ((failed, offset),) = done
+            if failed is not None:
+                raise KafkaException(failed)
+        except KafkaException as error:
+            self._replace(served)
+            raise self._problem(topic, error.args[0]) from error
+        except BaseException:
+            if served.is_broken:
+                self._replace(served)
+            raise
+        assert offset is not None
+        return offset
+
+    def _produce(self, producer: Producer, topic: KafkaTopic, record: Record, delivered: Callable[..., None]) -> None:
+        value, key, headers, _ = record
+        where = topic.info.partition
+        while True:
+            try:
+                producer.produce(topic.kafka_topic, value, key, where, delivered, headers=headers)  # type: ignore[arg-type]
+                return
+            except BufferError:
+                producer.poll(SLICE_S)
+
+    def _current(self) -> _Served:
+        with self._lock:
+            if self._served is None:
+                self._served = _Served(self._cluster.producer())
+            return self._served
+
+    def _replace(self, served: _Served) -> None:
+        """Never use a producer again after an error."""
+        with self._lock:
+            if self._served is served:
+                self._served = None
+
+    @staticmethod
+    def _problem(topic: KafkaTopic, error: KafkaError) -> Exception:
+        doing = f"putting into topic {topic.info.name!r}"
+        if error.code() in GONE:
+            topic.check()
+        if error.code() in PASSING or error.fatal():
+            return UncertainError(
+                f"{doing}: the cluster did not acknowledge the message in time, so it may or may not be there: "
+                f"{error.str()}. Look for it, or put it with an id, which takes effect once however often it is repeated"
+            )
+        return told(error, doing)
+
+    def close(self) -> None:
+        """Release the connection."""
+        with self._lock:
+            self._served = None

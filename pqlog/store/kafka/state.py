@@ -1,0 +1,252 @@
+"""The state of a log: the latest value of each key of its compacted topics, read on from where it was left.
+
+A key belongs to a *lane* (`pqlog.store.kafka.lanes`), and all keys of lanes that are looked at together lie in one
+partition of the state: those of the clients of a topic, for example.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from pqlog.errors import ClusterError, CorruptLogError
+from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.faults import PASSING, patient, told
+from pqlog.store.kafka.promise import IDS_KEPT_MS
+
+PARTITIONS = 8
+"""Of the state, and of the ids. It never changes, since it says where a lane lies."""
+STALE_S = 12 * 3600.0
+"""A tail that was not read for this long begins again: the cluster forgets deletions after a day."""
+FETCH_MS = 5
+"""How long a broker waits for news: librdkafka says that the end is reached only when it has waited in vain."""
+PAGE = 10_000
+"""How many records are taken from librdkafka at once."""
+CATALOGUE = "topics"
+"""The lane of the topics: it has a partition for itself, since everything looks at it."""
+
+
+class Entry(NamedTuple):
+    """A value, encoded, and when it was written."""
+
+    time: int
+    """Milliseconds since 1970, by the clock of the cluster."""
+    value: bytes
+
+
+class Place(NamedTuple):
+    """Where the keys of a lane are written."""
+
+    topic: str
+    partition: int
+
+
+def key_of(lane: str, key: str) -> bytes:
+    """The key of a record."""
+    return msgspec.json.encode((lane, key))
+
+
+class State:
+    """The state of a log.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    log : str
+        The name of the log.
+    """
+
+    def __init__(self, cluster: Cluster, log: str) -> None:
+        self.cluster, self.topic, self.ids = cluster, f"{log}.__state", f"{log}.__ids"
+        self._tails: dict[Place, Tail] = {}
+        self._lock = threading.Lock()
+
+    def place(self, lane: str) -> Place:
+        """Where a lane lies. Lanes lie together if the first two parts of their names are the same."""
+        kind = lane.partition("/")[0]
+        if lane == CATALOGUE:
+            return Place(self.topic, 0)
+        together = "/".join(lane.split("/", 2)[:2])
+        number = 1 + zlib.crc32(together.encode()) % (PARTITIONS - 1)
+        return Place(self.ids if kind == "id" else self.topic, number)
+
+    def tail(self, lane: str) -> Tail:
+        """The tail that has a lane."""
+        place = self.place(lane)
+        with self._lock:
+            if place not in self._tails:
+                self._tails[place] = Tail(self.cluster, place, IDS_KEPT_MS if place.topic == self.ids else None)
+            return self._tails[place]
+
+    def close(self) -> None:
+        """Release the connections."""
+        with self._lock:
+            tails = list(self._tails.values())
+        for tail in tails:
+            tail.close()
+
+
+class Tail:
+    """The latest value of each key in a partition of the state."""
+
+    def __init__(self, cluster: Cluster, place: Place, kept_ms: int | None) -> None:
+        self._cluster, self._place, self._kept_ms = cluster, place, kept_ms
+        self._lock = threading.RLock()
+        self._consumer: Consumer | None = None
+        self._lanes: dict[str, dict[str, Entry]] = {}
+        self._at = 0
+        self._read = 0.0
+        self.version = 0
+        """Changes whenever something is read."""
+
+    def refresh(self, timeout_s: float | None = None) -> None:
+        """Read to the end: all that was committed before the call is seen. It waits for transactions that are open."""
+        until = time.monotonic() + (self._cluster.timeout_s if timeout_s is None else timeout_s)
+        with _locked(self._lock, until):
+            if self._consumer is None or time.time() - self._read > STALE_S:
+                self._begin()
+            assert self._consumer is not None
+            stop = self._cluster.high(*self._place)
+            if self._at < stop:
+                try:
+                    self._read_to(self._consumer, stop, until)
+                except BaseException:
+                    self._begin()
+                    raise
+            self._read = time.time()
+
+    def _read_to(self, consumer: Consumer, stop: int, until: float) -> None:
+        """Read on. In between nothing is fetched: that would ask the brokers hundreds of times in a second."""
+        if not self._at:
+            self._at = self._first(consumer)
+        place = TopicPartition(*self._place, self._at)
+        consumer.incremental_assign([place])
+        while self._at < stop:
+            self._read_some(consumer, stop, until)
+        consumer.incremental_unassign([place])
+
+    def _first(self, consumer: Consumer) -> int:
+        """Where the partition begins.
+
+        Its consumer asks for that, and by its number it begins there: librdkafka takes a second longer if it is not
+        connected to the leader, or does not know the offset, when it begins to fetch.
+        """
+
+        def ask(slice_s: float) -> int:
+            first, _ = consumer.get_watermark_offsets(TopicPartition(*self._place), slice_s, cached=False)
+            if first < 0:
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its leader does not answer"))
+            return int(first)
+
+        return patient(ask, "reading the state of the log", self._cluster.timeout_s)
+
+    def _begin(self) -> None:
+        self._end()
+        self._consumer = self._cluster.consumer(auto_offset_reset="earliest", fetch_wait_max_ms=FETCH_MS)
+        self._at, self._lanes = 0, {}
+
+    def _end(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaException, RuntimeError):
+                consumer.close()
+
+    def _read_some(self, consumer: Consumer, stop: int, until: float) -> None:
+        self._cluster.check()
+        first = consumer.poll(0.1)
+        if first is None:
+            if time.monotonic() > until:
+                raise ClusterError(
+                    f"the state of the log ({self._place.topic}, partition {self._place.partition}) cannot be read to "
+                    f"its end: record {self._at} of {stop} did not come. A transaction may be open there, or a broker "
+                    f"be down; repeat the call"
+                )
+            return
+        self.version += 1
+        for message in (first, *consumer.consume(PAGE, 0)):
+            error = message.error()
+            offset = message.offset() or 0
+            if error is None:
+                if offset >= self._at:
+                    self._apply(message)
+                    self._at = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._at = max(self._at, offset)
+            elif error.code() not in PASSING:
+                raise told(error, "reading the state of the log")
+        if self._kept_ms is not None:
+            self._forget(self._kept_ms)
+
+    def _apply(self, message: Message) -> None:
+        try:
+            lane, key = _KEY.decode(message.key() or b"")
+        except msgspec.MsgspecError as error:
+            raise CorruptLogError(
+                f"record {message.offset()} of {self._place.topic}, partition {self._place.partition}, was not written "
+                f"by pqlog: nobody else may write there"
+            ) from error
+        value = message.value()
+        entries = self._lanes.setdefault(lane, {})
+        entries.pop(key, None)  # the newest are the last
+        if value is not None:
+            entries[key] = Entry(message.timestamp()[1], value)
+        elif not entries:
+            del self._lanes[lane]
+
+    def _forget(self, kept_ms: int) -> None:
+        """Drop what the cluster no longer has."""
+        before = int(time.time() * 1000) - kept_ms
+        for entries in self._lanes.values():
+            while entries:
+                oldest = next(iter(entries))
+                if entries[oldest].time >= before:
+                    break
+                del entries[oldest]
+
+    # looking
+
+    def lane(self, name: str) -> dict[str, Entry]:
+        """What a lane has, as it was read last."""
+        with self._lock:
+            return dict(self._lanes.get(name, {}))
+
+    def entry(self, name: str, key: str) -> Entry | None:
+        """One value of a lane, as it was read last."""
+        with self._lock:
+            return self._lanes.get(name, {}).get(key)
+
+    def names(self, prefix: str) -> list[str]:
+        """The lanes whose names begin with a prefix, as they were read last."""
+        with self._lock:
+            return sorted(name for name in self._lanes if name.startswith(prefix))
+
+    def close(self) -> None:
+        """Release the connection."""
+        with self._lock:
+            self._end()
+
+
+_KEY = msgspec.json.Decoder(tuple[str, str])
+
+
+def decoded(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """The values of a lane."""
+    return {key: msgspec.json.decode(entry.value) for key, entry in entries.items()}
+
+
+@contextlib.contextmanager
+def _locked(lock: threading.RLock, until: float) -> Iterator[None]:
+    """Hold a lock, unless that takes too long."""
+    if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+        raise ClusterError("another thread has been waiting for the state of the log all the time; repeat the call")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,188 @@
+"""A partition of a topic of our own on a cluster: what is put into it, its name and its clients."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pqlog.errors import ArgumentError, ClusterError, TrimRefusedError, UnknownTopicError
+from pqlog.store.kafka import ids
+from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, Known, Seen
+from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
+from pqlog.store.kafka.lanes import Transaction
+from pqlog.store.kafka.partition import KafkaPartition
+from pqlog.store.kafka.putting import check_size
+from pqlog.store.kafka.records import ROWS, records_of
+from pqlog.store.kafka.state import CATALOGUE
+from pqlog.store.values import ClientState, Put, Row, Singles, Span, TopicInfo
+
+if TYPE_CHECKING:
+    from pqlog.store.kafka.store import KafkaStore
+
+CHECKED_S = 0.1
+"""How long a reader may go on with a topic that another process has deleted."""
+
+
+class KafkaTopic(KafkaPartition):
+    """A partition; the protocol is `pqlog.store.api.TopicStore`. There is one of each in a `KafkaStore`."""
+
+    log: KafkaStore
+
+    def __init__(self, log: KafkaStore, known: Known, number: int) -> None:
+        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, known.max_bytes)
+        super().__init__(log, info, known.kafka)
+        self.topic_id = known.id
+        self._written = 0
+        """Behind the last record that this process put, which its readers see."""
+        self._trimmed = 0
+        """The offset before which everything was trimmed, as far as is known."""
+        self._checked = 0.0
+
+    def check(self) -> None:
+        """Raise if nothing can be asked of it any more; know its name, and how far it was trimmed."""
+        self.checked(self.log.catalogue.look())
+
+    def checked(self, seen: Seen) -> None:
+        """The same by what is in the catalogue."""
+        known = seen.topics.get(self.topic_id)
+        if known is None:
+            raise UnknownTopicError(self.info.name, [])
+        if known.name != self.info.name:
+            self.named(known.name)
+        self._trimmed = max(self._trimmed, seen.trims.get((self.topic_id, self.info.partition), 0))
+        self._checked = time.monotonic()
+
+    def named(self, name: str) -> None:
+        """Note what it is called now."""
+        self.info = replace(self.info, name=name)
+
+    def partitions(self) -> tuple[KafkaTopic, ...]:
+        """All of the topic, in their order."""
+        return self.log.handles(self.log.catalogue.look().topics[self.topic_id])
+
+    def begins(self) -> list[int]:
+        """The offset of each partition of the topic before which everything was trimmed."""
+        trims = self.log.catalogue.look().trims
+        return [trims.get((self.topic_id, number), 0) for number in range(self.info.partitions)]
+
+    # what is kept
+
+    def kept(self) -> Span:
+        self.check()
+        until = time.monotonic() + self.log.cluster.timeout_s
+        while True:
+            first, stable = self.log.cluster.ends(self.kafka_topic, self.info.partition)
+            if stable >= self._written:
+                return self.keeping(first, stable)
+            self.wait_a_moment(until)
+
+    def wait_a_moment(self, until: float) -> None:
+        """Wait until a commit of this process is seen: a moment later than it is answered."""
+        if time.monotonic() > until:
+            raise ClusterError(
+                f"topic {self.info.name!r}: what this process put cannot be read yet: another transaction is open, or "
+                f"a broker is down. Repeat the call"
+            )
+        time.sleep(0.002)
+
+    def keeping(self, first: int, stable: int) -> Span:
+        kept = super().keeping(first, stable)
+        return Span(min(max(kept.first, self._trimmed), kept.stop), kept.stop)
+
+    def floor(self) -> int:
+        return max(super().floor(), self._trimmed)
+
+    def wrote(self, offset: int) -> None:
+        """Note that this process put a message."""
+        self._written = max(self._written, offset // ROWS + 1)
+
+    def is_seen(self, stable: int) -> bool:
+        """Whether all that this process put lies before a record offset."""
+        return stable >= self._written
+
+    def read(
+        self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
+    ) -> Sequence[Row]:
+        if time.monotonic() - self._checked > CHECKED_S:
+            self.check()
+        return super().read(span, rows, max_bytes, key, damaged)
+
+    def losing(self, before: int) -> dict[str, int]:
+        """How many of the messages before an offset each client has not acknowledged."""
+        return {state.client: self.count(Span(state.position, before)) for state in self.clients()}
+
+    # the topic
+
+    def rename(self, name: str) -> None:
+        def work(tx: Transaction) -> None:
+            seen = Seen.of(tx.values(CATALOGUE))
+            self.checked(seen)
+            if seen.named(name):
+                raise ArgumentError(f"there is a topic {name!r} already: give another name")
+            key = f"{TOPIC}{self.topic_id}"
+            tx.set(CATALOGUE, key, {**tx.value(CATALOGUE, key), "name": name})
+
+        self.log.lanes.change([CATALOGUE], work)
+        for one in self.partitions():
+            one.check()
+
+    def delete(self, force: bool) -> None:
+        self.check()
+        if not force:
+            lags = Counter[str]()
+            for one in self.partitions():
+                lags.update({state.client: state.lag for state in one.clients()})
+            if +lags:
+                raise TrimRefusedError(sorted((+lags).items()), self.info.name, "deleted")
+
+        def work(tx: Transaction) -> None:
+            self.checked(Seen.of(tx.values(CATALOGUE)))
+            tx.set(CATALOGUE, f"{TOPIC}{self.topic_id}", None)
+            tx.set(CATALOGUE, f"{GONE}{self.topic_id}", self.kafka_topic)
+            for key in tx.values(CATALOGUE):
+                if key.startswith(f"{TRIM}{self.topic_id}/"):
+                    tx.set(CATALOGUE, key, None)
+
+        self.log.lanes.change([CATALOGUE], work)
+        self.log.tidy()
+
+    # putting
+
+    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
+        self.log.check()
+        (record,) = records_of(Singles([value], [key], headers))
+        check_size(self, record)
+        offset = self.log.singles.put(self, record, self.check) * ROWS
+        self.wrote(offset)
+        self.log.wake()
+        return offset
+
+    def find_id(self, id: str) -> Mapping[int, Put] | None:
+        self.check()
+        return ids.find(self, id)
+
+    # clients
+
+    def clients(self) -> list[ClientState]:
+        self.check()
+        clients = [self.client(name) for name in self._names()]
+        return [state for state in states_of(self.log, clients) if state is not None]
+
+    def _names(self) -> list[str]:
+        prefix = lanes_of(self)
+        return sorted(lane.removeprefix(prefix) for lane in self.log.lanes.names(prefix))
+
+    def open_batches(self) -> dict[str, tuple[int, int]]:
+        self.check()
+        found = {name: self.client(name).open_batches() for name in self._names()}
+        return {name: batches for name, batches in found.items() if batches[0]}
+
+    def clients_near(self, name: str) -> list[str]:
+        self.check()
+        return self._names()
+
+    def client(self, name: str) -> KafkaClient:
+        return KafkaClient(self, name)

@@ -1,0 +1,360 @@
+"""Clients on a cluster: who holds a batch, when another process gets it, and what a crash brings again."""
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+
+import pqlog
+from pqlog.store import owners
+from pqlog.store.kafka import leases
+from pqlog.store.values import Size
+from tests.processes import Process, python, wait_until
+
+BATCH = 2
+
+HOLDER = """
+import sys, time
+import pqlog
+from pqlog.store import owners
+from pqlog.store.kafka import leases
+url, host, lease = sys.argv[1:]
+leases.LEASE_S = float(lease)
+if host:
+    owners._host = lambda: host
+with pqlog.open(url) as log:
+    batch = log.client("c").next_batch(size=2)
+    print(batch.first, flush=True)
+    sys.stdin.readline()
+    try:
+        batch.put("done", topic="out")
+        batch.ack()
+        print("done", flush=True)
+    except pqlog.ClaimLostError:
+        print("lost", flush=True)
+"""
+
+
+@pytest.fixture
+def log(cluster_url):
+    with pqlog.open(cluster_url) as log:
+        yield log
+
+
+def holder(url, host="", lease_s=60.0):
+    """A process that holds the first batch, and acknowledges it when it is told to; it may be on another host."""
+    return Process(python(HOLDER, url, host, lease_s))
+
+
+def taken_within(log, seconds, owner=None):
+    """The batch that can be taken at last."""
+    began = time.monotonic()
+    while (batch := log.client("c").next_batch(size=1, owner=owner)) is None or batch.number > 1:
+        if batch is not None:
+            batch.release()
+        assert time.monotonic() - began < seconds, "nobody gets it"
+        time.sleep(0.05)
+    return batch
+
+
+def out(log):
+    return [message.value for message in log.topic("out")[:]] if "out" in [info.name for info in log.topics()] else []
+
+
+# taking over
+
+
+def test_a_batch_of_a_killed_process_is_taken_at_once(log, cluster_url):
+    log.put_many(range(BATCH))
+    with holder(cluster_url) as other:
+        first = int(other.line())
+        assert log.client("c").next_batch(size=BATCH) is None
+        other.kill()
+        other.wait()
+        began = time.monotonic()
+        batch = log.client("c").next_batch(size=1)
+        assert time.monotonic() - began < 2
+    assert (batch.first, batch.attempt, list(batch)) == (first, 2, [0, 1])
+    batch.ack()
+    assert log.client("c").lag == 0
+
+
+def test_a_batch_of_a_process_on_another_host_is_taken_when_its_lease_is_over(log, cluster_url):
+    log.put_many(range(BATCH))
+    with holder(cluster_url, "elsewhere", 3) as other:
+        other.line()
+        other.kill()
+        other.wait()
+        began = time.monotonic()
+        assert log.client("c").next_batch(size=1) is None
+        batch = taken_within(log, 10)
+        assert 1 < time.monotonic() - began < 5
+    assert (batch.number, batch.attempt) == (1, 2)
+    batch.ack()
+
+
+def test_the_lease_of_a_living_process_on_another_host_is_renewed(log, cluster_url):
+    log.put_many(range(BATCH))
+    with holder(cluster_url, "elsewhere", 3) as other:
+        other.line()
+        until = time.monotonic() + 7
+        while time.monotonic() < until:
+            assert log.client("c").next_batch(size=1) is None
+            time.sleep(0.1)
+        other.tell()
+        assert other.line() == "done"
+        other.finish()
+    assert log.client("c").lag == 0
+    assert out(log) == ["done"]
+
+
+def test_a_process_that_was_paused_beyond_its_lease_is_refused(log, cluster_url):
+    log.put_many(range(BATCH))
+    with holder(cluster_url, "elsewhere", 3) as other:
+        other.line()
+        os.kill(other.pid, signal.SIGSTOP)
+        try:
+            batch = taken_within(log, 10)
+        finally:
+            os.kill(other.pid, signal.SIGCONT)
+        other.tell()
+        assert other.line() == "lost"
+        assert out(log) == []
+        batch.put("by me", topic="out")
+        batch.ack()
+        other.finish()
+    assert out(log) == ["by me"]
+    assert log.client("c").lag == 0
+
+
+def test_a_process_that_was_paused_and_replaced_by_nobody_continues(log, cluster_url):
+    log.put_many(range(BATCH))
+    with holder(cluster_url, "elsewhere", 1) as other:
+        other.line()
+        os.kill(other.pid, signal.SIGSTOP)
+        time.sleep(2)
+        os.kill(other.pid, signal.SIGCONT)
+        other.tell()
+        assert other.line() == "done"
+        other.finish()
+    assert (log.client("c").lag, out(log)) == (0, ["done"])
+
+
+def test_a_worker_that_begins_again_under_its_name_has_its_batch_at_once(log, cluster_url):
+    log.put_many(range(BATCH))
+    with pqlog.open(cluster_url) as other:
+        held = other.client("c").next_batch(size=BATCH, owner="w")
+        assert log.client("c").next_batch(size=BATCH, owner="v") is None
+        batch = log.client("c").next_batch(size=BATCH, owner="w")
+        assert (batch.number, batch.attempt) == (1, 2)
+        with pytest.raises(pqlog.ClaimLostError):
+            held.ack()
+        batch.ack()
+
+
+# several processes at once
+
+
+def test_looking_at_a_client_takes_nothing_from_the_process_that_works_for_it(log, cluster_url):
+    log.put_many(range(4))
+    held = log.client("c").next_batch(size=4)
+    with pqlog.open(cluster_url) as other:
+        client = other.client("c")
+        (partition,) = other.store.find_topic("main")
+        assert (client.lag, len(client.claims()), client.unread().to_list()) == (4, 1, [0, 1, 2, 3])
+        assert client.next_batch(size=1) is None
+        with pytest.raises(pqlog.ClaimedError):
+            client.get_one()
+        assert not other.store.lanes.is_held(partition.client("c").lane)
+    held.ack()
+
+
+WORKER = """
+import sys, time
+import pqlog
+log = pqlog.open(sys.argv[1])
+seen = {}
+for batch in log.topic("in").batches("c", size=10):
+    seen[batch.partition] = seen.get(batch.partition, 0) + len(batch)
+    for value in batch:
+        batch.put(value, topic="out")
+    time.sleep(0.05)
+print(sum(seen.values()), len(seen), flush=True)
+log.close()
+"""
+
+
+def test_two_processes_share_a_client_by_its_partitions(log, cluster_url):
+    topic = log.topic("in", partitions=4)
+    topic.put_many(range(400))
+    with Process(python(WORKER, cluster_url)) as one, Process(python(WORKER, cluster_url)) as two:
+        done = [tuple(map(int, worker.line().split())) for worker in (one, two)]
+        one.finish()
+        two.finish()
+    assert sum(messages for messages, _ in done) == 400
+    assert all(messages for messages, _ in done)
+    assert sorted(out(log)) == list(range(400))
+    assert topic.client("c").lag == 0
+
+
+def test_two_processes_on_one_partition_take_turns(log, cluster_url):
+    log.topic("in").put_many(range(200))
+    with Process(python(WORKER, cluster_url)) as one, Process(python(WORKER, cluster_url)) as two:
+        for worker in (one, two):
+            worker.line()
+            worker.finish()
+    assert sorted(out(log)) == list(range(200))
+
+
+STAGE = """
+import sys
+import pqlog
+with pqlog.open(sys.argv[1]) as log:
+    for batch in log.topic("in").batches("c", size=5):
+        for value in batch:
+            batch.put(value, topic="out")
+        print(batch.number, flush=True)
+"""
+
+
+def test_a_stage_whose_workers_are_killed_at_random_is_exact(log, cluster_url):
+    """200 batches in four partitions; two workers at a time, each killed after some batches, also in a commit."""
+    chance = random.Random(os.environ.get("SEED", "1"))
+    topic = log.topic("in", partitions=4)
+    topic.put_many(range(1000))
+    while topic.client("c").lag if topic.clients() else True:
+        workers = [Process(python(STAGE, cluster_url)) for _ in range(2)]
+        for worker in workers:
+            with worker:
+                for _ in range(chance.randint(5, 40)):
+                    if not worker.line():
+                        break
+                time.sleep(chance.random() / 10)
+                worker.kill()
+    assert sorted(out(log)) == list(range(1000))
+
+
+# positions, and acknowledging lazily
+
+
+def test_positions_survive(cluster_url):
+    with pqlog.open(cluster_url) as log:
+        at = [log.put(n) for n in range(5)]
+        assert list(itertools.islice(log.get("c"), 3)) == [0, 1, 2]  # asking for the third acknowledges the second
+        assert at[1] < log.client("c").position <= at[2]
+        log.client("d").seek("end")
+    with pqlog.open(cluster_url) as log:
+        assert at[1] < log.client("c").position <= at[2]
+        assert list(log.get("c")) == [2, 3, 4]
+        assert log.client("d").lag == 0
+        assert list(log.get("d")) == []
+
+
+GETTER = """
+import sys, time
+import pqlog
+log = pqlog.open(sys.argv[1])
+for value in log.get("c"):
+    print(value, time.monotonic(), flush=True)
+    time.sleep(0.01)
+"""
+
+
+def test_a_killed_reader_gets_again_what_it_acknowledged_in_the_last_moment(log, cluster_url):
+    log.put_many(range(1000))
+    with Process(python(GETTER, cluster_url)) as reader:
+        lines = [reader.line() for _ in range(150)]
+        lines += [line.removesuffix("\n") for line in reader.kill_and_read()]
+    seen = {int(value): float(at) for value, at in (line.split() for line in lines if len(line.split()) == 2)}
+    newest = max(seen)
+    again = next(iter(log.get("c")))
+    assert 100 < again <= newest + 1
+    if again <= newest:
+        assert seen[newest] - seen[again] < leases.LAZY_S + 0.8  # the commit itself takes a while
+
+
+ENDING = """
+import sys
+import pqlog
+log = pqlog.open(sys.argv[1])
+for value in log.get("c"):
+    print(value, flush=True)
+"""
+
+
+def test_a_program_that_ends_without_closing_its_log_has_acknowledged(log, cluster_url):
+    log.put_many(range(3))
+    with Process(python(ENDING, cluster_url)) as other:
+        assert other.finish().split() == ["0", "1", "2"]
+    assert log.client("c").lag == 0
+
+
+def test_two_threads_acknowledge_at_once(log):
+    at = log.put_many(range(100))
+    client = log.client("c")
+    (partition,) = log.store.find_topic("main")
+    one = partition.client("c")
+    epoch = one.join().epoch
+    messages = log[:].messages() if hasattr(log[:], "messages") else list(log[:])
+    offsets = [message.offset for message in messages]
+    threads = [
+        threading.Thread(target=lambda some=some: [one.acknowledge(offset, epoch) for offset in some])
+        for some in (offsets[::2], offsets[1::2])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert client.lag == 0
+    assert one.claims() == []  # which commits
+    assert at.last < one.state().position
+
+
+def test_what_fails_in_the_background_is_told_by_the_next_call_and_tried_again(log, monkeypatch):
+    log.put_many(range(5))
+    (partition,) = log.store.find_topic("main")
+    client = partition.client("c")
+    epoch = client.join().epoch
+    offset = partition.span().first
+    with monkeypatch.context() as patched:
+        failed = threading.Event()
+
+        def fail(*_):
+            failed.set()
+            raise pqlog.StoreError("no cluster")
+
+        patched.setattr(log.store.lanes, "change", fail)
+        assert client.acknowledge(offset, epoch)
+        assert failed.wait(10)
+        wait_until(lambda: client.lane in log.store.leases._failed)
+        with pytest.raises(pqlog.StoreError, match="no cluster"):
+            client.acknowledge(offset, epoch)
+    assert client.state().position > offset
+    client.claims()
+    assert client.acknowledge(offset, epoch)
+    assert client.state().lag == 4
+
+
+def test_an_acknowledgement_from_before_a_seek_of_another_process_is_dropped(log, cluster_url):
+    log.put_many(range(5))
+    (partition,) = log.store.find_topic("main")
+    client, first = partition.client("c"), partition.span().first
+    state = client.join()
+    with pqlog.open(cluster_url) as other:
+        other.client("c")
+        (theirs,) = other.store.find_topic("main")
+        assert client.acknowledge(partition.span().stop - 1, state.epoch)
+        other.store.seek([(theirs.client("c"), first)])
+    wait_until(lambda: not log.store.leases.has_acknowledgements)
+    assert client.state().lag == 5
+
+
+def test_the_owner_is_this_process(log):
+    log.put(1)
+    (partition,) = log.store.find_topic("main")
+    claim, _ = partition.client("c").advance(Size(1), "w")
+    assert owners.parts(claim.owner) == ("w", owners.this_process())
