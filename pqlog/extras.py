@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pqlog.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from pqlog import copying as copying
     from pqlog import demo as demo
     from pqlog import export as export
     from pqlog import frames as frames
@@ -36,6 +37,7 @@ else:
 
 _MODULES = {
     "commands": "cli.commands",
+    "copying": "copying",
     "dataframes": "frames.dataframes",
     "demo": "demo",
     "explorer": "notebook.explorer",

@@ -12,6 +12,7 @@ from pqlog.codecs import Codec
 from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
+from pqlog.store.api import Store
 from pqlog.store.values import MEMORY, Row, Salvage
 from pqlog.stream import TopicStream
 
@@ -89,6 +90,25 @@ def open(
     ...     log.put({"n": 1})
     1
     """
+    file = check.path("path", path)
+    store = opened(file, readonly=readonly, vfs=vfs, timeout=timeout, network=network)
+    try:
+        stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
+    except BaseException:
+        store.close()
+        raise
+    return Log(file if file == MEMORY else str(Path(file)), stream)
+
+
+def opened(
+    path: str | os.PathLike[str],
+    *,
+    readonly: bool = False,
+    vfs: str | None = None,
+    timeout: float = TIMEOUT_S,
+    network: bool = False,
+) -> Store:
+    """The store of a log, without a topic; the parameters are those of `open`."""
     from pqlog.store.sqlite.store import SqliteStore
 
     for name, given in (("readonly", readonly), ("network", network)):
@@ -97,14 +117,7 @@ def open(
     if vfs is not None:
         check.name("vfs", vfs)
     timeout_s = check.seconds("timeout", timeout, most=1e6)
-    file = check.path("path", path)
-    store = SqliteStore(file, readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
-    try:
-        stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
-    except BaseException:
-        store.close()
-        raise
-    return Log(file if file == MEMORY else str(Path(file)), stream)
+    return SqliteStore(check.path("path", path), readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
 
 
 def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
