@@ -4,39 +4,15 @@ import os
 import signal
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from tests.cluster.brokers import KafkaCluster, leader
 from tests.cluster.keeper import Keeper, ask
+from tests.cluster.plain import make, put, values
 from tests.cluster.plugin import SERIAL
 from tests.processes import start, wait_until
 
 pytestmark = pytest.mark.xdist_group(SERIAL)
-
-
-def put(bootstrap, topic, value):
-    failed = []
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "log_level": 0})
-    producer.produce(topic, value, on_delivery=lambda error, message: failed.append(error))
-    assert producer.flush(60) == 0
-    assert failed == [None]
-
-
-def values(bootstrap, topic):
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "log_level": 0})
-    try:
-        partition = TopicPartition(topic, 0, 0)
-        _, end = consumer.get_watermark_offsets(partition, timeout=30)
-        consumer.assign([partition])
-        return [consumer.poll(30).value() for _ in range(end)]
-    finally:
-        consumer.close()
-
-
-def make(bootstrap, topic):
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    admin.create_topics([NewTopic(topic, 1, 3)])[topic].result(30)
 
 
 def test_all_workers_share_one_cluster_of_three(cluster, cluster_url):
