@@ -182,6 +182,11 @@ class Cluster:
         found = self._ask(lambda: self._metadata(None), "listing the topics")
         return {name: len(one.partitions) for name, one in found.items() if one.error is None}
 
+    def brokers(self) -> int:
+        """How many brokers the cluster has."""
+        found = self._ask(lambda: self._waited(self.admin.describe_cluster()), "looking for brokers")
+        return len(found.nodes)
+
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None if it does not exist."""
         doing = f"looking for the topic {topic!r}"
@@ -290,6 +295,8 @@ class Cluster:
 
     def make(self, topics: Sequence[NewTopic]) -> None:
         """Create those topics that do not exist, and wait until they are known."""
+        if not topics:
+            return
         exists = KafkaError.TOPIC_ALREADY_EXISTS
         self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
         for topic in topics:

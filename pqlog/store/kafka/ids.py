@@ -56,7 +56,9 @@ class NewIds:
         self._new: dict[int, set[str]] = {}
         self._begins: dict[int, Sequence[int]] = {}
 
-    def thinned(self, topic: KafkaTopic, ids: Ids, chunks: Iterable[Chunk], call: Kept) -> tuple[Iterable[Chunk], list[str]]:
+    def thinned(
+        self, topic: KafkaTopic, ids: Ids, chunks: Iterable[Chunk], call: Kept
+    ) -> tuple[Iterable[Chunk], list[str]]:
         """The messages whose ids are new, and those ids, in their order."""
         lane, new = id_lane(topic), self._new.setdefault(topic.topic_id, set())
         if topic.topic_id not in self._begins:

@@ -120,7 +120,7 @@ def check_size(topic: KafkaTopic, record: Record) -> None:
     what = "a message" if record.rows == 1 else f"a segment of {record.rows:,} messages"
     raise TooLargeError(
         f"{what} of {size:,} bytes is larger than topic {topic.info.name!r} takes, which is {limit:,} bytes "
-        f"(max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. Put less in one message, or raise the limit"
+        f"(max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. Put less in one message"
     )
 
 
@@ -235,7 +235,7 @@ class SinglePuts:
         if error.code() in PASSING or error.fatal():
             return UncertainError(
                 f"{doing}: the cluster did not acknowledge the message in time, so it may or may not be there: "
-                f"{error.str()}. Look for it, or put it with an id, which takes effect once however often it is repeated"
+                f"{error.str()}. Look for it; a put with an id takes effect once, however often it is repeated"
             )
         return told(error, doing)
 

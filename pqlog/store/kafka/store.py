@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -133,7 +133,7 @@ class KafkaStore:
         return found
 
     def tidy(self) -> None:
-        """Delete from the cluster what is not in the catalogue any more. Whoever is killed meanwhile leaves it to others."""
+        """Delete from the cluster what is not in the catalogue any more; also for others, who were killed before."""
         gone = self.catalogue.look().gone
         if not gone:
             return
@@ -151,7 +151,9 @@ class KafkaStore:
 
     # putting
 
-    def append(self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None) -> Mapping[int, Put]:
+    def append(
+        self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None
+    ) -> Mapping[int, Put]:
         topic = _ours(KafkaTopic, outputs[0].topic)
         topic.check()
         if id is not None and (found := ids.find(topic, id)):
