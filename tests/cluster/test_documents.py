@@ -24,9 +24,11 @@ class Checker(doctest.OutputChecker):
 @pytest.mark.parametrize("page", pages.ON_A_CLUSTER, ids=lambda page: page.name)
 def test_what_a_page_about_clusters_shows_runs(page, cluster, cluster_url, tmp_path):
     log = cluster_url.rpartition("/")[2]
-    pages.run(
-        page, tmp_path, change=lambda text: text.replace("localhost:9092", cluster.bootstrap).replace("shop", log)
-    )
+
+    def change(text):
+        return text.replace("localhost:9092", cluster.bootstrap).replace("shop", log)
+
+    pages.run(page, tmp_path, change=change)
 
 
 def test_the_examples_of_stages(cluster_url, monkeypatch, tmp_path):

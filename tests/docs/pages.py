@@ -37,10 +37,9 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
             yield kind, "\n".join(lines)
 
 
-# The brokers and passwords of this page are made up: tests/cluster/test_security.py has others.
-_ALL = [
-    page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if page.name != "cluster-security.md"
-]
+MADE_UP = ["cluster-security.md"]
+"""Its brokers and passwords are; tests/cluster/test_security.py has others."""
+_ALL = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in MADE_UP)]
 ON_A_CLUSTER = [page for page in _ALL if any(CLUSTER in text for _, text in blocks(page))]
 """Those that need one: they run with ``--cluster``."""
 PAGES = [page for page in _ALL if page not in ON_A_CLUSTER and list(blocks(page))]
