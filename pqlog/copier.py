@@ -23,6 +23,8 @@ from pqlog.stream import headers_of
 
 ROWS, BYTES = 10_000, 8 << 20
 """How much goes in one transaction; one row may be larger."""
+ELECTION_S, TICK_S = 3.0, 0.1
+"""How long the end of a topic may lie before what was copied, and how often it is asked for."""
 TIME, OFFSET, PARTITION = "pqlog-time", "pqlog-offset", "pqlog-partition"
 """The headers that say where a message was first. Dead letters have them too."""
 
@@ -85,8 +87,8 @@ class Copier:
         """How many messages were trimmed before they could be copied, as far as that is known."""
         self._topic, self._choice = topic, choice
         self._rows, self._bytes = ROWS, BYTES
-        self._most: int | None = None
-        """Segments are cut into smaller ones than this, because the target took no larger one."""
+        self._most = None if into.info.max_bytes is None else into.info.max_bytes * 9 // 10
+        """Segments are cut into smaller ones than this: the target takes no larger ones, headers included."""
         self._told = 0
         self._load()
         self._check_source()
@@ -118,23 +120,24 @@ class Copier:
         return f"topic {info.name!r}" if info.number is None else f"partition {info.number} of topic {info.name!r}"
 
     def _check_source(self) -> None:
-        """Raise if the source is a file that was put back to what it was before the last copy.
+        """Raise if the source is an older state of itself, or another topic of the same name on a foreign cluster.
 
-        Its offsets are then used again for other messages. On a cluster that cannot happen, but after an election the
-        end may seem to lie further back for a moment.
+        Its offsets are then used again for other messages.
         """
-        if not isinstance(self.source.log, IsAFile) or self._position is None:
+        position = self._position
+        if position is None:
             return
-        kept, last = self.source.span(), self._position.last
-        is_older = kept.stop < self._position.next
-        if not is_older and last is not None and kept.first <= last:
-            is_older = self.source.time_at(last) != self._position.time
-        if is_older:
+        # After an election the end of a topic may seem to lie further back for a moment.
+        patience_s = 0.0 if isinstance(self.source.log, IsAFile) else ELECTION_S
+        is_there = self.source.log.wait(lambda: self.source.span().stop >= position.next, patience_s, TICK_S)
+        if is_there and position.last is not None and self.source.span().first <= position.last:
+            is_there = self.source.time_at(position.last) == position.time
+        if not is_there:
             raise StoreError(
                 f"{self._title} in {self.source.log.name} does not have the messages that were copied from it before, "
-                f"up to offset {self._position.next}: is the file an older state, restored from a backup? What was put "
-                f"since then cannot be told from what was copied. To copy it all again, make a copy of the file with "
-                f"log.backup(path), which is a log of its own"
+                f"up to offset {position.next}: is it an older state, restored from a backup, or was the topic made "
+                f"again? What is new in it cannot be told from what was copied. To copy all of a file again, make a "
+                f"copy of it with log.backup(path), which is a log of its own; copy a new topic into another log"
             )
 
     def step(self) -> int | None:

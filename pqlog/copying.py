@@ -122,7 +122,8 @@ def mirror(
     key: str | None = None,
     follow: bool = False,
     progress: bool | Report = False,
-    timeout: float = files.TIMEOUT_S,
+    config: files.Config | None = None,
+    timeout: float | None = None,
 ) -> Copied:
     """Copy topics of another log, on a cluster say, into a local file, exactly once.
 
@@ -144,6 +145,8 @@ def mirror(
         The same with an offset: -1000 begins with the last thousand messages. One topic with one partition.
     key : str, optional
         Only messages with this key. A topic that is mirrored with a key stays with it in that file.
+    config
+        For a cluster, as for `pqlog.open`.
     follow, progress, timeout
         As for `Log.ship`.
 
@@ -172,33 +175,20 @@ def mirror(
         check.text("key", key) if isinstance(key, str) else check.name("key", key)
     begin = None if since is None else time_of(since, "since must be a time")
     choice = Choice(begin, start, key)
-    ends = _Ends(source, path, {"timeout": timeout}, {"timeout": timeout})
+    ends = _Ends(source, path, {"timeout": timeout, "config": config}, {})
     return _run(_Run(ends, _patterns(topics), choice), follow, progress, "mirror")
 
 
 def ship(
-    source: Log,
+    source: End,
     target: End,
     topics: str | Sequence[str] | None,
     follow: bool,
     progress: bool | Report,
-    timeout: float,
+    options: Mapping[str, Any],
 ) -> Copied:
-    """Copy topics of a log into another: see `Log.ship`."""
-    ends = _Ends(source, target, {}, {"timeout": timeout})
-    return _run(_Run(ends, _patterns("*" if topics is None else topics), Choice()), follow, progress, "ship")
-
-
-def ship_file(
-    path: str | os.PathLike[str],
-    target: End,
-    topics: Sequence[str] | None,
-    follow: bool,
-    progress: bool | Report,
-    timeout: float = files.TIMEOUT_S,
-) -> Copied:
-    """The same from a file, which is opened for reading only."""
-    ends = _Ends(path, target, {}, {"timeout": timeout})
+    """Copy topics of a log into another: see `Log.ship`. The source may be a path, which is opened read-only."""
+    ends = _Ends(source, target, {}, options)
     return _run(_Run(ends, _patterns("*" if topics is None else topics), Choice()), follow, progress, "ship")
 
 
@@ -326,6 +316,7 @@ class _Run:
                 while True:
                     while self._round(copies):
                         report(CopyProgress(self._copied, copies.lag()))
+                    report(CopyProgress(self._copied, 0))
                     copies.wait()
                     copies.find()
             finally:

@@ -74,7 +74,8 @@ def load(module: str) -> Any:
     MissingExtraError
         A package that it needs is not installed; the message says how to install it.
     """
-    with needed(_EXTRA[module.partition(".")[0]]):
+    part = module.partition(".")[0]
+    with needed(_EXTRA.get(part, part)):
         return importlib.import_module(f"pqlog.{module}")
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, extras
-from pqlog.codecs import Codec
+from pqlog.codecs import Codec, codec_for, is_safe
 from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
-from pqlog.store.api import Store
+from pqlog.store.api import ReadsForeignTopics, Store
 from pqlog.store.values import MEMORY, Row, Salvage
 from pqlog.stream import TopicStream
 
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
     from pqlog.notebook.explorer import Explorer
 
-TIMEOUT_S = 30.0
+TIMEOUT_S, CLUSTER_TIMEOUT_S = 30.0, 60.0
+DEFAULT_TOPIC = "main"
+SCHEME = "kafka://"
+"""How the address of a cluster begins."""
+
+Config = Mapping[str, Any] | str | os.PathLike[str]
+"""Properties for the clients of a cluster, or the path of a file with them."""
 
 
 def open(
@@ -33,15 +39,18 @@ def open(
     partitions: int | None = None,
     readonly: bool = False,
     vfs: str | None = None,
-    timeout: float = TIMEOUT_S,
+    timeout: float | None = None,
     network: bool = False,
+    config: Config | None = None,
+    durability: str | None = None,
 ) -> Log:
     """Open a log; create the file if it does not exist.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The file. ``":memory:"`` keeps everything in memory, for tests.
+        The file. ``":memory:"`` keeps everything in memory, for tests. ``"kafka://host:9092,host:9092"`` is a Kafka
+        cluster, whose topics are read with ``readonly=True``; it needs the extra ``kafka``.
     topic : str
         The topic that the log itself stands for.
     codec : {"json", "msgpack", "pickle", "bytes"} or Codec, optional
@@ -56,11 +65,17 @@ def open(
         Read a file that exists and change nothing, also on a read-only disk.
     vfs : str, optional
         The name of a SQLite VFS.
-    timeout : float
-        How long to wait, in seconds, while another process holds the file.
+    timeout : float, optional
+        How long to wait, in seconds, while another process holds the file: 30 unless said otherwise. For an answer of
+        a cluster: 60.
     network : bool
         Open it although it lies on a network file system, whose locks and syncs may not be what they promise: then
         pqlog cannot keep its promises either.
+    config : Mapping, str or os.PathLike, optional
+        Properties for the clients of a cluster, those of librdkafka or of a Java client, secrets included; or the path
+        of a properties file.
+    durability : {"synced", "replicated", "development"}, optional
+        What a cluster must promise: by default that two machines have synced a message before it is acknowledged.
 
     Returns
     -------
@@ -90,13 +105,29 @@ def open(
     ...     log.put({"n": 1})
     1
     """
-    file = check.path("path", path)
-    store = opened(file, readonly=readonly, vfs=vfs, timeout=timeout, network=network)
+    asked = None if codec is None else codec_for(codec, type)
+    known = asked.name if asked is not None and is_safe(asked.name) else None
+    store = opened(
+        path,
+        readonly=readonly,
+        vfs=vfs,
+        timeout=timeout,
+        network=network,
+        config=config,
+        durability=durability,
+        codec=known,
+    )
     try:
-        stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
+        if isinstance(store, ReadsForeignTopics) and topic == DEFAULT_TOPIC and not store.find_topic(topic):
+            stream = TopicStream.of([store.missing(topic)], asked)
+        else:
+            stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
     except BaseException:
         store.close()
         raise
+    if is_cluster(path):
+        return Log(store.name, stream)
+    file = os.fspath(path)
     return Log(file if file == MEMORY else str(Path(file)), stream)
 
 
@@ -105,22 +136,57 @@ def opened(
     *,
     readonly: bool = False,
     vfs: str | None = None,
-    timeout: float = TIMEOUT_S,
+    timeout: float | None = None,
     network: bool = False,
+    config: Config | None = None,
+    durability: str | None = None,
+    codec: str | None = None,
 ) -> Store:
-    """The store of a log, without a topic; the parameters are those of `open`."""
-    from pqlog.store.sqlite.store import SqliteStore
+    """The store of a log, without a topic; the parameters are those of `open`.
 
+    `codec` is that of topics on a cluster that do not say what their values are.
+    """
     for name, given in (("readonly", readonly), ("network", network)):
         if not isinstance(given, bool):
             raise ArgumentError(f"{name} must be True or False, not {given!r}")
+    if is_cluster(path):
+        timeout_s = check.seconds("timeout", CLUSTER_TIMEOUT_S if timeout is None else timeout, most=1e6)
+        return _on_a_cluster(str(path), readonly, timeout_s, config, durability, codec)
+    from pqlog.store.sqlite.store import SqliteStore
+
+    if config is not None or durability is not None:
+        raise ArgumentError("config and durability are for a cluster: a path that begins with kafka://")
     if vfs is not None:
         check.name("vfs", vfs)
-    timeout_s = check.seconds("timeout", timeout, most=1e6)
+    timeout_s = check.seconds("timeout", TIMEOUT_S if timeout is None else timeout, most=1e6)
     return SqliteStore(check.path("path", path), readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
 
 
-def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
+def is_cluster(path: object) -> bool:
+    """Whether a path is the address of a cluster."""
+    return isinstance(path, str) and path.startswith(SCHEME)
+
+
+def _on_a_cluster(
+    url: str, readonly: bool, timeout_s: float, config: Config | None, durability: str | None, codec: str | None
+) -> Store:
+    with extras.needed("kafka"):
+        from pqlog.store.kafka.address import Address
+        from pqlog.store.kafka.catalogue import published
+        from pqlog.store.kafka.promise import Durability
+        from pqlog.store.kafka.readonly import ReadOnlyStore
+        from pqlog.store.kafka.store import KafkaStore
+    address = Address.parse(url, config)
+    if readonly:
+        return ReadOnlyStore(address, timeout_s, codec or "json", published)
+    if address.log is None:
+        raise ArgumentError(
+            f"{url} is a cluster: name a log on it, as in {url.rstrip('/')}/etl, or open it with readonly=True"
+        )
+    return KafkaStore(address, timeout_s, Durability.of(durability or Durability.SYNCED))
+
+
+def explore(path: str | os.PathLike[str], topic: str = DEFAULT_TOPIC, *, config: Config | None = None) -> Explorer:
     """An explorer of a file opened read-only, so looking cannot change it.
 
     Parameters
@@ -129,6 +195,8 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
         The file.
     topic : str
         The topic that it shows first.
+    config
+        As for `pqlog.open`, for a cluster.
 
     Examples
     --------
@@ -140,7 +208,7 @@ def explore(path: str | os.PathLike[str], topic: str = "main") -> Explorer:
     >>> len(pqlog.explore(path).frame)
     100
     """
-    return open(path, topic, readonly=True).explore()
+    return open(path, topic, readonly=True, config=config).explore()
 
 
 def salvage(path: str | os.PathLike[str], to: str | os.PathLike[str], *, progress: bool = False) -> Salvage:
@@ -220,6 +288,7 @@ def read_log(
     parse_dates: Sequence[str] = (),
     dtype_backend: str | None = None,
     progress: bool = False,
+    config: Config | None = None,
 ) -> pandas.DataFrame:
     """Read a topic of a file into a pandas frame, in the manner of ``pandas.read_sql``; the file is not changed.
 
@@ -237,6 +306,8 @@ def read_log(
         As for `pqlog.open`: a pickle topic must be asked for.
     columns, flatten, metadata, parse_dates, dtype_backend, progress
         As for `Topic.to_pandas`.
+    config
+        As for `pqlog.open`, for a cluster.
 
     Returns
     -------
@@ -259,7 +330,7 @@ def read_log(
     >>> pqlog.read_log(path, columns=["n"], start=-2)["n"].tolist()
     [3, 4]
     """
-    with open(path, topic, codec, readonly=True) as log:
+    with open(path, topic, codec, readonly=True, config=config) as log:
         messages = log if partition is None else log.partition(partition)
         return messages.history(start, stop, since=since, until=until, key=key).to_pandas(
             columns,

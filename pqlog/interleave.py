@@ -65,8 +65,9 @@ def interleave(read: Mapping[int, Lines], start: Sequence[int], unread: tuple[in
     )
 
 
-def _column(text: bytes, rows: int) -> list[bytes]:
+def _column(text: object, rows: int) -> list[bytes]:
     """The lines of a column, of which there may be one for all rows."""
+    assert isinstance(text, bytes), "there are no offsets"
     lines = text.split(b"\n")
     return lines * rows if len(lines) == 1 else lines
 

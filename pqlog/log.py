@@ -18,6 +18,7 @@ from pqlog.topic import Topic
 
 if TYPE_CHECKING:
     from pqlog.copying import Copied, CopyProgress
+    from pqlog.files import Config
 
 
 class Log(Topic):
@@ -178,7 +179,9 @@ class Log(Topic):
         *,
         follow: bool = False,
         progress: bool | Callable[[CopyProgress], object] = False,
-        timeout: float = 30.0,
+        config: Config | None = None,
+        durability: str | None = None,
+        timeout: float | None = None,
     ) -> Copied:
         """Copy the messages of some topics, or of all, into another log, exactly once.
 
@@ -202,8 +205,8 @@ class Log(Topic):
             wait and try again: after a second at first, and at most after a minute.
         progress : bool or callable
             Show a bar, or call this with a `CopyProgress` after each batch, and when something changes.
-        timeout : float
-            How long to wait for the target, in seconds, as for `pqlog.open`.
+        config, durability, timeout
+            For the target, as for `pqlog.open`.
 
         Returns
         -------
@@ -235,7 +238,8 @@ class Log(Topic):
         >>> list(hub.get("billing")), hub[4].headers["pqlog-offset"]
         (['a', 'b', 'c', 'd'], '4')
         """
-        return extras.copying.ship(self, target, topics, follow, progress, timeout)
+        options = {"config": config, "durability": durability, "timeout": timeout}
+        return extras.copying.ship(self, target, topics, follow, progress, options)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -368,12 +372,14 @@ class Log(Topic):
 
     def __repr__(self) -> str:
         try:
+            if not self.capabilities.exact_counts:  # they would be asked for one by one
+                return f"<pqlog.Log {self.path!r}: {_topics(len(self._log.topics()))}>"
             counts = self._counts()
         except ClosedError:
             return f"<pqlog.Log {self.path!r}, closed>"
         except Error as error:
             return f"<pqlog.Log {self.path!r}: {error}>"
-        topics = "1 topic" if len(counts) == 1 else f"{len(counts)} topics"
+        topics = _topics(len(counts))
         size = f", {self._log.size_bytes():,} bytes" if isinstance(self._log, IsAFile) else ""
         return f"<pqlog.Log {self.path!r}: {sum(counts):,} messages in {topics}{size}>"
 
@@ -387,3 +393,7 @@ class Log(Topic):
         if not isinstance(self._log, IsAFile):
             raise UnsupportedError(f"{what}() needs a log in a file, which {self._log.name} is not")
         return self._log
+
+
+def _topics(count: int) -> str:
+    return "1 topic" if count == 1 else f"{count} topics"

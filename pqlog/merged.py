@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pqlog.errors import DamagedError
 from pqlog.interleave import interleave
-from pqlog.store.api import ReadsLines, Store, TopicStore
+from pqlog.store.api import MergesPartitions, MessageSource, ReadsLines, Store, TopicStore
 from pqlog.store.values import Lines, Row, Span, TopicInfo
 
 REMEMBERED = 500
@@ -378,6 +378,12 @@ class MergedPartitions:
     def _count(self, begin: Positions, stop: Positions) -> int:
         spans = zip(self.partitions, map(Span, begin, stop), strict=True)
         return sum(topic.count(span) for topic, span in spans if span)
+
+
+def merge(partitions: Sequence[TopicStore], begin: Sequence[int] | None = None) -> MessageSource:
+    """The partitions of a topic as one source of messages, by the engine's own way if it has one."""
+    log = partitions[0].log
+    return log.merged(partitions, begin) if isinstance(log, MergesPartitions) else MergedPartitions(partitions, begin)
 
 
 def _place(positions: Sequence[int]) -> int:

@@ -21,10 +21,10 @@ from pqlog.errors import (
     PickleRefusedError,
     UnknownTopicError,
 )
-from pqlog.merged import MergedPartitions
+from pqlog.merged import merge
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import MessageSource, ReadsLines, Store, TopicStore
+from pqlog.store.api import Merged, MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -76,7 +76,10 @@ class TopicStream:
         if partitions is not None:
             check.count("partitions", partitions, "partitions", most=MAX_PARTITIONS)
         asked = None if codec is None else codec_for(codec, type)
-        found = log.find_topic(name)
+        if asked is not None and isinstance(log, ReadsForeignTopics):
+            found = log.find_encoded(name, asked.name)
+        else:
+            found = log.find_topic(name)
         if not found:
             found = _make(log, name, asked.name if asked else default, partitions, default_partitions)
         if asked is not None and asked.name != found[0].info.codec:
@@ -90,7 +93,7 @@ class TopicStream:
     @classmethod
     def of(cls, partitions: Sequence[TopicStore], codec: Codec | None) -> TopicStream:
         """That of some partitions: of all that a topic has, or of one."""
-        store = partitions[0] if len(partitions) == 1 else MergedPartitions(partitions)
+        store = partitions[0] if len(partitions) == 1 else merge(partitions)
         return cls(store, codec, tuple(partitions))
 
     def partition(self, number: int) -> TopicStream:
@@ -107,7 +110,7 @@ class TopicStream:
 
     def beginning(self, offsets: Sequence[int]) -> TopicStream:
         """The same partitions merged, each from an offset on."""
-        return TopicStream(MergedPartitions(self.partitions, offsets), self.codec, self.partitions)
+        return TopicStream(merge(self.partitions, offsets), self.codec, self.partitions)
 
     @property
     def is_merged(self) -> bool:
@@ -215,7 +218,7 @@ class TopicStream:
 
     def behind(self, error: DecodeError) -> int:
         """The offset, or place, behind what could not be read; 0 if that is not known."""
-        if isinstance(self.store, MergedPartitions):
+        if isinstance(self.store, Merged):
             return error.behind or 0
         return Span.at(error.last if isinstance(error, DamagedError) else error.offset).stop
 
@@ -291,7 +294,8 @@ class TopicStream:
         except Error:
             raise
         except Exception as error:  # a codec of the user's may raise anything
-            raise self._undecodable(row, f"{type(error).__name__}: {error}") from error
+            hint = f"; {self.log.advice}" if isinstance(self.log, ReadsForeignTopics) else ""
+            raise self._undecodable(row, f"{type(error).__name__}: {error}{hint}") from error
 
 
 def _size(row: Row) -> int:

@@ -196,12 +196,14 @@ class BlockParser:
 
 
 def _keys_of(lines: Lines) -> pa.Array | None:
-    if lines.keys is None:
-        return None
+    if lines.keys is None or isinstance(lines.keys, list):
+        return None if lines.keys is None else pa.array(lines.keys, pa.string())
     return pa.array(msgspec.json.Decoder(str | None).decode_lines(lines.keys), pa.string())
 
 
 def _times_of(lines: Lines) -> pa.Array:
+    if not isinstance(lines.times, bytes):
+        return pa.array(np.asarray(lines.times, np.int64)).cast(TIME)
     if b"\n" not in lines.times:
         return pa.repeat(pa.scalar(int(lines.times), TIME), lines.rows)
     read = pa.csv.ReadOptions(column_names=["t"], use_threads=False)

@@ -24,7 +24,7 @@ from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
 from pqlog.frames.places import unmoved
 from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
-from pqlog.store.values import Lines, Row
+from pqlog.store.values import Lines, Row, Span
 from pqlog.stream import Selection, TopicStream
 
 MAX_GAP = 512
@@ -88,7 +88,9 @@ class Latest:
 
     def _keys_of_lines(self, selection: Selection, lines: Lines, offsets: Sequence[int]) -> Sequence[Any]:
         if self._field is None:
-            return [None] * lines.rows if lines.keys is None else decode_lines(lines.keys)
+            if lines.keys is None or isinstance(lines.keys, list):
+                return lines.keys or [None] * lines.rows
+            return decode_lines(lines.keys)
         return self._keys_of_json(selection, lines.values, offsets)
 
     def _keys_of_rows(self, selection: Selection, rows: Sequence[Row]) -> Sequence[Any]:
@@ -183,6 +185,9 @@ def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
     """Ascending offsets in groups that are close together."""
     gap = MAX_MERGED_GAP if stream.is_merged else MAX_GAP
     if len(offsets):
+        if not stream.log.capabilities.dense_offsets:  # messages are further apart
+            first, last = offsets[0].item(), offsets[-1].item()
+            gap = gap * (last - first) // max(1, stream.store.count(Span.through(first, last))) + gap
         yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
 
 

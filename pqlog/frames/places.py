@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from pqlog.errors import TrimmedError
-from pqlog.merged import MergedPartitions, Positions
-from pqlog.store.api import TopicStore
+from pqlog.merged import Positions
+from pqlog.store.api import Merged, TopicStore
 from pqlog.store.values import Lines, PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
 
@@ -43,7 +43,7 @@ def origins(lines: Lines) -> tuple[pa.Array, pa.Array] | tuple[None, None]:
 def by_partition(selection: Selection) -> list[Selection]:
     """The parts of a selection that are each of one partition."""
     topic, span = selection.topic, selection.span
-    if not isinstance(topic.store, MergedPartitions):
+    if not isinstance(topic.store, Merged):
         return [selection]
     bounds = zip(topic.store.positions(span.first), topic.store.positions(span.stop), strict=True)
     return [selection._replace(topic=topic.partition(n), span=Span(*bound)) for n, bound in enumerate(bounds)]
@@ -62,12 +62,12 @@ def identity(selection: Selection) -> tuple[object, ...]:
 
 def mark_of(stream: TopicStream, offset: int) -> int | Positions:
     """What an offset, or a place, is known by for longer than one reading: a trim may move places."""
-    return stream.store.positions(offset) if isinstance(stream.store, MergedPartitions) else offset
+    return stream.store.positions(offset) if isinstance(stream.store, Merged) else offset
 
 
 def at_mark(stream: TopicStream, mark: int | Positions) -> int:
     """The offset, or place, of a mark."""
-    if isinstance(mark, int) or not isinstance(stream.store, MergedPartitions):
+    if isinstance(mark, int) or not isinstance(stream.store, Merged):
         return mark  # type: ignore[return-value]
     return stream.store.place(mark)
 

@@ -322,6 +322,46 @@ class CachesSchema(Protocol):
 
 
 @runtime_checkable
+class Merged(Protocol):
+    """The partitions of a topic as one source of messages, with places in the part of offsets."""
+
+    def positions(self, place: int) -> tuple[int, ...]:
+        """Where a reader that is at a place reads on in each partition."""
+        ...
+
+    def place(self, positions: tuple[int, ...]) -> int:
+        """The place of a reader who reads on at some positions."""
+        ...
+
+
+@runtime_checkable
+class MergesPartitions(Protocol):
+    """A log that merges the partitions of a topic itself."""
+
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source, in the order of `pqlog.merged`, each from an offset on; `Merged`."""
+        ...
+
+
+@runtime_checkable
+class ReadsForeignTopics(Protocol):
+    """A log with topics that do not say how their values are encoded."""
+
+    @property
+    def advice(self) -> str:
+        """What to do if a value cannot be decoded."""
+        ...
+
+    def find_encoded(self, name: str, codec: str) -> Sequence[TopicStore]:
+        """As `Store.find_topic`, for a reader who knows the codec."""
+        ...
+
+    def missing(self, name: str) -> TopicStore:
+        """In place of a topic that does not exist, for a log that need not stand for one."""
+        ...
+
+
+@runtime_checkable
 class IsAFile(Protocol):
     """A log in a file."""
 

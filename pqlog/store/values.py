@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -261,10 +262,10 @@ class Lines(NamedTuple):
     rows: int
     values: bytes
     """The values, a line each (only JSON values, which have no line breaks)."""
-    times: bytes
-    """The times in microseconds as decimal text, a line each; or one number for all."""
-    keys: bytes | None
-    """The keys as JSON text, a line each; None if there are none."""
+    times: bytes | array[int]
+    """The times in microseconds as decimal text, a line each; or one number for all. Or as an array of 64 bits."""
+    keys: bytes | list[str | None] | None
+    """The keys as JSON text, a line each; or as they are; None if there are none."""
     runs: Sequence[PartitionRun] | None = None
     """Of merged partitions, from where they are; None if they are of the topic that was read."""
     offsets: Sequence[int] | None = None

@@ -179,7 +179,7 @@ class KafkaCluster:
 
     def kill(self, *nodes: int) -> None:
         """End nodes with SIGKILL, all unless some are named: none gets to flush anything, or to say good-bye."""
-        chosen = [self._processes[node] for node in nodes or self.nodes]
+        chosen = [self._processes[node] for node in nodes or self._processes]
         for process in chosen:
             process.kill()
         for process in chosen:
@@ -231,12 +231,13 @@ class KafkaCluster:
         try:
             self.start()
         except BaseException:
-            self.stop(timeout_s=1)
+            self.kill()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        """End all nodes at once: nobody needs their data any more."""
+        self.kill()
 
     # how
 

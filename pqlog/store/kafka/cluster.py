@@ -79,7 +79,7 @@ class Cluster:
         self.address, self.timeout_s = address, timeout_s
         self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
         self._lock = threading.RLock()
-        self._heard = Heard(self._serve)
+        self._heard = Heard(self._serve, address)
         self._clients = weakref.WeakSet[Any]()
         self._kept: dict[str, Any] = {}
         _CLUSTERS.add(self)
@@ -187,6 +187,10 @@ class Cluster:
         found = self._ask(lambda: self._waited(self.admin.describe_cluster()), "looking for brokers")
         return len(found.nodes)
 
+    def id(self) -> str:
+        """What distinguishes the cluster from others."""
+        return self._ask(lambda: str(self._listing(None).cluster_id), "connecting to the cluster")
+
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None if it does not exist."""
         doing = f"looking for the topic {topic!r}"
@@ -204,13 +208,13 @@ class Cluster:
         return one if one.error is None else None
 
     def _metadata(self, topic: str | None) -> Mapping[str, Any]:
-        def ask(timeout_s: float) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._listing(topic).topics
+        return found
+
+    def _listing(self, topic: str | None) -> Any:
+        def ask(timeout_s: float) -> Any:
             consumer = self._asker()
-            listed = (
-                consumer.list_topics(timeout=timeout_s) if topic is None else consumer.list_topics(topic, timeout_s)
-            )
-            found: Mapping[str, Any] = listed.topics
-            return found
+            return consumer.list_topics(timeout=timeout_s) if topic is None else consumer.list_topics(topic, timeout_s)
 
         try:
             return ask(SLICE_S)
@@ -244,8 +248,12 @@ class Cluster:
 
     def offset_for_time(self, topic: str, partition: int, ms: int) -> int | None:
         """The first record offset with that time or a later one; None if there is none."""
-        found = self._offsets(topic, {partition: max(0, ms)})[partition]
-        return None if found < 0 else found
+        return self.offsets_for_time(topic, [partition], ms)[0]
+
+    def offsets_for_time(self, topic: str, partitions: Sequence[int], ms: int) -> list[int | None]:
+        """The same of several partitions."""
+        found = self._offsets(topic, dict.fromkeys(partitions, max(0, ms)))
+        return [None if found[number] < 0 else found[number] for number in partitions]
 
     def _offsets(self, topic: str, times: Mapping[int, int], isolation: str = "read_committed") -> dict[int, int]:
         def ask() -> dict[int, int]:

@@ -56,6 +56,7 @@ PASSING = frozenset(
         KafkaError._IN_PROGRESS,
         KafkaError._PREV_IN_PROGRESS,
         KafkaError._RETRY,
+        KafkaError._NOENT,  # an AdminClient that finds no leader
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.REQUEST_TIMED_OUT,
@@ -79,6 +80,7 @@ PASSING = frozenset(
         KafkaError.UNSTABLE_OFFSET_COMMIT,
         KafkaError.THROTTLING_QUOTA_EXCEEDED,
         KafkaError.REBOOTSTRAP_REQUIRED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,  # each consumer looks for its group, which pqlog does not use
     }
 )
 """What an election, a dead node or a busy one say: waited out."""
@@ -88,7 +90,6 @@ _REFUSED = frozenset(
 )
 _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id",
     KafkaError.DELEGATION_TOKEN_AUTHORIZATION_FAILED: "the delegation token",
@@ -220,6 +221,8 @@ def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
     """The error of ours: what happened, while `doing` what, and what to do."""
     found: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
     number, text = found.code(), found.str()
+    if number == KafkaError._INVALID_ARG:
+        return errors.ArgumentError(f"{doing}: config: {text}")
     if _STATE in text:
         return errors.ClusterError(f"{doing}: the port expects no SASL; check security.protocol in config=: {text}")
     if number in _REFUSED:
@@ -244,9 +247,10 @@ def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
     if number in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
         return errors.UnsupportedError(f"{doing}: the brokers are too old for it: {text}. Use Kafka 2.5 or newer")
     if number == KafkaError.INVALID_REPLICATION_FACTOR:
-        return errors.UnsafeStorageError(f"{doing}: {text}. Three brokers are needed to keep three copies")
-    if number == KafkaError._INVALID_ARG:
-        return errors.ArgumentError(f"{doing}: config: {text}")
+        return errors.UnsafeStorageError(
+            f"{doing}: {text}. Three brokers are needed to keep three copies; to try "
+            f"pqlog on fewer there is durability='development'"
+        )
     if number in GONE:
         return errors.StoreError(f"{doing}: the topic or partition does not exist on the cluster: {text}")
     if number in PASSING:

@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import msgspec
 from confluent_kafka import Message
 
 from pqlog.store.api import Store
@@ -25,8 +24,6 @@ WINDOW = 8
 """How many records are read first when messages are counted from the end."""
 REMEMBERED = 256
 """How many times of messages are remembered."""
-
-_lines = msgspec.json.Encoder().encode_lines
 
 
 class KafkaLog(Store, Protocol):
@@ -54,7 +51,7 @@ class KafkaPartition:
         self._log, self.info, self.kafka_topic = log, info, topic
         self.index = Index()
         self._nothing = NOTHING.get(info.codec, b"")
-        self._is_text = info.codec == "json"
+        self.is_text = info.codec == "json"
         self._begin = 0
         """The first record offset that was kept when it was asked last; nothing before it is given out."""
         self._stable = 0
@@ -105,7 +102,7 @@ class KafkaPartition:
         wanted = kept if span is None else Span(max(span.first, kept.first, self.floor()), min(span.stop, kept.stop))
         if not wanted:
             return 0
-        first, stop = wanted.first // ROWS, _record_behind(wanted.stop)
+        first, stop = wanted.first // ROWS, record_behind(wanted.stop)
         left = self.index.missing(first, stop)
         if sum(stop - first for first, stop in left) <= COUNTED:
             size = COUNTED_BYTES
@@ -124,7 +121,7 @@ class KafkaPartition:
         wanted = self.span() if span is None else self._clipped(span)
         if messages <= 0 or not wanted:
             return wanted.stop if span is None else span.stop
-        first, stop = wanted.first // ROWS, _record_behind(wanted.stop)
+        first, stop = wanted.first // ROWS, record_behind(wanted.stop)
         window, size = WINDOW, COUNTED_BYTES
         while True:
             begin = max(first, stop - window)
@@ -173,7 +170,7 @@ class KafkaPartition:
 
     def _peek(self, offset: int, stop: int) -> Message | None:
         """The first record with a message at or after an offset; it waits for who reads it."""
-        until = _record_behind(stop)
+        until = record_behind(stop)
         with self._reading(offset, keep=True) as (reader, part):
             while (found := part.message_at(offset)) is None and part.seen < until:
                 reader.fill(self.info.partition, until, part.buffered + 1)
@@ -214,7 +211,7 @@ class KafkaPartition:
         wanted, found = self._clipped(span), list[Row]()
         if not wanted:
             return found
-        until = _record_behind(wanted.stop)
+        until = record_behind(wanted.stop)
         of_key = None if key is None else key.encode("utf-8", "surrogatepass")
         with self._reading(wanted.first) as (reader, part):
             while len(found) < rows and max_bytes > 0:
@@ -247,10 +244,10 @@ class KafkaPartition:
             if key is not None and rows is None and message.key() != key:
                 continue
             headers = batch.headers[index] if batch.headers else None
-            row = row_with(message, batch.records[index] * ROWS, headers, span, self._nothing)
+            row = self.row(message, batch.records[index], headers, span)
             if row is None or (key is not None and rows is not None and row.key is None):
                 continue
-            found.append(self._one_line(row))
+            found.append(row)
             max_bytes -= len(row.value)
             if max_bytes <= 0:
                 return found, index + 1
@@ -271,20 +268,22 @@ class KafkaPartition:
         values = [message.value() for message in messages]
         if None in values:
             values = [self._nothing if value is None else value for value in values]
-        if self._is_text and b"\n" in b"".join(values):
+        if self.is_text and b"\n" in b"".join(values):
             values = [value.replace(b"\n", b" ") for value in values]  # outside of strings: within, JSON has none
         return values
 
-    def _one_line(self, row: Row) -> Row:
-        if self._is_text and row.rows is None and b"\n" in row.value:
+    def row(self, message: Message, record: int, headers: Any, span: Span) -> Row | None:
+        """A record as a row, clipped to a span; None if nothing of it lies there."""
+        row = row_with(message, record * ROWS, headers, span, self._nothing)
+        if row is not None and self.is_text and row.rows is None and b"\n" in row.value:
             return row._replace(value=row.value.replace(b"\n", b" "))
         return row
 
     def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
         wanted = self._clipped(span)
-        if not wanted or not self._is_text:
+        if not wanted or not self.is_text:
             return None
-        until, messages, records = _record_behind(wanted.stop), list[Message](), list[int]()
+        until, messages, records = record_behind(wanted.stop), list[Message](), list[int]()
         with self._reading(wanted.first) as (reader, part):
             while len(messages) < rows and max_bytes > 0:
                 reader.fill(self.info.partition, until)
@@ -304,24 +303,18 @@ class KafkaPartition:
                 part.consume(end - batch.at)
                 if is_cut:
                     break
-        return self.lines_of(messages, records) if messages else None
+        return self.lines_of(messages, [record * ROWS for record in records]) if messages else None
 
-    def lines_of(self, messages: Sequence[Any], records: Sequence[int]) -> Lines:
+    def lines_of(self, messages: Sequence[Any], offsets: Sequence[int]) -> Lines:
         """Single messages in one piece."""
-        times = [ms for _, ms in [message.timestamp() for message in messages]]
-        if times.count(times[0]) == len(times):
-            text = b"%d" % (max(0, times[0]) * 1000)
-        else:
-            text = b"\n".join([b"%d" % (max(0, ms) * 1000) for ms in times])
         keys = _keys(messages)
-        has_keys = keys.count(None) < len(keys)
         return Lines(
-            records[0] * ROWS,
+            offsets[0],
             len(messages),
             b"\n".join(self._values(messages)),
-            text,
-            _lines(keys)[:-1] if has_keys else None,
-            offsets=array("q", [record * ROWS for record in records]),
+            array("q", [max(0, ms) * 1000 for _, ms in [message.timestamp() for message in messages]]),
+            keys if keys.count(None) < len(keys) else None,
+            offsets=array("q", offsets),
         )
 
 
@@ -336,6 +329,6 @@ def _keys(messages: Sequence[Any]) -> list[str | None]:
         return [None if key is None else decoded(key) for key in keys]
 
 
-def _record_behind(offset: int) -> int:
+def record_behind(offset: int) -> int:
     """The record offset behind the record of the last message before an offset."""
     return -(-offset // ROWS)

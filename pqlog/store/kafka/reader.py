@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import os
 import threading
@@ -12,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pqlog.errors import ClusterError
-from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.cluster import SLICE_S, Cluster
 from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.index import Index
 from pqlog.store.kafka.records import ROWS, UNREADABLE, rows_of
@@ -138,8 +139,13 @@ class Reader:
     def begin(self, topic: str, offsets: Mapping[int, int], indexes: Mapping[int, Index]) -> None:
         """Read from these offsets of partitions on."""
         self.is_whole, self.received = False, 0
+        for number, part in self.parts.items():
+            if part.is_paused:  # else it would be paused also when it is assigned again
+                self._pause(number, False)
         self.topic = topic
         self.parts = {number: Part(indexes[number], offset, offset // ROWS) for number, offset in offsets.items()}
+        with contextlib.suppress(KafkaException):  # it may take a second to learn the leaders of a new topic otherwise
+            self._consumer.list_topics(topic, SLICE_S)
         self._consumer.assign([TopicPartition(topic, number, part.seen) for number, part in self.parts.items()])
         self.is_whole = True
 
@@ -208,6 +214,8 @@ class Reader:
             rows = None
         part.index.add(part.seen, records[-1] + 1, records, rows)
         part.batches.append(Batch(messages, records, headers, rows))
+        if records[0] * ROWS < part.behind:  # it was asked for behind a segment, or within it
+            part.skip(part.behind)
         part.seen, part.is_at_end = records[-1] + 1, False
         self.received += len(records)
         if len(self.parts) > 1 and part.buffered > PAUSED and not part.is_paused:

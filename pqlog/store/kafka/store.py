@@ -34,6 +34,8 @@ TIMEOUT_S = 60.0
 """How long the cluster is waited for, unless the user says otherwise: longer than elections take."""
 PUT_LANES = 4
 """How many threads of a process put at the same time, with a transaction each."""
+SHOWN_S = 1.0
+"""How long a put waits until others see it: longer only if another transaction is open."""
 TEXT = "text"
 """The key of a cursor, in its lane."""
 
@@ -85,6 +87,7 @@ class KafkaStore:
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
+        self._state.begin(min(there.get(name, PARTITIONS) for name in kinds))
         self.uuid = self.catalogue.uuid()
         kinds |= {known.kafka: Kind.MESSAGES for known in self.catalogue.look().topics.values()}
         check_promise(self.cluster.admin, kinds, self._durability, self.cluster.timeout_s)
@@ -174,7 +177,18 @@ class KafkaStore:
                 tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             return went
 
-        return self.lanes.change(lanes or [self._put_lane()], work)
+        went = self.lanes.change(lanes or [self._put_lane()], work)
+        self._show([_ours(KafkaTopic, one.topic) for one in outputs])
+        return went
+
+    def _show(self, topics: Sequence[KafkaTopic]) -> None:
+        """Wait until other processes see what was put, too: a moment after the commit, unless a transaction is open."""
+        until = time.monotonic() + SHOWN_S
+        together = _together(topics)
+        while together and time.monotonic() < until:
+            for kafka, some in list(together.items()):
+                if not self._late(some, self._ends(kafka, some)):
+                    del together[kafka]
 
     def _put_lane(self) -> str:
         """A lane for a put that needs none: one of a few of this process, so that threads put at the same time."""
@@ -193,23 +207,28 @@ class KafkaStore:
         if not ours:
             return []
         seen = self.catalogue.look()
-        together = defaultdict[str, dict[int, KafkaTopic]](dict)
         for topic in ours:
             topic.checked(seen)
-            together[topic.kafka_topic][topic.info.partition] = topic
         kept: dict[KafkaTopic, Span] = {}
-        for kafka, some in together.items():
+        for kafka, some in _together(ours).items():
             kept |= self._kept(kafka, some)
         return [topic.spanning(kept[topic]) for topic in ours]
 
     def _kept(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[KafkaTopic, Span]:
         until = time.monotonic() + self.cluster.timeout_s
         while True:
-            ends = dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
-            late = [topic for number, topic in topics.items() if not topic.is_seen(ends[number][1])]
-            if not late:
+            ends = self._ends(kafka, topics)
+            if not (late := self._late(topics, ends)):
                 return {topic: topic.keeping(*ends[number]) for number, topic in topics.items()}
             late[0].wait_a_moment(until)
+
+    def _ends(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[int, tuple[int, int]]:
+        return dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
+
+    @staticmethod
+    def _late(topics: Mapping[int, KafkaTopic], ends: Mapping[int, tuple[int, int]]) -> list[KafkaTopic]:
+        """The partitions in which something is not seen yet that this process put."""
+        return [topic for number, topic in topics.items() if not topic.is_seen(ends[number][1])]
 
     def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> list[int]:
         topics = [_ours(KafkaTopic, topic) for topic, _ in marks]
@@ -266,9 +285,12 @@ class KafkaStore:
         ours = list(map(_client, clients))
         return any(self._change_clients(ours, lambda tx: [client.delete_in(tx) for client in ours]))
 
-    def _change_clients(self, clients: Sequence[KafkaClient], work: Callable[[Transaction], T]) -> T:
+    def _change_clients(self, clients: Sequence[KafkaClient], work: Callable[[Transaction], list[T]]) -> list[T]:
+        self.check()
         for client in clients:
             client.topic.check()
+        if not clients:
+            return []
         result = self.lanes.change([client.lane for client in clients], work)
         for client in clients:
             client.committed()
@@ -314,6 +336,14 @@ class KafkaStore:
         self._state.close()
         self.singles.close()
         self.cluster.close()
+
+
+def _together(topics: Sequence[KafkaTopic]) -> dict[str, dict[int, KafkaTopic]]:
+    """Partitions by their number, and the topic's name on the cluster."""
+    together = defaultdict[str, dict[int, KafkaTopic]](dict)
+    for topic in topics:
+        together[topic.kafka_topic][topic.info.partition] = topic
+    return together
 
 
 def _cursor_lane(name: str) -> str:

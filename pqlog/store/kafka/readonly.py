@@ -1,0 +1,341 @@
+"""Anybody's topics, read-only: nothing is written to the cluster, and nothing need be kept there."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NoReturn, Protocol
+
+from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
+from pqlog.store.api import ClientStore, MessageSource, TopicStore
+from pqlog.store.kafka.address import Address
+from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.merged import KafkaMerged
+from pqlog.store.kafka.partition import KafkaPartition
+from pqlog.store.kafka.reader import ReaderPool
+from pqlog.store.values import (
+    Capabilities,
+    Claim,
+    ClientState,
+    Cursor,
+    Done,
+    Moved,
+    Output,
+    Put,
+    Row,
+    Size,
+    Span,
+    TopicInfo,
+)
+
+SHOWN = 5
+"""How many topics an error names."""
+POLL_S = 0.05
+"""How often a waiting reader asks the cluster."""
+
+
+class Catalogue(Protocol):
+    """Which topics of a cluster are those of a log."""
+
+    def topics(self) -> Mapping[str, tuple[str, TopicInfo]]:
+        """By the name of each, in their order: what the cluster calls it, and its first partition."""
+        ...
+
+    def uuid(self) -> str:
+        """What distinguishes the log from others."""
+        ...
+
+
+class ReadOnlyStore:
+    """The topics of a cluster, or of a log on it; the protocol is `pqlog.store.api.Store`.
+
+    Parameters
+    ----------
+    address : Address
+        If it names a log, only the topics of that are shown.
+    timeout_s : float
+        How long an answer of the cluster is waited for.
+    codec : str
+        What the values of a topic are unless the reader says otherwise: Kafka does not know.
+    catalogue : callable, optional
+        Finds the catalogue of a log by its name. Without one, all topics that begin with its name and a dot are its.
+    """
+
+    readonly = True
+    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False)
+    advice = (
+        'if the values of this topic are something else, say what: codec="bytes", or an object of yours that decodes'
+    )
+
+    def __init__(
+        self,
+        address: Address,
+        timeout_s: float = 60.0,
+        codec: str = "json",
+        catalogue: Callable[[Cluster, str], Catalogue | None] = lambda *_: None,
+    ) -> None:
+        self.name = str(address)
+        self.cluster = Cluster(address, timeout_s)
+        self.readers = ReaderPool(self.cluster)
+        self._codec = codec
+        self._prefix = "" if address.log is None else f"{address.log}."
+        self._woken = threading.Condition()
+        try:
+            self._catalogue = None if address.log is None else catalogue(self.cluster, address.log)
+            if self._catalogue is not None:
+                self.uuid = self._catalogue.uuid()
+            else:
+                self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+        except BaseException:
+            self.close()
+            raise
+
+    # topics
+
+    def topics(self) -> list[TopicInfo]:
+        if self._catalogue is not None:
+            return [info for _, info in self._catalogue.topics().values()]
+        found = sorted(self.cluster.topics().items())
+        return [self._info(name, partitions) for name, partitions in found if self._is_shown(name)]
+
+    def _is_shown(self, topic: str) -> bool:
+        """Whether a topic of the cluster is one for people: not of Kafka's own, nor of the state of a log."""
+        return topic.startswith(self._prefix) and "__" not in (topic[:2], topic.rpartition(".")[2][:2])
+
+    def _info(self, topic: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
+        id = hashlib.blake2b(f"{topic}/{number}".encode(), digest_size=7).digest()
+        name = topic.removeprefix(self._prefix)
+        return TopicInfo(int.from_bytes(id, "big"), name, codec or self._codec, number, partitions)
+
+    def find_topic(self, name: str) -> Sequence[TopicStore]:
+        return self._found(name, "")
+
+    def find_encoded(self, name: str, codec: str) -> Sequence[TopicStore]:
+        """The same, of values of a codec: `pqlog.store.api.ReadsForeignTopics`."""
+        return self._found(name, codec)
+
+    def _found(self, name: str, codec: str) -> Sequence[TopicStore]:
+        if self._catalogue is not None:
+            topic, first = self._catalogue.topics().get(name, ("", None))
+            if first is None:
+                return ()
+            infos = [replace(first, id=first.id + number, partition=number) for number in range(first.partitions)]
+            return [ForeignPartition(self, info, topic) for info in infos]
+        topic = self._prefix + name
+        if not _is_allowed(topic):
+            return ()
+        partitions = self.cluster.partitions(topic)
+        if partitions is None:
+            return ()
+        numbers = range(partitions)
+        return [ForeignPartition(self, self._info(topic, partitions, one, codec), topic) for one in numbers]
+
+    def missing(self, name: str) -> MissingTopic:
+        """In place of a topic that does not exist, for a log that need not stand for one."""
+        return MissingTopic(self, TopicInfo(0, name, self._codec))
+
+    def topic(self, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
+        return self.find_topic(name) or self.refuse()
+
+    # reading
+
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source: `pqlog.store.api.MergesPartitions`."""
+        return KafkaMerged([one for one in partitions if isinstance(one, KafkaPartition)], begin)
+
+    def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
+        found = dict[int, Span]()
+        ours = [(index, topic) for index, topic in enumerate(topics) if isinstance(topic, KafkaPartition)]
+        for name, group in itertools.groupby(ours, key=lambda one: one[1].kafka_topic):
+            some = list(group)
+            ends = self.cluster.all_ends(name, [topic.info.partition for _, topic in some])
+            for (index, topic), (first, stable) in zip(some, ends, strict=True):
+                found[index] = topic.spanning(topic.keeping(first, stable))
+        return [found[index] if index in found else topic.span() for index, topic in enumerate(topics)]
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None, tick: float) -> bool:
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self.cluster.check()
+            if ready():
+                return True
+            left = POLL_S if until is None else min(POLL_S, until - time.monotonic())
+            if left <= 0:
+                return False
+            with self._woken:
+                self._woken.wait(max(min(left, tick), 0.005))
+
+    def wake(self) -> None:
+        with self._woken:
+            self._woken.notify_all()
+
+    def close(self) -> None:
+        self.cluster.close()
+        self.readers.close()
+        self.wake()
+
+    # what is refused
+
+    def refuse(self) -> NoReturn:
+        """In place of whatever writes."""
+        self.cluster.check()
+        raise ReadOnlyError(
+            f"{self.name} was opened for reading only: pqlog.open('kafka://host:9092/LOG'), without readonly=True, "
+            f"opens a log of its own on a cluster for writing"
+        )
+
+    def no_clients(self) -> NoReturn:
+        """In place of what a client does."""
+        self.cluster.check()
+        raise UnsupportedError(
+            f"{self.name} was opened for reading only, and a client needs a place to keep its position: open a log "
+            f"with pqlog.open('kafka://host:9092/LOG'), or copy the topic into a file; history(), tail() and live() "
+            f"need no client"
+        )
+
+    def append(
+        self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None
+    ) -> Mapping[int, Put]:
+        self.refuse()
+
+    def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> Sequence[int]:
+        self.refuse()
+
+    def states(self, clients: Sequence[ClientStore]) -> Sequence[ClientState | None]:
+        self.no_clients()
+
+    def join(self, clients: Sequence[ClientStore]) -> None:
+        self.no_clients()
+
+    def find_work(self, clients: Sequence[ClientStore], worker: str, ordered: bool = False) -> int | None:
+        self.no_clients()
+
+    def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> Sequence[Moved]:
+        self.no_clients()
+
+    def delete_clients(self, clients: Sequence[ClientStore]) -> bool:
+        self.no_clients()
+
+    def cursor(self, name: str) -> str | None:
+        self.no_clients()
+
+
+class _Refusing:
+    """What a partition cannot do here."""
+
+    log: Any
+
+    def rename(self, name: str) -> None:
+        self.log.refuse()
+
+    def delete(self, force: bool) -> None:
+        self.log.refuse()
+
+    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
+        return self.log.refuse()  # type: ignore[no-any-return]
+
+    def find_id(self, id: str) -> Mapping[int, Put] | None:
+        return self.log.refuse()  # type: ignore[no-any-return]
+
+    def clients(self) -> Sequence[ClientState]:
+        return ()
+
+    def open_batches(self) -> Mapping[str, tuple[int, int]]:
+        return {}
+
+    def clients_near(self, name: str) -> Sequence[str]:
+        return ()
+
+    def client(self, name: str) -> ClientStore:
+        return _NoClient(self.log, name)
+
+
+class ForeignPartition(_Refusing, KafkaPartition):
+    """A partition of anybody's topic; the protocol is `pqlog.store.api.TopicStore`."""
+
+
+class MissingTopic(_Refusing):
+    """A topic that does not exist: whatever is read from it raises `UnknownTopicError`."""
+
+    def __init__(self, log: ReadOnlyStore, info: TopicInfo) -> None:
+        self.log, self.info = log, info
+
+    def _missing(self) -> NoReturn:
+        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
+
+    def span(self) -> Span:
+        self._missing()
+
+    def count(self, span: Span | None = None) -> int:
+        self._missing()
+
+    def from_end(self, messages: int, span: Span | None = None) -> int:
+        self._missing()
+
+    def offset_at(self, time: int) -> int:
+        self._missing()
+
+    def time_at(self, offset: int) -> int | None:
+        self._missing()
+
+    def read(
+        self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
+    ) -> Sequence[Row]:
+        self._missing()
+
+
+class _NoClient:
+    """A client where there can be none; the protocol is `pqlog.store.api.ClientStore`."""
+
+    def __init__(self, log: ReadOnlyStore, name: str) -> None:
+        self._log, self.name = log, name
+
+    def state(self) -> ClientState | None:
+        self._log.no_clients()
+
+    def join(self, start: int | None = None) -> ClientState:
+        self._log.no_clients()
+
+    def acknowledge(self, offset: int, epoch: int) -> bool:
+        self._log.no_clients()
+
+    def claims(self) -> Sequence[Claim]:
+        self._log.no_clients()
+
+    def has_work(self, worker: str, ordered: bool = False) -> bool:
+        self._log.no_clients()
+
+    def advance(
+        self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
+    ) -> tuple[Claim | None, list[Put]]:
+        self._log.no_clients()
+
+    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
+        self._log.no_clients()
+
+    def release(self, claim: Claim, error: str | None) -> bool:
+        self._log.no_clients()
+
+    def leave(self, claim: Claim) -> None:
+        """There is none."""
+
+
+def _is_allowed(topic: str) -> bool:
+    """Whether Kafka allows a name for a topic: to ask for others is an error."""
+    return (
+        0 < len(topic) < 250
+        and topic not in (".", "..")
+        and all((c.isalnum() and c.isascii()) or c in "._-" for c in topic)
+    )
+
+
+_CHECKED: tuple[type[TopicStore], type[TopicStore], type[MessageSource]] = (
+    ForeignPartition,
+    MissingTopic,
+    KafkaPartition,
+)
+"""A type checker sees here that they follow the protocols."""
