@@ -122,7 +122,7 @@ def stop_at_the_commit(where: str) -> None:
     lanes: Any = importlib.import_module("pqlog.store.kafka.lanes")
     whole = lanes.commit
 
-    def commit(*arguments: Any) -> float:
+    def commit(*arguments: Any) -> Any:
         if sys._getframe(1).f_code.co_name != "_once":  # that of another lane
             return whole(*arguments)
         lanes.commit = whole

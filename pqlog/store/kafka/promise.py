@@ -14,7 +14,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from pqlog.errors import ArgumentError, UnsafeStorageError
 from pqlog.store.kafka.faults import GONE, PASSING, Heard, code, patient, told

@@ -187,7 +187,7 @@ class SinglePuts:
         try:
             self._produce(served.producer, topic, record, delivered)
         except KafkaException as error:
-            self._replace(served)
+            self._renew(served)
             raise told(error, f"putting into topic {topic.info.name!r}") from error
         try:
             meanwhile()
@@ -196,11 +196,11 @@ class SinglePuts:
             if failed is not None:
                 raise KafkaException(failed)
         except KafkaException as error:
-            self._replace(served)
+            self._renew(served)
             raise self._problem(topic, error.args[0]) from error
         except BaseException:
             if served.is_broken:
-                self._replace(served)
+                self._renew(served)
             raise
         assert offset is not None
         return offset
@@ -221,7 +221,7 @@ class SinglePuts:
                 self._served = _Served(self._cluster.producer())
             return self._served
 
-    def _replace(self, served: _Served) -> None:
+    def _renew(self, served: _Served) -> None:
         """Never use a producer again after an error."""
         with self._lock:
             if self._served is served:
