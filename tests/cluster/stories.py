@@ -11,6 +11,7 @@ import itertools
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,7 +116,17 @@ class Story:
             stages = steps_of("stage")
             return min(steps_of("put") + steps_of("read")) >= steps and (not stages or sum(stages) >= steps)
 
-        wait_until(all_got_on, 2 * STALL_S)
+        try:
+            wait_until(all_got_on, 2 * STALL_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.where_they_are()}") from None
+
+    def where_they_are(self) -> str:
+        """What each process does now."""
+        for worker in self.running:
+            worker.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        return "\n".join(f"{worker.name}: {worker.lines()[-1:]}\n{worker.said()}" for worker in self.running)
 
     def end(self) -> None:
         """Let those end that put and read, and kill those that work."""

@@ -7,6 +7,7 @@ have a variant: ``stage-worker`` is the stage of a worker of that name. A plant 
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import itertools
 import json
@@ -147,6 +148,7 @@ def main(work: str, address: str, ledger: str, name: str, plant: str = "") -> No
         os.write(file, (json.dumps([time.monotonic(), *what]) + "\n").encode())
         os.fsync(file)
 
+    faulthandler.register(signal.SIGUSR1)
     if plant:
         getattr(importlib.import_module("tests.cluster.plants"), plant)()
     work, _, variant = work.partition("-")

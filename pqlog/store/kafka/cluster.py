@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -271,7 +272,16 @@ class Cluster:
                 return self._listed(wanted, isolation)
             return {one.partition: self._checked(one.error, one.offset) for one in found}
 
-        return self._ask(ask, f"asking for offsets of the topic {topic!r}")
+        def ask_or_look_again() -> dict[int, int]:
+            try:
+                return ask()
+            except KafkaException:
+                # librdkafka asks a leader that died again and again: it must hear of the new one.
+                with contextlib.suppress(KafkaException):
+                    self._asker(isolation).list_topics(topic, SLICE_S)
+                raise
+
+        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}")
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:

@@ -563,7 +563,13 @@ def _release(lock: threading.RLock) -> None:
 
 
 _OURS = frozenset(
-    {KafkaError._STATE, KafkaError.INVALID_TXN_STATE, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+    {
+        KafkaError._STATE,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError._FATAL,  # it was fenced, which is told only once
+    }
 )
 """What a producer says that is given up."""
 
