@@ -19,12 +19,12 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
-from tests.cluster.opening import open_log
-from tests.cluster.work import MANY
+import pqlog
+from tests.cluster.work import MANY, TIMEOUT_S
 from tests.processes import Process, wait_until
 
 PARTITIONS = 3
-STALL_S = 60.0
+STALL_S = 90.0
 """How long a process may wait for the cluster, at most."""
 
 
@@ -91,7 +91,7 @@ class Story:
     def __init__(self, folder: Path, address: str) -> None:
         self.folder, self.address = folder, address
         self.workers: list[Worker] = []
-        with open_log(address) as log:
+        with pqlog.open(address, timeout=TIMEOUT_S) as log:
             log.topic("orders", partitions=PARTITIONS).client("stage").seek(to="start")
             log.topic("handled", partitions=2)
 
@@ -139,7 +139,7 @@ class Story:
 
     def judge(self) -> None:
         """Work on what is left, and compare what is there with the ledgers."""
-        with open_log(self.address) as log:
+        with pqlog.open(self.address, timeout=TIMEOUT_S) as log:
             orders, handled = log.topic("orders"), log.topic("handled")
 
             def is_done() -> bool:

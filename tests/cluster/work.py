@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pqlog
-from tests.cluster.opening import open_log
 
 MANY = 30
 """How many messages a `put_many` has."""
+TIMEOUT_S = 120.0
+"""Longer than any fault of a test takes, also on a machine that is busy."""
 
 Say = Callable[..., None]
 
@@ -152,7 +153,7 @@ def main(work: str, address: str, ledger: str, name: str, plant: str = "") -> No
     if plant:
         getattr(importlib.import_module("tests.cluster.plants"), plant)()
     work, _, variant = work.partition("-")
-    with open_log(address) as log:
+    with pqlog.open(address, timeout=TIMEOUT_S) as log:
         say("ready")
         WORKS[work](log, say, Told(name, variant, Path(ledger).with_name("stop")))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.sqlite.store import SqliteStore
@@ -113,6 +115,13 @@ def around(offsets: Sequence[int]) -> Span:
 
 
 # several partitions
+
+
+def skip_unless_in_order(engine: Store) -> None:
+    """Skip what only an engine promises whose partitions have one order."""
+    if not engine.capabilities.ordered_partitions:
+        pytest.skip("its partitions have clocks of their own, as its capabilities say")
+
 
 COUNT = 3
 

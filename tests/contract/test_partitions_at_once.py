@@ -21,6 +21,7 @@ from tests.contract.engines import (
     put_in,
     rows,
     singles,
+    skip_unless_in_order,
     take,
 )
 from tests.interrupts import last, moments, struck
@@ -43,6 +44,7 @@ def merged(partitions, spans):
 
 def watch_threads_that_put(stores):
     """What was seen at one moment is the beginning of what is seen at a later one; of each call all, or nothing."""
+    skip_unless_in_order(stores[0])
     topics = [store.find_topic("main") for store in stores]
     sizes = {}
 
@@ -252,6 +254,7 @@ def test_a_topic_that_two_stores_make_at_once_is_one(two):
 
 @pytest.mark.parametrize("step", [0, -(10**9)], ids=["stands", "goes_back"])
 def test_the_times_of_two_stores_never_meet(two, step, monkeypatch):
+    skip_unless_in_order(two[0])
     set_clock(monkeypatch, step)
     two[0].topic("main", "json", COUNT)
     topics = [store.find_topic("main") for store in two]

@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,8 +183,10 @@ class KafkaClient:
         standing = self.look()
         return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
 
-    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool) -> bool:
-        """The same of what was looked at."""
+    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool, is_share: bool = False) -> bool:
+        """The same of what was looked at; what another process is at work on only if it is this one's share."""
+        if not is_share and self.leases.is_elsewhere(standing) and not standing.is_of(worker):
+            return False
         are_free = [self.is_free(lease, worker) for lease in standing.claims]
         if ordered and not all(are_free):
             return False
@@ -221,6 +224,8 @@ class KafkaClient:
             if done is not None:
                 _ours(done.client).finish_in(tx, done.claim)
             claim = taking.take_in(tx)
+            if done is not None and claim is None:
+                _ours(done.client).leave_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
         return self._change(work, *lanes)
@@ -228,6 +233,7 @@ class KafkaClient:
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:
             self.finish_in(tx, done)
+            self.leave_in(tx)
             return tx.put_all(outputs)
 
         went = self._change(work, *lanes_for(outputs))
@@ -245,6 +251,13 @@ class KafkaClient:
         standing.drop(lease)
         standing.saw()
         self.keep_in(tx, standing)
+
+    def leave_in(self, tx: Transaction) -> None:
+        """Let other processes take the next batch at once."""
+        standing = self.standing_in(tx)
+        if standing is not None and standing.process:
+            standing.leave(owners.this_process())
+            self.keep_in(tx, standing)
 
     def _ended(self, claim: Claim) -> None:
         """A claim is over."""
@@ -271,6 +284,7 @@ class KafkaClient:
         if standing is None or lease is None:
             return False
         lease.release(error)
+        standing.leave(owners.this_process())
         self.keep_in(tx, standing)
         return True
 
@@ -285,11 +299,29 @@ def states_of(log: KafkaStore, clients: Sequence[ClientStore]) -> list[ClientSta
 
 
 def find_work(log: KafkaStore, clients: Sequence[ClientStore], worker: str, ordered: bool) -> int | None:
-    """The index of the first of some clients for which `ClientStore.has_work`; None if of none."""
-    for index, (client, standing, kept) in enumerate(_seen(log, clients)):
-        if standing is None or client.may_take(standing, kept, worker, ordered):
+    """The index of the first of some clients for which `ClientStore.has_work`; None if of none.
+
+    Of a process that is at work on more partitions than this one, by two at least, one may be taken.
+    """
+    seen = _seen(log, clients)
+    busy = None
+    for index, (client, standing, kept) in enumerate(seen):
+        if standing is None:
+            return index
+        is_share = False
+        if client.leases.is_elsewhere(standing):
+            busy = _busy(log, client) if busy is None else busy
+            is_share = busy[standing.process] > busy[owners.this_process()] + 1
+        if client.may_take(standing, kept, worker, ordered, is_share):
             return index
     return None
+
+
+def _busy(log: KafkaStore, client: KafkaClient) -> Counter[str]:
+    """On how many partitions of a client's topic each process is at work."""
+    lanes = [one.client(client.name).lane for one in client.topic.partitions()]
+    standings = map(Standing.found_in, log.lanes.look_at(lanes))
+    return Counter(one.process for one in standings if one is not None and client.leases.is_active(one))
 
 
 def _seen(log: KafkaStore, clients: Sequence[ClientStore]) -> list[tuple[KafkaClient, Standing | None, Span]]:

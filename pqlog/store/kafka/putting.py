@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 OVERHEAD = 1_000
-"""What a record takes beside its value, key and headers, at most."""
+"""What a record takes at most, beside its value, key and headers."""
 SLICE_S = 0.1
 """How long a thread waits at once, since Ctrl-C waits for it."""
 
@@ -112,10 +112,10 @@ def _fitting(chunks: Iterable[Chunk], topic: KafkaTopic) -> Iterator[Record]:
 
 def check_size(topic: KafkaTopic, record: Record) -> None:
     """Raise if the topic does not take a record: before anything is sent."""
-    size, limit = len(record.value) + len(record.key or b""), topic.info.max_bytes or 0
+    size, limit = len(record.value) + len(record.key or b""), topic.info.max_bytes
     for name, value in record.headers or ():
         size += len(name) + len(value)
-    if size <= limit - OVERHEAD:
+    if limit is None or size <= limit:
         return
     what = "a message" if record.rows == 1 else f"a segment of {record.rows:,} messages"
     raise TooLargeError(

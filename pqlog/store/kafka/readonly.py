@@ -66,7 +66,9 @@ class ReadOnlyStore:
     """
 
     readonly = True
-    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False)
+    capabilities = Capabilities(
+        durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False, ordered_partitions=False
+    )
     advice = (
         'if the values of this topic are something else, say what: codec="bytes", or an object of yours that decodes'
     )

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pqlog.errors import ClosedError, Error, ForkError, TrimRefusedError
-from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka import client as clients_of_log
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.address import Address
@@ -20,6 +20,7 @@ from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.lanes import Lanes, Transaction, id_lane
 from pqlog.store.kafka.leases import Leases
+from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise, new_topic
 from pqlog.store.kafka.putting import SinglePuts, put_all
 from pqlog.store.kafka.reader import ReaderPool
@@ -63,7 +64,11 @@ class KafkaStore:
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self.capabilities = Capabilities(
-            durable=durability is Durability.SYNCED, dense_offsets=False, shared_by_processes=True
+            durable=durability is Durability.SYNCED,
+            dense_offsets=False,
+            shared_by_processes=True,
+            exact_counts=False,
+            ordered_partitions=False,
         )
         self._state = State(self.cluster, self._log)
         self.lanes = Lanes(self.cluster, self._state, self._log, put_all)
@@ -87,7 +92,7 @@ class KafkaStore:
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
-        self._state.begin(min(there.get(name, PARTITIONS) for name in kinds))
+        self._state.begin(min(there.get(name) or self.cluster.partitions(name) or PARTITIONS for name in kinds))
         self.uuid = self.catalogue.uuid()
         kinds |= {known.kafka: Kind.MESSAGES for known in self.catalogue.look().topics.values()}
         check_promise(self.cluster.admin, kinds, self._durability, self.cluster.timeout_s)
@@ -200,6 +205,10 @@ class KafkaStore:
         return text
 
     # what concerns several partitions
+
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source: `pqlog.store.api.MergesPartitions`."""
+        return KafkaMerged([_ours(KafkaTopic, one) for one in partitions], begin)
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         ours = [_ours(KafkaTopic, topic) for topic in topics]
