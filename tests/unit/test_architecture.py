@@ -26,7 +26,7 @@ LAYERS = [
     ["batch", "clients", "partition"],
     ["lease"],
     ["frames"],
-    ["copier", "history", "producer"],
+    ["copier", "copies", "history", "producer"],
     ["readable"],
     ["stream"],
     ["extras", "codecs", "message"],

@@ -16,6 +16,7 @@ that each transaction writes under its first lane.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 import time
@@ -50,6 +51,8 @@ MOST_HELD = 32
 """How many lanes nobody is using keep their producers, which take memory and threads."""
 IDLE_S = 600.0
 """After that, a lane that is not used gives its producer up."""
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 5.0
+"""How long a process waits that lost a lane to another, or that failed."""
 MANY = 10_000
 """Own values that are not looked up in the tail."""
 MARK, CONFIRMED = "mark/", "confirmed"
@@ -261,9 +264,10 @@ class Lanes:
             The cluster did not say whether the transaction was committed.
         """
         lanes = {name: self._lane(name) for name in dict.fromkeys(names)}
-        until, pause = time.monotonic() + self._cluster.timeout_s, 0.01
-        while True:
-            with self._holding(lanes, until):
+        until = time.monotonic() + self._cluster.timeout_s
+        with self._holding(lanes, until):
+            for attempt in itertools.count():
+                began = time.monotonic()
                 try:
                     result = self._once(lanes, work, take, until)
                     break
@@ -272,14 +276,25 @@ class Lanes:
                         raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
                     if again.late:
                         until = time.monotonic() + self._cluster.timeout_s
-                    if time.monotonic() + pause > until:
+                    if time.monotonic() > until:
                         raise again.error from again
-            self._cluster.check()
-            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))  # another process may be at it, too
-            pause = min(0.5, 2 * pause)
+                    if again.lost:
+                        self._lose_all_lost(lanes, until)
+                    self._pause(attempt, time.monotonic() - began if again.lost else 0.0)
         self._give_up_idle()
         self.committed()
         return result
+
+    def _pause(self, attempt: int, took_s: float) -> None:
+        """Let another process come to its end, for as long as that takes by chance; the lanes' locks are held.
+
+        So no other thread of this process goes on taking the lanes meanwhile: two processes would never come to an end.
+        """
+        longest = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, took_s) * 2 ** min(attempt, 10))
+        until = time.monotonic() + longest * secrets.randbelow(1000) / 1000
+        while (left := until - time.monotonic()) > 0:
+            self._cluster.check()
+            time.sleep(min(left, 0.1))
 
     def forget(self, tx: Transaction, names: Sequence[str]) -> None:
         """Remove all that is in lanes which nobody uses any more."""
@@ -397,6 +412,12 @@ class Lanes:
         """Whether nobody has changed a lane since this process took it."""
         self._refresh(lane.tail, until)
         return self._foreign(lane) == lane.foreign
+
+    def _lose_all_lost(self, lanes: Mapping[str, Lane], until: float) -> None:
+        """Who took one lane may have taken others, too."""
+        for lane in lanes.values():
+            if lane.producer is not None and not self._is_ours(lane, until):
+                lane.lose()
 
     def _unchanged(self, lanes: Mapping[str, Lane], sending: Sending, are_old: bool, until: float) -> None:
         """End a transaction that changes nothing; what it saw must have been true."""
@@ -546,7 +567,8 @@ def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
 
 
 def _is_fenced(error: KafkaException) -> bool:
-    return code(error) in FENCED
+    # Once a producer has been fenced, its calls say only that it failed for good.
+    return code(error) in FENCED or code(error) == KafkaError._FATAL
 
 
 def _again(error: KafkaException, doing: str, is_late: bool = False) -> Exception:
