@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 JARS = Path(__file__).parents[2] / "build" / "kafka"
@@ -105,6 +105,8 @@ class KafkaCluster:
         Passwords by name, stored for SCRAM-SHA-256 and SCRAM-SHA-512 when the folder is formatted.
     heap
         Of each node.
+    under
+        A command under which a node runs, such as one that traces it. It must become the node itself.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class KafkaCluster:
         heap: str = "320m",
         jvm: Sequence[str] = JVM,
         jars: str | os.PathLike[str] = JARS,
+        under: Callable[[int], Sequence[str]] = lambda node: (),
     ) -> None:
         self.folder = Path(folder).resolve()
         self.nodes = range(1, nodes + 1)
@@ -130,6 +133,7 @@ class KafkaCluster:
             self._settings |= {name: "1" for name in self._settings if name.endswith(alone)}
         self._settings |= settings or {}
         self._users = dict(users or {})
+        self._under = under
         self._java = [_java(), f"-Xms{heap}", f"-Xmx{heap}", *jvm, "-cp", str(_jars(jars) / "*")]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -175,7 +179,7 @@ class KafkaCluster:
 
     def kill(self, *nodes: int) -> None:
         """End nodes with SIGKILL, all unless some are named: none gets to flush anything, or to say good-bye."""
-        chosen = [self._processes[node] for node in nodes or self.nodes]
+        chosen = [self._processes[node] for node in nodes or self._processes]
         for process in chosen:
             process.kill()
         for process in chosen:
@@ -227,12 +231,13 @@ class KafkaCluster:
         try:
             self.start()
         except BaseException:
-            self.stop(timeout_s=1)
+            self.kill()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        """End all nodes at once: nobody needs their data any more."""
+        self.kill()
 
     # how
 
@@ -278,7 +283,7 @@ class KafkaCluster:
         path = self._write_settings(node)
         with open(path.with_name("console.log"), "ab") as console:
             self._processes[node] = subprocess.Popen(
-                [*self._java, "kafka.Kafka", str(path)],
+                [*self._under(node), *self._java, "kafka.Kafka", str(path)],
                 cwd=path.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
