@@ -4,6 +4,7 @@ from pqlog.batch import Batch
 from pqlog.client import Client
 from pqlog.clients import ClaimInfo, ClientInfo, Clients
 from pqlog.codecs import Codec
+from pqlog.copying import Copied, CopyProgress, mirror
 from pqlog.errors import (
     AccessError,
     ArgumentError,
@@ -70,6 +71,8 @@ __all__ = [
     "ClosedError",
     "ClusterError",
     "Codec",
+    "Copied",
+    "CopyProgress",
     "CodecMismatchError",
     "CorruptLogError",
     "CursorError",
@@ -117,6 +120,7 @@ __all__ = [
     "explore",
     "load_ipython_extension",
     "migrate",
+    "mirror",
     "open",
     "read_log",
     "salvage",

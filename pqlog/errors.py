@@ -171,6 +171,16 @@ class CodecMismatchError(Error):
         super().__init__(message)
         self.topic, self.asked, self.made = topic, asked, made
 
+    @classmethod
+    def of_copy(cls, topic: str, asked: str, made: str, log: str) -> CodecMismatchError:
+        """The error for a topic that cannot be copied into one of another codec."""
+        error = cls(topic, asked, made)
+        error.args = (
+            f"topic {topic!r} of {log} has the codec {made!r}, and what is to be copied into it {asked!r}: rename one "
+            f"of the two, or copy into another log",
+        )
+        return error
+
 
 class PartitionsError(Error):
     """A topic has another number of partitions than was asked for, or a call must be told which of them is meant."""
@@ -192,6 +202,15 @@ class PartitionsError(Error):
             f"topic {letters!r} has {made} partition{'s' * (made != 1)}, and topic {topic!r} has {partitions}: a dead "
             f"letter goes into the partition of the same number. Choose another name for the dead letters: its topic "
             f"is created with {partitions} partitions"
+        )
+
+    @classmethod
+    def of_copy(cls, topic: str, asked: int, made: int, log: str) -> PartitionsError:
+        """The error for a topic that cannot be copied into one with fewer partitions."""
+        return cls(
+            f"topic {topic!r} of {log} has {made} partition{'s' * (made != 1)}, and what is to be copied into it has "
+            f"{asked}: a message goes into the partition of the same number. Rename one of the two, or copy into "
+            f"another log"
         )
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pqlog.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from pqlog import copying as copying
     from pqlog import demo as demo
     from pqlog import export as export
     from pqlog import frames as frames
@@ -36,6 +37,7 @@ else:
 
 _MODULES = {
     "commands": "cli.commands",
+    "copying": "copying",
     "dataframes": "frames.dataframes",
     "demo": "demo",
     "explorer": "notebook.explorer",
@@ -72,7 +74,8 @@ def load(module: str) -> Any:
     MissingExtraError
         A package that it needs is not installed; the message says how to install it.
     """
-    with needed(_EXTRA[module.partition(".")[0]]):
+    part = module.partition(".")[0]
+    with needed(_EXTRA.get(part, part)):
         return importlib.import_module(f"pqlog.{module}")
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pqlog import check, extras
 from pqlog.codecs import Codec, codec_for, is_safe
-from pqlog.errors import ArgumentError, UnsupportedError
+from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
+from pqlog.store.api import ReadsForeignTopics, Store
 from pqlog.store.values import MEMORY, Row, Salvage
 from pqlog.stream import TopicStream
 
@@ -41,6 +42,7 @@ def open(
     timeout: float | None = None,
     network: bool = False,
     config: Config | None = None,
+    durability: str | None = None,
 ) -> Log:
     """Open a log; create the file if it does not exist.
 
@@ -72,6 +74,8 @@ def open(
     config : Mapping, str or os.PathLike, optional
         Properties for the clients of a cluster, those of librdkafka or of a Java client, secrets included; or the path
         of a properties file.
+    durability : {"synced", "replicated", "development"}, optional
+        What a cluster must promise: by default that two machines have synced a message before it is acknowledged.
 
     Returns
     -------
@@ -101,28 +105,61 @@ def open(
     ...     log.put({"n": 1})
     1
     """
-    from pqlog.store.sqlite.store import SqliteStore
+    asked = None if codec is None else codec_for(codec, type)
+    known = asked.name if asked is not None and is_safe(asked.name) else None
+    store = opened(
+        path,
+        readonly=readonly,
+        vfs=vfs,
+        timeout=timeout,
+        network=network,
+        config=config,
+        durability=durability,
+        codec=known,
+    )
+    try:
+        if isinstance(store, ReadsForeignTopics) and topic == DEFAULT_TOPIC and not store.find_topic(topic):
+            stream = TopicStream.of([store.missing(topic)], asked)
+        else:
+            stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
+    except BaseException:
+        store.close()
+        raise
+    if is_cluster(path):
+        return Log(store.name, stream)
+    file = os.fspath(path)
+    return Log(file if file == MEMORY else str(Path(file)), stream)
 
+
+def opened(
+    path: str | os.PathLike[str],
+    *,
+    readonly: bool = False,
+    vfs: str | None = None,
+    timeout: float | None = None,
+    network: bool = False,
+    config: Config | None = None,
+    durability: str | None = None,
+    codec: str | None = None,
+) -> Store:
+    """The store of a log, without a topic; the parameters are those of `open`.
+
+    `codec` is that of topics on a cluster that do not say what their values are.
+    """
     for name, given in (("readonly", readonly), ("network", network)):
         if not isinstance(given, bool):
             raise ArgumentError(f"{name} must be True or False, not {given!r}")
     if is_cluster(path):
-        if not readonly:
-            raise UnsupportedError(f"{path}: a cluster can only be read so far: open it with readonly=True")
-        return _open_readonly(str(path), topic, codec, type, partitions, timeout, config)
-    if config is not None:
-        raise ArgumentError("config is for a cluster: a path that begins with kafka://")
+        timeout_s = check.seconds("timeout", CLUSTER_TIMEOUT_S if timeout is None else timeout, most=1e6)
+        return _on_a_cluster(str(path), readonly, timeout_s, config, durability, codec)
+    from pqlog.store.sqlite.store import SqliteStore
+
+    if config is not None or durability is not None:
+        raise ArgumentError("config and durability are for a cluster: a path that begins with kafka://")
     if vfs is not None:
         check.name("vfs", vfs)
     timeout_s = check.seconds("timeout", TIMEOUT_S if timeout is None else timeout, most=1e6)
-    file = check.path("path", path)
-    store = SqliteStore(file, readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
-    try:
-        stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
-    except BaseException:
-        store.close()
-        raise
-    return Log(file if file == MEMORY else str(Path(file)), stream)
+    return SqliteStore(check.path("path", path), readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
 
 
 def is_cluster(path: object) -> bool:
@@ -130,33 +167,23 @@ def is_cluster(path: object) -> bool:
     return isinstance(path, str) and path.startswith(SCHEME)
 
 
-def _open_readonly(
-    url: str,
-    topic: str,
-    codec: str | Codec | None,
-    type: Any,
-    partitions: int | None,
-    timeout: float | None,
-    config: Config | None,
-) -> Log:
-    """The topics of a cluster, to be read; the log need not stand for one of them."""
+def _on_a_cluster(
+    url: str, readonly: bool, timeout_s: float, config: Config | None, durability: str | None, codec: str | None
+) -> Store:
     with extras.needed("kafka"):
         from pqlog.store.kafka.address import Address
+        from pqlog.store.kafka.catalogue import published
+        from pqlog.store.kafka.promise import Durability
         from pqlog.store.kafka.readonly import ReadOnlyStore
-    timeout_s = check.seconds("timeout", CLUSTER_TIMEOUT_S if timeout is None else timeout, most=1e6)
-    asked = None if codec is None else codec_for(codec, type)
-    store = ReadOnlyStore(
-        Address.parse(url, config), timeout_s, asked.name if asked and is_safe(asked.name) else "json"
-    )
-    try:
-        if topic == DEFAULT_TOPIC and not store.find_topic(topic):
-            stream = TopicStream.of([store.missing(topic)], asked)
-        else:
-            stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
-    except BaseException:
-        store.close()
-        raise
-    return Log(store.name, stream)
+        from pqlog.store.kafka.store import KafkaStore
+    address = Address.parse(url, config)
+    if readonly:
+        return ReadOnlyStore(address, timeout_s, codec or "json", published)
+    if address.log is None:
+        raise ArgumentError(
+            f"{url} is a cluster: name a log on it, as in {url.rstrip('/')}/etl, or open it with readonly=True"
+        )
+    return KafkaStore(address, timeout_s, Durability.of(durability or Durability.SYNCED))
 
 
 def explore(path: str | os.PathLike[str], topic: str = DEFAULT_TOPIC, *, config: Config | None = None) -> Explorer:

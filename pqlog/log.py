@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pqlog import check, extras, producer
 from pqlog.codecs import Codec
@@ -14,6 +15,10 @@ from pqlog.store.api import IsAFile
 from pqlog.store.values import Capabilities
 from pqlog.stream import TopicStream, existing_topic
 from pqlog.topic import Topic
+
+if TYPE_CHECKING:
+    from pqlog.copying import Copied, CopyProgress
+    from pqlog.files import Config
 
 
 class Log(Topic):
@@ -166,6 +171,75 @@ class Log(Topic):
         ({'page': 2}, None)
         """
         return producer.cursor_value(self._log.cursor(check.name("the name of a cursor", name)))
+
+    def ship(
+        self,
+        target: str | os.PathLike[str] | Log,
+        topics: str | Sequence[str] | None = None,
+        *,
+        follow: bool = False,
+        progress: bool | Callable[[CopyProgress], object] = False,
+        config: Config | None = None,
+        durability: str | None = None,
+        timeout: float | None = None,
+    ) -> Copied:
+        """Copy the messages of some topics, or of all, into another log, exactly once.
+
+        Call it again to copy what has come since. It continues where it was, whatever ended it, also if several run at
+        once: the position lies in the target, and commits with the messages there.
+
+        Topics are created in the target with the same name, codec and number of partitions. Values, keys and headers
+        stay as they are, and so do frames; messages go into the partition with the same number. They get new offsets
+        and times. What they were here is in the headers ``pqlog-time`` (ISO 8601), ``pqlog-offset`` and, if there are
+        several, ``pqlog-partition``, unless a message has such headers already. Messages of a frame have those of the
+        first message of their segment.
+
+        Parameters
+        ----------
+        target : str, os.PathLike or Log
+            The other log, or what `pqlog.open` would open it by.
+        topics : str or sequence of str, optional
+            Names or patterns, as in ``"web.*"``; all topics by default.
+        follow : bool
+            Go on with what is put later, also into new topics, until interrupted. While the target cannot be reached,
+            wait and try again: after a second at first, and at most after a minute.
+        progress : bool or callable
+            Show a bar, or call this with a `CopyProgress` after each batch, and when something changes.
+        config, durability, timeout
+            For the target, as for `pqlog.open`.
+
+        Returns
+        -------
+        Copied
+
+        Raises
+        ------
+        CodecMismatchError, PartitionsError
+            The target has a topic of that name with another codec, or with fewer partitions.
+        DamagedError
+            A message is damaged. All before it was copied, and nothing is left out.
+        TooLargeError
+            The target does not take a message of that size. All before it was copied.
+        StoreError
+            The target cannot be reached, or this file was replaced by an older state of it.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log, hub = pqlog.open(":memory:"), pqlog.open(":memory:")
+        >>> log.put_many(list("abc"))
+        Put(first=1, last=3, messages=3)
+        >>> log.ship(hub)
+        Copied(messages=3, topics={'main': 3}, trimmed=0)
+        >>> log.put("d")
+        4
+        >>> log.ship(hub).messages
+        1
+        >>> list(hub.get("billing")), hub[4].headers["pqlog-offset"]
+        (['a', 'b', 'c', 'd'], '4')
+        """
+        options = {"config": config, "durability": durability, "timeout": timeout}
+        return extras.copying.ship(self, target, topics, follow, progress, options)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -278,6 +278,8 @@ class Spool:
             self._bytes += len(item.value)
         else:
             self._bytes += sum(map(len, item.values if isinstance(item, Singles) else item))
+            if isinstance(item, Singles) and item.headers is not None:
+                self._bytes += sum(len(headers or "") for headers in item.each_headers())
         if self._bytes <= MEMORY_BYTES:
             return item
         data = msgspec.msgpack.encode(item)

@@ -7,7 +7,7 @@ from pqlog.frames.latest import latest_groups
 from pqlog.frames.projection import Projection
 from pqlog.frames.segments import cut, unpack
 from pqlog.frames.tables import schema, to_arrow, to_batches, to_polars
-from pqlog.frames.writer import segments_of, thin
+from pqlog.frames.writer import segments_of, thin, with_key
 
 __all__ = [
     "Projection",
@@ -20,4 +20,5 @@ __all__ = [
     "to_batches",
     "to_polars",
     "unpack",
+    "with_key",
 ]

@@ -122,9 +122,16 @@ def key_texts(table: pa.Table, row: Row) -> pa.ChunkedArray | None:
     return keys.texts(table.column(index), table.schema.field(index), KEY)
 
 
-def cut(row: Row, topic: str) -> bytes:
-    """The part of a segment that a row refers to as a segment of its own; it is no longer a part of its frame."""
+def cut(row: Row, topic: str, in_frame: bool = False) -> bytes:
+    """The part of a segment that a row refers to as a segment of its own.
+
+    With `in_frame` it stays a part of its frame: a copy of the log then gives the same frame.
+    """
     with row_errors(topic, row):
         table = _part(_decode_cached, row, None)
-        metadata = {name: note for name, note in (table.schema.metadata or {}).items() if name not in (CALL, START)}
+        metadata = dict(table.schema.metadata or {})
+        if START in metadata:
+            metadata[START] = b"%d" % (int(metadata[START]) + row.skip)
+        if not in_frame:
+            metadata = {name: note for name, note in metadata.items() if name not in (CALL, START)}
         return ipc.encode(table.replace_schema_metadata(metadata))

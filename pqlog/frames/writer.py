@@ -19,10 +19,10 @@ from pqlog.frames.arrow_types import check_types
 from pqlog.frames.background import submit
 from pqlog.frames.columns import unused_name
 from pqlog.frames.representable import check_representable
-from pqlog.frames.segments import CALL, HIDDEN, START, is_hidden
+from pqlog.frames.segments import CALL, HIDDEN, START, is_hidden, key_texts, read, row_errors
 from pqlog.keys import ID, KEY, RefusedError
 from pqlog.partitioning import Partitioner
-from pqlog.store.values import Segment
+from pqlog.store.values import Row, Segment
 
 SEGMENT_ROWS = ipc.MAX_ROWS
 """Messages in a segment at most; to read a single message, all of its segment is decoded."""
@@ -226,6 +226,28 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     for encoded in _encode(_Part(0, table, range(start, start + table.num_rows), None), metadata[CALL], start):
         _verify(encoded, None)
         yield Segment(encoded.value, encoded.part.table.num_rows, segment.key, segment.headers)
+
+
+def with_key(row: Row, topic: str, key: str) -> Row | None:
+    """The messages of a row that have a key, as a segment of their own; None if none has it, the row if all have it."""
+    table = read(row, topic)
+    with row_errors(topic, row):
+        texts = key_texts(table, row)
+        has_key = [] if texts is None else [text == key for text in texts.to_pylist()]
+        if not any(has_key):
+            return None
+        if all(has_key):
+            return row
+        metadata = dict(table.schema.metadata or {})
+        start = int(metadata.get(START, 0)) + row.skip
+        table = filter_rows(_with_index(table, start), pa.array(has_key)).combine_chunks()
+        if START in metadata:
+            metadata = dict(table.schema.metadata or {}) | {START: b"%d" % (start + has_key.index(True))}
+            table = table.replace_schema_metadata(metadata)
+        rows = table.num_rows
+        return row._replace(
+            offset=row.offset + has_key.index(True), value=ipc.encode(table), rows=rows, skip=0, whole=rows
+        )
 
 
 def _with_index(table: pa.Table, start: int = 0) -> pa.Table:

@@ -356,6 +356,10 @@ class ReadsForeignTopics(Protocol):
         """As `Store.find_topic`, for a reader who knows the codec."""
         ...
 
+    def missing(self, name: str) -> TopicStore:
+        """In place of a topic that does not exist, for a log that need not stand for one."""
+        ...
+
 
 @runtime_checkable
 class IsAFile(Protocol):

@@ -129,8 +129,22 @@ class Singles(msgspec.Struct, frozen=True, array_like=True):
     values: Sequence[bytes]
     keys: Sequence[str | None] | None = None
     """As many as there are values, or None if no message has one."""
-    headers: str | None = None
-    """JSON text of a dict of str, the same for all."""
+    headers: str | Sequence[str | None] | None = None
+    """JSON text of a dict of str, the same for all; or as many as there are values, each message's own."""
+
+    def each_headers(self) -> Iterable[str | None]:
+        """The headers of each message."""
+        if self.headers is None or isinstance(self.headers, str):
+            return itertools.repeat(self.headers, len(self.values))
+        return self.headers
+
+    def only(self, mask: bytes) -> Singles:
+        """Those of its messages for which the mask has a 1."""
+        keys, headers = (
+            some if some is None or isinstance(some, str) else list(itertools.compress(some, mask))
+            for some in (self.keys, self.headers)
+        )
+        return Singles(list(itertools.compress(self.values, mask)), keys, headers)
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
@@ -142,7 +156,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     key: str | None = None
     """The name of the field that is its messages' key."""
     headers: str | None = None
-    """As for `Singles`."""
+    """JSON text of a dict of str, the same for all."""
 
 
 Chunk = Singles | Segment
@@ -184,8 +198,7 @@ def _thinned(ids: Ids, chunks: Iterable[Chunk], masks: Sequence[bytes | None], s
         elif mask is None:
             yield chunk
         elif kept:
-            keys = None if chunk.keys is None else list(itertools.compress(chunk.keys, mask))
-            yield Singles(list(itertools.compress(chunk.values, mask)), keys, chunk.headers)
+            yield chunk.only(mask)
         start += kept
 
 

@@ -15,6 +15,7 @@ from tests.contract.engines import (
     around,
     fill,
     in_memory,
+    never,
     offsets,
     one_partition,
     put,
@@ -117,6 +118,26 @@ def test_what_is_read_is_what_was_put(topic):
         (b"\0segment", "field", '{"c":"d"}', 3, 0, 3),
         (b"3", "k", None, None, 0, None),
     ]
+
+
+def test_messages_of_one_put_can_have_headers_of_their_own(topic):
+    values, keys = [b"%d" % n for n in range(700)], [f"k{n}" if n % 3 else None for n in range(700)]
+    headers = [f'{{"n":"{n}"}}' if n % 2 else None for n in range(700)]
+    put(topic, singles(b"0"), Singles(values, keys, headers), Singles(values, None, headers), singles(b"0", key="k"))
+    found = [(row.value, row.key, row.headers) for row in rows(topic)]
+    assert found[1:701] == list(zip(values, keys, headers, strict=True))
+    assert found[701:-1] == [(value, None, text) for value, text in zip(values, headers, strict=True)]
+    assert (found[0], found[-1]) == ((b"0", None, None), (b"0", "k", None))
+
+
+def test_headers_of_their_own_stay_with_messages_whose_id_is_new(topic):
+    def put_ids(chunk, *ids):
+        return append(topic, [chunk], ids=Ids([ids], never)).messages
+
+    assert put_ids(Singles([b"1", b"2"], None, ['{"n":"1"}', None]), "a", "b") == 2
+    assert put_ids(Singles([b"2", b"3", b"4"], ["k", None, "k"], [None, '{"n":"3"}', None]), "b", "c", "d") == 2
+    found = [(row.value, row.key, row.headers) for row in rows(topic)]
+    assert found == [(b"1", None, '{"n":"1"}'), (b"2", None, None), (b"3", None, '{"n":"3"}'), (b"4", "k", None)]
 
 
 def test_append_is_all_or_nothing(topic):

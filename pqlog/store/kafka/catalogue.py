@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
+from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.lanes import Lanes, Transaction
-from pqlog.store.kafka.state import CATALOGUE, State
+from pqlog.store.kafka.state import CATALOGUE, State, decoded
+from pqlog.store.values import TopicInfo
 
 LOG, TOPIC, TRIM, GONE = "log", "topic/", "trim/", "gone/"
 """Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete."""
@@ -125,6 +127,40 @@ class Catalogue:
 
         known = self._lanes.change([CATALOGUE], work)
         return known, [kafka for kafka in made if kafka != known.kafka]
+
+
+class Published:
+    """The catalogue of a log for those who only read it."""
+
+    def __init__(self, state: State) -> None:
+        self._tail = state.tail(CATALOGUE)
+
+    def topics(self) -> dict[str, tuple[str, TopicInfo]]:
+        """By the name of each: what the cluster calls it, and its first partition."""
+        seen = Seen.of(self._values())
+        return {
+            one.name: (one.kafka, TopicInfo(one.id, one.name, one.codec, 0, one.partitions, one.max_bytes))
+            for one in seen.topics.values()
+        }
+
+    def uuid(self) -> str:
+        """What distinguishes the log from all others."""
+        name: str = self._values()[LOG]["uuid"]
+        return name
+
+    def _values(self) -> dict[str, Any]:
+        self._tail.refresh()
+        entries = self._tail.lane(CATALOGUE)
+        return decoded({key: entry for key, entry in entries.items() if key.startswith((LOG, TOPIC))})
+
+
+def published(cluster: Cluster, log: str) -> Published | None:
+    """The catalogue of a log on a cluster; None if there is none."""
+    state = State(cluster, log)
+    if cluster.partitions(state.topic) is None:
+        return None
+    state.tail(CATALOGUE).refresh()
+    return Published(state) if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is not None else None
 
 
 def _begin(tx: Transaction) -> Any:

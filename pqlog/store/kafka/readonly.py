@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
@@ -43,6 +44,10 @@ class Catalogue(Protocol):
         """By the name of each, in their order: what the cluster calls it, and its first partition."""
         ...
 
+    def uuid(self) -> str:
+        """What distinguishes the log from others."""
+        ...
+
 
 class ReadOnlyStore:
     """The topics of a cluster, or of a log on it; the protocol is `pqlog.store.api.Store`.
@@ -56,7 +61,7 @@ class ReadOnlyStore:
     codec : str
         What the values of a topic are unless the reader says otherwise: Kafka does not know.
     catalogue : callable, optional
-        Makes the catalogue of the log; without it, all topics are its that begin with its name and a dot.
+        Finds the catalogue of a log by its name. Without one, all topics that begin with its name and a dot are its.
     """
 
     readonly = True
@@ -70,16 +75,23 @@ class ReadOnlyStore:
         address: Address,
         timeout_s: float = 60.0,
         codec: str = "json",
-        catalogue: Callable[[Cluster], Catalogue] | None = None,
+        catalogue: Callable[[Cluster, str], Catalogue | None] = lambda *_: None,
     ) -> None:
         self.name = str(address)
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self._codec = codec
         self._prefix = "" if address.log is None else f"{address.log}."
-        self._catalogue = None if catalogue is None else catalogue(self.cluster)
         self._woken = threading.Condition()
-        self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+        try:
+            self._catalogue = None if address.log is None else catalogue(self.cluster, address.log)
+            if self._catalogue is not None:
+                self.uuid = self._catalogue.uuid()
+            else:
+                self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+        except BaseException:
+            self.close()
+            raise
 
     # topics
 
@@ -108,9 +120,11 @@ class ReadOnlyStore:
     def _found(self, name: str, codec: str) -> Sequence[TopicStore]:
         if self._catalogue is not None:
             topic, first = self._catalogue.topics().get(name, ("", None))
-            codec = "" if first is None else first.codec
-        else:
-            topic = self._prefix + name
+            if first is None:
+                return ()
+            infos = [replace(first, id=first.id + number, partition=number) for number in range(first.partitions)]
+            return [ForeignPartition(self, info, topic) for info in infos]
+        topic = self._prefix + name
         if not _is_allowed(topic):
             return ()
         partitions = self.cluster.partitions(topic)

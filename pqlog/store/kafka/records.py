@@ -52,17 +52,19 @@ class Record(NamedTuple):
 
 def records_of(chunk: Chunk) -> Iterator[Record]:
     """The records of a chunk, in their order."""
-    headers = kafka_headers(chunk.headers)
     if isinstance(chunk, Segment):
+        headers = kafka_headers(chunk.headers)
         own = [(ROWS_HEADER, b"%d" % chunk.rows)]
         if chunk.key is not None:
             own.append((KEY_HEADER, chunk.key.encode()))
         yield Record(chunk.value, None, [*(headers or ()), *own], chunk.rows)
-    elif chunk.keys is None:
-        yield from (Record(value, None, headers, 1) for value in chunk.values)
-    else:
-        for value, key in zip(chunk.values, chunk.keys, strict=True):
-            yield Record(value, None if key is None else key.encode(), headers, 1)
+        return
+    keys: Iterable[str | None] = itertools.repeat(None) if chunk.keys is None else chunk.keys
+    last, headers = None, None
+    for value, key, text in zip(chunk.values, keys, chunk.each_headers(), strict=False):
+        if text is not last:
+            last, headers = text, kafka_headers(text)
+        yield Record(value, None if key is None else key.encode(), headers, 1)
 
 
 def kafka_headers(text: str | None) -> list[tuple[str, bytes]] | None:

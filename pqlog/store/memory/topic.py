@@ -266,5 +266,6 @@ def _rows(chunks: Iterable[Chunk], now: int) -> Iterator[Row]:
         if isinstance(chunk, Segment):
             yield Row(0, now, chunk.key, chunk.headers, chunk.value, chunk.rows, 0, chunk.rows)
         else:
-            for value, key in zip(chunk.values, chunk.keys or [None] * len(chunk.values), strict=True):
-                yield Row(0, now, key, chunk.headers, value, None, 0, None)
+            keys = chunk.keys or [None] * len(chunk.values)
+            for value, key, headers in zip(chunk.values, keys, chunk.each_headers(), strict=True):
+                yield Row(0, now, key, headers, value, None, 0, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import apsw
@@ -137,33 +138,45 @@ def insert(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Chunk
         kept = checksums.mask(crc, checksums.of_metadata(now, chunk.headers, (chunk.key,), chunk.rows), table.seed)
         db.execute(table.put_segment, (stop, now, chunk.key, chunk.headers, chunk.value, kept, chunk.rows))
         return Tail(stop + chunk.rows, now, crc)
+    if not (chunk.headers is None or isinstance(chunk.headers, str)):
+        return _insert_each(db, table, tail, now, chunk)
     kepts: list[int | None] = [] if chunk.keys is None else [None] * len(chunk.keys)
     for start, behind, end in checksums.along(chunk.values, crc):
         crc = end
-        kept = _kept(chunk, start, behind, now, crc, table.seed)
+        keys = () if chunk.keys is None else chunk.keys[start:behind]
+        kept = checksums.mask(crc, checksums.of_metadata(now, chunk.headers, keys), table.seed)
         if chunk.keys is None:
             run = apsw.carray(tuple(chunk.values[start:behind]))
             db.execute(table.put_array, (stop + start, now, chunk.headers, run, behind - start, kept))
         else:
             kepts[behind - 1] = kept
     if chunk.keys is not None:
-        many = len(kepts) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
-        for which, rows in ((range(many), ROWS_A_STATEMENT), (range(many, len(kepts)), 1)):
-            db.executemany(table.put_rows(rows), _bindings(chunk, kepts, which, stop, now, rows))
+        at = range(stop, stop + len(kepts))
+        _put_rows(db, table, at, now, chunk.keys, itertools.repeat(chunk.headers), chunk.values, kepts)
     return Tail(stop + len(chunk.values), now, crc)
 
 
-def _kept(chunk: Singles, start: int, stop: int, now: int, crc: int, seed: int) -> int:
-    keys = () if chunk.keys is None else chunk.keys[start:stop]
-    return checksums.mask(crc, checksums.of_metadata(now, chunk.headers, keys), seed)
+def _insert_each(db: apsw.Connection, table: Table, tail: Tail, now: int, chunk: Singles) -> Tail:
+    """The same of messages that have headers of their own: each has its checksum, which covers one set of headers."""
+    crc, kepts = tail.crc, list[int | None]()
+    keys = chunk.keys or [None] * len(chunk.values)
+    for value, key, headers in zip(chunk.values, keys, chunk.each_headers(), strict=True):
+        crc = extend(crc, value)
+        kepts.append(checksums.of_one(crc, now, headers, key, table.seed))
+    at = range(tail.stop, tail.stop + len(kepts))
+    _put_rows(db, table, at, now, keys, chunk.each_headers(), chunk.values, kepts)
+    return Tail(at.stop, now, crc)
 
 
-def _bindings(
-    chunk: Singles, kepts: Sequence[int | None], which: range, stop: int, now: int, rows: int
-) -> Iterator[list[object]]:
-    assert chunk.keys is not None
-    for start in which[::rows]:
-        bindings: list[object] = []
-        for index in range(start, start + rows):
-            bindings += (stop + index, now, chunk.keys[index], chunk.headers, chunk.values[index], kepts[index])
-        yield bindings
+def _put_rows(db: apsw.Connection, table: Table, offsets: Sequence[int], now: int, *columns: Iterable[object]) -> None:
+    """Insert rows, many in a statement: each column has a value for each offset."""
+    rows = zip(offsets, itertools.repeat(now), *columns, strict=False)
+    many = len(offsets) // ROWS_A_STATEMENT * ROWS_A_STATEMENT
+    for count, together in ((many, ROWS_A_STATEMENT), (len(offsets) - many, 1)):
+        some = itertools.islice(rows, count)
+        db.executemany(table.put_rows(together), _bindings(some, together))
+
+
+def _bindings(rows: Iterator[tuple[object, ...]], together: int) -> Iterator[list[object]]:
+    while some := list(itertools.islice(rows, together)):
+        yield list(itertools.chain.from_iterable(some))
