@@ -162,16 +162,14 @@ class KafkaStore:
         lanes += [] if cursor is None else [_cursor_lane(cursor.name)]
 
         def work(tx: Transaction) -> Mapping[int, Put]:
-            topic.check()
             if id is not None and (found := ids.find_in(tx, topic, id)):
                 return found
             if cursor is not None:
                 cursor.check(tx.value(_cursor_lane(cursor.name), TEXT))
+                tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             went = dict(zip([one.topic.info.partition for one in outputs], tx.put_all(outputs), strict=True))
             if id is not None:
                 tx.set(id_lane(topic), ids.key_of(id), ids.value_of(went))
-            if cursor is not None:
-                tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             return went
 
         return self.lanes.change(lanes or [self._put_lane()], work)
