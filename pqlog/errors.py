@@ -234,7 +234,7 @@ class UnknownTopicError(Error, KeyError):
     """No topic has that name."""
 
     def __init__(self, topic: str, near: Sequence[str]) -> None:
-        super().__init__(f"no topic {topic!r} in this file{_did_you_mean(near)}")
+        super().__init__(f"no topic {topic!r} in this log{_did_you_mean(near)}")
         self.topic, self.near = topic, tuple(near)
 
     __str__ = Exception.__str__  # a KeyError would show the sentence in quotes

@@ -150,6 +150,8 @@ def opened(
         if not isinstance(given, bool):
             raise ArgumentError(f"{name} must be True or False, not {given!r}")
     if is_cluster(path):
+        if vfs is not None or network:
+            raise ArgumentError("vfs and network are for a file, not for a cluster: leave them out")
         timeout_s = check.seconds("timeout", CLUSTER_TIMEOUT_S if timeout is None else timeout, most=1e6)
         return _on_a_cluster(str(path), readonly, timeout_s, config, durability, codec)
     from pqlog.store.sqlite.store import SqliteStore

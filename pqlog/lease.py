@@ -131,7 +131,7 @@ class Lease:
         """What chooses the partitions of a topic for all that is put through this batch."""
         id = topic.partitions[0].info.id
         if id not in self._partitioners:
-            self._partitioners[id] = Partitioner(len(topic.partitions))
+            self._partitioners[id] = Partitioner(len(topic.partitions), topic.partitions[0].info.max_bytes)
         return self._partitioners[id]
 
     def stage(self, topic: TopicStream, put: producer.Encoded) -> Staged:

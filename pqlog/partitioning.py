@@ -53,10 +53,17 @@ def any_of(partitions: int) -> int:
 
 
 class Partitioner:
-    """Chooses the partition of each message that is put into a topic: by its key, or else in turn."""
+    """Chooses the partition of each message that is put into a topic: by its key, or else in turn.
 
-    def __init__(self, partitions: int) -> None:
-        self.partitions = partitions
+    Parameters
+    ----------
+    partitions : int
+    max_bytes : int or None
+        The largest row that the topic takes, for who makes rows of messages; as in `pqlog.store.values.TopicInfo`.
+    """
+
+    def __init__(self, partitions: int, max_bytes: int | None = None) -> None:
+        self.partitions, self.max_bytes = partitions, max_bytes
         self._next = any_of(partitions)  # processes do not all begin with the same one
         self._in_run = 0
 

@@ -39,7 +39,7 @@ class Topic(Messages):
 
     def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
         super().__init__(stream)
-        self._partitioner = Partitioner(len(stream.partitions))
+        self._partitioner = Partitioner(len(stream.partitions), stream.partitions[0].info.max_bytes)
         self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
         self._handed_out: HandedOut = {} if handed_out is None else handed_out
 

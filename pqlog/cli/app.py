@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import pqlog
+from pqlog import files
 from pqlog import partition as partitions
 from pqlog.cli import output
 from pqlog.errors import ArgumentError, Error, StoreError
@@ -151,7 +152,7 @@ def command(panel: str, name: str, *examples: str, negative: bool = False) -> Ca
     return app.command(name, epilog=epilog, rich_help_panel=panel, context_settings=settings)
 
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="The log.", show_default=False)]
+File = Annotated[str, typer.Argument(metavar="FILE", help="The log, or kafka://host:9092.", show_default=False)]
 NewFile = Annotated[
     str, typer.Argument(metavar="FILE", help="The log; created if it does not exist.", show_default=False)
 ]
@@ -174,13 +175,32 @@ Until = Annotated[str | None, typer.Option(help="Before this time.", show_defaul
 Start = Annotated[int | None, typer.Option(help="From this offset on; -5 means the last five.", show_default=False)]
 Stop = Annotated[int | None, typer.Option(help="Before this offset.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.", show_default=False)]
+Codec = Annotated[
+    str | None,
+    typer.Option(help="What the values of a cluster's topic are: json, msgpack or bytes.", show_default=False),
+]
+Config = Annotated[
+    str | None, typer.Option(help="A file with the client properties for a cluster.", show_default=False)
+]
 Fields = Annotated[
     list[str] | None, typer.Option("--field", help="Only this field; can be repeated.", show_default=False)
 ]
 
 
-def opened(file: str, topic: str = "main", *, write: bool = False, trust_pickle: bool = False) -> pqlog.Log:
+def opened(
+    file: str,
+    topic: str = "main",
+    *,
+    write: bool = False,
+    trust_pickle: bool = False,
+    codec: str | None = None,
+    config: str | None = None,
+) -> pqlog.Log:
     """Open a log that exists, for reading only unless `write` is given."""
+    if files.is_cluster(file):
+        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, config=config)
+    if codec is not None or config is not None:
+        raise ArgumentError("--codec and --config are for a cluster: a FILE that begins with kafka://")
     if not os.path.exists(file):
         raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
     try:
@@ -197,8 +217,10 @@ def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:
     return opened(file, topic, write=True, trust_pickle=trust_pickle)
 
 
-def whole(file: str, *, write: bool = False) -> pqlog.Log:
+def whole(file: str, *, write: bool = False, config: str | None = None) -> pqlog.Log:
     """Open a log for a command about the whole file: at the topic main or, if it does not exist, at the first topic."""
+    if files.is_cluster(file):
+        return opened(file, write=write, config=config)  # which need not stand for a topic
     try:
         opened(file).close()
         name = "main"

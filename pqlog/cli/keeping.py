@@ -24,9 +24,9 @@ New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_de
 
 
 @app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
-def topics(file: app.File, as_json: app.AsJson = False) -> None:
+def topics(file: app.File, as_json: app.AsJson = False, config: app.Config = None) -> None:
     """List the topics. For each: the number of messages, and the first and the last offset of each partition."""
-    with app.whole(file) as log:
+    with app.whole(file, config=config) as log:
         topics = _topics(log)
         found = [
             {

@@ -16,7 +16,7 @@ from typing import IO, Annotated, Any
 import typer
 
 import pqlog
-from pqlog import atomic, check, extras, fields
+from pqlog import atomic, check, extras, fields, files
 from pqlog.cli import app, output
 from pqlog.delivery import TICK_S
 from pqlog.errors import ArgumentError, DecodeError
@@ -65,6 +65,8 @@ def get(
     metadata: Metadata = False,
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
+    codec: app.Codec = None,
+    config: app.Config = None,
 ) -> None:
     """Print messages, one line of JSON each.
 
@@ -74,7 +76,7 @@ def get(
     if client is None:
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
-        with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+        with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec, config=config) as log:
             shown = _shower(metadata, field, log.partitions > 1)
             history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
             _check_fields(field, itertools.islice(history, limit))
@@ -169,9 +171,11 @@ def tail(
     field: app.Fields = None,
     metadata: Metadata = False,
     trust_pickle: app.TrustPickle = False,
+    codec: app.Codec = None,
+    config: app.Config = None,
 ) -> None:
     """Print the last messages. One line of JSON each; no client is moved."""
-    with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec, config=config) as log:
         shown = _shower(metadata, field, log.partitions > 1)
         stream = app.part(log, partition).stream
         kept = stream.store.span()
@@ -225,6 +229,8 @@ def export(
     field: app.Fields = None,
     flatten: Annotated[bool, typer.Option(help="Turn nested objects into columns named outer.inner.")] = False,
     trust_pickle: app.TrustPickle = False,
+    codec: app.Codec = None,
+    config: app.Config = None,
 ) -> None:
     """Export messages as Parquet, CSV or NDJSON.
 
@@ -235,7 +241,7 @@ def export(
     kind = format or _kind(out, is_folder)
     if kind not in _WRITERS:
         raise ArgumentError(f"--format must be parquet, csv, tsv or ndjson, not {kind!r}")
-    with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec, config=config) as log:
         history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
         progress = app.is_watched() and out != "-"
         if kind == "parquet" and is_folder and out != "-":
@@ -400,12 +406,14 @@ def explore(
     It creates a notebook; an existing one is opened unchanged.
     """
     with app.whole(file) as log:
-        topic = log.name
+        topic = log.name if log.name in log.topics() else next(iter(log.topics()), log.name)
     extras.package("jupyterlab")
     extras.load("notebook.explorer")
-    path = Path(notebook or f"{Path(file).stem}-explore.ipynb")
+    is_cluster = files.is_cluster(file)
+    path = Path(notebook or f"{topic if is_cluster else Path(file).stem}-explore.ipynb")
     if not path.exists():
-        path.write_text(json.dumps(_notebook(os.path.abspath(file), topic), indent=1) + "\n")
+        place = file if is_cluster else os.path.abspath(file)
+        path.write_text(json.dumps(_notebook(place, topic), indent=1) + "\n")
     output.flush()
     # exec, so that Ctrl-C goes to JupyterLab
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path.absolute()), *(jupyter or ())])  # noqa: S606

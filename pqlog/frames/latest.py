@@ -24,7 +24,7 @@ from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
 from pqlog.frames.places import unmoved
 from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
-from pqlog.store.values import Lines, Row
+from pqlog.store.values import Lines, Row, Span
 from pqlog.stream import Selection, TopicStream
 
 MAX_GAP = 512
@@ -185,6 +185,9 @@ def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
     """Ascending offsets in groups that are close together."""
     gap = MAX_MERGED_GAP if stream.is_merged else MAX_GAP
     if len(offsets):
+        if not stream.log.capabilities.dense_offsets:  # messages are further apart
+            first, last = offsets[0].item(), offsets[-1].item()
+            gap = gap * (last - first) // max(1, stream.store.count(Span.through(first, last))) + gap
         yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
 
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pqlog.errors import ArgumentError, EncodeError
+from pqlog.errors import ArgumentError, EncodeError, Error, TooLargeError
 from pqlog.frames import inputs, ipc, keys, notes, partitioning
 from pqlog.frames.arrays import filter_rows, identical_columns, take_rows
 from pqlog.frames.arrow_types import check_types
@@ -28,6 +28,8 @@ SEGMENT_ROWS = ipc.MAX_ROWS
 """Messages in a segment at most; to read a single message, all of its segment is decoded."""
 MIN_THREADED_ROWS = 5_000
 """To verify a smaller segment takes hardly longer than to give it to a thread."""
+MAX_BYTES, NOTES_BYTES = 1 << 40, 100
+"""How large a segment may be where nothing is said; and what a topic needs beside it."""
 SEGMENT_BYTES = 64 << 20
 """What a segment's messages take in memory at most; a segment with long values has fewer messages."""
 
@@ -77,7 +79,9 @@ def segments_of(
         if len(np.unique(partitions)) > 1:
             table, pandas_frame = _with_index(table), inputs.with_plain_index(pandas_frame)
         parts = _cut(table, partitions, ids, 0)
-    for encoded in _verified(_encoded_segments(parts), pandas_frame):
+    most = MAX_BYTES if partitioner.max_bytes is None else partitioner.max_bytes
+    most -= NOTES_BYTES + len(key or "") + len(headers or "")
+    for encoded in _verified(_encoded_segments(parts, most), pandas_frame):
         part = encoded.part
         its_ids = None if part.ids is None else part.ids.to_pylist()
         yield part.partition, Segment(encoded.value, part.table.num_rows, key, headers), its_ids
@@ -149,12 +153,12 @@ def _verified(segments: Iterator[_Encoded], pandas_frame: Any) -> Iterator[_Enco
         yield encoded
 
 
-def _encoded_segments(parts: Iterable[_Part]) -> Iterator[_Encoded]:
-    """The segments of one call."""
+def _encoded_segments(parts: Iterable[_Part], most_bytes: int) -> Iterator[_Encoded]:
+    """The segments of one call, none of them larger than that."""
     call = secrets.token_hex(8).encode()
     start = 0
     for part in parts:
-        for encoded in _encode(part, call, start):
+        for encoded in _encode(part, call, start, most_bytes):
             yield encoded
             start += encoded.part.table.num_rows
 
@@ -272,22 +276,29 @@ def _with_index(table: pa.Table, start: int = 0) -> pa.Table:
     return table.replace_schema_metadata({**metadata, notes.FRAME: msgspec.json.encode(note)})
 
 
-def _encode(part: _Part, call: bytes, start: int) -> Iterator[_Encoded]:
-    """A part of a frame as one segment, or as several if one would be too large to be decoded."""
+def _encode(part: _Part, call: bytes, start: int, most_bytes: int = MAX_BYTES) -> Iterator[_Encoded]:
+    """A part of a frame as one segment, or as several if one would be too large to be decoded, or to be put."""
     table = part.table
     metadata = {**(table.schema.metadata or {}), CALL: call, START: b"%d" % start}
     try:
         value = ipc.encode(table.replace_schema_metadata(metadata))
     except ipc.TooLargeError as error:
-        if table.num_rows == 1:
-            raise EncodeError(f"row {part.rows[0]}: {error}; split it", value_type="frame", codec="arrow") from error
-        half = table.num_rows // 2
-        yield from _encode(part.slice(0, half), call, start)
-        yield from _encode(part.slice(half, table.num_rows - half), call, start + half)
+        problem: Error = EncodeError(f"row {part.rows[0]}: {error}; split it", value_type="frame", codec="arrow")
     except Exception as error:  # Arrow raises anything
         raise _refusal(_failing_column(table), f"cannot be kept ({error})") from error
     else:
-        yield _Encoded(value, part, start)
+        if len(value) <= most_bytes:
+            yield _Encoded(value, part, start)
+            return
+        problem = TooLargeError(
+            f"row {part.rows[0]} of the frame takes {len(value):,} bytes, and the topic takes {most_bytes:,} at most. "
+            f"Nothing was put: split it"
+        )
+    if table.num_rows == 1:
+        raise problem
+    half = table.num_rows // 2
+    yield from _encode(part.slice(0, half), call, start, most_bytes)
+    yield from _encode(part.slice(half, table.num_rows - half), call, start + half, most_bytes)
 
 
 def _failing_column(part: pa.Table) -> str:

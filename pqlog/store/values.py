@@ -329,18 +329,23 @@ class Capabilities:
         Whether several processes can use it at once.
     exact_counts : bool
         Whether the number of messages is always exact. Else, of many that nobody has read yet it is an estimate.
+    ordered_partitions : bool
+        Whether what one call puts into several partitions has one time, later than that of all that was put before, and
+        is seen at once. Else each partition has its own clock, and the newest messages of one may be seen before older
+        ones of another.
 
     Examples
     --------
     >>> import pqlog
-    >>> pqlog.open(":memory:").capabilities
-    Capabilities(durable=False, dense_offsets=True, shared_by_processes=False, exact_counts=True)
+    >>> pqlog.open(":memory:").capabilities.dense_offsets
+    True
     """
 
     durable: bool
     dense_offsets: bool
     shared_by_processes: bool
     exact_counts: bool = True
+    ordered_partitions: bool = True
 
 
 @dataclass(frozen=True, slots=True)

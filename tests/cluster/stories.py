@@ -30,12 +30,12 @@ STALL_S = 60.0
 class Worker:
     """A process of a story, with its ledger."""
 
-    def __init__(self, folder: Path, address: str, work: str, name: str) -> None:
-        self.work, self.name = work, name
+    def __init__(self, folder: Path, address: str, work: str, name: str, plant: str = "") -> None:
+        self.work, self.name = work.partition("-")[0], name
         self.ledger = folder / name
         self._errors = folder / f"{name}.errors"
         with open(self._errors, "w") as errors:
-            command = [sys.executable, "-m", "tests.cluster.work", work, address, str(self.ledger), name]
+            command = [sys.executable, "-m", "tests.cluster.work", work, address, str(self.ledger), name, plant]
             self.process = Process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=errors)
 
     def lines(self, kind: str | None = None) -> list[list[Any]]:
@@ -67,14 +67,25 @@ class Worker:
         self.process.kill_and_read()
 
     def pause(self) -> None:
+        """SIGSTOP."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
+
+    def is_paused(self) -> bool:
+        """Whether it was stopped, perhaps by itself."""
+        assert self.process.poll() is None, f"{self.name} ended: {self.said()}"
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def finish(self) -> None:
+        """Wait until it ends by itself."""
+        assert self.process.wait(2 * STALL_S) == 0, self.said()
 
 
 class Story:
-    """A log with two processes that put, one that reads, and two that work on a stage."""
+    """A log, and processes that put, read and work on it."""
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder, self.address = folder, address
@@ -83,9 +94,9 @@ class Story:
             log.topic("orders", partitions=PARTITIONS).client("stage").seek(to="start")
             log.topic("handled", partitions=2)
 
-    def start(self, work: str) -> Worker:
+    def start(self, work: str, plant: str = "") -> Worker:
         """Start a process more."""
-        worker = Worker(self.folder, self.address, work, f"{work}{len(self.workers)}")
+        worker = Worker(self.folder, self.address, work, f"{work}{len(self.workers)}", plant)
         self.workers.append(worker)
         return worker
 
@@ -101,7 +112,8 @@ class Story:
             return [one.progress() - before[one.name] for one in self.running if one.work == work]
 
         def all_got_on() -> bool:
-            return min(steps_of("put") + steps_of("read")) >= steps and sum(steps_of("stage")) >= steps
+            stages = steps_of("stage")
+            return min(steps_of("put") + steps_of("read")) >= steps and (not stages or sum(stages) >= steps)
 
         wait_until(all_got_on, 2 * STALL_S)
 
@@ -112,7 +124,7 @@ class Story:
             if worker.work == "stage":
                 worker.kill()
             else:
-                assert worker.process.wait(2 * STALL_S) == 0, worker.said()
+                worker.finish()
 
     def judge(self) -> None:
         """Work on what is left, and compare what is there with the ledgers."""

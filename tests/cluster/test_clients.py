@@ -13,6 +13,7 @@ import pqlog
 from pqlog.store import owners
 from pqlog.store.kafka import leases
 from pqlog.store.values import Size
+from tests.cluster.logs import opened
 from tests.processes import Process, python, wait_until
 
 BATCH = 2
@@ -22,11 +23,12 @@ import sys, time
 import pqlog
 from pqlog.store import owners
 from pqlog.store.kafka import leases
+from tests.cluster.logs import opened
 url, host, lease = sys.argv[1:]
 leases.LEASE_S = float(lease)
 if host:
     owners._host = lambda: host
-with pqlog.open(url) as log:
+with opened(url) as log:
     batch = log.client("c").next_batch(size=2)
     print(batch.first, flush=True)
     sys.stdin.readline()
@@ -41,7 +43,7 @@ with pqlog.open(url) as log:
 
 @pytest.fixture
 def log(cluster_url):
-    with pqlog.open(cluster_url) as log:
+    with opened(cluster_url) as log:
         yield log
 
 
@@ -146,7 +148,7 @@ def test_a_process_that_was_paused_and_replaced_by_nobody_continues(log, cluster
 
 def test_a_worker_that_begins_again_under_its_name_has_its_batch_at_once(log, cluster_url):
     log.put_many(range(BATCH))
-    with pqlog.open(cluster_url) as other:
+    with opened(cluster_url) as other:
         held = other.client("c").next_batch(size=BATCH, owner="w")
         assert log.client("c").next_batch(size=BATCH, owner="v") is None
         batch = log.client("c").next_batch(size=BATCH, owner="w")
@@ -162,7 +164,7 @@ def test_a_worker_that_begins_again_under_its_name_has_its_batch_at_once(log, cl
 def test_looking_at_a_client_takes_nothing_from_the_process_that_works_for_it(log, cluster_url):
     log.put_many(range(4))
     held = log.client("c").next_batch(size=4)
-    with pqlog.open(cluster_url) as other:
+    with opened(cluster_url) as other:
         client = other.client("c")
         (partition,) = other.store.find_topic("main")
         assert (client.lag, len(client.claims()), client.unread().to_list()) == (4, 1, [0, 1, 2, 3])
@@ -175,8 +177,8 @@ def test_looking_at_a_client_takes_nothing_from_the_process_that_works_for_it(lo
 
 WORKER = """
 import sys, time
-import pqlog
-log = pqlog.open(sys.argv[1])
+from tests.cluster.logs import opened
+log = opened(sys.argv[1])
 seen = {}
 for batch in log.topic("in").batches("c", size=10):
     seen[batch.partition] = seen.get(batch.partition, 0) + len(batch)
@@ -212,8 +214,8 @@ def test_two_processes_on_one_partition_take_turns(log, cluster_url):
 
 STAGE = """
 import sys
-import pqlog
-with pqlog.open(sys.argv[1]) as log:
+from tests.cluster.logs import opened
+with opened(sys.argv[1]) as log:
     for batch in log.topic("in").batches("c", size=5):
         for value in batch:
             batch.put(value, topic="out")
@@ -242,12 +244,12 @@ def test_a_stage_whose_workers_are_killed_at_random_is_exact(log, cluster_url):
 
 
 def test_positions_survive(cluster_url):
-    with pqlog.open(cluster_url) as log:
+    with opened(cluster_url) as log:
         at = [log.put(n) for n in range(5)]
         assert list(itertools.islice(log.get("c"), 3)) == [0, 1, 2]  # asking for the third acknowledges the second
         assert at[1] < log.client("c").position <= at[2]
         log.client("d").seek("end")
-    with pqlog.open(cluster_url) as log:
+    with opened(cluster_url) as log:
         assert at[1] < log.client("c").position <= at[2]
         assert list(log.get("c")) == [2, 3, 4]
         assert log.client("d").lag == 0
@@ -256,8 +258,8 @@ def test_positions_survive(cluster_url):
 
 GETTER = """
 import sys, time
-import pqlog
-log = pqlog.open(sys.argv[1])
+from tests.cluster.logs import opened
+log = opened(sys.argv[1])
 for value in log.get("c"):
     print(value, time.monotonic(), flush=True)
     time.sleep(0.01)
@@ -279,8 +281,8 @@ def test_a_killed_reader_gets_again_what_it_acknowledged_in_the_last_moment(log,
 
 ENDING = """
 import sys
-import pqlog
-log = pqlog.open(sys.argv[1])
+from tests.cluster.logs import opened
+log = opened(sys.argv[1])
 for value in log.get("c"):
     print(value, flush=True)
 """
@@ -344,7 +346,7 @@ def test_an_acknowledgement_from_before_a_seek_of_another_process_is_dropped(log
     (partition,) = log.store.find_topic("main")
     client, first = partition.client("c"), partition.span().first
     state = client.join()
-    with pqlog.open(cluster_url) as other:
+    with opened(cluster_url) as other:
         other.client("c")
         (theirs,) = other.store.find_topic("main")
         assert client.acknowledge(partition.span().stop - 1, state.epoch)

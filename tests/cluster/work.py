@@ -1,17 +1,21 @@
-"""What the processes of a story do: ``python -m tests.cluster.work WORK LOG LEDGER NAME``.
+"""What the processes of a story do: ``python -m tests.cluster.work WORK LOG LEDGER NAME [PLANT]``.
 
 Each writes what happened to its ledger, a line of JSON that is synced before the process goes on. The line begins with
-a time of the machine's monotonic clock. A process ends when there is a file ``stop`` beside its ledger.
+a time of the machine's monotonic clock. A process ends when there is a file ``stop`` beside its ledger. A work may
+have a variant: ``stage-worker`` is the stage of a worker of that name. A plant is a fault from `tests.cluster.plants`.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +28,33 @@ MANY = 30
 Say = Callable[..., None]
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a process was told."""
+
+    name: str
+    variant: str
+    stop: Path
+
+    def is_over(self) -> bool:
+        return self.stop.exists()
+
+
 def message(name: str, n: int, i: int = 0) -> dict[str, Any]:
     """Message `i` of put `n` of a process."""
     return {"of": name, "n": n, "i": i, "key": f"{name}-{(n + i) % 7}"}
 
 
-def put(log: pqlog.Log, say: Say, name: str, is_over: Callable[[], bool]) -> None:
+def put(log: pqlog.Log, say: Say, told: Told) -> None:
     """Put one message, one with an id, or many; a put whose answer was lost is repeated if it has an id."""
     orders = log.topic("orders")
     for n in itertools.count():
-        if is_over():
+        if told.is_over():
             return
         say("try", n)
         while True:
             try:
-                put_one(orders, say, name, n)
+                put_one(orders, say, told.name, n)
             except pqlog.UncertainError as error:
                 say("uncertain", n, str(error))
                 if n % 3 == 1:
@@ -58,11 +74,11 @@ def put_one(orders: pqlog.Topic, say: Say, name: str, n: int) -> None:
         say("one", n, *went)
 
 
-def read(log: pqlog.Log, say: Say, name: str, is_over: Callable[[], bool]) -> None:
+def read(log: pqlog.Log, say: Say, told: Told) -> None:
     """Read each partition from where the last reading ended."""
     orders = log.topic("orders")
     begins: dict[int, int | None] = dict.fromkeys(range(orders.partitions))
-    while not is_over():
+    while not told.is_over():
         for partition, begin in begins.items():
             found = list(orders.partition(partition).history(begin))
             if found:
@@ -71,29 +87,72 @@ def read(log: pqlog.Log, say: Say, name: str, is_over: Callable[[], bool]) -> No
         time.sleep(0.05)
 
 
-def stage(log: pqlog.Log, say: Say, name: str, is_over: Callable[[], bool]) -> None:
+def stage(log: pqlog.Log, say: Say, told: Told) -> None:
     """Copy batches into another topic until it is killed; a batch that somebody else has meanwhile is left to them."""
     while True:
         try:
-            for batch in log.topic("orders").batches("stage", size=100, follow=True):
+            for batch in log.topic("orders").batches("stage", size=100, follow=True, owner=told.variant or None):
                 say("batch", batch.partition, batch.number, batch.first, batch.last, batch.attempt)
                 batch.put_many(list(batch), topic="handled", key="key")
         except (pqlog.ClaimLostError, pqlog.UncertainError) as error:
             say("lost", f"{type(error).__name__}: {error}")
 
 
-def main(work: str, address: str, ledger: str, name: str) -> None:
+def zombie(log: pqlog.Log, say: Say, told: Told) -> None:
+    """Fall silent before, in or after the transaction that ends the first batch; then go on, with the second."""
+    batches = log.topic("orders").batches("stage", size=100, owner="worker")
+    batch = next(batches)
+    batch.put_many(list(batch), topic="handled", key="key")
+    if told.variant == "before":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        stop_at_the_commit(told.variant)
+    try:
+        batch = next(batches)
+        say("committed")
+        batch.put_many(list(batch), topic="handled", key="key")
+        next(batches)
+        say("committed")
+    except pqlog.ClaimLostError:
+        say("refused")
+
+
+def stop_at_the_commit(where: str) -> None:
+    """Stop when everything is written, ``in`` the transaction; or when it was committed and nobody knows, ``after``."""
+    lanes: Any = importlib.import_module("pqlog.store.kafka.lanes")
+    whole = lanes.commit
+
+    def commit(*arguments: Any) -> Any:
+        if sys._getframe(1).f_code.co_name != "_once":  # that of another lane
+            return whole(*arguments)
+        lanes.commit = whole
+        if where == "in":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        took = whole(*arguments)
+        if where == "after":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return took
+
+    lanes.commit = commit
+
+
+WORKS = {"put": put, "read": read, "stage": stage, "zombie": zombie}
+
+
+def main(work: str, address: str, ledger: str, name: str, plant: str = "") -> None:
     """Do a work."""
     file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    stop = Path(ledger).with_name("stop")
 
     def say(*what: object) -> None:
         os.write(file, (json.dumps([time.monotonic(), *what]) + "\n").encode())
         os.fsync(file)
 
+    if plant:
+        getattr(importlib.import_module("tests.cluster.plants"), plant)()
+    work, _, variant = work.partition("-")
     with open_log(address) as log:
         say("ready")
-        {"put": put, "read": read, "stage": stage}[work](log, say, name, stop.exists)
+        WORKS[work](log, say, Told(name, variant, Path(ledger).with_name("stop")))
 
 
 if __name__ == "__main__":

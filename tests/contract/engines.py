@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.memory.store import MemoryStore
@@ -23,9 +25,21 @@ def sparse(folder: Path) -> Store:
     return MemoryStore()
 
 
-OTHER_ENGINES = [sparse]
+def on_a_cluster(folder: Path) -> Store:
+    """A log on the cluster of the tests: the same for the same folder."""
+    from tests.contract import cluster_logs
+
+    return cluster_logs.opened(folder)
+
+
+Maker = Callable[[Path], Store]
+OTHER_ENGINES: list[Maker] = [sparse]
 """Those whose whole logs must answer as one on SQLite does."""
-ENGINES = [in_a_file, in_memory, *OTHER_ENGINES]
+ENGINES: list[Maker] = [in_a_file, in_memory, *OTHER_ENGINES]
+SHARED: list[Maker] = [in_a_file]
+"""Those whose logs two stores can have open at once."""
+CLUSTER: list[Maker] = [on_a_cluster]
+"""In place of all of them, with ``--cluster``."""
 
 
 def singles(*values: bytes, key: str | None = None) -> Singles:
@@ -101,6 +115,13 @@ def around(offsets: Sequence[int]) -> Span:
 
 
 # several partitions
+
+
+def skip_unless_in_order(engine: Store) -> None:
+    """Skip what only an engine promises whose partitions have one order."""
+    if not engine.capabilities.ordered_partitions:
+        pytest.skip("its partitions have clocks of their own, as its capabilities say")
+
 
 COUNT = 3
 

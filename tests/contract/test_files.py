@@ -7,7 +7,7 @@ from pqlog.store.sqlite.store import SqliteStore
 from pqlog.store.values import Span
 from tests.contract.engines import append, fill, in_a_file, in_memory, one_partition, singles
 
-pytestmark = pytest.mark.parametrize("engine", [in_a_file, in_memory], ids=lambda make: make.__name__, indirect=True)
+pytestmark = pytest.mark.parametrize("make", [in_a_file, in_memory], ids=lambda make: make.__name__)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from pqlog.log import Log
 from pqlog.notebook import views
 from pqlog.stream import TopicStream
 from pqlog.testing import sparse_log
-from tests.contract.engines import OTHER_ENGINES
 from tests.interrupts import last, moments, struck
 from tests.rings import by_ring
 
@@ -52,7 +51,7 @@ class Ranks:
 
     def gap(self, rank):
         """The first offset behind the message before one: where there is a gap, it is of no message."""
-        return self.at[rank - 1].item() + 1 if rank else 1
+        return self.at[rank - 1].item() + 1 if rank else 0
 
     def frame(self, frame):
         """A frame with ranks in its index, and without times."""
@@ -134,14 +133,10 @@ def compare(one, other):
             raise AssertionError(f"{what}: {here} is not {there}") from error
 
 
-OTHERS = pytest.mark.parametrize("make", OTHER_ENGINES, ids=lambda make: make.__name__)
-
-
-@OTHERS
 @settings(max_examples=by_ring(15, 300))
 @given(puts=PUTS, codec=st.sampled_from(["json", "msgpack"]), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_reading(make, puts, codec, ends):
-    with both(make, puts, codec) as ((log, its), (other, theirs)):
+def test_reading(other_engine, puts, codec, ends):
+    with both(other_engine, puts, codec) as ((log, its), (other, theirs)):
         if not len(its.at):
             assert (len(other), other.first, other.last, list(other)) == (0, None, None, [])
             return
@@ -184,11 +179,10 @@ def consuming(log, ranks, size, stop):
     yield "clients", [(one.client, one.lag, one.batches, one.open) for one in [*log.clients(), *out.clients()]]
 
 
-@OTHERS
 @settings(max_examples=by_ring(15, 200))
 @given(puts=PUTS, size=st.integers(1, 12), end=st.floats(0, 1))
-def test_consuming(make, puts, size, end):
-    with both(make, puts) as ((log, its), (other, theirs)):
+def test_consuming(other_engine, puts, size, end):
+    with both(other_engine, puts) as ((log, its), (other, theirs)):
         if len(its.at):
             stop = int(end * (len(its.at) - 1))
             compare(consuming(log, its, size, stop), consuming(other, theirs, size, stop))
@@ -215,11 +209,10 @@ def keeping(log, ranks, puts, stop):
     yield "explorer of nothing", (explorer._where.value, len(explorer.frame))
 
 
-@OTHERS
 @settings(max_examples=by_ring(15, 200))
 @given(puts=PUTS, end=st.floats(0, 1))
-def test_keeping(make, puts, end):
-    with both(make, puts) as ((log, its), (other, theirs)):
+def test_keeping(other_engine, puts, end):
+    with both(other_engine, puts) as ((log, its), (other, theirs)):
         if len(its.at) > 1:
             stop = int(end * (len(its.at) - 1))
             compare(keeping(log, its, puts, stop), keeping(other, theirs, puts, stop))
@@ -232,10 +225,9 @@ def exported(log, folder, rows_per_file):
     return pd.read_parquet(folder).sort_values("offset")[["n", "k"]].to_dict("records")
 
 
-@OTHERS
 @pytest.mark.parametrize("rows_per_file", [3, 1000])
-def test_an_export_is_completed(make, tmp_path, rows_per_file):
-    with both(make, [("many", list(range(20)), True), ("frame", [1, 2, 3], False)]) as ((log, _), (other, _)):
+def test_an_export_is_completed(other_engine, tmp_path, rows_per_file):
+    with both(other_engine, [("many", list(range(20)), True), ("frame", [1, 2, 3], False)]) as ((log, _), (other, _)):
         found = [exported(one, tmp_path / name, rows_per_file) for one, name in ((log, "1"), (other, "2"))]
         assert found == [list(other.history().values())] * 2
 

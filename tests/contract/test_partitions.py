@@ -23,6 +23,7 @@ from tests.contract.engines import (
     put_in,
     rows,
     singles,
+    skip_unless_in_order,
     take,
 )
 
@@ -334,6 +335,7 @@ def set_clock(monkeypatch, step):
 
 @pytest.mark.parametrize("step", [0, 1, -(10**9)], ids=["stands", "goes", "goes_back"])
 def test_each_call_has_one_time_that_is_later_than_all_before(engine, partitions, step, monkeypatch):
+    skip_unless_in_order(engine)
     set_clock(monkeypatch, step)
     clients = clients_of(partitions)
     other = one_partition(engine, "other")
@@ -408,7 +410,7 @@ def test_spans_are_of_one_moment(engine, partitions):
         put_since = {
             one.count(Span(some[-1] + 1, span.stop)) for one, some, span in zip(partitions, at, spans, strict=True)
         }
-        assert len(put_since) == 1, "half of a put"
+        assert len(put_since) == 1 or not engine.capabilities.ordered_partitions, "half of a put"
         seen |= first
     thread.join()
     assert max(seen) == 29

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog.store.values import Done, Ids, Output, Segment, Singles, Size
-from tests.contract.engines import COUNT, ENGINES, clients_of, never, offsets, put_in, rows
+from tests.contract.engines import COUNT, clients_of, never, offsets, put_in, rows
 from tests.rings import by_ring
 
 NAMES = st.sampled_from(["a", "a", "a", "b"])
@@ -285,7 +285,6 @@ class Model:
         assert sum(len(offsets(one)) for one in self.out) == self.puts
 
 
-@pytest.mark.parametrize("make", ENGINES, ids=lambda make: make.__name__)
 @settings(max_examples=by_ring(15, 300))
 @given(calls=CALLS)
 def test_any_calls(make, calls):

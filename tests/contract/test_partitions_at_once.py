@@ -15,13 +15,13 @@ from tests.contract.engines import (
     around,
     clients_of,
     fill_all,
-    in_a_file,
     kept,
     never,
     offsets,
     put_in,
     rows,
     singles,
+    skip_unless_in_order,
     take,
 )
 from tests.interrupts import last, moments, struck
@@ -44,6 +44,7 @@ def merged(partitions, spans):
 
 def watch_threads_that_put(stores):
     """What was seen at one moment is the beginning of what is seen at a later one; of each call all, or nothing."""
+    skip_unless_in_order(stores[0])
     topics = [store.find_topic("main") for store in stores]
     sizes = {}
 
@@ -205,9 +206,9 @@ def set_clock(monkeypatch, step):
 
 
 @pytest.fixture
-def two(tmp_path):
+def two(shared, tmp_path):
     with contextlib.ExitStack() as stack:
-        stores = [in_a_file(tmp_path) for _ in range(2)]
+        stores = [shared(tmp_path) for _ in range(2)]
         for store in stores:
             stack.callback(store.close)
         yield stores
@@ -253,6 +254,7 @@ def test_a_topic_that_two_stores_make_at_once_is_one(two):
 
 @pytest.mark.parametrize("step", [0, -(10**9)], ids=["stands", "goes_back"])
 def test_the_times_of_two_stores_never_meet(two, step, monkeypatch):
+    skip_unless_in_order(two[0])
     set_clock(monkeypatch, step)
     two[0].topic("main", "json", COUNT)
     topics = [store.find_topic("main") for store in two]
@@ -311,21 +313,21 @@ def test_a_batch_that_one_store_has_keeps_the_other_from_the_partition(two):
     assert take(theirs[1], "two").number == held.number
 
 
-def test_a_batch_of_a_process_that_is_gone_is_handed_out_first(tmp_path):
-    engine = in_a_file(tmp_path)
+def test_a_batch_of_a_process_that_is_gone_is_handed_out_first(shared, tmp_path):
+    engine = shared(tmp_path)
     at = fill_all(engine.topic("main", "json", COUNT))
     client = engine.find_topic("main")[1].client("c")
     script = """
 import sys
 from pathlib import Path
 from pqlog.store.values import Size
-from tests.contract.engines import in_a_file
-client = in_a_file(Path(sys.argv[1])).find_topic("main")[1].client("c")
+from tests.contract import engines
+client = getattr(engines, sys.argv[2])(Path(sys.argv[1])).find_topic("main")[1].client("c")
 held = client.advance(Size(2), "one", None, True)
 print("has it", flush=True)
 sys.stdin.read()
 """
-    with Process(python(script, tmp_path)) as other:
+    with Process(python(script, tmp_path, shared.__name__)) as other:
         assert other.line() == "has it"
         assert take(client, "two") is None
         assert not client.has_work("two", ordered=True)

@@ -69,9 +69,9 @@ def test_who_has_a_deleted_topic_open_is_told_and_writes_nowhere(log, old):
         lambda: old.client("reader").seek(to="start"),
         lambda: old.trim(before=1),
     ):
-        with pytest.raises(pqlog.UnknownTopicError, match="no topic 'old' in this file"):
+        with pytest.raises(pqlog.UnknownTopicError, match="no topic 'old' in this log"):
             call()
-    assert repr(old) == "<pqlog.Topic 'old', codec json: no topic 'old' in this file>"
+    assert repr(old) == "<pqlog.Topic 'old', codec json: no topic 'old' in this log>"
     assert [message.value for message in log.topic("old")] == ["of the new one"]
     assert len(log.topic("old").clients()) == 0
     assert log.verify() == []
@@ -99,7 +99,7 @@ def test_another_process_is_told_too(path, log):
         log.delete_topic("old")
         log.topic("old").put("of the new one")
         said = process.finish("go\n")
-    assert said.splitlines() == ["no topic 'old' in this file"] * 3 + ["1"]
+    assert said.splitlines() == ["no topic 'old' in this log"] * 3 + ["1"]
     assert [message.value for message in log.topic("old")] == ["of the new one"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,11 @@ SCHEME = "kafka://"
 PORT = 9092
 LONGEST_LOG = 100
 """Kafka allows 249 characters for a topic; the rest is for the name of the topic in the log."""
+
+_QUIET = logging.getLogger("pqlog.kafka")
+"""Else librdkafka writes to the standard error whenever a producer is fenced, which is nothing unusual here."""
+_QUIET.addHandler(logging.NullHandler())
+_QUIET.propagate = False
 
 Config = Mapping[str, Any] | str | os.PathLike[str]
 
@@ -60,7 +66,7 @@ class Address:
 
     def client_config(self, **more: Any) -> dict[str, Any]:
         """What every client of the cluster is made with; a user's own properties win, as none of them is harmful."""
-        return {**more, **self.config, "bootstrap.servers": self.servers}
+        return {**more, **self.config, "bootstrap.servers": self.servers, "logger": _QUIET}
 
     def __str__(self) -> str:
         return SCHEME + self.servers + ("" if self.log is None else f"/{self.log}")

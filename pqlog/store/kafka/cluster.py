@@ -79,7 +79,7 @@ class Cluster:
         self.address, self.timeout_s = address, timeout_s
         self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
         self._lock = threading.RLock()
-        self._heard = Heard(self._serve)
+        self._heard = Heard(self._serve, address)
         self._clients = weakref.WeakSet[Any]()
         self._kept: dict[str, Any] = {}
         _CLUSTERS.add(self)

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from pqlog import errors
+from pqlog.store.kafka.address import Address
+from pqlog.store.kafka.callbacks import interrupt_soon
+from pqlog.store.kafka.probe import misfit
 
 T = TypeVar("T")
 
@@ -53,6 +56,7 @@ PASSING = frozenset(
         KafkaError._IN_PROGRESS,
         KafkaError._PREV_IN_PROGRESS,
         KafkaError._RETRY,
+        KafkaError._NOENT,  # an AdminClient that finds no leader
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.REQUEST_TIMED_OUT,
@@ -76,6 +80,7 @@ PASSING = frozenset(
         KafkaError.UNSTABLE_OFFSET_COMMIT,
         KafkaError.THROTTLING_QUOTA_EXCEEDED,
         KafkaError.REBOOTSTRAP_REQUIRED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,  # each consumer looks for its group, which pqlog does not use
     }
 )
 """What an election, a dead node or a busy one say: waited out."""
@@ -85,13 +90,14 @@ _REFUSED = frozenset(
 )
 _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "the consumer group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id",
     KafkaError.DELEGATION_TOKEN_AUTHORIZATION_FAILED: "the delegation token",
 }
 _VERDICT_AFTER_S = 2.0
 """How long a refusal by one broker may be followed by a welcome from another."""
+_TOO_LONG_S = 4.0
+"""A call that takes less is not begun where it would end behind the time."""
 
 
 def code(error: BaseException) -> int | None:
@@ -105,35 +111,57 @@ class Heard:
     Parameters
     ----------
     serve : callable, optional
-        What calls the callbacks of that client, such as the ``poll`` of an AdminClient; None where it is polled anyway.
+        What calls the callbacks of that client, such as its ``poll``; None where it is polled anyway.
+    address : Address, optional
+        Whose brokers are looked at more closely if nothing is heard and they never answered.
     """
 
-    def __init__(self, serve: Callable[[float], object] | None = None) -> None:
+    def __init__(self, serve: Callable[[float], object] | None = None, address: Address | None = None) -> None:
         self.serve = serve
+        self._address, self._is_unknown = address, address is not None
         self._last: dict[str, KafkaError] = {}
         self._lock = threading.Lock()
 
     def __call__(self, error: KafkaError) -> None:
-        """The callback. It stores and does nothing else: what a callback raises is lost, or worse."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            with self._lock:
-                self._last[_broker(error.str())] = error
+        """The callback."""
+        try:
+            if error.code() != KafkaError._ALL_BROKERS_DOWN:
+                with self._lock:
+                    self._last[_broker(error.str())] = error
+        except KeyboardInterrupt:
+            interrupt_soon()
 
     def words(self) -> KafkaError | None:
-        """The one that explains most: a refusal before a broken connection."""
+        """What explains most: a refusal before a broken connection."""
         if self.serve is not None:
             self.serve(0)
         with self._lock:
             heard = list(self._last.values())
         return max(heard, key=_is_refusal, default=None)
 
-    def refusal(self) -> KafkaError | None:
-        """What cannot be waited out, if a broker said so."""
+    def verdict(self, doing: str) -> errors.Error | None:
+        """The error for what cannot be waited out, if there is such."""
         heard = self.words()
-        return heard if heard is not None and _is_refusal(heard) else None
+        if heard is not None:
+            return (self._without_token(doing) or told(heard, doing)) if _is_refusal(heard) else None
+        if self._address is None or not self._is_unknown:
+            return None
+        self._is_unknown = False
+        found = misfit(self._address)
+        return None if found is None else errors.ClusterError(f"{doing}: {found}")
+
+    def _without_token(self, doing: str) -> errors.Error | None:
+        """The error if the user's function for tokens failed."""
+        source = self._address.config.get("oauth_cb") if self._address is not None else None
+        if source is None or source.failure is None:
+            return None
+        error = errors.AccessError(f"{doing}: no token: oauth_cb raised {type(source.failure).__name__}")
+        error.__cause__ = source.failure
+        return error
 
     def forget(self) -> None:
         """The cluster has answered: what was heard is over."""
+        self._is_unknown = False
         with self._lock:
             self._last.clear()
 
@@ -166,31 +194,37 @@ def patient(
         As `told`, at once for what does not pass.
     """
     start = time.monotonic()
-    slice_s = 0.2
+    slice_s, longest_s = 0.2, 0.0
     while True:
+        begun = time.monotonic()
         try:
             result = call(slice_s)
         except KafkaException as error:
-            waited_s = time.monotonic() - start
-            refusal = heard.refusal() if heard is not None else None
             if code(error) not in PASSING and code(error) not in also:
                 raise told(error, doing) from error
-            if refusal is not None and waited_s > _VERDICT_AFTER_S:
-                raise told(refusal, doing) from error
-            if waited_s >= timeout_s:
-                raise _late(error, heard, doing, waited_s) from error
+            now = time.monotonic()
+            verdict = heard.verdict(doing) if heard is not None and now - start > _VERDICT_AFTER_S else None
+            if verdict is not None:
+                raise verdict from verdict.__cause__ or error
+            longest_s = max(longest_s, min(now - begun, _TOO_LONG_S))
+            if now + longest_s - start >= timeout_s:
+                raise _late(error, heard, doing, now - start) from error
         else:
             if heard is not None:
                 heard.forget()
             return result
         slice_s = min(slice_s * 1.3, 3.0)
-        time.sleep(max(0.0, min(0.1, timeout_s - waited_s)))
+        time.sleep(min(0.1, timeout_s / 10))
 
 
 def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
     """The error of ours: what happened, while `doing` what, and what to do."""
     found: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
     number, text = found.code(), found.str()
+    if number == KafkaError._INVALID_ARG:
+        return errors.ArgumentError(f"{doing}: config: {text}")
+    if _STATE in text:
+        return errors.ClusterError(f"{doing}: the port expects no SASL; check security.protocol in config=: {text}")
     if number in _REFUSED:
         return errors.AccessError(
             f"{doing}: the cluster refused the credentials: {text}. Check sasl.mechanism, sasl.username and "
@@ -213,9 +247,10 @@ def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
     if number in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
         return errors.UnsupportedError(f"{doing}: the brokers are too old for it: {text}. Use Kafka 2.5 or newer")
     if number == KafkaError.INVALID_REPLICATION_FACTOR:
-        return errors.UnsafeStorageError(f"{doing}: {text}. Three brokers are needed to keep three copies")
-    if number == KafkaError._INVALID_ARG:
-        return errors.ArgumentError(f"{doing}: config: {text}")
+        return errors.UnsafeStorageError(
+            f"{doing}: {text}. Three brokers are needed to keep three copies; to try "
+            f"pqlog on fewer there is durability='development'"
+        )
     if number in GONE:
         return errors.StoreError(f"{doing}: the topic or partition does not exist on the cluster: {text}")
     if number in PASSING:
@@ -230,8 +265,8 @@ def _late(error: KafkaException, heard: Heard | None, doing: str, waited_s: floa
     if found.code() == KafkaError._RESOLVE:
         return errors.ClusterError(f"{doing}: unknown host: {found.str()}. Check the address of the cluster")
     return errors.ClusterError(
-        f"{doing}: no answer from the cluster in {waited_s:.0f} seconds: {found.str()}. Check the address, and that "
-        f"the brokers are running, then repeat the call"
+        f"{doing}: no answer from the cluster in {waited_s:.0f} seconds: {found.str()}. Check the address and "
+        f"security.protocol, and that the brokers are running, then repeat the call"
     )
 
 
@@ -240,6 +275,7 @@ def _is_refusal(error: Any) -> bool:
     return error.code() in _REFUSED or error.code() == KafkaError._SSL or _PROTOCOL.search(error.str()) is not None
 
 
+_STATE = "current SASL state"
 _PROTOCOL = re.compile(r"Invalid response size|security\.protocol|PLAINTEXT broker listener|certificate")
 
 

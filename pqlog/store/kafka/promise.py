@@ -7,16 +7,17 @@ cluster that is set to less is refused, with the setting named, unless that was 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from pqlog.errors import ArgumentError, UnsafeStorageError
-from pqlog.store.kafka.faults import GONE, Heard, code, patient
+from pqlog.store.kafka.faults import GONE, PASSING, Heard, code, patient, told
 
 COPIES = 3
 IN_SYNC = 2
@@ -116,20 +117,31 @@ _CONFIG: dict[Kind, dict[str, str]] = {
 
 
 def read_settings(
-    admin: AdminClient, topics: Iterable[str], timeout_s: float, heard: Heard | None = None
+    admin: AdminClient, topics: Iterable[str], timeout_s: float, heard: Heard | None = None, missing_s: float = 2.0
 ) -> dict[str, Settings]:
-    """What topics are set to; those that do not exist are left out."""
-    names = list(topics)
-    copies = patient(lambda _: _copies(admin, names), "reading the topics", timeout_s, heard)
-    values = patient(lambda _: _values(admin, copies), "reading the topics' settings", timeout_s, heard)
-    return {name: Settings(copies[name], values[name]) for name in copies if name in values}
+    """What topics are set to; those that do not exist are left out.
+
+    `missing_s` is how long a broker may not know of a topic that another has just created.
+    """
+    names, until = list(topics), time.monotonic() + missing_s
+
+    def once(_: float) -> dict[str, Settings]:
+        copies = _copies(admin, names)
+        values = _values(admin, copies)
+        return {name: Settings(copies[name], values[name]) for name in copies if name in values}
+
+    while True:
+        found = patient(once, "reading the settings of topics", timeout_s, heard)
+        if len(found) == len(names) or time.monotonic() > until:
+            return found
+        time.sleep(0.1)
 
 
 def _copies(admin: AdminClient, names: list[str]) -> dict[str, int]:
     """On how many brokers each topic is kept, in the partition that has the fewest."""
     if not names:
         return {}
-    found = _results(admin.describe_topics(TopicCollection(names), request_timeout=_REQUEST_S))
+    found = _results(admin.describe_topics(TopicCollection(names), request_timeout=_REQUEST_S), "reading the topic")
     return {name: min(len(each.replicas) for each in topic.partitions) for name, topic in found.items()}
 
 
@@ -138,19 +150,21 @@ def _values(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str
     wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     if not wanted:
         return {}
-    found = _results(admin.describe_configs(wanted, request_timeout=_REQUEST_S))
-    return {resource.name: _plain(entries) for resource, entries in found.items()}
+    futures = {each.name: future for each, future in admin.describe_configs(wanted, request_timeout=_REQUEST_S).items()}
+    return {name: _plain(entries) for name, entries in _results(futures, "reading the settings of the topic").items()}
 
 
-def _results(futures: Mapping[Any, Any]) -> dict[Any, Any]:
+def _results(futures: Mapping[str, Any], doing: str) -> dict[str, Any]:
     """What futures bring, without those whose topic is gone."""
     found = {}
-    for key, future in futures.items():
+    for name, future in futures.items():
         try:
-            found[key] = future.result()
+            found[name] = future.result()
         except KafkaException as error:
-            if code(error) not in GONE:
+            if code(error) in PASSING:
                 raise
+            if code(error) not in GONE:
+                raise told(error, f"{doing} {name!r}") from error
     return found
 
 
@@ -160,9 +174,9 @@ def _plain(entries: Mapping[str, Any]) -> dict[str, str]:
 
 def _planned_transactions(admin: AdminClient) -> Settings:
     """What Kafka will set its topic of transactions to: it is made when the first transaction begins."""
-    broker = min(_results({0: admin.describe_cluster(request_timeout=_REQUEST_S)})[0].nodes, key=lambda node: node.id)
-    wanted = ConfigResource(ResourceType.BROKER, str(broker.id))
-    found = _plain(_results(admin.describe_configs([wanted], request_timeout=_REQUEST_S))[wanted])
+    broker = min(admin.describe_cluster(request_timeout=_REQUEST_S).result().nodes, key=lambda node: node.id)
+    (future,) = admin.describe_configs([ConfigResource(ResourceType.BROKER, str(broker.id))]).values()
+    found = _plain(future.result())
     return Settings(
         int(found["transaction.state.log.replication.factor"]),
         {
@@ -184,17 +198,22 @@ def check_promise(
     timeout_s: float,
     heard: Heard | None = None,
 ) -> dict[str, Settings]:
-    """The settings of topics of ours, if they and Kafka's transactions keep the promise.
+    """The settings of topics of ours, if they and Kafka's transactions keep the promise; without those that are gone.
 
     Raises
     ------
     UnsafeStorageError
         A setting is weaker: which, of which topic, what it is, what it must be and how it is changed.
     """
-    found = read_settings(admin, [*topics, TRANSACTIONS], timeout_s, heard)
-    transactions = found.pop(TRANSACTIONS, None)
+    found = read_settings(admin, topics, timeout_s, heard)
+    transactions = read_settings(admin, [TRANSACTIONS], timeout_s, heard, missing_s=0.5).get(TRANSACTIONS)
     if transactions is None and durability is not Durability.DEVELOPMENT:
-        transactions = patient(lambda _: _planned_transactions(admin), "reading the settings", timeout_s, heard)
+        transactions = patient(
+            lambda _: _planned_transactions(admin),
+            f"reading the settings of the brokers, since {TRANSACTIONS!r} does not exist",
+            timeout_s,
+            heard,
+        )
     faults = [fault for name, each in found.items() for fault in weaker(name, topics[name], each, durability)]
     if transactions is not None:
         faults += weaker(TRANSACTIONS, Kind.TRANSACTIONS, transactions, durability)

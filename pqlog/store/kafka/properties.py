@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pqlog.errors import ArgumentError
+from pqlog.store.kafka.callbacks import TokenSource
 
 _PASSED = {
     "bootstrap.servers",
@@ -90,6 +91,8 @@ def of(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
         if name != "oauth_cb" and not isinstance(value, str | int | float):
             raise ArgumentError(f"config: {name} is text, a number, True or False, not {type(value).__name__}")
     words = {name: _text(value) for name, value in given.items()}
+    if "oauth_cb" in words:
+        words["oauth_cb"] = TokenSource(words["oauth_cb"])
     found = _translated(words)
     refused = [f"{name}: {_reason(name)}" for name in found if not _is_passed(name)]
     if refused:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 OVERHEAD = 1_000
-"""What a record takes beside its value, key and headers, at most."""
+"""What a record takes at most, beside its value, key and headers."""
 SLICE_S = 0.1
 """How long a thread waits at once, since Ctrl-C waits for it."""
 
@@ -110,8 +110,8 @@ class _Sending:
 
 def check_sizes(topic: KafkaTopic, records: Iterable[Record]) -> None:
     """Raise if the topic does not take one of some records: before it is sent."""
-    limit = (topic.info.max_bytes or 0) - OVERHEAD
-    for record in records:
+    limit = topic.info.max_bytes
+    for record in records if limit is not None else ():
         value, key, headers, _ = record
         size = len(value)
         if key is not None:
@@ -194,7 +194,7 @@ class SinglePuts:
         try:
             self._produce(served.producer, topic, record, delivered)
         except KafkaException as error:
-            self._replace(served)
+            self._renew(served)
             raise told(error, f"putting into topic {topic.info.name!r}") from error
         try:
             meanwhile()
@@ -203,11 +203,11 @@ class SinglePuts:
             if failed is not None:
                 raise KafkaException(failed)
         except KafkaException as error:
-            self._replace(served)
+            self._renew(served)
             raise self._problem(topic, error.args[0]) from error
         except BaseException:
             if served.is_broken:
-                self._replace(served)
+                self._renew(served)
             raise
         assert offset is not None
         return offset
@@ -228,7 +228,7 @@ class SinglePuts:
                 self._served = _Served(self._cluster.producer())
             return self._served
 
-    def _replace(self, served: _Served) -> None:
+    def _renew(self, served: _Served) -> None:
         """Never use a producer again after an error."""
         with self._lock:
             if self._served is served:

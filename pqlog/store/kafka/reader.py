@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import os
 import threading
@@ -12,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pqlog.errors import ClusterError
-from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.cluster import SLICE_S, Cluster
 from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.index import Index
 from pqlog.store.kafka.records import ROWS, UNREADABLE, rows_of
@@ -143,6 +144,8 @@ class Reader:
                 self._pause(number, False)
         self.topic = topic
         self.parts = {number: Part(indexes[number], offset, offset // ROWS) for number, offset in offsets.items()}
+        with contextlib.suppress(KafkaException):  # it may take a second to learn the leaders of a new topic otherwise
+            self._consumer.list_topics(topic, SLICE_S)
         self._consumer.assign([TopicPartition(topic, number, part.seen) for number, part in self.parts.items()])
         self.is_whole = True
 

@@ -18,7 +18,6 @@ from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.values import (
-    MAX_PARTITIONS,
     Capabilities,
     Claim,
     ClientState,
@@ -33,6 +32,8 @@ from pqlog.store.values import (
     TopicInfo,
 )
 
+SHOWN = 5
+"""How many topics an error names."""
 POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
@@ -65,7 +66,9 @@ class ReadOnlyStore:
     """
 
     readonly = True
-    capabilities = Capabilities(durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False)
+    capabilities = Capabilities(
+        durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False, ordered_partitions=False
+    )
     advice = (
         'if the values of this topic are something else, say what: codec="bytes", or an object of yours that decodes'
     )
@@ -130,10 +133,6 @@ class ReadOnlyStore:
         partitions = self.cluster.partitions(topic)
         if partitions is None:
             return ()
-        if partitions > MAX_PARTITIONS:
-            raise UnsupportedError(
-                f"topic {name!r} has {partitions} partitions; a topic of at most {MAX_PARTITIONS} can be read"
-            )
         numbers = range(partitions)
         return [ForeignPartition(self, self._info(topic, partitions, one, codec), topic) for one in numbers]
 
@@ -268,7 +267,7 @@ class MissingTopic(_Refusing):
         self.log, self.info = log, info
 
     def _missing(self) -> NoReturn:
-        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()])
+        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
 
     def span(self) -> Span:
         self._missing()

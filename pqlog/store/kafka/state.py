@@ -22,7 +22,7 @@ from pqlog.store.kafka.faults import PASSING, patient, told
 from pqlog.store.kafka.promise import IDS_KEPT_MS
 
 PARTITIONS = 8
-"""Of the state, and of the ids. It never changes, since it says where a lane lies."""
+"""Of the state, and of the ids, of a new log."""
 STALE_S = 12 * 3600.0
 """A tail that was not read for this long begins again: the cluster forgets deletions after a day."""
 FETCH_MS = 5
@@ -67,6 +67,11 @@ class State:
         self.cluster, self.topic, self.ids = cluster, f"{log}.__state", f"{log}.__ids"
         self._tails: dict[Place, Tail] = {}
         self._lock = threading.Lock()
+        self._partitions = PARTITIONS
+
+    def begin(self, partitions: int) -> None:
+        """Say how many partitions there are. That never changes, since it says where a lane lies."""
+        self._partitions = partitions
 
     def place(self, lane: str) -> Place:
         """Where a lane lies. Lanes lie together if the first two parts of their names are the same."""
@@ -74,7 +79,7 @@ class State:
         if lane == CATALOGUE:
             return Place(self.topic, 0)
         together = "/".join(lane.split("/", 2)[:2])
-        number = 1 + zlib.crc32(together.encode()) % (PARTITIONS - 1)
+        number = 1 + zlib.crc32(together.encode()) % (self._partitions - 1)
         return Place(self.ids if kind == "id" else self.topic, number)
 
     def tail(self, lane: str) -> Tail:

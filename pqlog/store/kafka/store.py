@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pqlog.errors import ClosedError, Error, ForkError, TrimRefusedError
-from pqlog.store.api import ClientStore, TopicStore
+from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka import client as clients_of_log
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.address import Address
@@ -20,6 +20,7 @@ from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.lanes import Lanes, Transaction, id_lane
 from pqlog.store.kafka.leases import Leases
+from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise, new_topic
 from pqlog.store.kafka.putting import SinglePuts, put_all
 from pqlog.store.kafka.reader import ReaderPool
@@ -34,6 +35,8 @@ TIMEOUT_S = 60.0
 """How long the cluster is waited for, unless the user says otherwise: longer than elections take."""
 PUT_LANES = 4
 """How many threads of a process put at the same time, with a transaction each."""
+SHOWN_S = 1.0
+"""How long a put waits until others see it: longer only if another transaction is open."""
 TEXT = "text"
 """The key of a cursor, in its lane."""
 
@@ -61,7 +64,11 @@ class KafkaStore:
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self.capabilities = Capabilities(
-            durable=durability is Durability.SYNCED, dense_offsets=False, shared_by_processes=True
+            durable=durability is Durability.SYNCED,
+            dense_offsets=False,
+            shared_by_processes=True,
+            exact_counts=False,
+            ordered_partitions=False,
         )
         self._state = State(self.cluster, self._log)
         self.lanes = Lanes(self.cluster, self._state, self._log, put_all)
@@ -85,6 +92,7 @@ class KafkaStore:
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
+        self._state.begin(min(there.get(name) or self.cluster.partitions(name) or PARTITIONS for name in kinds))
         self.uuid = self.catalogue.uuid()
         kinds |= {known.kafka: Kind.MESSAGES for known in self.catalogue.look().topics.values()}
         check_promise(self.cluster.admin, kinds, self._durability, self.cluster.timeout_s)
@@ -172,7 +180,18 @@ class KafkaStore:
                 tx.set(id_lane(topic), ids.key_of(id), ids.value_of(went))
             return went
 
-        return self.lanes.change(lanes or [self._put_lane()], work)
+        went = self.lanes.change(lanes or [self._put_lane()], work)
+        self._show([_ours(KafkaTopic, one.topic) for one in outputs])
+        return went
+
+    def _show(self, topics: Sequence[KafkaTopic]) -> None:
+        """Wait until other processes see what was put, too: a moment after the commit, unless a transaction is open."""
+        until = time.monotonic() + SHOWN_S
+        together = _together(topics)
+        while together and time.monotonic() < until:
+            for kafka, some in list(together.items()):
+                if not self._late(some, self._ends(kafka, some)):
+                    del together[kafka]
 
     def _put_lane(self) -> str:
         """A lane for a put that needs none: one of a few of this process, so that threads put at the same time."""
@@ -185,29 +204,38 @@ class KafkaStore:
 
     # what concerns several partitions
 
+    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> MessageSource:
+        """All partitions of a topic as one source: `pqlog.store.api.MergesPartitions`."""
+        return KafkaMerged([_ours(KafkaTopic, one) for one in partitions], begin)
+
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         ours = [_ours(KafkaTopic, topic) for topic in topics]
         self.check()
         if not ours:
             return []
         seen = self.catalogue.look()
-        together = defaultdict[str, dict[int, KafkaTopic]](dict)
         for topic in ours:
             topic.checked(seen)
-            together[topic.kafka_topic][topic.info.partition] = topic
         kept: dict[KafkaTopic, Span] = {}
-        for kafka, some in together.items():
+        for kafka, some in _together(ours).items():
             kept |= self._kept(kafka, some)
         return [topic.spanning(kept[topic]) for topic in ours]
 
     def _kept(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[KafkaTopic, Span]:
         until = time.monotonic() + self.cluster.timeout_s
         while True:
-            ends = dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
-            late = [topic for number, topic in topics.items() if not topic.is_seen(ends[number][1])]
-            if not late:
+            ends = self._ends(kafka, topics)
+            if not (late := self._late(topics, ends)):
                 return {topic: topic.keeping(*ends[number]) for number, topic in topics.items()}
             late[0].wait_a_moment(until)
+
+    def _ends(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[int, tuple[int, int]]:
+        return dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
+
+    @staticmethod
+    def _late(topics: Mapping[int, KafkaTopic], ends: Mapping[int, tuple[int, int]]) -> list[KafkaTopic]:
+        """The partitions in which something is not seen yet that this process put."""
+        return [topic for number, topic in topics.items() if not topic.is_seen(ends[number][1])]
 
     def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> list[int]:
         topics = [_ours(KafkaTopic, topic) for topic, _ in marks]
@@ -315,6 +343,14 @@ class KafkaStore:
         self._state.close()
         self.singles.close()
         self.cluster.close()
+
+
+def _together(topics: Sequence[KafkaTopic]) -> dict[str, dict[int, KafkaTopic]]:
+    """Partitions by their number, and the topic's name on the cluster."""
+    together = defaultdict[str, dict[int, KafkaTopic]](dict)
+    for topic in topics:
+        together[topic.kafka_topic][topic.info.partition] = topic
+    return together
 
 
 def _cursor_lane(name: str) -> str:

@@ -14,7 +14,7 @@ from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, Known, Seen
 from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
 from pqlog.store.kafka.lanes import Transaction
 from pqlog.store.kafka.partition import KafkaPartition
-from pqlog.store.kafka.putting import check_sizes
+from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
 from pqlog.store.kafka.state import CATALOGUE
 from pqlog.store.values import ClientState, Put, Row, Singles, Span, TopicInfo
@@ -32,7 +32,8 @@ class KafkaTopic(KafkaPartition):
     log: KafkaStore
 
     def __init__(self, log: KafkaStore, known: Known, number: int) -> None:
-        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, known.max_bytes)
+        largest = known.max_bytes - OVERHEAD
+        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest)
         super().__init__(log, info, known.kafka)
         self.topic_id = known.id
         self._written = 0
