@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,8 +183,10 @@ class KafkaClient:
         standing = self.look()
         return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
 
-    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool) -> bool:
-        """The same of what was looked at."""
+    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool, is_share: bool = False) -> bool:
+        """The same of what was looked at; what another process is at work on only if it is this one's share."""
+        if not is_share and self.leases.is_elsewhere(standing) and not standing.is_of(worker):
+            return False
         are_free = [self.is_free(lease, worker) for lease in standing.claims]
         if ordered and not all(are_free):
             return False
@@ -219,7 +222,7 @@ class KafkaClient:
 
         def work(tx: Transaction) -> tuple[Claim | None, list[Put]]:
             if done is not None:
-                _ours(done.client).finish_in(tx, done.claim)
+                _ours(done.client).finish_in(tx, done.claim)  # and it may go on with it soon
             claim = taking.take_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
@@ -227,15 +230,15 @@ class KafkaClient:
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:
-            self.finish_in(tx, done)
+            self.finish_in(tx, done, is_leaving=True)
             return tx.put_all(outputs)
 
         went = self._change(work, *lanes_for(outputs))
         self._ended(done)
         return went
 
-    def finish_in(self, tx: Transaction, done: Claim) -> None:
-        """Acknowledge a batch."""
+    def finish_in(self, tx: Transaction, done: Claim, is_leaving: bool = False) -> None:
+        """Acknowledge a batch; with `is_leaving`, other processes may take the next at once."""
         _check_mine(done)
         self.topic.check()
         standing = self.standing_in(tx)
@@ -244,6 +247,8 @@ class KafkaClient:
             raise errors.ClaimLostError(self.name, done.number, partition=self.topic.info.number)
         standing.drop(lease)
         standing.saw()
+        if is_leaving:
+            standing.leave(owners.this_process())
         self.keep_in(tx, standing)
 
     def _ended(self, claim: Claim) -> None:
@@ -271,6 +276,7 @@ class KafkaClient:
         if standing is None or lease is None:
             return False
         lease.release(error)
+        standing.leave(owners.this_process())
         self.keep_in(tx, standing)
         return True
 
@@ -285,11 +291,29 @@ def states_of(log: KafkaStore, clients: Sequence[ClientStore]) -> list[ClientSta
 
 
 def find_work(log: KafkaStore, clients: Sequence[ClientStore], worker: str, ordered: bool) -> int | None:
-    """The index of the first of some clients for which `ClientStore.has_work`; None if of none."""
-    for index, (client, standing, kept) in enumerate(_seen(log, clients)):
-        if standing is None or client.may_take(standing, kept, worker, ordered):
+    """The index of the first of some clients for which `ClientStore.has_work`; None if of none.
+
+    Of a process that is at work on more partitions than this one, by two at least, one may be taken.
+    """
+    seen = _seen(log, clients)
+    busy = None
+    for index, (client, standing, kept) in enumerate(seen):
+        if standing is None:
+            return index
+        is_share = False
+        if client.leases.is_elsewhere(standing):
+            busy = _busy(log, client) if busy is None else busy
+            is_share = busy[standing.process] > busy[owners.this_process()] + 1
+        if client.may_take(standing, kept, worker, ordered, is_share):
             return index
     return None
+
+
+def _busy(log: KafkaStore, client: KafkaClient) -> Counter[str]:
+    """On how many partitions of a client's topic each process is at work."""
+    lanes = [one.client(client.name).lane for one in client.topic.partitions()]
+    standings = map(Standing.found_in, log.lanes.look_at(lanes))
+    return Counter(one.process for one in standings if one is not None and client.leases.is_active(one))
 
 
 def _seen(log: KafkaStore, clients: Sequence[ClientStore]) -> list[tuple[KafkaClient, Standing | None, Span]]:

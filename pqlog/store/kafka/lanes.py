@@ -578,9 +578,15 @@ def _release(lock: threading.RLock) -> None:
 
 
 _OURS = frozenset(
-    {KafkaError._STATE, KafkaError.INVALID_TXN_STATE, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+    {
+        KafkaError._FATAL,
+        KafkaError._STATE,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+    }
 )
-"""What a producer says that is given up."""
+"""What a producer says that is given up, or was fenced before it was asked for something else."""
 
 
 def _uncertain(lane: Lane) -> UncertainError:

@@ -49,7 +49,7 @@ class Taking:
         self._others: list[KafkaClient] = []
         """The clients of the other partitions, if they are to be created, too."""
         self._is_new = False
-        self._first_kept = self._ends = 0
+        self._first_kept = self._now = 0
         self._cut: _Cut | None = None
         self.claim: Claim | None = None
         """What the latest transaction handed out."""
@@ -63,7 +63,7 @@ class Taking:
         """Find out what there is once a batch is acknowledged; whether a transaction is needed for it."""
         standing, kept = self._client.look(), self._topic.span()
         self._first_kept, self._cut, self._others, self._is_new = kept.first, None, [], standing is None
-        self._ends = self._leases.end()
+        self._now = self._leases.now()
         if standing is None:
             everywhere = [partition.client(self._client.name) for partition in self._topic.partitions()]
             self._others = [client for client in everywhere if client.lane != self._client.lane]
@@ -143,8 +143,8 @@ class Taking:
         return self._client.join_in(tx)
 
     def _hand_out(self, tx: Transaction, standing: Standing, lease: Lease) -> Claim:
-        lease.hand_out(self._token, self._worker, owners.this_process(), self._ends)
-        standing.saw()
+        process = owners.this_process()
+        standing.hand_out(lease, self._token, self._worker, process, self._now, self._leases.end(self._now))
         self._client.keep_in(tx, standing)
         claim = lease.claim(self._client.name, standing.epoch)
         self._leases.hold(self._client, claim)
