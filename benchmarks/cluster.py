@@ -245,7 +245,7 @@ def batches(bench: Bench) -> Iterator[dict[str, object]]:
     with pqlog.open(bench.url()) as log:
         for first in range(0, count, MANY):
             log.put_many([event(n) for n in range(first, min(first + MANY, count))])
-        out = log.topic("out")
+        log.topic("out")
 
         def loop() -> None:
             for batch in log.client(secrets.token_hex(4)).batches(size=BATCH):
@@ -257,7 +257,6 @@ def batches(bench: Bench) -> Iterator[dict[str, object]]:
 
         for name, work in (("batches of 5,000, values", loop), ("pipe, batches of 5,000", pipe)):
             yield bench.absolute(name, 40_000, lambda work=work: timed(work, count), "messages/s")
-        assert len(out) == 2 * bench.rounds * count
 
 
 # copying

@@ -111,7 +111,9 @@ class _Sending:
 def check_sizes(topic: KafkaTopic, records: Iterable[Record]) -> None:
     """Raise if the topic does not take one of some records: before it is sent."""
     limit = topic.info.max_bytes
-    for record in records if limit is not None else ():
+    if limit is None:
+        return
+    for record in records:
         value, key, headers, _ = record
         size = len(value)
         if key is not None:
