@@ -222,23 +222,26 @@ class KafkaClient:
 
         def work(tx: Transaction) -> tuple[Claim | None, list[Put]]:
             if done is not None:
-                _ours(done.client).finish_in(tx, done.claim)  # and it may go on with it soon
+                _ours(done.client).finish_in(tx, done.claim)
             claim = taking.take_in(tx)
+            if done is not None and claim is None:
+                _ours(done.client).leave_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
         return self._change(work, *lanes)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:
-            self.finish_in(tx, done, is_leaving=True)
+            self.finish_in(tx, done)
+            self.leave_in(tx)
             return tx.put_all(outputs)
 
         went = self._change(work, *lanes_for(outputs))
         self._ended(done)
         return went
 
-    def finish_in(self, tx: Transaction, done: Claim, is_leaving: bool = False) -> None:
-        """Acknowledge a batch; with `is_leaving`, other processes may take the next at once."""
+    def finish_in(self, tx: Transaction, done: Claim) -> None:
+        """Acknowledge a batch."""
         _check_mine(done)
         self.topic.check()
         standing = self.standing_in(tx)
@@ -247,9 +250,14 @@ class KafkaClient:
             raise errors.ClaimLostError(self.name, done.number, partition=self.topic.info.number)
         standing.drop(lease)
         standing.saw()
-        if is_leaving:
-            standing.leave(owners.this_process())
         self.keep_in(tx, standing)
+
+    def leave_in(self, tx: Transaction) -> None:
+        """Let other processes take the next batch at once."""
+        standing = self.standing_in(tx)
+        if standing is not None and standing.process:
+            standing.leave(owners.this_process())
+            self.keep_in(tx, standing)
 
     def _ended(self, claim: Claim) -> None:
         """A claim is over."""

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
@@ -53,8 +53,8 @@ USUAL = {
     "topic.metadata.refresh.interval.ms": 30_000,
 }
 """Properties of all clients, unless the user says otherwise."""
-UNKNOWN_CHECKS = 3
-"""How often in a row a topic must be unknown before it does not exist."""
+UNKNOWN_S, GONE_S = 0.1, 1.0
+"""How long a topic must be unknown before it does not exist: of one that was just created a broker may not know yet."""
 
 
 class AssignedConsumer(Consumer):
@@ -154,15 +154,18 @@ class Cluster:
 
     # asking
 
-    def _ask(self, call: Callable[[], T], doing: str) -> T:
-        """An answer of the cluster, however long an election takes; the first is not waited for that long."""
+    def _ask(self, call: Callable[[], T], doing: str, also: Container[int | None] = ()) -> T:
+        """An answer of the cluster, however long an election takes; the first is not waited for that long.
+
+        Some errors are waited out `also`.
+        """
 
         def one(_: float) -> T:
             self.check()
             return call()
 
         timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
-        answer = patient(one, doing, timeout_s, self._heard)
+        answer = patient(one, doing, timeout_s, self._heard, also)
         self._has_answered = True
         return answer
 
@@ -193,13 +196,17 @@ class Cluster:
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None if it does not exist."""
-        doing = f"looking for the topic {topic!r}"
-        for turn in range(UNKNOWN_CHECKS):
-            one = self._ask(lambda: self._known(topic), doing)
+        return self._partitions(topic, UNKNOWN_S)
+
+    def _partitions(self, topic: str, wait_s: float) -> int | None:
+        until = time.monotonic() + wait_s
+        while True:
+            one = self._ask(lambda: self._known(topic), f"looking for the topic {topic!r}")
             if one is not None:
                 return len(one.partitions)
-            time.sleep(0.05 * (turn + 1 < UNKNOWN_CHECKS))  # of one that was just created a broker may not know yet
-        return None
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.02)
 
     def _known(self, topic: str) -> Any:
         one = self._metadata(topic)[topic]
@@ -275,7 +282,7 @@ class Cluster:
                 return self._listed(wanted, isolation)
             return {one.partition: self._checked(one.error, one.offset) for one in found}
 
-        return self._ask(ask, f"asking for offsets of the topic {topic!r}")
+        return self._ask(ask, f"asking for offsets of the topic {topic!r}", GONE)
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:
@@ -300,7 +307,7 @@ class Cluster:
 
     def check_topic(self, topic: str) -> None:
         """Raise `UnknownTopicError` if a topic does not exist."""
-        if self.partitions(topic) is None:
+        if self._partitions(topic, GONE_S) is None:
             raise UnknownTopicError(topic, [])
 
     # changing topics

@@ -281,6 +281,8 @@ class Lanes:
                 except _Again as again:
                     if again.lost and not take:
                         raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
+                    if again.lost:
+                        self._lose_all_lost(lanes, until)
                     if again.late:
                         until = time.monotonic() + self._cluster.timeout_s
                     if time.monotonic() + pause > until:
@@ -408,6 +410,12 @@ class Lanes:
         """Whether nobody has changed a lane since this process took it."""
         self._refresh(lane.tail, until)
         return self._foreign(lane) == lane.foreign
+
+    def _lose_all_lost(self, lanes: Mapping[str, Lane], until: float) -> None:
+        """Who took one lane may have taken others, too."""
+        for lane in lanes.values():
+            if lane.producer is not None and not self._is_ours(lane, until):
+                lane.lose()
 
     def _unchanged(self, lanes: Mapping[str, Lane], sending: Sending, are_old: bool, until: float) -> None:
         """End a transaction that changes nothing; what it saw must have been true."""

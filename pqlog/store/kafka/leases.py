@@ -32,8 +32,8 @@ LEASE_S = 60.0
 """How long a claim is respected of whose holder nothing is known; it is renewed three times before that is over."""
 LAZY_S = 0.2
 """How long an acknowledgement of `get` may wait: what is lost at most, and comes again, if the process is killed."""
-ACTIVE_S = 3.0
-"""How long a client of a partition is left to the process that was handed a batch of it."""
+ACTIVE_S = 10.0
+"""How long a client of a partition is left to the process that was handed a batch of it: several turns of its loop."""
 LOOK_S = 1.0
 """How soon a claim is found to be left whose finalizer was struck by Ctrl-C; and how soon a failure is tried again."""
 

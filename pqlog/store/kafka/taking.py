@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.client import KafkaClient
     from pqlog.store.kafka.lanes import Transaction
 
-PAGE_ROWS, PAGE_BYTES = 10_000, 16 << 20
-"""How much is read at a time to cut a batch."""
-
 
 class Stale(Exception):
     """What was looked at before a transaction is not so any more: look again."""
@@ -87,25 +84,8 @@ class Taking:
 
     def _cut_behind(self, unclaimed: Span) -> _Cut:
         """The next batch, within the limits of its size, but at least one message if there is any."""
-        left, left_bytes = self._size.messages, math.inf if self._size.max_bytes is None else self._size.max_bytes
-        first = stop = unclaimed.first
-        messages = 0
-        while left and (not messages or left_bytes > 0):
-            limit = int(max(1, min(PAGE_BYTES, left_bytes)))
-            rows = self._topic.read(Span(stop, unclaimed.stop), min(left, PAGE_ROWS), limit, damaged=True)
-            if not rows:
-                break
-            for row in rows:
-                each, count = len(row.value) / (row.whole or 1), row.rows or 1
-                fitting = int(min(count, left, left_bytes / each if each else count)) or (not messages)
-                if not messages:
-                    first = row.offset
-                if fitting:
-                    messages, stop = messages + fitting, row.offset + fitting
-                left, left_bytes = left - fitting, left_bytes - fitting * each
-                if fitting < count:
-                    return _Cut(unclaimed.first, Span(first, stop), messages)
-        return _Cut(unclaimed.first, Span(first, stop), messages)
+        limit = math.inf if self._size.max_bytes is None else self._size.max_bytes
+        return _Cut(unclaimed.first, *self._topic.cut(unclaimed, self._size.messages, limit))
 
     # inside a transaction
 
