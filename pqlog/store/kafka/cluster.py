@@ -246,9 +246,13 @@ class Cluster:
 
     def all_ends(self, topic: str, partitions: Sequence[int]) -> list[tuple[int, int]]:
         """The same of several partitions."""
-        last = self._offsets(topic, dict.fromkeys(partitions, LATEST))
+        last = self.stable(topic, partitions)
         first = self._offsets(topic, dict.fromkeys(partitions, EARLIEST))
         return [(first[number], max(first[number], last[number])) for number in partitions]
+
+    def stable(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The last stable record offsets of partitions: half the time of asking for both ends."""
+        return self._offsets(topic, dict.fromkeys(partitions, LATEST))
 
     def high(self, topic: str, partition: int) -> int:
         """The high watermark: the offset behind all, open transactions included."""

@@ -127,6 +127,11 @@ class Transaction:
     def __init__(self, lanes: Mapping[str, Lane], sending: Sending, put_all: PutsAll) -> None:
         self._lanes, self.sending, self._put_all = lanes, sending, put_all
         self.sets: dict[tuple[str, str], Any] = {}
+        self.unwritten = set[tuple[str, str]]()
+        """Which of them were not sent yet."""
+        self.is_marked = False
+        self.write: Callable[[], object] = lambda: None
+        """Sends what is set so far, and the mark."""
         self.after: list[Callable[[], object]] = []
         """What is to be called once it is committed."""
 
@@ -156,6 +161,12 @@ class Transaction:
         """Set a value, which can be written as JSON; None removes it."""
         assert name in self._lanes, "a lane that was not asked for"
         self.sets[name, key] = value
+        self.unwritten.add((name, key))
+
+    def flush(self) -> None:
+        """Wait until everything so far is written: the state together with the messages, to wait once for both."""
+        self.write()
+        self.sending.flush()
 
     def put_all(self, outputs: Sequence[Output]) -> list[Put]:
         """Put into partitions of topics; where each went. The lanes of `lanes_for` must be there."""
@@ -338,6 +349,7 @@ class Lanes:
         sending = Sending(first.producer, first.timeout_ms, self._cluster.check)
         tx = Transaction(lanes, sending, self._put_all)
         token = secrets.token_hex(8)
+        tx.write = partial(self._write, lanes, tx, token)
         is_tried = False
         try:
             try:
@@ -350,8 +362,7 @@ class Lanes:
             if not tx.sets and not sending.has_begun:
                 self._unchanged(lanes, sending, are_old, until)
                 return result
-            self._write(lanes, tx, token)
-            sending.flush()
+            tx.flush()
             self._confirm(others)
             is_tried = True
             took_s = commit(first.producer, self._cluster.timeout_s, self._cluster.check)
@@ -435,9 +446,13 @@ class Lanes:
                 raise _Again(Fenced(f"{lane.name}: another process takes it again and again; repeat the call"), True)
 
     def _write(self, lanes: Mapping[str, Lane], tx: Transaction, token: str) -> None:
-        """Write what a transaction sets, and its mark."""
-        for (name, key), value in tx.sets.items():
-            tx.sending.state(self._state.place(name), key_of(name, key), value)
+        """Write what a transaction sets and was not written yet, and its mark."""
+        while tx.unwritten:
+            name, key = tx.unwritten.pop()
+            tx.sending.state(self._state.place(name), key_of(name, key), tx.sets[name, key])
+        if tx.is_marked:
+            return
+        tx.is_marked = True
         for name, lane in lanes.items():
             place = self._state.place(name)
             tx.sending.state(place, key_of(name, MARK + self.holder), token)
