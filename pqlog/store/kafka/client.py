@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -201,6 +202,7 @@ class KafkaClient:
     ) -> tuple[Claim | None, list[Put]]:
         taking = Taking(self, size, worker, ordered)
         own = done.claim if done is not None and _ours(done.client).lane == self.lane else None
+        until = time.monotonic() + self._log.cluster.timeout_s
         try:
             while True:
                 if not taking.look(own) and done is None:
@@ -210,10 +212,10 @@ class KafkaClient:
                     break
                 except Stale:
                     continue
-                except Fenced:  # without `done`: another worker was quicker, perhaps
+                except Fenced:
                     give_way(GIVE_WAY_S)
-                    if not self.has_work(worker, ordered):
-                        return None, []
+                    if time.monotonic() > until or not self._is_left(worker, ordered, done is None):
+                        return None, [] if done is None else _ours(done.client).finish(done.claim, done.outputs)
         except BaseException:  # which may keep the claim, and may have come after the commit
             if taking.claim is not None:
                 self.leave(taking.claim)
@@ -221,6 +223,11 @@ class KafkaClient:
         if done is not None:
             _ours(done.client)._ended(done.claim)
         return claim, went
+
+    def _is_left(self, worker: str, ordered: bool, is_share: bool) -> bool:
+        """Whether a batch is still to be had, though another process took the lane meanwhile."""
+        standing = self.look()
+        return standing is None or self.may_take(standing, self.topic.span(), worker, ordered, is_share)
 
     def _advance(self, taking: Taking, done: Done | None) -> tuple[Claim | None, list[Put]]:
         lanes = list(taking.lanes)
@@ -235,7 +242,7 @@ class KafkaClient:
                 _ours(done.client).leave_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
-        return self._change(work, *lanes, retake=done is not None)
+        return self._change(work, *lanes, retake=False)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:
