@@ -134,6 +134,7 @@ class Published:
 
     def __init__(self, state: State) -> None:
         self._tail = state.tail(CATALOGUE)
+        self.close = state.close
 
     def topics(self) -> dict[str, tuple[str, TopicInfo]]:
         """By the name of each: what the cluster calls it, and its first partition."""
@@ -160,7 +161,10 @@ def published(cluster: Cluster, log: str) -> Published | None:
     if cluster.partitions(state.topic) is None:
         return None
     state.tail(CATALOGUE).refresh()
-    return Published(state) if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is not None else None
+    if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is None:
+        state.close()
+        return None
+    return Published(state)
 
 
 def _begin(tx: Transaction) -> Any:

@@ -38,6 +38,8 @@ PUT_LANES = 4
 """How many threads of a process put at the same time, with a transaction each."""
 SHOWN_S = 1.0
 """How long a put waits until others see it: longer only if another transaction is open."""
+SHOWING_S = 0.002
+"""How long it waits before it asks again."""
 TEXT = "text"
 """The key of a cursor, in its lane."""
 
@@ -171,16 +173,14 @@ class KafkaStore:
         lanes += [] if cursor is None else [_cursor_lane(cursor.name)]
 
         def work(tx: Transaction) -> Mapping[int, Put]:
-            topic.check()
             if id is not None and (found := ids.find_in(tx, topic, id)):
                 return found
             if cursor is not None:
                 cursor.check(tx.value(_cursor_lane(cursor.name), TEXT))
+                tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             went = dict(zip([one.topic.info.partition for one in outputs], tx.put_all(outputs), strict=True))
             if id is not None:
                 tx.set(id_lane(topic), ids.key_of(id), ids.value_of(went))
-            if cursor is not None:
-                tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             return went
 
         went = self.lanes.change(lanes or [self._put_lane()], work)
@@ -193,7 +193,9 @@ class KafkaStore:
         together = _together(topics)
         while together and time.monotonic() < until:
             for kafka, some in list(together.items()):
-                if not self._late(some, self._ends(kafka, some)):
+                if self._late(some, self.cluster.stable(kafka, list(some))):
+                    time.sleep(SHOWING_S)
+                else:
                     del together[kafka]
 
     def _put_lane(self) -> str:
@@ -227,18 +229,15 @@ class KafkaStore:
     def _kept(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[KafkaTopic, Span]:
         until = time.monotonic() + self.cluster.timeout_s
         while True:
-            ends = self._ends(kafka, topics)
-            if not (late := self._late(topics, ends)):
+            ends = dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
+            if not (late := self._late(topics, {number: stable for number, (_, stable) in ends.items()})):
                 return {topic: topic.keeping(*ends[number]) for number, topic in topics.items()}
             late[0].wait_a_moment(until)
 
-    def _ends(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[int, tuple[int, int]]:
-        return dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
-
     @staticmethod
-    def _late(topics: Mapping[int, KafkaTopic], ends: Mapping[int, tuple[int, int]]) -> list[KafkaTopic]:
+    def _late(topics: Mapping[int, KafkaTopic], stable: Mapping[int, int]) -> list[KafkaTopic]:
         """The partitions in which something is not seen yet that this process put."""
-        return [topic for number, topic in topics.items() if not topic.is_seen(ends[number][1])]
+        return [topic for number, topic in topics.items() if not topic.is_seen(stable[number])]
 
     def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> list[int]:
         topics = [_ours(KafkaTopic, topic) for topic, _ in marks]
