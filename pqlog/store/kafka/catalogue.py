@@ -11,12 +11,16 @@ from typing import Any
 import msgspec
 
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.lanes import Lanes, Transaction
+from pqlog.store.kafka.lane import Transaction
+from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.state import CATALOGUE, State, decoded
 from pqlog.store.values import TopicInfo
 
-LOG, TOPIC, TRIM, GONE = "log", "topic/", "trim/", "gone/"
-"""Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete."""
+LOG, TOPIC, TRIM, GONE, USED = "log", "topic/", "trim/", "gone/", "used/"
+"""Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete.
+
+And of names on the cluster that deleted topics had: no other topic has them, since a message may be on its way.
+"""
 LONGEST = 249
 """Characters in the name of a topic, for Kafka."""
 
@@ -115,7 +119,8 @@ class Catalogue:
                 return found
             log = values[LOG]
             id = log["next"]
-            used = {*taken, *(one.kafka for one in seen.topics.values()), *seen.gone.values()} - {*made}
+            deleted = [key.removeprefix(USED) for key in values if key.startswith(USED)]
+            used = {*taken, *(one.kafka for one in seen.topics.values()), *deleted} - {*made}
             kafka = _free(self._log, name, id, used)
             if kafka not in made:
                 made.append(kafka)

@@ -14,7 +14,7 @@ from pqlog.errors import Error, StoreError, TooLargeError, UncertainError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.ids import NewIds
-from pqlog.store.kafka.lanes import Transaction
+from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.records import ROWS, Record, records_of
 from pqlog.store.values import Chunk, Kept, Output, Put, Span
 
@@ -207,9 +207,8 @@ class SinglePuts:
         except KafkaException as error:
             self._renew(served)
             raise self._problem(topic, error.args[0]) from error
-        except BaseException:
-            if served.is_broken:
-                self._renew(served)
+        except BaseException:  # the message may be on its way, to a topic that is gone
+            self._renew(served)
             raise
         assert offset is not None
         return offset

@@ -19,14 +19,16 @@ from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.lanes import Fenced, Lanes, Transaction, give_way, id_lane
+from pqlog.store.kafka.fencing import Fenced, give_way
+from pqlog.store.kafka.lane import Transaction, id_lane
+from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.leases import Leases
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise, new_topic
 from pqlog.store.kafka.putting import SinglePuts, put_all
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.kafka.records import ROWS
-from pqlog.store.kafka.state import CATALOGUE, PARTITIONS, State
+from pqlog.store.kafka.state import CATALOGUE, PARTITIONS, PUT, State
 from pqlog.store.kafka.topic import KafkaTopic
 from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
 
@@ -34,6 +36,8 @@ T = TypeVar("T")
 
 TIMEOUT_S = 60.0
 """How long the cluster is waited for, unless the user says otherwise: longer than elections take."""
+PUT_LANE = f"{PUT}/"
+"""How the names of the lanes begin that puts use which need no other."""
 PUT_LANES = 4
 """How many threads of a process put at the same time, with a transaction each."""
 SHOWN_S = 1.0
@@ -172,7 +176,12 @@ class KafkaStore:
         lanes = [id_lane(topic)] if id is not None or any(one.ids is not None for one in outputs) else []
         lanes += [] if cursor is None else [_cursor_lane(cursor.name)]
 
+        lanes = lanes or [self._put_lane()]
+        is_first = not self.lanes.is_held(lanes[0])
+
         def work(tx: Transaction) -> Mapping[int, Put]:
+            if is_first and lanes[0].startswith(PUT_LANE):
+                self.lanes.forget_old(tx, PUT_LANE)
             if id is not None and (found := ids.find_in(tx, topic, id)):
                 return found
             if cursor is not None:
@@ -183,7 +192,7 @@ class KafkaStore:
                 tx.set(id_lane(topic), ids.key_of(id), ids.value_of(went))
             return went
 
-        went = self.lanes.change(lanes or [self._put_lane()], work)
+        went = self.lanes.change(lanes, work)
         self._show([_ours(KafkaTopic, one.topic) for one in outputs])
         return went
 
@@ -200,7 +209,7 @@ class KafkaStore:
 
     def _put_lane(self) -> str:
         """A lane for a put that needs none: one of a few of this process, so that threads put at the same time."""
-        return self.lanes.free([f"put/{self.lanes.holder}/{number}" for number in range(PUT_LANES)])
+        return self.lanes.free([f"{PUT_LANE}{self.lanes.holder}/{number}" for number in range(PUT_LANES)])
 
     def cursor(self, name: str) -> str | None:
         self.check()
