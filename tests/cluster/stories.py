@@ -11,6 +11,7 @@ import itertools
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,12 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
-from tests.cluster.opening import open_log
-from tests.cluster.work import MANY
+import pqlog
+from tests.cluster.work import MANY, TIMEOUT_S
 from tests.processes import Process, wait_until
 
 PARTITIONS = 3
-STALL_S = 60.0
+STALL_S = 90.0
 """How long a process may wait for the cluster, at most."""
 
 
@@ -90,7 +91,7 @@ class Story:
     def __init__(self, folder: Path, address: str) -> None:
         self.folder, self.address = folder, address
         self.workers: list[Worker] = []
-        with open_log(address) as log:
+        with pqlog.open(address, timeout=TIMEOUT_S) as log:
             log.topic("orders", partitions=PARTITIONS).client("stage").seek(to="start")
             log.topic("handled", partitions=2)
 
@@ -115,7 +116,17 @@ class Story:
             stages = steps_of("stage")
             return min(steps_of("put") + steps_of("read")) >= steps and (not stages or sum(stages) >= steps)
 
-        wait_until(all_got_on, 2 * STALL_S)
+        try:
+            wait_until(all_got_on, 2 * STALL_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.where_they_are()}") from None
+
+    def where_they_are(self) -> str:
+        """What each process does now."""
+        for worker in self.running:
+            worker.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        return "\n".join(f"{worker.name}: {worker.lines()[-1:]}\n{worker.said()}" for worker in self.running)
 
     def end(self) -> None:
         """Let those end that put and read, and kill those that work."""
@@ -128,7 +139,7 @@ class Story:
 
     def judge(self) -> None:
         """Work on what is left, and compare what is there with the ledgers."""
-        with open_log(self.address) as log:
+        with pqlog.open(self.address, timeout=TIMEOUT_S) as log:
             orders, handled = log.topic("orders"), log.topic("handled")
 
             def is_done() -> bool:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+import pqlog
 from pqlog.store.kafka.records import ROWS
 from tests.cluster.brokers import KafkaCluster
-from tests.cluster.opening import open_log
 from tests.cluster.plain import make, put, values
 from tests.cluster.plugin import alone
 from tests.cluster.stories import story
@@ -39,7 +39,7 @@ def nodes_that_synced(disks, name, size, before):
 
 def test_each_put_is_synced_on_two_nodes_before_it_returns(recorded, recorder):
     calls = []
-    with open_log(recorded.url("synced")) as log:
+    with pqlog.open(recorded.url("synced")) as log:
         for n in range(30):
             begin = time.time()
             last = log.put(n) if n % 3 else log.put_many([n] * 10).last

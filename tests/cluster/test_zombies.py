@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.cluster.opening import open_log
+import pqlog
 from tests.cluster.stories import Story, story
 from tests.processes import wait_until
 
@@ -42,7 +42,7 @@ def messages_of(topic):
 
 def test_a_process_that_dies_in_its_transaction_delays_readers_for_seconds(cluster_url, tmp_path):
     telling = Story(tmp_path, cluster_url)
-    with open_log(cluster_url) as log:
+    with pqlog.open(cluster_url) as log:
         handled = log.topic("handled")
         log.topic("orders").put_many([{"of": "test", "n": n, "i": 0, "key": str(n)} for n in range(100)], key="key")
         dying = telling.start("zombie-in")
@@ -56,7 +56,7 @@ def test_a_process_that_dies_in_its_transaction_delays_readers_for_seconds(clust
 
 def test_a_successor_ends_the_wait(cluster_url, tmp_path):
     telling = Story(tmp_path, cluster_url)
-    with open_log(cluster_url) as log:
+    with pqlog.open(cluster_url) as log:
         orders, handled = log.topic("orders"), log.topic("handled")
         orders.put_many([{"of": "test", "n": n, "i": 0, "key": str(n)} for n in range(100)], key="key")
         dying = telling.start("zombie-in")

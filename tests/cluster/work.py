@@ -7,6 +7,7 @@ have a variant: ``stage-worker`` is the stage of a worker of that name. A plant 
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import itertools
 import json
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pqlog
-from tests.cluster.opening import open_log
 
 MANY = 30
 """How many messages a `put_many` has."""
+TIMEOUT_S = 120.0
+"""Longer than any fault of a test takes, also on a machine that is busy."""
 
 Say = Callable[..., None]
 
@@ -147,10 +149,11 @@ def main(work: str, address: str, ledger: str, name: str, plant: str = "") -> No
         os.write(file, (json.dumps([time.monotonic(), *what]) + "\n").encode())
         os.fsync(file)
 
+    faulthandler.register(signal.SIGUSR1)
     if plant:
         getattr(importlib.import_module("tests.cluster.plants"), plant)()
     work, _, variant = work.partition("-")
-    with open_log(address) as log:
+    with pqlog.open(address, timeout=TIMEOUT_S) as log:
         say("ready")
         WORKS[work](log, say, Told(name, variant, Path(ledger).with_name("stop")))
 

@@ -7,13 +7,14 @@ looked at.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pqlog import errors
 from pqlog.store import owners
 from pqlog.store.api import ClientStore
-from pqlog.store.kafka.lanes import Transaction, lanes_for
+from pqlog.store.kafka.lanes import Fenced, Transaction, give_way, lanes_for
 from pqlog.store.kafka.standing import KEY, Lease, Standing
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 T = TypeVar("T")
+
+GIVE_WAY_S = 0.3
+"""How long a worker waits before it looks again at what another process took meanwhile."""
 
 
 def lanes_of(topic: KafkaTopic) -> str:
@@ -143,10 +147,10 @@ class KafkaClient:
         """A transaction has changed it: what waited for that is over."""
         self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
 
-    def _change(self, work: Callable[[Transaction], T], *lanes: str) -> T:
+    def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
         with self.leases.busy(self.lane):
-            result: T = self._log.lanes.change([self.lane, *lanes], work)
+            result: T = self._log.lanes.change([self.lane, *lanes], work, retake=retake)
         self.committed()
         return result
 
@@ -182,8 +186,10 @@ class KafkaClient:
         standing = self.look()
         return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
 
-    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool) -> bool:
-        """The same of what was looked at."""
+    def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool, is_share: bool = False) -> bool:
+        """The same of what was looked at; what another process is at work on only if it is this one's share."""
+        if not is_share and self.leases.is_elsewhere(standing) and not standing.is_of(worker):
+            return False
         are_free = [self.is_free(lease, worker) for lease in standing.claims]
         if ordered and not all(are_free):
             return False
@@ -204,6 +210,10 @@ class KafkaClient:
                     break
                 except Stale:
                     continue
+                except Fenced:  # without `done`: another worker was quicker, perhaps
+                    give_way(GIVE_WAY_S)
+                    if not self.has_work(worker, ordered):
+                        return None, []
         except BaseException:  # which may keep the claim, and may have come after the commit
             if taking.claim is not None:
                 self.leave(taking.claim)
@@ -221,13 +231,16 @@ class KafkaClient:
             if done is not None:
                 _ours(done.client).finish_in(tx, done.claim)
             claim = taking.take_in(tx)
+            if done is not None and claim is None:
+                _ours(done.client).leave_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
-        return self._change(work, *lanes)
+        return self._change(work, *lanes, retake=done is not None)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:
             self.finish_in(tx, done)
+            self.leave_in(tx)
             return tx.put_all(outputs)
 
         went = self._change(work, *lanes_for(outputs))
@@ -245,6 +258,13 @@ class KafkaClient:
         standing.drop(lease)
         standing.saw()
         self.keep_in(tx, standing)
+
+    def leave_in(self, tx: Transaction) -> None:
+        """Let other processes take the next batch at once."""
+        standing = self.standing_in(tx)
+        if standing is not None and standing.process:
+            standing.leave(owners.this_process())
+            self.keep_in(tx, standing)
 
     def _ended(self, claim: Claim) -> None:
         """A claim is over."""
@@ -271,6 +291,7 @@ class KafkaClient:
         if standing is None or lease is None:
             return False
         lease.release(error)
+        standing.leave(owners.this_process())
         self.keep_in(tx, standing)
         return True
 
@@ -285,11 +306,29 @@ def states_of(log: KafkaStore, clients: Sequence[ClientStore]) -> list[ClientSta
 
 
 def find_work(log: KafkaStore, clients: Sequence[ClientStore], worker: str, ordered: bool) -> int | None:
-    """The index of the first of some clients for which `ClientStore.has_work`; None if of none."""
-    for index, (client, standing, kept) in enumerate(_seen(log, clients)):
-        if standing is None or client.may_take(standing, kept, worker, ordered):
+    """The index of the first of some clients for which `ClientStore.has_work`; None if of none.
+
+    Of a process that is at work on more partitions than this one, by two at least, one may be taken.
+    """
+    seen = _seen(log, clients)
+    busy = None
+    for index, (client, standing, kept) in enumerate(seen):
+        if standing is None:
+            return index
+        is_share = False
+        if client.leases.is_elsewhere(standing):
+            busy = _busy(log, client) if busy is None else busy
+            is_share = busy[standing.process] > busy[owners.this_process()] + 1
+        if client.may_take(standing, kept, worker, ordered, is_share):
             return index
     return None
+
+
+def _busy(log: KafkaStore, client: KafkaClient) -> Counter[str]:
+    """On how many partitions of a client's topic each process is at work."""
+    lanes = [one.client(client.name).lane for one in client.topic.partitions()]
+    standings = map(Standing.found_in, log.lanes.look_at(lanes))
+    return Counter(one.process for one in standings if one is not None and client.leases.is_active(one))
 
 
 def _seen(log: KafkaStore, clients: Sequence[ClientStore]) -> list[tuple[KafkaClient, Standing | None, Span]]:

@@ -32,6 +32,8 @@ LEASE_S = 60.0
 """How long a claim is respected of whose holder nothing is known; it is renewed three times before that is over."""
 LAZY_S = 0.2
 """How long an acknowledgement of `get` may wait: what is lost at most, and comes again, if the process is killed."""
+ACTIVE_S = 10.0
+"""How long a client of a partition is left to the process that was handed a batch of it: several turns of its loop."""
 LOOK_S = 1.0
 """How soon a claim is found to be left whose finalizer was struck by Ctrl-C; and how soon a failure is tried again."""
 
@@ -89,9 +91,10 @@ class Leases:
 
     # claims
 
-    def end(self) -> int:
-        """When a lease ends that begins now."""
-        return self.now() + int(LEASE_S * 1_000_000)
+    @staticmethod
+    def end(begin: int) -> int:
+        """When a lease ends that begins at some time."""
+        return begin + int(LEASE_S * 1_000_000)
 
     def is_free(self, lease: Lease, worker: str) -> bool:
         """Whether a worker of this process may take a batch."""
@@ -102,6 +105,19 @@ class Leases:
             return lease.token not in _held
         fate = owners.fate(lease.process)
         return fate is Fate.GONE or (fate is Fate.UNKNOWN and lease.expires <= self.now())
+
+    def is_elsewhere(self, standing: Standing) -> bool:
+        """Whether another process that lives is at work on a client of a partition: it is best left to that one.
+
+        Each process that changes the client fences the one before, which takes longer than most batches.
+        """
+        if standing.process in ("", owners.this_process()) or owners.fate(standing.process) is Fate.GONE:
+            return False
+        return self.is_active(standing)
+
+    def is_active(self, standing: Standing) -> bool:
+        """Whether a batch was handed out a moment ago."""
+        return self.now() - standing.active < ACTIVE_S * 1_000_000
 
     def hold(self, client: KafkaClient, claim: Claim) -> None:
         """A claim is handed out, to be held as long as somebody has this object. To be called before the commit."""
@@ -189,9 +205,10 @@ class Leases:
         for lease in standing.claims:
             if lease.token in self._left:
                 lease.release(lease.error)
+                standing.leave(owners.this_process())
                 is_changed = True
             elif (held := self._held.get(lease.token)) is not None and held.renew_at <= now:
-                lease.expires = end = end or self.end()
+                lease.expires = end = end or self.end(self.now())
                 is_changed = True
         return is_changed
 

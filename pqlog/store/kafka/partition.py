@@ -11,6 +11,7 @@ from confluent_kafka import Message
 
 from pqlog.store.api import Store
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.cutting import Cutter
 from pqlog.store.kafka.index import Index
 from pqlog.store.kafka.reader import PROMOTED, PULLED, Batch, Part, Reader, ReaderPool
 from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of
@@ -20,6 +21,8 @@ COUNTED = 50_000
 """So many records that nobody has read are read to be counted; of more the number is estimated."""
 COUNTED_BYTES = 32 << 20
 """The same in bytes."""
+KEPT_BYTES = 64 << 20
+"""How much of what was read to cut a batch is kept for its reader."""
 WINDOW = 8
 """How many records are read first when messages are counted from the end."""
 REMEMBERED = 256
@@ -100,6 +103,10 @@ class KafkaPartition:
     def count(self, span: Span | None = None) -> int:
         kept = self.kept()
         wanted = kept if span is None else Span(max(span.first, kept.first, self.floor()), min(span.stop, kept.stop))
+        return self.counted(wanted)
+
+    def counted(self, wanted: Span) -> int:
+        """How many messages lie in a span that is kept."""
         if not wanted:
             return 0
         first, stop = wanted.first // ROWS, record_behind(wanted.stop)
@@ -151,6 +158,33 @@ class KafkaPartition:
                 size += sum(sum(map(len, batch.messages)) for batch in list(part.batches)[batches:])
                 batches = len(part.batches)
         return size
+
+    def cut(self, span: Span, messages: int, max_bytes: float) -> tuple[Span, int]:
+        """Where the first messages of a span lie, and how many: within limits, but one at least if there is any.
+
+        What was read for it waits for who reads it, unless that is a lot.
+        """
+        wanted = self._clipped(span)
+        cutter = Cutter(wanted, messages, max_bytes)
+        if wanted:
+            self._cut(cutter, wanted, messages)
+        return cutter.span, cutter.messages
+
+    def _cut(self, cutter: Cutter, wanted: Span, messages: int) -> None:
+        until, size, seen = record_behind(wanted.stop), 0, 0
+        with self._reading(wanted.first, messages > PROMOTED, keep=True) as (reader, part):
+            while True:
+                for batch in list(part.batches)[seen:]:
+                    if cutter.add(batch):
+                        return
+                    size, seen = size + sum(map(len, batch.messages)), seen + 1
+                if part.seen >= until:
+                    return
+                if size > KEPT_BYTES:
+                    while part.batches:
+                        part.consume(len(part.batches[0].records) - part.batches[0].at)
+                    size = seen = 0
+                reader.fill(self.info.partition, until, part.buffered + 1)
 
     # single offsets and times
 

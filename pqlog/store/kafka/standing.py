@@ -63,6 +63,10 @@ class Standing(msgspec.Struct):
     seen: int
     batches: int = 0
     claims: list[Lease] = []
+    process: str = ""
+    """That which was handed a batch last, and has not left since."""
+    active: int = 0
+    """When that was, by the cluster's clock."""
 
     @classmethod
     def begin(cls, at: int, batches: int = 0) -> Standing:
@@ -80,6 +84,17 @@ class Standing(msgspec.Struct):
         value: dict[str, Any] = msgspec.to_builtins(self)
         return value
 
+    def hand_out(self, lease: Lease, token: int, worker: str, process: str, now: int, expires: int) -> None:
+        """A batch of it has a holder, again or for the first time."""
+        lease.hand_out(token, worker, process, expires)
+        self.process, self.active = process, now
+        self.saw()
+
+    def leave(self, process: str) -> None:
+        """A process has no more to do with it, for all that it knows."""
+        if process == self.process and not any(lease.process == process for lease in self.claims):
+            self.process = ""
+
     def saw(self) -> None:
         """Its reader was here."""
         self.seen = _now()
@@ -87,6 +102,10 @@ class Standing(msgspec.Struct):
     def find(self, number: int, token: int) -> Lease | None:
         """A batch, if nobody else has it by now."""
         return next((lease for lease in self.claims if (lease.number, lease.token) == (number, token)), None)
+
+    def is_of(self, worker: str) -> bool:
+        """Whether a worker of that name has a batch."""
+        return bool(worker) and any(lease.worker == worker for lease in self.claims)
 
     def drop(self, lease: Lease) -> None:
         """Forget a batch; everything before the first that is left is acknowledged."""

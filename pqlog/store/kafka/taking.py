@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.client import KafkaClient
     from pqlog.store.kafka.lanes import Transaction
 
-PAGE_ROWS, PAGE_BYTES = 10_000, 16 << 20
-"""How much is read at a time to cut a batch."""
-
 
 class Stale(Exception):
     """What was looked at before a transaction is not so any more: look again."""
@@ -49,7 +46,7 @@ class Taking:
         self._others: list[KafkaClient] = []
         """The clients of the other partitions, if they are to be created, too."""
         self._is_new = False
-        self._first_kept = self._ends = 0
+        self._first_kept = self._now = 0
         self._cut: _Cut | None = None
         self.claim: Claim | None = None
         """What the latest transaction handed out."""
@@ -63,7 +60,7 @@ class Taking:
         """Find out what there is once a batch is acknowledged; whether a transaction is needed for it."""
         standing, kept = self._client.look(), self._topic.span()
         self._first_kept, self._cut, self._others, self._is_new = kept.first, None, [], standing is None
-        self._ends = self._leases.end()
+        self._now = self._leases.now()
         if standing is None:
             everywhere = [partition.client(self._client.name) for partition in self._topic.partitions()]
             self._others = [client for client in everywhere if client.lane != self._client.lane]
@@ -87,25 +84,8 @@ class Taking:
 
     def _cut_behind(self, unclaimed: Span) -> _Cut:
         """The next batch, within the limits of its size, but at least one message if there is any."""
-        left, left_bytes = self._size.messages, math.inf if self._size.max_bytes is None else self._size.max_bytes
-        first = stop = unclaimed.first
-        messages = 0
-        while left and (not messages or left_bytes > 0):
-            limit = int(max(1, min(PAGE_BYTES, left_bytes)))
-            rows = self._topic.read(Span(stop, unclaimed.stop), min(left, PAGE_ROWS), limit, damaged=True)
-            if not rows:
-                break
-            for row in rows:
-                each, count = len(row.value) / (row.whole or 1), row.rows or 1
-                fitting = int(min(count, left, left_bytes / each if each else count)) or (not messages)
-                if not messages:
-                    first = row.offset
-                if fitting:
-                    messages, stop = messages + fitting, row.offset + fitting
-                left, left_bytes = left - fitting, left_bytes - fitting * each
-                if fitting < count:
-                    return _Cut(unclaimed.first, Span(first, stop), messages)
-        return _Cut(unclaimed.first, Span(first, stop), messages)
+        limit = math.inf if self._size.max_bytes is None else self._size.max_bytes
+        return _Cut(unclaimed.first, *self._topic.cut(unclaimed, self._size.messages, limit))
 
     # inside a transaction
 
@@ -143,8 +123,8 @@ class Taking:
         return self._client.join_in(tx)
 
     def _hand_out(self, tx: Transaction, standing: Standing, lease: Lease) -> Claim:
-        lease.hand_out(self._token, self._worker, owners.this_process(), self._ends)
-        standing.saw()
+        process = owners.this_process()
+        standing.hand_out(lease, self._token, self._worker, process, self._now, self._leases.end(self._now))
         self._client.keep_in(tx, standing)
         claim = lease.claim(self._client.name, standing.epoch)
         self._leases.hold(self._client, claim)
