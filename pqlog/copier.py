@@ -7,6 +7,7 @@ batch is there with its cursor or not at all, and of two copiers at the same pla
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,15 +15,26 @@ from typing import NamedTuple
 import msgspec
 
 from pqlog import check, extras
-from pqlog.codecs import UNDECODABLE
-from pqlog.errors import CorruptLogError, CursorError, DecodeError, Error, StoreError, TooLargeError, UncertainError
+from pqlog.codecs import UNDECODABLE, codec_for, is_safe
+from pqlog.errors import (
+    ArgumentError,
+    CorruptLogError,
+    CursorError,
+    DecodeError,
+    Error,
+    StoreError,
+    TooLargeError,
+    UncertainError,
+)
 from pqlog.message import from_micros
-from pqlog.store.api import IsAFile, Store, TopicStore
+from pqlog.store.api import IsAFile, ReadsForeignTopics, Store, TopicStore
 from pqlog.store.values import Chunk, Cursor, Output, Row, Segment, Singles, Span
 from pqlog.stream import headers_of
 
 ROWS, BYTES = 10_000, 8 << 20
 """How much goes in one transaction; one row may be larger."""
+REST_S, LONGEST_REST_S = 0.1, 10.0
+"""How long a copier lets another one work before it looks whether that gets on: in proportion to how long it takes."""
 ELECTION_S, TICK_S = 3.0, 0.1
 """How long the end of a topic may lie before what was copied, and how often it is asked for."""
 TIME, OFFSET, PARTITION = "pqlog-time", "pqlog-offset", "pqlog-partition"
@@ -90,6 +102,8 @@ class Copier:
         self._most = None if into.info.max_bytes is None else into.info.max_bytes * 9 // 10
         """Segments are cut into smaller ones than this: the target takes no larger ones, headers included."""
         self._told = 0
+        self._rest_s, self._looks_at = REST_S, 0.0
+        """How long it rests if another copier is at work here, and when it looks again; 0 if it is alone."""
         self._load()
         self._check_source()
 
@@ -143,8 +157,10 @@ class Copier:
     def step(self) -> int | None:
         """Copy a batch; how many messages it had, or None if there was nothing to copy.
 
-        It is 0 where another copier was faster, or a smaller batch has to be tried.
+        It is 0 where another copier is at work, or a smaller batch has to be tried.
         """
+        if self._is_another_at_work():
+            return 0
         kept = self.source.span()
         first = max(self.at, kept.first)
         is_trimmed = self._position is not None and self._tell_trimmed(kept)
@@ -158,10 +174,25 @@ class Copier:
         position = Position(behind, self._topic, rows[-1].offset, rows[-1].time, self._choice.key)
         return self._put(rows, position)
 
+    def _is_another_at_work(self) -> bool:
+        """Whether this is left to another copier, which was faster: as long as it gets on.
+
+        Two that take turns would be slower than one, most of all on a cluster.
+        """
+        if not self._looks_at:
+            return False
+        if time.monotonic() >= self._looks_at:
+            before = self._text
+            self._load()
+            self._looks_at = 0.0 if self._text == before else time.monotonic() + self._rest_s
+        return self._looks_at > 0
+
     def note(self) -> None:
-        """Store how far it is, though no message was found there that was chosen: to look for no such again."""
-        position = self._position
-        if position is not None and self._choice.key is not None and position.next < self.at:
+        """Store how far it is, though no message was found that was chosen: the next copy begins there."""
+        if self._choice == Choice() or self._looks_at:
+            return
+        position = self._position or Position(0, self._topic, key=self._choice.key)
+        if position.next < self.at:
             self._put([], msgspec.structs.replace(position, next=self.at))
 
     def _read(self, span: Span) -> tuple[list[Row], int]:
@@ -177,16 +208,19 @@ class Copier:
             rows += page
             size += sum(len(row.value) + len(row.headers or "") for row in page)
             span = Span(page[-1].stop if page else span.stop, span.stop)
-        return rows, span.first
+        valid = self._valid(rows)
+        return valid, span.first if len(valid) == len(rows) else valid[-1].stop
 
     def _put(self, rows: Sequence[Row], position: Position) -> int:
         chunks = list(self._chunks(rows))
         value = msgspec.json.encode(position).decode()
         cursor = Cursor(cursor_name(self.source), value, self._text or "null")
+        began = time.monotonic()
         try:
             self.into.log.append([Output(self.into, chunks)], cursor=cursor)
         except CursorError:
             self._load()
+            self._looks_at = time.monotonic() + self._rest_s
             return 0
         except UncertainError:
             self._load()
@@ -195,6 +229,7 @@ class Copier:
         except TooLargeError as error:
             self._make_smaller(rows, error)
             return 0
+        self._rest_s = min(max(self._rest_s, 3 * (time.monotonic() - began)), LONGEST_REST_S)
         self._position, self._text, self.at = position, value, position.next
         self._rows = min(ROWS, 2 * self._rows)
         return sum(chunk.rows if isinstance(chunk, Segment) else len(chunk.values) for chunk in chunks)
@@ -237,6 +272,28 @@ class Copier:
         return True
 
     # rows as chunks
+
+    def _valid(self, rows: list[Row]) -> list[Row]:
+        """The first rows that are what the codec says; raises if there is none.
+
+        Topics of other programs may hold anything, and nobody could read a copy of that. Pickles are never read.
+        """
+        codec = self.source.info.codec
+        if not isinstance(self.source.log, ReadsForeignTopics) or not is_safe(codec):
+            return rows
+        decode = codec_for(codec).decode
+        for index, row in enumerate(rows):
+            try:
+                if row.rows is None:
+                    decode(row.value)
+            except Exception as error:
+                if index:
+                    return rows[:index]
+                raise ArgumentError(
+                    f"message {row.offset} of {self._title} is not {codec}: {error}. All before it was copied. Copy "
+                    f'the topic into another file, and say what its values are, as in codec="bytes"'
+                ) from error
+        return rows
 
     def _chunks(self, rows: Iterable[Row]) -> Iterator[Chunk]:
         origins = _Origins(self._title, self.source)
@@ -306,13 +363,13 @@ class _Origins:
     def _head_of(self, row: Row) -> _Head:
         try:
             headers = headers_of(row)
-            time = from_micros(row.time).isoformat()
+            when = from_micros(row.time).isoformat()
         except (CorruptLogError, *UNDECODABLE) as error:
             reason = f"its time or headers are not valid: {error}"
             raise DecodeError(self._info.name, row.offset, reason, self._info.number) from error
         if TIME in headers or OFFSET in headers:
             return _Head(row.headers or "{}", None)
-        headers[TIME] = time
+        headers[TIME] = when
         if self._info.number is not None:
             headers[PARTITION] = str(self._info.number)
         return _Head(msgspec.json.encode(headers).decode()[:-1] + f',"{OFFSET}":"', '"}')

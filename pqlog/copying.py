@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 import time
 from collections import Counter
@@ -13,32 +12,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pqlog import check, extras, files
-from pqlog.copier import Choice, Copier, position_of
+from pqlog.codecs import codec_for, is_safe
+from pqlog.copier import Choice
+from pqlog.copies import Copies, chosen, lag
 from pqlog.errors import (
     ArgumentError,
-    CodecMismatchError,
     CorruptLogError,
     Error,
     MovedError,
     NewerFormatError,
     NotALogError,
-    PartitionsError,
     ReadOnlyError,
     StoreError,
     UncertainError,
-    UnknownTopicError,
     UnsafeStorageError,
 )
 from pqlog.history import Time, time_of
 from pqlog.log import Log
-from pqlog.store.api import Store, TopicStore
-from pqlog.store.values import Span, TopicInfo
-from pqlog.stream import near_topics
+from pqlog.store.api import Store
 
-TICK_S = 0.1
-"""How often a file is asked for messages that another process put, where the system does not tell."""
-LOOK_S = 2.0
-"""How often a follower looks for topics that are new."""
+TURN_S = 0.02
+"""How long to wait where others are at work."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """How long a follower waits before it tries again, at first and at most."""
 
@@ -120,6 +114,7 @@ def mirror(
     since: Time | None = None,
     start: int | None = None,
     key: str | None = None,
+    codec: str | None = None,
     follow: bool = False,
     progress: bool | Report = False,
     config: files.Config | None = None,
@@ -145,6 +140,9 @@ def mirror(
         The same with an offset: -1000 begins with the last thousand messages. One topic with one partition.
     key : str, optional
         Only messages with this key. A topic that is mirrored with a key stays with it in that file.
+    codec : {"json", "msgpack", "bytes"}, optional
+        What the values of other programs' topics are, which a cluster does not know: JSON unless said otherwise. A
+        value that is something else is refused; what lies before it is copied.
     config
         For a cluster, as for `pqlog.open`.
     follow, progress, timeout
@@ -175,7 +173,9 @@ def mirror(
         check.text("key", key) if isinstance(key, str) else check.name("key", key)
     begin = None if since is None else time_of(since, "since must be a time")
     choice = Choice(begin, start, key)
-    ends = _Ends(source, path, {"timeout": timeout, "config": config}, {})
+    if codec is not None and not is_safe(codec_for(codec).name):
+        raise ArgumentError(f"codec must be 'json', 'msgpack' or 'bytes', not {codec!r}")
+    ends = _Ends(source, path, {"timeout": timeout, "config": config, "codec": codec}, {})
     return _run(_Run(ends, _patterns(topics), choice), follow, progress, "mirror")
 
 
@@ -273,7 +273,7 @@ class _Run:
     def once(self, report: Report) -> Copied:
         """Copy what is there now."""
         with self._ends.opened() as (source, target):
-            copies = _Copies(source, target, self._patterns, self._choice)
+            copies = Copies(source, target, self._patterns, self._choice)
             copies.find(must_exist=True)
             until = copies.ends()
             report(CopyProgress(self._copied, copies.lag()))
@@ -282,14 +282,16 @@ class _Run:
             copies.note()
         return self._result()
 
-    def _round(self, copies: _Copies, until: Mapping[int, int] | None = None) -> bool:
+    def _round(self, copies: Copies, until: Mapping[int, int] | None = None) -> bool:
         """A batch of each partition; whether there may be more."""
-        is_more = False
+        is_more, before = False, self._copied
         for copier, name, messages in copies.round(until):
             self._messages[name] += messages
             self._trimmed += copier.trimmed
             copier.trimmed = 0
             is_more = True
+        if is_more and self._copied == before:
+            time.sleep(TURN_S)
         return is_more
 
     def follow(self, report: Report) -> Copied:
@@ -309,7 +311,7 @@ class _Run:
 
     def _follow_while_it_works(self, report: Report) -> None:
         with self._ends.opened() as (source, target):
-            copies = _Copies(source, target, self._patterns, self._choice)
+            copies = Copies(source, target, self._patterns, self._choice)
             try:
                 copies.find()
                 report(CopyProgress(self._copied, copies.lag()))
@@ -326,131 +328,5 @@ class _Run:
         """How many messages wait, while the target may be away: from the last known places on."""
         with contextlib.suppress(Error), _opened(self._ends.source, readonly=True, **self._ends.source_options) as log:
             if self._places is not None:
-                return _lag(log, _chosen(log, self._patterns), self._places)
+                return lag(log, chosen(log, self._patterns), self._places)
         return None
-
-
-class _Copies:
-    """The copiers of all partitions of the topics that are chosen."""
-
-    def __init__(self, source: Store, target: Store, patterns: Sequence[str], choice: Choice) -> None:
-        self._source, self._target, self._patterns, self._choice = source, target, patterns, choice
-        self._copiers: dict[int, Copier] = {}
-
-    def find(self, must_exist: bool = False) -> None:
-        """Add the topics that are new."""
-        chosen = _chosen(self._source, self._patterns)
-        if must_exist:
-            names = {info.name for info in chosen}
-            for name in self._patterns:
-                if name not in names and not _is_pattern(name):
-                    raise UnknownTopicError(name, near_topics(self._source, name))
-        for info in chosen:
-            if info.id not in self._copiers:
-                self._add(self._source.find_topic(info.name))
-
-    def _add(self, partitions: Sequence[TopicStore]) -> None:
-        if not partitions:  # it was deleted just now
-            return
-        name = partitions[0].info.name
-        if self._choice.start is not None:
-            if len(partitions) > 1:
-                raise PartitionsError.by_offset(name, len(partitions), "start", "A time is of all of them: since=")
-            if self._copiers:
-                raise ArgumentError("start is an offset of one topic: name the topic, or give a time with since=")
-        into = self._into(partitions)
-        for source in partitions:
-            copier = Copier(source, into[source.info.partition], into[0].info.id, self._choice)
-            self._copiers[source.info.id] = copier
-
-    def _into(self, partitions: Sequence[TopicStore]) -> Sequence[TopicStore]:
-        """The topic that one is copied into: that of the last time, whatever the two are called by now."""
-        info, into = partitions[0].info, self._last_into(partitions)
-        if into is None:
-            into = self._target.topic(info.name, info.codec, len(partitions))
-        name, there = into[0].info.name, self._target.name
-        if into[0].info.codec != info.codec:
-            raise CodecMismatchError.of_copy(name, info.codec, into[0].info.codec, there)
-        if len(into) < len(partitions):
-            raise PartitionsError.of_copy(name, len(partitions), len(into), there)
-        return into
-
-    def _last_into(self, partitions: Sequence[TopicStore]) -> Sequence[TopicStore] | None:
-        positions = (position_of(self._target, one)[0] for one in partitions)
-        ids = {position.into for position in positions if position is not None}
-        names = (info.name for info in self._target.topics() if info.id in ids)
-        return next((found for name in names if (found := self._target.find_topic(name))), None)
-
-    def round(self, until: Mapping[int, int] | None) -> Iterator[tuple[Copier, str, int]]:
-        """A batch of each partition that has one, and that is not yet at an offset: how many messages it had."""
-        for id, copier in list(self._copiers.items()):
-            if until is not None and copier.at >= until.get(id, 0):
-                continue
-            try:
-                messages = copier.step()
-            except UnknownTopicError:
-                if _is_there(copier.source):
-                    raise  # that of the target is not
-                del self._copiers[id]
-                continue
-            if messages is not None:
-                yield copier, copier.source.info.name, messages
-
-    def ends(self) -> dict[int, int]:
-        """Behind what each partition has now."""
-        return {id: copier.source.span().stop for id, copier in self._copiers.items()}
-
-    def note(self) -> None:
-        """Store where everything is."""
-        for copier in self._copiers.values():
-            copier.note()
-
-    def wait(self) -> None:
-        """Wait until there may be something to copy, or it is time to look for new topics."""
-        copiers = list(self._copiers.values())
-
-        def is_more() -> bool:
-            try:
-                spans = self._source.spans([copier.source for copier in copiers])
-            except UnknownTopicError:
-                return True
-            return any(span.stop > copier.at for span, copier in zip(spans, copiers, strict=True))
-
-        self._source.wait(is_more if copiers else lambda: False, LOOK_S, TICK_S)
-
-    def places(self) -> dict[int, int]:
-        """Up to where each partition was copied."""
-        return {id: copier.at for id, copier in self._copiers.items()}
-
-    def lag(self) -> int | None:
-        """How many messages are still to be copied; None where only reading them would tell."""
-        if self._choice.key is not None:
-            return None
-        return _lag(self._source, _chosen(self._source, self._patterns), self.places())
-
-
-def _is_pattern(name: str) -> bool:
-    return any(sign in name for sign in "*?[")
-
-
-def _chosen(source: Store, patterns: Sequence[str]) -> list[TopicInfo]:
-    """The topics that have one of the names, or fit one of the patterns."""
-    return [
-        info
-        for info in source.topics()
-        if info.name in patterns or any(fnmatch.fnmatchcase(info.name, pattern) for pattern in patterns)
-    ]
-
-
-def _is_there(partition: TopicStore) -> bool:
-    """Whether a partition was not deleted."""
-    return any(one.info.id == partition.info.id for one in partition.log.find_topic(partition.info.name))
-
-
-def _lag(source: Store, topics: Sequence[TopicInfo], places: Mapping[int, int]) -> int | None:
-    """How many messages lie behind some places."""
-    if not source.capabilities.dense_offsets:
-        return None
-    partitions = [one for info in topics for one in source.find_topic(info.name)]
-    behind = [Span(places.get(one.info.id, 0), one.span().stop) for one in partitions]
-    return sum(one.count(span) for one, span in zip(partitions, behind, strict=True) if span)

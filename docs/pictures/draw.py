@@ -199,7 +199,7 @@ LAYERS = (
      ("history.py", "ranges"))),
     (BLUE, "values", (("stream.py", "topic and codec"), ("codecs.py", "bytes"), ("message.py", "Message"),
      ("extras.py", "loads extras"))),
-    (GREEN, "the engines", (("store/sqlite/", "one file: writer, reader, checkpointer"),
+    (GREEN, "the engines", (("store/sqlite/", "one file"), ("store/kafka/", "a cluster"),
      ("store/memory/", "lists with gaps, for tests"))),
     (GREEN, "the seam", (("store/api.py", "Store, TopicStore, ClientStore"), ("store/values.py", "what crosses it"))),
     (ROSE, "", (("errors.py", "every error, as a tree"),)),

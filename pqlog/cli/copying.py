@@ -12,16 +12,12 @@ from typing import Annotated, Any
 import typer
 
 import pqlog
-from pqlog import extras
+from pqlog import extras, files
 from pqlog.cli import app, output
 from pqlog.errors import StoreError
 
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Go on with what comes; wait while a log cannot be reached.")
-]
-Config = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Properties for a cluster: credentials, TLS.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -45,7 +41,7 @@ def ship(
         typer.Option("--topic", "-t", help="A topic, or a pattern; can be repeated.", show_default=False),
     ] = None,
     follow: Follow = False,
-    config: Config = None,
+    config: app.Config = None,
     durability: Annotated[
         str | None,
         typer.Option(help="What a cluster must promise: synced, replicated or development.", show_default=False),
@@ -71,7 +67,9 @@ def ship(
     "pqlog mirror events.db berlin.db --topic 'ma*' --key cz",
 )
 def mirror(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The log to copy from.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="The other log, or kafka://host:9092.", show_default=False)
+    ],
     file: app.NewFile,
     topic: Annotated[
         list[str] | None,
@@ -86,8 +84,9 @@ def mirror(
         typer.Option(help="Begin at this offset, if FILE is new; -5 means the last five.", show_default=False),
     ] = None,
     key: app.Key = None,
+    codec: app.Codec = None,
     follow: Follow = False,
-    config: Config = None,
+    config: app.Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy topics of another log into a file, each message exactly once.
@@ -98,14 +97,14 @@ def mirror(
     topics = topic or ("*",)
 
     def copy(progress: Progress) -> pqlog.Copied:
-        chosen: dict[str, Any] = {"since": since, "start": start, "key": key, "config": config}
+        chosen: dict[str, Any] = {"since": since, "start": start, "key": key, "codec": codec, "config": config}
         return pqlog.mirror(source, file, topics, **chosen, follow=follow, progress=progress)
 
     _run(copy, f"{source} to {file}", "mirrored", follow, as_json)
 
 
 def _check_exists(file: str) -> None:
-    if "://" not in file and not os.path.exists(file):
+    if not files.is_cluster(file) and not os.path.exists(file):
         raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
 
 

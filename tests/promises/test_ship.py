@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import pqlog
-from pqlog import copier, copying, files
+from pqlog import copier, copies, copying, files
 from pqlog.errors import TooLargeError
 from pqlog.log import Log
 from pqlog.message import from_micros
@@ -420,6 +420,9 @@ def test_a_mirror_begins_at_a_time_or_an_offset_and_continues_where_it_was(tmp_p
     log.put(15)
     for name in ("since", "start", "last"):
         assert pqlog.mirror(hub, tmp_path / f"{name}.db", since="0s").messages == 1
+    assert pqlog.mirror(hub, tmp_path / "none.db", since="0s").messages == 0
+    log.put(16)
+    assert pqlog.mirror(hub, tmp_path / "none.db").messages == 1
     with pytest.raises(pqlog.ArgumentError, match="since and start"):
         pqlog.mirror(hub, tmp_path / "new.db", since="1h", start=1)
     log.topic("other")
@@ -497,7 +500,7 @@ class Following:
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(copying, "LOOK_S", 0.05)
+    monkeypatch.setattr(copies, "LOOK_S", 0.05)
     monkeypatch.setattr(copying, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(copying, "LONGEST_WAIT_S", 0.04)
 

@@ -15,8 +15,11 @@ from pqlog.store.kafka.lanes import Lanes, Transaction
 from pqlog.store.kafka.state import CATALOGUE, State, decoded
 from pqlog.store.values import TopicInfo
 
-LOG, TOPIC, TRIM, GONE = "log", "topic/", "trim/", "gone/"
-"""Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete."""
+LOG, TOPIC, TRIM, GONE, USED = "log", "topic/", "trim/", "gone/", "used/"
+"""Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete.
+
+And of names on the cluster that deleted topics had: no other topic has them, since a message may be on its way.
+"""
 LONGEST = 249
 """Characters in the name of a topic, for Kafka."""
 
@@ -115,7 +118,8 @@ class Catalogue:
                 return found
             log = values[LOG]
             id = log["next"]
-            used = {*taken, *(one.kafka for one in seen.topics.values()), *seen.gone.values()} - {*made}
+            deleted = [key.removeprefix(USED) for key in values if key.startswith(USED)]
+            used = {*taken, *(one.kafka for one in seen.topics.values()), *deleted} - {*made}
             kafka = _free(self._log, name, id, used)
             if kafka not in made:
                 made.append(kafka)
@@ -134,6 +138,7 @@ class Published:
 
     def __init__(self, state: State) -> None:
         self._tail = state.tail(CATALOGUE)
+        self.close = state.close
 
     def topics(self) -> dict[str, tuple[str, TopicInfo]]:
         """By the name of each: what the cluster calls it, and its first partition."""
@@ -160,7 +165,10 @@ def published(cluster: Cluster, log: str) -> Published | None:
     if cluster.partitions(state.topic) is None:
         return None
     state.tail(CATALOGUE).refresh()
-    return Published(state) if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is not None else None
+    if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is None:
+        state.close()
+        return None
+    return Published(state)
 
 
 def _begin(tx: Transaction) -> Any:

@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pqlog import errors
 from pqlog.store import owners
 from pqlog.store.api import ClientStore
-from pqlog.store.kafka.lanes import Transaction, lanes_for
+from pqlog.store.kafka.lanes import Fenced, Transaction, give_way, lanes_for
 from pqlog.store.kafka.standing import KEY, Lease, Standing
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 T = TypeVar("T")
+
+GIVE_WAY_S = 0.3
+"""How long a worker waits before it looks again at what another process took meanwhile."""
 
 
 def lanes_of(topic: KafkaTopic) -> str:
@@ -144,10 +148,10 @@ class KafkaClient:
         """A transaction has changed it: what waited for that is over."""
         self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
 
-    def _change(self, work: Callable[[Transaction], T], *lanes: str) -> T:
+    def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
         with self.leases.busy(self.lane):
-            result: T = self._log.lanes.change([self.lane, *lanes], work)
+            result: T = self._log.lanes.change([self.lane, *lanes], work, retake=retake)
         self.committed()
         return result
 
@@ -198,6 +202,7 @@ class KafkaClient:
     ) -> tuple[Claim | None, list[Put]]:
         taking = Taking(self, size, worker, ordered)
         own = done.claim if done is not None and _ours(done.client).lane == self.lane else None
+        until = time.monotonic() + self._log.cluster.timeout_s
         try:
             while True:
                 if not taking.look(own) and done is None:
@@ -207,6 +212,10 @@ class KafkaClient:
                     break
                 except Stale:
                     continue
+                except Fenced:
+                    give_way(GIVE_WAY_S)
+                    if time.monotonic() > until or not self._is_left(worker, ordered, done is None):
+                        return None, [] if done is None else _ours(done.client).finish(done.claim, done.outputs)
         except BaseException:  # which may keep the claim, and may have come after the commit
             if taking.claim is not None:
                 self.leave(taking.claim)
@@ -214,6 +223,11 @@ class KafkaClient:
         if done is not None:
             _ours(done.client)._ended(done.claim)
         return claim, went
+
+    def _is_left(self, worker: str, ordered: bool, is_share: bool) -> bool:
+        """Whether a batch is still to be had, though another process took the lane meanwhile."""
+        standing = self.look()
+        return standing is None or self.may_take(standing, self.topic.span(), worker, ordered, is_share)
 
     def _advance(self, taking: Taking, done: Done | None) -> tuple[Claim | None, list[Put]]:
         lanes = list(taking.lanes)
@@ -228,7 +242,7 @@ class KafkaClient:
                 _ours(done.client).leave_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
-        return self._change(work, *lanes)
+        return self._change(work, *lanes, retake=False)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:

@@ -16,6 +16,7 @@ that each transaction writes under its first lane.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 import time
@@ -46,10 +47,14 @@ MARKS_KEPT_MS = 3_600_000
 """A mark of another holder is dropped after that, when the lane is written."""
 ASKED_WITHIN_S = MARKS_KEPT_MS / 2000
 """The outcome of a commit that was tried longer ago is not known any more."""
+FORGOTTEN_MS = 86_400_000
+"""How old what is left in lanes is when it is removed."""
 MOST_HELD = 32
 """How many lanes nobody is using keep their producers, which take memory and threads."""
 IDLE_S = 600.0
 """After that, a lane that is not used gives its producer up."""
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 5.0
+"""How long a process waits that lost a lane to another, or that failed."""
 MANY = 10_000
 """Own values that are not looked up in the tail."""
 MARK, CONFIRMED = "mark/", "confirmed"
@@ -124,6 +129,11 @@ class Transaction:
     def __init__(self, lanes: Mapping[str, Lane], sending: Sending, put_all: PutsAll) -> None:
         self._lanes, self.sending, self._put_all = lanes, sending, put_all
         self.sets: dict[tuple[str, str], Any] = {}
+        self.unwritten = set[tuple[str, str]]()
+        """Which of them were not sent yet."""
+        self.is_marked = False
+        self.write: Callable[[], object] = lambda: None
+        """Sends what is set so far, and the mark."""
         self.after: list[Callable[[], object]] = []
         """What is to be called once it is committed."""
 
@@ -153,6 +163,12 @@ class Transaction:
         """Set a value, which can be written as JSON; None removes it."""
         assert name in self._lanes, "a lane that was not asked for"
         self.sets[name, key] = value
+        self.unwritten.add((name, key))
+
+    def flush(self) -> None:
+        """Wait until everything so far is written: the state together with the messages, to wait once for both."""
+        self.write()
+        self.sending.flush()
 
     def put_all(self, outputs: Sequence[Output]) -> list[Put]:
         """Put into partitions of topics; where each went. The lanes of `lanes_for` must be there."""
@@ -240,7 +256,9 @@ class Lanes:
 
     # changing
 
-    def change(self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True) -> T:
+    def change(
+        self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True, retake: bool = True
+    ) -> T:
         """Change lanes in one transaction.
 
         Parameters
@@ -252,40 +270,61 @@ class Lanes:
             changed.
         take : bool
             Whether to take lanes that are not held; otherwise they raise `Fenced`.
+        retake : bool
+            Whether to take them again from a process that took them meanwhile.
 
         Raises
         ------
         Fenced
-            A lane is not held, and was not to be taken.
+            A lane is not held, and was not to be taken, or another process took it meanwhile.
         UncertainError
             The cluster did not say whether the transaction was committed.
         """
         lanes = {name: self._lane(name) for name in dict.fromkeys(names)}
-        until, pause = time.monotonic() + self._cluster.timeout_s, 0.01
-        while True:
-            with self._holding(lanes, until):
+        until = time.monotonic() + self._cluster.timeout_s
+        with self._holding(lanes, until):
+            for attempt in itertools.count():
+                began = time.monotonic()
                 try:
                     result = self._once(lanes, work, take, until)
                     break
                 except _Again as again:
-                    if again.lost and not take:
+                    if again.lost:
+                        self._lose_all_lost(lanes, until)
+                    if again.lost and not (take and retake):
                         raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
                     if again.late:
                         until = time.monotonic() + self._cluster.timeout_s
-                    if time.monotonic() + pause > until:
+                    if time.monotonic() > until:
                         raise again.error from again
-            self._cluster.check()
-            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))  # another process may be at it, too
-            pause = min(0.5, 2 * pause)
+                    self._pause(attempt, time.monotonic() - began if again.lost else 0.0)
         self._give_up_idle()
         self.committed()
         return result
+
+    def _pause(self, attempt: int, took_s: float) -> None:
+        """Let another process come to its end, for as long as that takes by chance; the lanes' locks are held.
+
+        So no other thread of this process goes on taking the lanes meanwhile: two processes would never come to an end.
+        """
+        longest = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, took_s) * 2 ** min(attempt, 10))
+        until = time.monotonic() + longest * secrets.randbelow(1000) / 1000
+        while (left := until - time.monotonic()) > 0:
+            self._cluster.check()
+            time.sleep(min(left, 0.1))
 
     def forget(self, tx: Transaction, names: Sequence[str]) -> None:
         """Remove all that is in lanes which nobody uses any more."""
         for name in names:
             for key in self._state.tail(name).lane(name):
                 tx.sending.state(self._state.place(name), key_of(name, key), None)
+
+    def forget_old(self, tx: Transaction, prefix: str) -> None:
+        """Remove what is in lanes in which nothing has been written for a day; nobody may need it."""
+        tail = self._state.tail(prefix)
+        newest = {name: max(entry.time for entry in tail.lane(name).values()) for name in tail.names(prefix)}
+        old = max(newest.values(), default=0) - FORGOTTEN_MS
+        self.forget(tx, [name for name, time in newest.items() if time < old])
 
     def _lane(self, name: str) -> Lane:
         with self._lock:
@@ -319,6 +358,7 @@ class Lanes:
         sending = Sending(first.producer, first.timeout_ms, self._cluster.check)
         tx = Transaction(lanes, sending, self._put_all)
         token = secrets.token_hex(8)
+        tx.write = partial(self._write, lanes, tx, token)
         is_tried = False
         try:
             try:
@@ -331,8 +371,7 @@ class Lanes:
             if not tx.sets and not sending.has_begun:
                 self._unchanged(lanes, sending, are_old, until)
                 return result
-            self._write(lanes, tx, token)
-            sending.flush()
+            tx.flush()
             self._confirm(others)
             is_tried = True
             took_s = commit(first.producer, self._cluster.timeout_s, self._cluster.check)
@@ -398,6 +437,12 @@ class Lanes:
         self._refresh(lane.tail, until)
         return self._foreign(lane) == lane.foreign
 
+    def _lose_all_lost(self, lanes: Mapping[str, Lane], until: float) -> None:
+        """Who took one lane may have taken others, too."""
+        for lane in lanes.values():
+            if lane.producer is not None and not self._is_ours(lane, until):
+                lane.lose()
+
     def _unchanged(self, lanes: Mapping[str, Lane], sending: Sending, are_old: bool, until: float) -> None:
         """End a transaction that changes nothing; what it saw must have been true."""
         if sending.has_begun:
@@ -410,9 +455,13 @@ class Lanes:
                 raise _Again(Fenced(f"{lane.name}: another process takes it again and again; repeat the call"), True)
 
     def _write(self, lanes: Mapping[str, Lane], tx: Transaction, token: str) -> None:
-        """Write what a transaction sets, and its mark."""
-        for (name, key), value in tx.sets.items():
-            tx.sending.state(self._state.place(name), key_of(name, key), value)
+        """Write what a transaction sets and was not written yet, and its mark."""
+        while tx.unwritten:
+            name, key = tx.unwritten.pop()
+            tx.sending.state(self._state.place(name), key_of(name, key), tx.sets[name, key])
+        if tx.is_marked:
+            return
+        tx.is_marked = True
         for name, lane in lanes.items():
             place = self._state.place(name)
             tx.sending.state(place, key_of(name, MARK + self.holder), token)
@@ -545,8 +594,14 @@ def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
     return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
 
 
+def give_way(pause_s: float) -> None:
+    """Wait about that long, since another process may want the same lane, too: each another time."""
+    time.sleep(pause_s * secrets.randbelow(2000) / 1000)
+
+
 def _is_fenced(error: KafkaException) -> bool:
-    return code(error) in FENCED
+    # Once a producer has been fenced, its calls say only that it failed for good.
+    return code(error) in FENCED or code(error) == KafkaError._FATAL
 
 
 def _again(error: KafkaException, doing: str, is_late: bool = False) -> Exception:

@@ -49,6 +49,11 @@ class Catalogue(Protocol):
         """What distinguishes the log from others."""
         ...
 
+    @property
+    def close(self) -> Callable[[], None]:
+        """Release the connection."""
+        ...
+
 
 class ReadOnlyStore:
     """The topics of a cluster, or of a log on it; the protocol is `pqlog.store.api.Store`.
@@ -86,6 +91,7 @@ class ReadOnlyStore:
         self._codec = codec
         self._prefix = "" if address.log is None else f"{address.log}."
         self._woken = threading.Condition()
+        self._catalogue: Catalogue | None = None
         try:
             self._catalogue = None if address.log is None else catalogue(self.cluster, address.log)
             if self._catalogue is not None:
@@ -176,6 +182,8 @@ class ReadOnlyStore:
             self._woken.notify_all()
 
     def close(self) -> None:
+        if self._catalogue is not None:
+            self._catalogue.close()
         self.cluster.close()
         self.readers.close()
         self.wake()

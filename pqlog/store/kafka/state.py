@@ -33,6 +33,10 @@ CATALOGUE = "topics"
 """The lane of the topics: it has a partition for itself, since everything looks at it."""
 
 
+PUT = "put"
+"""The kind of the lanes of puts that need no other."""
+
+
 class Entry(NamedTuple):
     """A value, encoded, and when it was written."""
 
@@ -74,11 +78,11 @@ class State:
         self._partitions = partitions
 
     def place(self, lane: str) -> Place:
-        """Where a lane lies. Lanes lie together if the first two parts of their names are the same."""
+        """Where a lane lies. Lanes lie together if the first two parts of their names are the same; puts' all do."""
         kind = lane.partition("/")[0]
         if lane == CATALOGUE:
             return Place(self.topic, 0)
-        together = "/".join(lane.split("/", 2)[:2])
+        together = kind if kind == PUT else "/".join(lane.split("/", 2)[:2])
         number = 1 + zlib.crc32(together.encode()) % (self._partitions - 1)
         return Place(self.ids if kind == "id" else self.topic, number)
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pqlog.errors import ArgumentError, ClusterError, TrimRefusedError, UnknownTopicError
+from pqlog.errors import ArgumentError, ClusterError, Error, TrimRefusedError, UnknownTopicError
 from pqlog.store.kafka import ids
-from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, Known, Seen
+from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, USED, Known, Seen
 from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
 from pqlog.store.kafka.lanes import Transaction
 from pqlog.store.kafka.partition import KafkaPartition
-from pqlog.store.kafka.putting import OVERHEAD, check_size
+from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
 from pqlog.store.kafka.state import CATALOGUE
-from pqlog.store.values import ClientState, Put, Row, Singles, Span, TopicInfo
+from pqlog.store.values import NEAR, CachedSchema, ClientState, Put, Row, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
     from pqlog.store.kafka.store import KafkaStore
@@ -41,6 +43,7 @@ class KafkaTopic(KafkaPartition):
         self._trimmed = 0
         """The offset before which everything was trimmed, as far as is known."""
         self._checked = 0.0
+        self._schema: CachedSchema | None = None
 
     def check(self) -> None:
         """Raise if nothing can be asked of it any more; know its name, and how far it was trimmed."""
@@ -111,6 +114,18 @@ class KafkaTopic(KafkaPartition):
             self.check()
         return super().read(span, rows, max_bytes, key, damaged)
 
+    # the schema cache, which lasts as long as the process
+
+    def cached_schema(self) -> CachedSchema | None:
+        return self._schema
+
+    def cache_schema(self, schema: CachedSchema) -> None:
+        with suppress(Error):
+            if schema.span.first == self.span().first:
+                self._schema = schema
+            return
+        self._schema = None
+
     def losing(self, before: int) -> dict[str, int]:
         """How many of the messages before an offset each client has not acknowledged."""
         return {state.client: self.count(Span(state.position, before)) for state in self.clients()}
@@ -143,6 +158,7 @@ class KafkaTopic(KafkaPartition):
             self.checked(Seen.of(tx.values(CATALOGUE)))
             tx.set(CATALOGUE, f"{TOPIC}{self.topic_id}", None)
             tx.set(CATALOGUE, f"{GONE}{self.topic_id}", self.kafka_topic)
+            tx.set(CATALOGUE, f"{USED}{self.kafka_topic}", self.topic_id)
             for key in tx.values(CATALOGUE):
                 if key.startswith(f"{TRIM}{self.topic_id}/"):
                     tx.set(CATALOGUE, key, None)
@@ -155,7 +171,7 @@ class KafkaTopic(KafkaPartition):
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
         self.log.check()
         (record,) = records_of(Singles([value], [key], headers))
-        check_size(self, record)
+        check_sizes(self, [record])
         offset = self.log.singles.put(self, record, self.check) * ROWS
         self.wrote(offset)
         self.log.wake()
@@ -183,7 +199,9 @@ class KafkaTopic(KafkaPartition):
 
     def clients_near(self, name: str) -> list[str]:
         self.check()
-        return self._names()
+        names = self._names()
+        at = bisect.bisect(names, name)
+        return names[max(0, at - NEAR) : at + NEAR]
 
     def client(self, name: str) -> KafkaClient:
         return KafkaClient(self, name)

@@ -1,0 +1,143 @@
+"""Copies: all partitions of the topics of a log that are chosen, copied into another log."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+
+from pqlog.copier import Choice, Copier, position_of
+from pqlog.errors import ArgumentError, CodecMismatchError, PartitionsError, UnknownTopicError
+from pqlog.store.api import Store, TopicStore
+from pqlog.store.values import Span, TopicInfo
+from pqlog.stream import near_topics
+
+TICK_S = 0.1
+"""How often a file is asked for messages that another process put, where the system does not tell."""
+LOOK_S = 2.0
+"""How often a follower looks for topics that are new."""
+
+
+class Copies:
+    """The copiers of all partitions of the topics that are chosen."""
+
+    def __init__(self, source: Store, target: Store, patterns: Sequence[str], choice: Choice) -> None:
+        self._source, self._target, self._patterns, self._choice = source, target, patterns, choice
+        self._copiers: dict[int, Copier] = {}
+
+    def find(self, must_exist: bool = False) -> None:
+        """Add the topics that are new."""
+        found = chosen(self._source, self._patterns)
+        if must_exist:
+            names = {info.name for info in found}
+            for name in self._patterns:
+                if name not in names and not _is_pattern(name):
+                    raise UnknownTopicError(name, near_topics(self._source, name))
+        for info in found:
+            if info.id not in self._copiers:
+                self._add(self._source.find_topic(info.name))
+
+    def _add(self, partitions: Sequence[TopicStore]) -> None:
+        if not partitions:  # it was deleted just now
+            return
+        name = partitions[0].info.name
+        if self._choice.start is not None:
+            if len(partitions) > 1:
+                raise PartitionsError.by_offset(name, len(partitions), "start", "A time is of all of them: since=")
+            if self._copiers:
+                raise ArgumentError("start is an offset of one topic: name the topic, or give a time with since=")
+        into = self._into(partitions)
+        for source in partitions:
+            copier = Copier(source, into[source.info.partition], into[0].info.id, self._choice)
+            self._copiers[source.info.id] = copier
+
+    def _into(self, partitions: Sequence[TopicStore]) -> Sequence[TopicStore]:
+        """The topic that one is copied into: that of the last time, whatever the two are called by now."""
+        info, into = partitions[0].info, self._last_into(partitions)
+        if into is None:
+            into = self._target.topic(info.name, info.codec, len(partitions))
+        name, there = into[0].info.name, self._target.name
+        if into[0].info.codec != info.codec:
+            raise CodecMismatchError.of_copy(name, info.codec, into[0].info.codec, there)
+        if len(into) < len(partitions):
+            raise PartitionsError.of_copy(name, len(partitions), len(into), there)
+        return into
+
+    def _last_into(self, partitions: Sequence[TopicStore]) -> Sequence[TopicStore] | None:
+        positions = (position_of(self._target, one)[0] for one in partitions)
+        ids = {position.into for position in positions if position is not None}
+        names = (info.name for info in self._target.topics() if info.id in ids)
+        return next((found for name in names if (found := self._target.find_topic(name))), None)
+
+    def round(self, until: Mapping[int, int] | None) -> Iterator[tuple[Copier, str, int]]:
+        """A batch of each partition that has one, and that is not yet at an offset: how many messages it had."""
+        for id, copier in list(self._copiers.items()):
+            if until is not None and copier.at >= until.get(id, 0):
+                continue
+            try:
+                messages = copier.step()
+            except UnknownTopicError:
+                if _is_there(copier.source):
+                    raise  # that of the target is not
+                del self._copiers[id]
+                continue
+            if messages is not None:
+                yield copier, copier.source.info.name, messages
+
+    def ends(self) -> dict[int, int]:
+        """Behind what each partition has now."""
+        return {id: copier.source.span().stop for id, copier in self._copiers.items()}
+
+    def note(self) -> None:
+        """Store where everything is."""
+        for copier in self._copiers.values():
+            copier.note()
+
+    def wait(self) -> None:
+        """Wait until there may be something to copy, or it is time to look for new topics."""
+        copiers = list(self._copiers.values())
+
+        def is_more() -> bool:
+            try:
+                spans = self._source.spans([copier.source for copier in copiers])
+            except UnknownTopicError:
+                return True
+            return any(span.stop > copier.at for span, copier in zip(spans, copiers, strict=True))
+
+        self._source.wait(is_more if copiers else lambda: False, LOOK_S, TICK_S)
+
+    def places(self) -> dict[int, int]:
+        """Up to where each partition was copied."""
+        return {id: copier.at for id, copier in self._copiers.items()}
+
+    def lag(self) -> int | None:
+        """How many messages are still to be copied; None where only reading them would tell."""
+        if self._choice.key is not None:
+            return None
+        return lag(self._source, chosen(self._source, self._patterns), self.places())
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def chosen(source: Store, patterns: Sequence[str]) -> list[TopicInfo]:
+    """The topics that have one of the names, or fit one of the patterns."""
+    return [
+        info
+        for info in source.topics()
+        if info.name in patterns or any(fnmatch.fnmatchcase(info.name, pattern) for pattern in patterns)
+    ]
+
+
+def _is_there(partition: TopicStore) -> bool:
+    """Whether a partition was not deleted."""
+    return any(one.info.id == partition.info.id for one in partition.log.find_topic(partition.info.name))
+
+
+def lag(source: Store, topics: Sequence[TopicInfo], places: Mapping[int, int]) -> int | None:
+    """How many messages lie behind some places."""
+    if not source.capabilities.dense_offsets:
+        return None
+    partitions = [one for info in topics for one in source.find_topic(info.name)]
+    behind = [Span(places.get(one.info.id, 0), one.span().stop) for one in partitions]
+    return sum(one.count(span) for one, span in zip(partitions, behind, strict=True) if span)
