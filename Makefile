@@ -13,7 +13,9 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile
 INPUTS := pyproject.toml $(wildcard $(CONSTRAINTS))
 
 TESTS ?=
-PYTEST := $(BIN)/python -m pytest -q -rs -n auto --dist worksteal
+# More options for pytest.
+MORE ?=
+PYTEST := $(BIN)/python -m pytest -q -rs -n auto --dist worksteal $(MORE)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

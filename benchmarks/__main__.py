@@ -1,7 +1,8 @@
 """``python -m benchmarks PART``: what a sync costs on this disk, and where pqlog and its peers stand.
 
 Parts: goals (the workloads that have a goal), fsync, growth (operations on small and large logs), latency, peers,
-routes (from a log to pandas), stages, all; and draw, which draws the pictures of docs/ from stored results.
+routes (from a log to pandas), stages, all; cluster (on Kafka; needs the extra and `make build/kafka`, and is not in
+all); and draw, which draws the pictures of docs/ from stored results.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import fsync, growth, harness, latency, peers, routes, stages, workloads
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = {
+
+
+def _cluster(*arguments: Any, **more: Any) -> Iterator[dict[str, object]]:
+    from benchmarks import cluster
+
+    return cluster.run(*arguments, **more)
+
+
+PARTS: dict[str, Callable[..., Iterator[dict[str, object]]]] = {
+    "cluster": _cluster,
     "fsync": fsync.run,
     "growth": growth.run,
     "latency": latency.run,
@@ -36,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("part", choices=["goals", *PARTS, "all", "draw"], nargs="?", default="goals")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians count (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="amount of work; 1 is what the published figures need")
-    parser.add_argument("--only", default="", help="for goals and peers: only workloads whose name contains this")
+    parser.add_argument("--only", default="", help="for goals, peers and cluster: only what is named like this")
     parser.add_argument("--large", action="store_true", help="for growth and routes: also 10,000,000 messages")
     parser.add_argument("--folder", type=Path, help="the disk to measure (default: this folder's)")
     parser.add_argument(
@@ -49,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         pictures.draw(options.results or RESULTS, Path(__file__).parent.parent / "docs" / "pictures")
         return 0
     good = True
-    for part in ["goals", *PARTS] if options.part == "all" else [options.part]:
+    for part in ["goals", *(part for part in PARTS if part != "cluster")] if options.part == "all" else [options.part]:
         with tempfile.TemporaryDirectory(dir=options.folder or Path.cwd(), prefix="bench-") as folder:
             machine = harness.machine(Path(folder))
             if part == "goals":
@@ -61,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
                 more: dict[str, object] = {}
                 if part in ("growth", "routes") and options.large:
                     more["largest"] = 10_000_000
-                if part == "peers":
+                if part in ("peers", "cluster"):
                     more["only"] = options.only
                 rows = []
                 for row in _told(PARTS[part](Path(folder), options.rounds, options.scale, **more), part):

@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -19,9 +20,14 @@ import pqlog
 for ring, examples in (("fast", 20), ("all", 100)):
     hypothesis.settings.register_profile(ring, derandomize=True, deadline=None, max_examples=examples)
 
+PASSED = []
+"""The tests that passed so far."""
+
 
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="both rings, and a skip for want of something is a failure")
+    parser.addoption("--passed", metavar="FILE", help="write the tests that passed into FILE")
+    parser.addoption("--without", metavar="FILE", help="leave out what FILE has, unless the long ring does more of it")
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -40,6 +46,29 @@ def pytest_collection_modifyitems(config, items):
     # A page's Python sessions run once, in the test that also runs its shell commands, which need the files they leave.
     pages = {item.callspec.params["page"] for item in items if item.name.startswith("test_what_a_page_shows_runs[")}
     items[:] = [item for item in items if item.path not in pages]
+    if config.option.without:
+        passed = set(Path(config.option.without).read_text().splitlines())
+        again = [item for item in items if item.nodeid in passed and not does_more(item)]
+        config.hook.pytest_deselected(items=again)
+        left_out = set(map(id, again))
+        items[:] = [item for item in items if id(item) not in left_out]
+
+
+def does_more(item):
+    """Whether a test of both rings searches longer in the long one."""
+    code = getattr(getattr(item, "function", None), "__code__", None)
+    return bool(item.get_closest_marker("hypothesis")) or (code is not None and "by_ring" in code.co_names)
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and report.passed:
+        PASSED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    """The process that started the others has heard of all tests."""
+    if session.config.option.passed and not hasattr(session.config, "workerinput"):
+        Path(session.config.option.passed).write_text("\n".join(PASSED))
 
 
 @functools.cache

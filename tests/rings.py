@@ -6,5 +6,5 @@ from hypothesis import settings
 
 
 def by_ring(fast: int, long: int) -> int:
-    """The value for the current ring; call it when tests are collected, or later."""
+    """The value for the current ring; call it when tests are collected, or in the code of a test itself."""
     return long if settings.default is settings.get_profile("all") else fast

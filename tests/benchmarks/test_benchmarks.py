@@ -9,12 +9,25 @@ for package in ("diskcache", "eventsourcing", "litequeue", "matplotlib", "orjson
 
 from benchmarks import __main__ as program
 from benchmarks import peers, pictures
+from tests.cluster.plugin import alone
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("redis-server")]
 
 
-@pytest.mark.parametrize("part", ["goals", *program.PARTS])
+@pytest.mark.parametrize("part", ["goals", *(part for part in program.PARTS if part != "cluster")])
 def test_every_part_runs_and_saves(tmp_path, part, capsys):
+    run(tmp_path, part)
+    assert json.loads((tmp_path / f"{part}.json").read_text())["machine"]["cpu"] in capsys.readouterr().out
+
+
+def test_the_part_on_a_cluster_runs_and_saves(tmp_path, pytestconfig):
+    if not pytestconfig.option.cluster:
+        pytest.skip("only with --cluster")
+    with alone():
+        run(tmp_path, "cluster")
+
+
+def run(tmp_path, part):
     scale = "0.0002" if part == "routes" else "0.002"  # where both of its numbers of rows are the same
     program.main([part, "--rounds", "1", "--scale", scale, "--folder", str(tmp_path), "--results", str(tmp_path)])
     saved = json.loads((tmp_path / f"{part}.json").read_text())
@@ -22,7 +35,6 @@ def test_every_part_runs_and_saves(tmp_path, part, capsys):
     assert saved["machine"]["sqlite"]
     if part == "peers":
         assert {row["peer"] for row in saved["rows"]} == {peer.name for peer in peers.PEERS}
-    assert saved["machine"]["cpu"] in capsys.readouterr().out
 
 
 def test_the_pictures_are_drawn_from_results(tmp_path):

@@ -182,6 +182,7 @@ COUNTED = {
     "errors": "where to continue behind a message: its offset + 1",
     "export": "the name of a file, which is that of a range of offsets",
     "frames.ipc": "offsets of Arrow's buffers",
+    "frames.latest": "how far apart messages are where offsets have gaps",
     "frames.pandas_table": "the bounds of a RangeIndex",
     "frames.partitioning": "offsets of Arrow's buffers",
     "frames.writer": "the bounds of a RangeIndex",

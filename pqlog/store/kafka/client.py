@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pqlog import errors
 from pqlog.store import owners
 from pqlog.store.api import ClientStore
-from pqlog.store.kafka.lanes import Transaction, lanes_for
+from pqlog.store.kafka.lanes import Fenced, Transaction, give_way, lanes_for
 from pqlog.store.kafka.standing import KEY, Lease, Standing
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 T = TypeVar("T")
+
+GIVE_WAY_S = 0.3
+"""How long a worker waits before it looks again at what another process took meanwhile."""
 
 
 def lanes_of(topic: KafkaTopic) -> str:
@@ -144,10 +147,10 @@ class KafkaClient:
         """A transaction has changed it: what waited for that is over."""
         self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
 
-    def _change(self, work: Callable[[Transaction], T], *lanes: str) -> T:
+    def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
         with self.leases.busy(self.lane):
-            result: T = self._log.lanes.change([self.lane, *lanes], work)
+            result: T = self._log.lanes.change([self.lane, *lanes], work, retake=retake)
         self.committed()
         return result
 
@@ -207,6 +210,10 @@ class KafkaClient:
                     break
                 except Stale:
                     continue
+                except Fenced:  # without `done`: another worker was quicker, perhaps
+                    give_way(GIVE_WAY_S)
+                    if not self.has_work(worker, ordered):
+                        return None, []
         except BaseException:  # which may keep the claim, and may have come after the commit
             if taking.claim is not None:
                 self.leave(taking.claim)
@@ -228,7 +235,7 @@ class KafkaClient:
                 _ours(done.client).leave_in(tx)
             return claim, [] if done is None else tx.put_all(done.outputs)
 
-        return self._change(work, *lanes)
+        return self._change(work, *lanes, retake=done is not None)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
         def work(tx: Transaction) -> list[Put]:

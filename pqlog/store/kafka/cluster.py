@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
@@ -54,8 +54,8 @@ USUAL = {
     "topic.metadata.refresh.interval.ms": 30_000,
 }
 """Properties of all clients, unless the user says otherwise."""
-UNKNOWN_CHECKS = 3
-"""How often in a row a topic must be unknown before it does not exist."""
+UNKNOWN_S, GONE_S = 0.1, 1.0
+"""How long a topic must be unknown before it does not exist: of one that was just created a broker may not know yet."""
 
 
 class AssignedConsumer(Consumer):
@@ -155,15 +155,18 @@ class Cluster:
 
     # asking
 
-    def _ask(self, call: Callable[[], T], doing: str) -> T:
-        """An answer of the cluster, however long an election takes; the first is not waited for that long."""
+    def _ask(self, call: Callable[[], T], doing: str, also: Container[int | None] = ()) -> T:
+        """An answer of the cluster, however long an election takes; the first is not waited for that long.
+
+        Some errors are waited out `also`.
+        """
 
         def one(_: float) -> T:
             self.check()
             return call()
 
         timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
-        answer = patient(one, doing, timeout_s, self._heard)
+        answer = patient(one, doing, timeout_s, self._heard, also)
         self._has_answered = True
         return answer
 
@@ -194,13 +197,17 @@ class Cluster:
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None if it does not exist."""
-        doing = f"looking for the topic {topic!r}"
-        for turn in range(UNKNOWN_CHECKS):
-            one = self._ask(lambda: self._known(topic), doing)
+        return self._partitions(topic, UNKNOWN_S)
+
+    def _partitions(self, topic: str, wait_s: float) -> int | None:
+        until = time.monotonic() + wait_s
+        while True:
+            one = self._ask(lambda: self._known(topic), f"looking for the topic {topic!r}")
             if one is not None:
                 return len(one.partitions)
-            time.sleep(0.05 * (turn + 1 < UNKNOWN_CHECKS))  # of one that was just created a broker may not know yet
-        return None
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.02)
 
     def _known(self, topic: str) -> Any:
         one = self._metadata(topic)[topic]
@@ -239,9 +246,13 @@ class Cluster:
 
     def all_ends(self, topic: str, partitions: Sequence[int]) -> list[tuple[int, int]]:
         """The same of several partitions."""
-        last = self._offsets(topic, dict.fromkeys(partitions, LATEST))
+        last = self.stable(topic, partitions)
         first = self._offsets(topic, dict.fromkeys(partitions, EARLIEST))
         return [(first[number], max(first[number], last[number])) for number in partitions]
+
+    def stable(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The last stable record offsets of partitions: half the time of asking for both ends."""
+        return self._offsets(topic, dict.fromkeys(partitions, LATEST))
 
     def high(self, topic: str, partition: int) -> int:
         """The high watermark: the offset behind all, open transactions included."""
@@ -281,7 +292,7 @@ class Cluster:
                     self._asker(isolation).list_topics(topic, SLICE_S)
                 raise
 
-        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}")
+        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}", GONE)
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:
@@ -306,7 +317,7 @@ class Cluster:
 
     def check_topic(self, topic: str) -> None:
         """Raise `UnknownTopicError` if a topic does not exist."""
-        if self.partitions(topic) is None:
+        if self._partitions(topic, GONE_S) is None:
             raise UnknownTopicError(topic, [])
 
     # changing topics

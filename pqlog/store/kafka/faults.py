@@ -224,7 +224,7 @@ def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
     number, text = found.code(), found.str()
     if number == KafkaError._INVALID_ARG:
         return errors.ArgumentError(f"{doing}: config: {text}")
-    if _STATE in text:
+    if _SASL_STATE in text:
         return errors.ClusterError(f"{doing}: the port expects no SASL; check security.protocol in config=: {text}")
     if number in _REFUSED:
         return errors.AccessError(
@@ -276,7 +276,7 @@ def _is_refusal(error: Any) -> bool:
     return error.code() in _REFUSED or error.code() == KafkaError._SSL or _PROTOCOL.search(error.str()) is not None
 
 
-_STATE = "current SASL state"
+_SASL_STATE = "current SASL state"
 _PROTOCOL = re.compile(r"Invalid response size|security\.protocol|PLAINTEXT broker listener|certificate")
 
 

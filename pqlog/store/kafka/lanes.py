@@ -127,6 +127,11 @@ class Transaction:
     def __init__(self, lanes: Mapping[str, Lane], sending: Sending, put_all: PutsAll) -> None:
         self._lanes, self.sending, self._put_all = lanes, sending, put_all
         self.sets: dict[tuple[str, str], Any] = {}
+        self.unwritten = set[tuple[str, str]]()
+        """Which of them were not sent yet."""
+        self.is_marked = False
+        self.write: Callable[[], object] = lambda: None
+        """Sends what is set so far, and the mark."""
         self.after: list[Callable[[], object]] = []
         """What is to be called once it is committed."""
 
@@ -156,6 +161,12 @@ class Transaction:
         """Set a value, which can be written as JSON; None removes it."""
         assert name in self._lanes, "a lane that was not asked for"
         self.sets[name, key] = value
+        self.unwritten.add((name, key))
+
+    def flush(self) -> None:
+        """Wait until everything so far is written: the state together with the messages, to wait once for both."""
+        self.write()
+        self.sending.flush()
 
     def put_all(self, outputs: Sequence[Output]) -> list[Put]:
         """Put into partitions of topics; where each went. The lanes of `lanes_for` must be there."""
@@ -243,7 +254,9 @@ class Lanes:
 
     # changing
 
-    def change(self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True) -> T:
+    def change(
+        self, names: Sequence[str], work: Callable[[Transaction], T], take: bool = True, retake: bool = True
+    ) -> T:
         """Change lanes in one transaction.
 
         Parameters
@@ -255,11 +268,13 @@ class Lanes:
             changed.
         take : bool
             Whether to take lanes that are not held; otherwise they raise `Fenced`.
+        retake : bool
+            Whether to take them again from a process that took them meanwhile.
 
         Raises
         ------
         Fenced
-            A lane is not held, and was not to be taken.
+            A lane is not held, and was not to be taken, or another process took it meanwhile.
         UncertainError
             The cluster did not say whether the transaction was committed.
         """
@@ -272,14 +287,14 @@ class Lanes:
                     result = self._once(lanes, work, take, until)
                     break
                 except _Again as again:
-                    if again.lost and not take:
+                    if again.lost:
+                        self._lose_all_lost(lanes, until)
+                    if again.lost and not (take and retake):
                         raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
                     if again.late:
                         until = time.monotonic() + self._cluster.timeout_s
                     if time.monotonic() > until:
                         raise again.error from again
-                    if again.lost:
-                        self._lose_all_lost(lanes, until)
                     self._pause(attempt, time.monotonic() - began if again.lost else 0.0)
         self._give_up_idle()
         self.committed()
@@ -334,6 +349,7 @@ class Lanes:
         sending = Sending(first.producer, first.timeout_ms, self._cluster.check)
         tx = Transaction(lanes, sending, self._put_all)
         token = secrets.token_hex(8)
+        tx.write = partial(self._write, lanes, tx, token)
         is_tried = False
         try:
             try:
@@ -346,8 +362,7 @@ class Lanes:
             if not tx.sets and not sending.has_begun:
                 self._unchanged(lanes, sending, are_old, until)
                 return result
-            self._write(lanes, tx, token)
-            sending.flush()
+            tx.flush()
             self._confirm(others)
             is_tried = True
             took_s = commit(first.producer, self._cluster.timeout_s, self._cluster.check)
@@ -431,9 +446,13 @@ class Lanes:
                 raise _Again(Fenced(f"{lane.name}: another process takes it again and again; repeat the call"), True)
 
     def _write(self, lanes: Mapping[str, Lane], tx: Transaction, token: str) -> None:
-        """Write what a transaction sets, and its mark."""
-        for (name, key), value in tx.sets.items():
-            tx.sending.state(self._state.place(name), key_of(name, key), value)
+        """Write what a transaction sets and was not written yet, and its mark."""
+        while tx.unwritten:
+            name, key = tx.unwritten.pop()
+            tx.sending.state(self._state.place(name), key_of(name, key), tx.sets[name, key])
+        if tx.is_marked:
+            return
+        tx.is_marked = True
         for name, lane in lanes.items():
             place = self._state.place(name)
             tx.sending.state(place, key_of(name, MARK + self.holder), token)
@@ -564,6 +583,11 @@ class Lanes:
 def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
     """The values of a lane that are not ours."""
     return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
+
+
+def give_way(pause_s: float) -> None:
+    """Wait about that long, since another process may want the same lane, too: each another time."""
+    time.sleep(pause_s * secrets.randbelow(2000) / 1000)
 
 
 def _is_fenced(error: KafkaException) -> bool:

@@ -99,9 +99,20 @@ class KafkaMerged:
             found = behind
             if merged.ends[-1] >= place:
                 break
+        found = self._within(found, stop, place)
         self.place(found)
         self._positions[place] = found
         return found
+
+    def _within(self, begin: Positions, stop: Positions, place: int) -> Positions:
+        """The positions of a place in the next record, where that is a segment; else they are as they were."""
+        merged, _ = self._read(begin, stop, 1, SEARCH_BYTES)
+        positions = list(begin)
+        for number, first, end, behind in zip(merged.numbers, merged.offsets, merged.stops, merged.ends, strict=True):
+            row = place - (behind - (end - first))
+            if row > 0:
+                positions[number] = first + row
+        return tuple(positions)
 
     def _kept(self) -> tuple[Positions, Positions]:
         spans = self.log.spans(self.partitions)  # type: ignore[arg-type]
@@ -127,7 +138,7 @@ class KafkaMerged:
 
     def _count(self, begin: Positions, stop: Positions) -> int:
         spans = zip(self.partitions, map(Span, begin, stop), strict=True)
-        return sum(partition.count(span) for partition, span in spans if span)
+        return sum(partition.counted(span) for partition, span in spans)
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
         begin, stop = self._bounds(span)

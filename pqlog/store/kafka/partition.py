@@ -103,6 +103,10 @@ class KafkaPartition:
     def count(self, span: Span | None = None) -> int:
         kept = self.kept()
         wanted = kept if span is None else Span(max(span.first, kept.first, self.floor()), min(span.stop, kept.stop))
+        return self.counted(wanted)
+
+    def counted(self, wanted: Span) -> int:
+        """How many messages lie in a span that is kept."""
         if not wanted:
             return 0
         first, stop = wanted.first // ROWS, record_behind(wanted.stop)

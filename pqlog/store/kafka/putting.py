@@ -31,12 +31,12 @@ def put_all(tx: Transaction, outputs: Sequence[Output]) -> list[Put]:
     """Put into partitions of topics; where each output went."""
     from pqlog.store.kafka.topic import KafkaTopic
 
-    new, calls = NewIds(tx), defaultdict[int, Kept](Kept)
+    new, calls, topics = NewIds(tx), defaultdict[int, Kept](Kept), dict[KafkaTopic, None]()
     sendings: list[tuple[_Sending, list[str] | None]] = []
     for output in outputs:
         topic, chunks, ids = output.topic, output.chunks, None
         assert isinstance(topic, KafkaTopic)
-        topic.check()
+        topics[topic] = None
         call = calls[id(output.ids and output.ids.call)]
         try:
             if output.ids is not None:
@@ -49,8 +49,12 @@ def put_all(tx: Transaction, outputs: Sequence[Output]) -> list[Put]:
             raise StoreError(f"what was to be put cannot be read: {error}") from error
         call.messages += sending.messages
         sendings.append((sending, ids))
+    if topics:  # while everything is under way
+        seen = next(iter(topics)).log.catalogue.look()
+        for topic in topics:
+            topic.checked(seen)
     if any(sending.messages for sending, _ in sendings):
-        tx.sending.flush()
+        tx.flush()
     for sending, ids in sendings:
         if ids is not None:
             new.note(sending.topic, ids, sending.offsets())
@@ -63,31 +67,33 @@ class _Sending:
     def __init__(self, tx: Transaction, topic: KafkaTopic, is_each: bool) -> None:
         self.topic, self.messages = topic, 0
         self._tx, self._is_each = tx, is_each
+        self._where = topic.kafka_topic, topic.info.partition
         self._went: list[Span] = []
-        """Where records went: each of them, or the first and the last."""
+        """Where records went: each of them, or the first and the last of each chunk."""
 
     def send_all(self, chunks: Iterable[Chunk]) -> None:
         """Send everything. Its callers know the offsets of the first and the last record, or of all."""
-        waiting: Record | None = None
-        is_first = True
-        for record in _fitting(chunks, self.topic):
-            if waiting is not None:
-                self._send(waiting, is_first or self._is_each)
-                is_first = False
-            waiting = record
-        if waiting is not None:
-            self._send(waiting, True)
+        for chunk in chunks:
+            records = list(records_of(chunk))
+            check_sizes(self.topic, records)
+            if self._is_each:
+                for record in records:
+                    self._send(record)
+            elif records:
+                self._send(records[0])
+                self._tx.sending.send_many(*self._where, records[1:-1])
+                if len(records) > 1:
+                    self._send(records[-1])
+            self.messages += sum([record.rows for record in records])
 
-    def _send(self, record: Record, is_told: bool) -> None:
+    def _send(self, record: Record) -> None:
         value, key, headers, rows = record
-        self.messages += rows
         went = self._went
 
         def delivered(offset: int) -> None:
             went.append(Span(offset * ROWS, offset * ROWS + rows))
 
-        where = self.topic.kafka_topic, self.topic.info.partition
-        self._tx.sending.send(*where, value, key, headers, delivered if is_told else None)
+        self._tx.sending.send(*self._where, value, key, headers, delivered)
 
     def offsets(self) -> Iterator[int]:
         """Those of all messages, if they were to be told."""
@@ -102,25 +108,28 @@ class _Sending:
         return Put(self._went[0].first, self._went[-1].last, self.messages)
 
 
-def _fitting(chunks: Iterable[Chunk], topic: KafkaTopic) -> Iterator[Record]:
-    """The records of chunks, none of which is too large."""
-    for chunk in chunks:
-        for record in records_of(chunk):
-            check_size(topic, record)
-            yield record
-
-
-def check_size(topic: KafkaTopic, record: Record) -> None:
-    """Raise if the topic does not take a record: before anything is sent."""
-    size, limit = len(record.value) + len(record.key or b""), topic.info.max_bytes
-    for name, value in record.headers or ():
-        size += len(name) + len(value)
-    if limit is None or size <= limit:
+def check_sizes(topic: KafkaTopic, records: Iterable[Record]) -> None:
+    """Raise if the topic does not take one of some records: before it is sent."""
+    limit = topic.info.max_bytes
+    if limit is None:
         return
+    for record in records:
+        value, key, headers, _ = record
+        size = len(value)
+        if key is not None:
+            size += len(key)
+        if headers is not None:
+            size += sum([len(name) + len(text) for name, text in headers])
+        if size > limit:
+            raise _too_large(topic, record, size)
+
+
+def _too_large(topic: KafkaTopic, record: Record, size: int) -> TooLargeError:
     what = "a message" if record.rows == 1 else f"a segment of {record.rows:,} messages"
-    raise TooLargeError(
-        f"{what} of {size:,} bytes is larger than topic {topic.info.name!r} takes, which is {limit:,} bytes "
-        f"(max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. Put less in one message"
+    return TooLargeError(
+        f"{what} of {size:,} bytes is larger than topic {topic.info.name!r} takes, which is "
+        f"{topic.info.max_bytes or 0:,} bytes (max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. "
+        f"Put less in one message"
     )
 
 

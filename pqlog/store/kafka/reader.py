@@ -146,14 +146,19 @@ class Reader:
         self.parts = {number: Part(indexes[number], offset, offset // ROWS) for number, offset in offsets.items()}
         with contextlib.suppress(KafkaException):  # it may take a second to learn the leaders of a new topic otherwise
             self._consumer.list_topics(topic, SLICE_S)
-        self._consumer.assign([TopicPartition(topic, number, part.seen) for number, part in self.parts.items()])
+        self._assign()
         self.is_whole = True
 
-    def has(self, topic: str, offsets: Mapping[int, int]) -> bool:
-        """Whether it can go on at these offsets."""
+    def _assign(self) -> None:
+        """Receive from where each part is."""
+        self._consumer.assign([TopicPartition(self.topic, number, part.seen) for number, part in self.parts.items()])
+
+    def has(self, topic: str, offsets: Mapping[int, int], indexes: Mapping[int, Index]) -> bool:
+        """Whether it can go on at these offsets, and has noted all that waits in the indexes."""
         if topic != self.topic or offsets.keys() != self.parts.keys():
             return False
-        return all(self.parts[number].has(offset) for number, offset in offsets.items())
+        parts = self.parts
+        return all(parts[one].has(offset) and parts[one].index is indexes[one] for one, offset in offsets.items())
 
     def fill(self, number: int, until: int, records: int = 1) -> Part:
         """Receive, up to a record offset, until that many records of a partition wait; returns it."""
@@ -241,16 +246,13 @@ class Reader:
     def _trimmed(self, number: int, part: Part) -> None:
         """Go on with the first record that is kept."""
         first, stop = self._cluster.ends(self.topic, number)
-        if not part.seen < first:
-            if part.seen <= stop:
-                self._consumer.seek(TopicPartition(self.topic, number, part.seen))
-                return
+        if part.seen > stop:
             raise ClusterError(
                 f"reading the topic {self.topic!r}: offset {part.seen * ROWS} is behind its end. It was deleted and "
                 f"created again, or the cluster lost messages: open it again"
             )
-        part.seen = first
-        self._consumer.seek(TopicPartition(self.topic, number, first))
+        part.seen = max(part.seen, first)
+        self._assign()
 
     def _pause(self, number: int, pause: bool) -> None:
         part = self.parts[number]
@@ -327,7 +329,7 @@ class ReaderPool:
         """
         self._cluster.check()
         with self._lock:
-            found = next((reader for reader in reversed(self._idle) if reader.has(topic, offsets)), None)
+            found = next((reader for reader in reversed(self._idle) if reader.has(topic, offsets, indexes)), None)
             if found is not None:
                 self._idle.remove(found)
         begin = offsets

@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from pqlog.errors import ClosedError, Error, ForkError, TrimRefusedError
@@ -18,7 +19,7 @@ from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.lanes import Lanes, Transaction, id_lane
+from pqlog.store.kafka.lanes import Fenced, Lanes, Transaction, give_way, id_lane
 from pqlog.store.kafka.leases import Leases
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise, new_topic
@@ -37,6 +38,8 @@ PUT_LANES = 4
 """How many threads of a process put at the same time, with a transaction each."""
 SHOWN_S = 1.0
 """How long a put waits until others see it: longer only if another transaction is open."""
+SHOWING_S = 0.002
+"""How long it waits before it asks again."""
 TEXT = "text"
 """The key of a cursor, in its lane."""
 
@@ -170,16 +173,14 @@ class KafkaStore:
         lanes += [] if cursor is None else [_cursor_lane(cursor.name)]
 
         def work(tx: Transaction) -> Mapping[int, Put]:
-            topic.check()
             if id is not None and (found := ids.find_in(tx, topic, id)):
                 return found
             if cursor is not None:
                 cursor.check(tx.value(_cursor_lane(cursor.name), TEXT))
+                tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             went = dict(zip([one.topic.info.partition for one in outputs], tx.put_all(outputs), strict=True))
             if id is not None:
                 tx.set(id_lane(topic), ids.key_of(id), ids.value_of(went))
-            if cursor is not None:
-                tx.set(_cursor_lane(cursor.name), TEXT, cursor.value)
             return went
 
         went = self.lanes.change(lanes or [self._put_lane()], work)
@@ -192,7 +193,9 @@ class KafkaStore:
         together = _together(topics)
         while together and time.monotonic() < until:
             for kafka, some in list(together.items()):
-                if not self._late(some, self._ends(kafka, some)):
+                if self._late(some, self.cluster.stable(kafka, list(some))):
+                    time.sleep(SHOWING_S)
+                else:
                     del together[kafka]
 
     def _put_lane(self) -> str:
@@ -226,18 +229,15 @@ class KafkaStore:
     def _kept(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[KafkaTopic, Span]:
         until = time.monotonic() + self.cluster.timeout_s
         while True:
-            ends = self._ends(kafka, topics)
-            if not (late := self._late(topics, ends)):
+            ends = dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
+            if not (late := self._late(topics, {number: stable for number, (_, stable) in ends.items()})):
                 return {topic: topic.keeping(*ends[number]) for number, topic in topics.items()}
             late[0].wait_a_moment(until)
 
-    def _ends(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[int, tuple[int, int]]:
-        return dict(zip(topics, self.cluster.all_ends(kafka, list(topics)), strict=True))
-
     @staticmethod
-    def _late(topics: Mapping[int, KafkaTopic], ends: Mapping[int, tuple[int, int]]) -> list[KafkaTopic]:
+    def _late(topics: Mapping[int, KafkaTopic], stable: Mapping[int, int]) -> list[KafkaTopic]:
         """The partitions in which something is not seen yet that this process put."""
-        return [topic for number, topic in topics.items() if not topic.is_seen(ends[number][1])]
+        return [topic for number, topic in topics.items() if not topic.is_seen(stable[number])]
 
     def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> list[int]:
         topics = [_ours(KafkaTopic, topic) for topic, _ in marks]
@@ -281,9 +281,13 @@ class KafkaStore:
         return clients_of_log.find_work(self, clients, worker, ordered)
 
     def join(self, clients: Sequence[ClientStore]) -> None:
-        new = [client for client in map(_client, clients) if client.look() is None]
-        if new:
-            self._change_clients(new, lambda tx: [client.join_in(tx) for client in new])
+        ours, pause = list(map(_client, clients)), 0.1
+        while new := [client for client in ours if client.look() is None]:
+            try:
+                self._change_clients(new, partial(_join_all, new), retake=False)
+            except Fenced:  # by a process that creates them, too
+                give_way(pause)
+                pause = min(2 * pause, 5.0)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         ours = [(_client(client), to) for client, to in moves]
@@ -294,13 +298,15 @@ class KafkaStore:
         ours = list(map(_client, clients))
         return any(self._change_clients(ours, lambda tx: [client.delete_in(tx) for client in ours]))
 
-    def _change_clients(self, clients: Sequence[KafkaClient], work: Callable[[Transaction], list[T]]) -> list[T]:
+    def _change_clients(
+        self, clients: Sequence[KafkaClient], work: Callable[[Transaction], list[T]], retake: bool = True
+    ) -> list[T]:
         self.check()
         for client in clients:
             client.topic.check()
         if not clients:
             return []
-        result = self.lanes.change([client.lane for client in clients], work)
+        result = self.lanes.change([client.lane for client in clients], work, retake=retake)
         for client in clients:
             client.committed()
         return result
@@ -353,6 +359,10 @@ def _together(topics: Sequence[KafkaTopic]) -> dict[str, dict[int, KafkaTopic]]:
     for topic in topics:
         together[topic.kafka_topic][topic.info.partition] = topic
     return together
+
+
+def _join_all(clients: Sequence[KafkaClient], tx: Transaction) -> list[object]:
+    return [client.join_in(tx) for client in clients]
 
 
 def _cursor_lane(name: str) -> str:

@@ -14,7 +14,7 @@ from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, Known, Seen
 from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
 from pqlog.store.kafka.lanes import Transaction
 from pqlog.store.kafka.partition import KafkaPartition
-from pqlog.store.kafka.putting import OVERHEAD, check_size
+from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
 from pqlog.store.kafka.state import CATALOGUE
 from pqlog.store.values import ClientState, Put, Row, Singles, Span, TopicInfo
@@ -155,7 +155,7 @@ class KafkaTopic(KafkaPartition):
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
         self.log.check()
         (record,) = records_of(Singles([value], [key], headers))
-        check_size(self, record)
+        check_sizes(self, [record])
         offset = self.log.singles.put(self, record, self.check) * ROWS
         self.wrote(offset)
         self.log.wake()

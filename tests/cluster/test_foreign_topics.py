@@ -1,0 +1,332 @@
+"""Anybody's topics: whatever others write is read, and nothing is written."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import msgspec
+import pandas as pd
+import pytest
+
+import pqlog
+from tests.cluster.foreign import Foreign
+
+
+@pytest.fixture
+def foreign(cluster_url):
+    return Foreign(cluster_url)
+
+
+def json_values(count, start=0):
+    return [b'{"n":%d,"city":"Brno"}' % n for n in range(start, start + count)]
+
+
+def test_a_colleagues_topic_is_a_frame_in_three_lines(foreign):
+    foreign.make("orders", 4)
+    for number in range(4):
+        foreign.put("orders", json_values(50, 50 * number), number, keys=[f"k{n}" for n in range(50)])
+    log = pqlog.open(foreign.whole, readonly=True)
+    orders = log.topic(foreign.name("orders"))
+    frame = orders.history(since="1h").to_pandas(metadata=["partition", "key", "time"])
+    assert sorted(frame["n"]) == list(range(200))
+    assert frame["_partition"].tolist() == [n // 50 for n in frame["n"]]
+    assert frame["_key"].tolist() == [f"k{n % 50}" for n in frame["n"]]
+    assert foreign.name("orders") in log.topics()
+    assert not [name for name in log.topics() if name.startswith("__")]
+    log.close()
+
+
+def test_reading_writes_nothing(foreign):
+    foreign.make("orders", 2)
+    foreign.put("orders", json_values(10))
+    before = foreign.state()
+    with foreign.open("orders") as log:
+        assert len(list(log)) == len(log) == len(log.history().to_pandas()) == 10
+        assert log.tail(3)["n"].tolist() == [7, 8, 9]
+        assert log.topics() == ["orders"]
+        assert len(log.clients()) == 0
+        repr(log), log._repr_html_()
+        with pytest.raises(pqlog.UnknownTopicError):
+            log.topic("nothing")
+    assert foreign.state() == before
+
+
+def test_what_writes_is_refused_and_says_what_to_do(foreign):
+    foreign.make("orders")
+    foreign.put("orders", json_values(3))
+    with foreign.open("orders") as log:
+        for put in (log.put, lambda value: log.put_many([value]), lambda _: log.trim(before="1h")):
+            with pytest.raises(pqlog.ReadOnlyError, match="opened for reading only"):
+                put({"n": 1})
+        for use in (lambda: next(log.get("me")), lambda: next(log.batches("me")), lambda: log.client("me").seek("end")):
+            with pytest.raises(pqlog.UnsupportedError, match="a client needs a place"):
+                use()
+        with pytest.raises(pqlog.ReadOnlyError):
+            log.delete_topic("orders") if log.name != "orders" else log.rename_topic("orders", "others")
+    with pytest.raises(pqlog.UnsupportedError, match="readonly=True"):
+        pqlog.open(foreign.url)
+
+
+def test_a_cluster_need_not_have_a_main_topic(foreign):
+    foreign.make("orders")
+    with pqlog.open(foreign.url, readonly=True) as log:
+        assert log.topics() == ["orders"]
+        with pytest.raises(pqlog.UnknownTopicError, match="did you mean 'orders'"):
+            list(log)
+        with pytest.raises(pqlog.UnknownTopicError):
+            pqlog.open(foreign.url, "order", readonly=True)
+        with pytest.raises(pqlog.UnknownTopicError):
+            log.topic("not a name that Kafka allows")
+
+
+ODD = [
+    (b'{"a":\n 1}', b"key", None),
+    (None, b"deleted", None),
+    (b'"text"', b"\xff\xfe", [("plain", "text"), ("binary", b"\x00\xff"), ("twice", "1"), ("twice", "2")]),
+    (b"[1,2]", None, [("nothing", None), ("", "")]),
+    ('"é\U0001f600"'.encode(), "é\x00".encode(), [("é", "ü"), ("pqlog-rows", "many")]),
+    (b" 12 ", b"", []),
+    (b"12345678901234567890123", b"k", [("pqlog-rows", "999999")]),
+]
+READ = [
+    ({"a": 1}, "key", {}),
+    (None, "deleted", {}),
+    ("text", "\\xff\\xfe", {"plain": "text", "binary": "\x00\\xff", "twice#1": "1", "twice": "2"}),
+    ([1, 2], None, {"nothing": "", "": ""}),
+    ("é\U0001f600", "é\x00", {"é": "ü", "pqlog-rows": "many"}),
+    (12, "", {}),
+    (12345678901234567890123, "k", {"pqlog-rows": "999999"}),
+]
+
+
+def test_odd_records_are_read_exactly(foreign):
+    foreign.make("odd")
+    for value, key, headers in ODD:
+        foreign.put("odd", [value], keys=[key], headers=headers)
+    with foreign.open("odd") as log:
+        assert [(message.value, message.key, message.headers) for message in log] == READ
+        assert list(log.history().values()) == [value for value, _, _ in READ]
+        assert [message.key for message in log.history(key="\\xff\\xfe")] == []  # a key is looked for as it is
+        assert [message.value for message in log.history(key="é\x00")] == ["é\U0001f600"]
+    with foreign.open("odd", codec="bytes") as log:
+        assert [message.value for message in log] == [value or b"" for value, _, _ in ODD]
+
+
+def test_objects_over_several_lines_are_a_frame(foreign):
+    foreign.make("pretty")
+    foreign.put("pretty", [b'{\n  "n": %d,\r\n  "s": "a\\nb"\n}\n' % n for n in range(3000)], headers=[("h", "1")])
+    with foreign.open("pretty") as log:
+        for metadata in (True, ["headers"]):
+            frame = log.history().to_pandas(metadata=metadata)
+            assert frame["n"].tolist() == list(range(3000))
+            assert set(frame["s"]) == {"a\nb"}
+
+
+def test_values_that_are_not_json_say_which_codec(foreign):
+    foreign.make("raw")
+    foreign.put("raw", [b"\x00\x01binary"])
+    with foreign.open("raw") as log:
+        for read in (list, lambda log: log.history().to_pandas()):
+            with pytest.raises(pqlog.DecodeError, match=r"message 0 .*codec=\"bytes\""):
+                read(log)
+    with foreign.open(codec="bytes") as log:
+        assert [message.value for message in log.topic("raw")] == [b"\x00\x01binary"]
+
+
+def test_values_are_decoded_as_the_reader_says(foreign):
+    class Doubled:
+        name = "doubled"
+
+        def encode(self, value):
+            raise NotImplementedError
+
+        def decode(self, data):
+            return data * 2
+
+    foreign.make("avro")
+    foreign.put("avro", [b"ab", b"cd"])
+    foreign.make("packed")
+    foreign.put("packed", [msgspec.msgpack.encode({"n": 1}), None])
+    with foreign.open() as log:
+        assert [message.value for message in log.topic("avro", codec=Doubled())] == [b"abab", b"cdcd"]
+        assert log.topic("avro", codec=Doubled()).history().to_pandas()["value"].tolist() == [b"abab", b"cdcd"]
+        assert list(log.topic("packed", codec="msgpack").history().values()) == [{"n": 1}, None]
+        typed = log.topic("packed", codec="msgpack", type=dict[str, int] | None)
+        assert typed[0].value == {"n": 1}
+
+
+def test_a_header_whose_name_is_not_text_is_refused_and_nothing_crashes(foreign):
+    import ctypes
+    import glob
+
+    import confluent_kafka
+
+    folder = os.path.join(os.path.dirname(os.path.dirname(confluent_kafka.__file__)), "confluent_kafka.libs")
+    (path,) = glob.glob(os.path.join(folder, "librdkafka-*.so*"))
+    library = ctypes.CDLL(path)
+    library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+    error, conf = ctypes.create_string_buffer(500), ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(conf, b"bootstrap.servers", foreign.bootstrap.encode(), error, 500)
+    producer = ctypes.c_void_p(library.rd_kafka_new(0, conf, error, 500))
+    foreign.make("hostile")
+    foreign.put("hostile", json_values(1), headers=[("h", "1")])
+    header = (9, ctypes.c_char_p(b"\xff\xfe"), ctypes.c_char_p(b"x"), ctypes.c_ssize_t(1))
+    topic = ctypes.c_char_p(foreign.name("hostile").encode())
+    value = (4, ctypes.c_char_p(b'{"n":1}'), ctypes.c_size_t(7))
+    assert library.rd_kafka_producev(producer, 1, topic, 3, ctypes.c_int32(0), *value, 7, 2, *header, 0) == 0
+    assert library.rd_kafka_flush(producer, 10_000) == 0
+    library.rd_kafka_destroy(producer)
+    foreign.put("hostile", json_values(1, 2))
+    with foreign.open("hostile") as log:
+        assert log.history().to_pandas()["n"].tolist() == [0, 1, 2]
+        with pytest.raises(pqlog.DecodeError, match="headers are not valid"):
+            list(log)
+        assert log[200_000].value["n"] == 2
+
+
+def test_a_compacted_topic_with_gaps_and_tombstones(foreign):
+    foreign.make(
+        "table",
+        cleanup_policy="compact",
+        segment_ms="100",
+        min_cleanable_dirty_ratio="0.01",
+        max_compaction_lag_ms="100",
+        delete_retention_ms="100000",
+    )
+    for turn in range(3):
+        foreign.put("table", json_values(50, 50 * turn), keys=[f"k{n}" for n in range(50)])
+        time.sleep(0.2)
+    foreign.put("table", [None, b'{"n":999}'], keys=["k0", "last"])
+    expected = [(offset * 100_000, value) for _, offset, value in foreign.plain("table")]
+    with foreign.open("table") as log:
+        assert [(message.offset, message.value and message.value["n"]) for message in log] == [
+            (offset, None if value is None else msgspec.json.decode(value)["n"]) for offset, value in expected
+        ]
+        assert len(log) == len(log.history().to_pandas()) == len(expected)
+        assert log[-1].value == {"n": 999}
+
+
+def test_create_times_may_run_backwards(foreign):
+    base = 1_700_000_000_000
+    foreign.make("late", 2, message_timestamp_type="CreateTime")
+    times = [base + 1000, base, base + 2000, base + 500]
+    foreign.put("late", json_values(4), 0, times=times)
+    foreign.put("late", json_values(4, 10), 1, times=[base + 100 * n for n in range(4)])
+    with foreign.open("late") as log:
+        first = list(log.partition(0))
+        assert [round(message.time.timestamp() * 1000) for message in first] == times
+        assert [message.value["n"] for message in first] == [0, 1, 2, 3]
+        values = [message.value["n"] for message in log]
+        assert [n for n in values if n < 10] == [0, 1, 2, 3]
+        assert sorted(values) == [0, 1, 2, 3, 10, 11, 12, 13]
+        assert sorted(log.history().to_pandas()["n"]) == sorted(values)
+
+
+def test_a_topic_that_is_deleted_underneath(foreign):
+    foreign.make("gone")
+    foreign.put("gone", json_values(5000))
+    with foreign.open("gone") as log:
+        messages = iter(log)
+        assert next(messages).value["n"] == 0
+        foreign.delete("gone")
+        started = time.monotonic()
+        with pytest.raises(pqlog.UnknownTopicError):
+            while True:
+                len(log)
+                time.sleep(0.05)
+        with pytest.raises(pqlog.UnknownTopicError):
+            log.history().to_pandas()
+        assert time.monotonic() - started < 10
+        assert log.topics() == []
+
+
+def test_partitions_that_are_added_meanwhile_are_seen_by_who_asks_again(foreign):
+    from confluent_kafka.admin import NewPartitions
+
+    foreign.make("grown", 1)
+    foreign.put("grown", json_values(5))
+    with foreign.open("grown") as log:
+        assert len(log) == 5
+        (future,) = foreign.admin.create_partitions([NewPartitions(foreign.name("grown"), 3)]).values()
+        future.result()
+        time.sleep(0.5)
+        foreign.put("grown", json_values(5, 5), 2, producer=foreign.producer())
+        assert len(log) == 5
+        grown = log.topic("grown")
+        assert (grown.partitions, len(grown), len(grown.history().to_pandas())) == (3, 10, 10)
+
+
+def test_live_tail_and_waiting(foreign):
+    foreign.make("live", 2)
+    foreign.put("live", json_values(5))
+    with foreign.open("live") as log:
+        live = log.live()
+        assert len(live.frame) == 5
+        foreign.put("live", json_values(5, 5), 1)
+        assert live.refresh()["n"].tolist() == list(range(10))
+        assert live.refresh()["n"].tolist() == list(range(10))
+        seen = threading.Event()
+        waiting = threading.Thread(target=lambda: log.store.log.wait(lambda: len(log) > 10, 20, 0.005) and seen.set())
+        waiting.start()
+        foreign.put("live", json_values(1, 10))
+        waiting.join()
+        assert seen.is_set()
+
+
+def test_read_log_and_explore(foreign):
+    pytest.importorskip("ipywidgets")
+    foreign.make("orders", 3)
+    for number in range(3):
+        foreign.put("orders", json_values(40, 40 * number), number)
+    frame = pqlog.read_log(foreign.url, "orders", since="1h")
+    assert isinstance(frame, pd.DataFrame)
+    assert sorted(frame["n"]) == list(range(120))
+    assert sorted(pqlog.read_log(foreign.url, "orders", ["n"], partition=1)["n"]) == list(range(40, 80))
+    explorer = pqlog.explore(foreign.url, "orders")
+    assert sorted(explorer.frame["n"]) == list(range(120))
+    explorer.search("n = 7")
+    assert explorer.frame["n"].tolist() == [7]
+
+
+def test_the_command_line(foreign):
+    def pqlog_(*arguments):
+        command = [sys.executable, "-m", "pqlog", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    foreign.make("orders", 2)
+    foreign.put("orders", json_values(5))
+    url = foreign.url
+    assert pqlog_("topics", url, "--json").stdout.count('"orders"') == 1
+    assert pqlog_("tail", url, "-t", "orders", "-n", "1").stdout == '{"n":4,"city":"Brno"}\n'
+    assert len(pqlog_("get", url, "-t", "orders", "--since", "1h").stdout.splitlines()) == 5
+    assert "4" in pqlog_("export", url, "-", "--format", "csv", "-t", "orders", "--field", "n").stdout
+    assert pqlog_("get", url, "-t", "orders", "--codec", "bytes", "-n", "1").stdout.startswith('"')
+    refused = pqlog_("get", url, "-t", "orders", "--client", "me")
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+
+
+def test_a_child_after_a_fork_is_refused_and_ends(foreign):
+    foreign.make("orders")
+    foreign.put("orders", json_values(5))
+    with foreign.open("orders") as log:
+        assert len(list(log)) == 5
+        child = os.fork()
+        if not child:
+            try:
+                list(log)
+            except pqlog.ForkError:
+                with foreign.open("orders") as again:
+                    os._exit(len(list(again)))
+            os._exit(99)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 5
+        assert len(list(log)) == 5
+
+
+def test_nobody_there_is_told_within_seconds():
+    started = time.monotonic()
+    with pytest.raises(pqlog.ClusterError, match=r"127\.0\.0\.1:1"):
+        pqlog.open("kafka://127.0.0.1:1", readonly=True)
+    assert time.monotonic() - started < 20
