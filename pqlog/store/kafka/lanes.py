@@ -95,7 +95,7 @@ class Lane:
     def entries(self) -> dict[str, Entry]:
         """Everything in it, marks included."""
         found = self.tail.lane(self.name)
-        for key, entry in self.own.items():
+        for key, entry in dict(self.own).items():
             found.pop(key, None)
             if entry is not None:
                 found[key] = entry
@@ -127,6 +127,8 @@ class Transaction:
         self.unwritten = set[tuple[str, str]]()
         """Which of them were not sent yet."""
         self.is_marked = False
+        self.checked = set[int]()
+        """The topics that were found to exist meanwhile."""
         self.write: Callable[[], object] = lambda: None
         """Sends what is set so far, and the mark."""
         self.after: list[Callable[[], object]] = []
@@ -214,6 +216,15 @@ class Lanes:
         for tail in tails:
             self._refresh(tail)
         return [_shown(self._state.tail(name).lane(name)) for name in names]
+
+    def recall(self, name: str) -> dict[str, Any]:
+        """The same of a lane that this process holds, without asking the cluster: a change says if it lost it since."""
+        lane = self._lane(name)
+        if (producer := lane.producer) is not None:
+            found = _shown(lane.entries())
+            if lane.producer is producer:
+                return found
+        return self.look(name)
 
     def known(self, name: str) -> dict[str, Any]:
         """The values of a lane as the state was read last."""
