@@ -201,12 +201,12 @@ def put_together(producer: Producer, topic: str, values: Sequence[object]) -> No
 
 def reading(bench: Bench) -> Iterator[dict[str, object]]:
     """A history of single messages, and one of segments, as frames."""
-    count = bench.count(300_000, 100)
+    count, rows = bench.count(300_000, 100), bench.count(1_000_000, 100)
     url = bench.url()
     with pqlog.open(url) as log:
         for first in range(0, count, MANY):
             log.put_many([event(n) for n in range(first, min(first + MANY, count))])
-        log.topic("segments").put_many(event_frame(count))
+        log.topic("segments").put_many(event_frame(rows))
     kafka = f"{url.rpartition('/')[2]}.main"
     others = {
         " with its default settings": lambda: plain_frame(bench, kafka, count, {}),
@@ -216,7 +216,7 @@ def reading(bench: Bench) -> Iterator[dict[str, object]]:
     yield from bench.in_turns("messages to pandas", need, 1, lambda: to_pandas(url, "main", count), others, "rows/s")
     segments = {" with its default settings": others[" with its default settings"]}
     yield from bench.in_turns(
-        "segments to pandas", need, 20, lambda: to_pandas(url, "segments", count), segments, "rows/s"
+        "segments to pandas", need, 20, lambda: to_pandas(url, "segments", rows), segments, "rows/s"
     )
 
 
