@@ -98,7 +98,7 @@ class Lanes:
         """The same of a lane that this process holds, without asking the cluster: a change says if it lost it since."""
         lane = self._lane(name)
         if (producer := lane.producer) is not None:
-            found = _shown(lane.entries())
+            found = shown(lane.entries())
             if lane.producer is producer:
                 return found
         return self.look(name)
