@@ -200,12 +200,11 @@ def _patterns(topics: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _run(run: _Run, follow: bool, progress: bool | Report, what: str) -> Copied:
+    copy = run.follow if follow else run.once
     if callable(progress):
-        return run.follow(progress) if follow else run.once(progress)
-    if follow:
-        return run.follow(lambda _: None)
+        return copy(progress)
     with run.bar(what, progress) as report:
-        return run.once(report)
+        return copy(report)
 
 
 @dataclass(frozen=True)

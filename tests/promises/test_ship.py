@@ -106,6 +106,18 @@ def test_all_is_copied_as_it_was(source, target, tmp_path):
         pd.testing.assert_frame_equal(frame, other.history(-1300, -1).to_pandas(metadata=False))
 
 
+def test_progress_is_a_bar_or_what_a_function_is_told(tmp_path, log, capsys, monkeypatch):
+    monkeypatch.setattr(copier, "ROWS", 2)
+    log.put_many([1, 2, 3, 4])
+    with in_a_file(tmp_path, "a.db") as other:
+        log.ship(other, progress=True)
+        assert "ship: 100%" in capsys.readouterr().err
+    told = []
+    with in_a_file(tmp_path, "b.db") as other:
+        log.ship(other, progress=told.append)
+    assert [(one.messages, one.lag) for one in told] == [(0, 4), (2, 2), (4, 0)]
+
+
 def test_a_frame_comes_back_as_it_was_put(tmp_path, log):
     frame = pd.DataFrame({"a": pd.Categorical(["x", "y"] * 500)}, index=pd.Index(range(0, 3000, 3), name="id"))
     log.put_many(frame)

@@ -49,6 +49,10 @@ class KafkaClient:
         self.topic.check()
         return self.seen(self._log.lanes.look(self.lane))
 
+    def recall(self) -> Standing | None:
+        """The same after this process changed it: a transaction says if somebody else did since."""
+        return self.seen(self._log.lanes.recall(self.lane))
+
     def seen(self, values: Mapping[str, Any]) -> Standing | None:
         """The same of what was found in its lane."""
         standing = Standing.found_in(values)
@@ -147,7 +151,7 @@ class KafkaClient:
 
     def committed(self) -> None:
         """A transaction has changed it: what waited for that is over."""
-        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
+        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)))
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
@@ -214,9 +218,11 @@ class KafkaClient:
                 except Stale:
                     continue
                 except Fenced:
+                    if done is not None and own is None:  # the other process may have that partition
+                        return None, _ours(done.client)._finish(done.claim, done.outputs)
                     give_way(GIVE_WAY_S)
                     if time.monotonic() > until or not self._is_left(worker, ordered, done is None):
-                        return None, [] if done is None else _ours(done.client).finish(done.claim, done.outputs)
+                        return None, [] if done is None else self._finish(done.claim, done.outputs)
         except BaseException:  # which may keep the claim, and may have come after the commit
             if taking.claim is not None:
                 self.leave(taking.claim)
@@ -246,9 +252,15 @@ class KafkaClient:
         return self._change(work, *lanes, retake=False)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
+        return self._finish(done, outputs, is_leaving=True)
+
+    def _finish(self, done: Claim, outputs: Sequence[Output], is_leaving: bool = False) -> list[Put]:
+        """The same; it may be left for others."""
+
         def work(tx: Transaction) -> list[Put]:
             self.finish_in(tx, done)
-            self.leave_in(tx)
+            if is_leaving:
+                self.leave_in(tx)
             return tx.put_all(outputs)
 
         went = self._change(work, *lanes_for(outputs))
@@ -258,13 +270,15 @@ class KafkaClient:
     def finish_in(self, tx: Transaction, done: Claim) -> None:
         """Acknowledge a batch."""
         _check_mine(done)
-        self.topic.check()
+        self.topic.check_in(tx)
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(done.number, done.token)
         if standing is None or lease is None:
             raise errors.ClaimLostError(self.name, done.number, partition=self.topic.info.number)
         standing.drop(lease)
         standing.saw()
+        if standing.process == owners.this_process():
+            standing.active = self.leases.now()
         self.keep_in(tx, standing)
 
     def leave_in(self, tx: Transaction) -> None:
