@@ -10,6 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 import pqlog
 from pqlog.store.kafka import lanes as lanes_module
 from pqlog.store.kafka.address import Address
+from pqlog.store.kafka.fencing import Fenced
+from pqlog.store.kafka.lane import MARK
 from pqlog.store.kafka.promise import Durability
 from pqlog.store.kafka.store import KafkaStore
 
@@ -107,11 +109,11 @@ def test_a_zombie_before_its_transaction_is_refused_or_knows(opened, names):
     one, two = opened(), opened()
     add(one, names)
     add(two, names)
-    with pytest.raises(lanes_module.Fenced):
+    with pytest.raises(Fenced):
         add(one, names, take=False)
     assert seen(one, *names) == [2] * len(names)
     assert add(one, names) == 3
-    with pytest.raises(lanes_module.Fenced):
+    with pytest.raises(Fenced):
         add(two, names, take=False)
 
 
@@ -293,7 +295,7 @@ def test_the_marks_of_holders_that_are_gone_are_dropped(opened, monkeypatch):
         time.sleep(0.05)
     entries = store._state.tail(ONE).lane(ONE)
     store._state.tail(ONE).refresh()
-    assert sum(key.startswith(lanes_module.MARK) for key in entries) <= 2
+    assert sum(key.startswith(MARK) for key in entries) <= 2
 
 
 def test_the_state_is_read_on_though_much_was_written(opened):

@@ -203,7 +203,9 @@ def test_a_call_over_partitions_is_all_or_nothing(engine, partitions, failing, g
         with pytest.raises(pqlog.Error, match="the source broke"):
             put_in(partitions, bad, **options)
         assert kept(partitions) == before
-        assert engine.spans(partitions) == stops
+        spans = engine.spans(partitions)
+        assert [one.first for one in spans] == [one.first for one in stops]
+        assert spans == stops or not engine.capabilities.dense_offsets  # it may leave a gap
     assert engine.cursor("source") is None
     assert [one.find_id(id) for one in partitions for id in ("call", "0", "1 a", "2 b")] == [None] * 12
     went = put_in(partitions, chunks, id="call", cursor=Cursor("source", "1", "null"), ids=ids)

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.lanes import Lanes, Transaction
+from pqlog.store.kafka.lane import Transaction
+from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.state import CATALOGUE, State, decoded
 from pqlog.store.values import TopicInfo
 

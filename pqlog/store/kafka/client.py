@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pqlog import errors
 from pqlog.store import owners
 from pqlog.store.api import ClientStore
-from pqlog.store.kafka.lanes import Fenced, Transaction, give_way, lanes_for
+from pqlog.store.kafka.fencing import Fenced, give_way
+from pqlog.store.kafka.lane import Transaction, lanes_for
 from pqlog.store.kafka.standing import KEY, Lease, Standing
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span

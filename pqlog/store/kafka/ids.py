@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pqlog.store.kafka.lanes import Transaction, id_lane
+from pqlog.store.kafka.lane import Transaction, id_lane
 from pqlog.store.values import Chunk, Ids, Kept, Put
 
 if TYPE_CHECKING:

@@ -21,21 +21,21 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaException, Producer
 
-from pqlog.errors import ClusterError, Error, StoreError, UncertainError
+from pqlog.errors import ClusterError, Error
 from pqlog.store.kafka.cluster import TRANSACTION_MS, Cluster
-from pqlog.store.kafka.faults import FENCED, PASSING, code, told
-from pqlog.store.kafka.state import Entry, State, Tail, decoded, key_of
+from pqlog.store.kafka.faults import FENCED, PASSING, code
+from pqlog.store.kafka.fencing import Again, Fenced, is_fenced, problem, release, uncertain
+from pqlog.store.kafka.lane import CONFIRMED, MARK, Lane, PutsAll, Transaction, shown
+from pqlog.store.kafka.state import Entry, State, Tail, key_of
 from pqlog.store.kafka.together import all_at_once
 from pqlog.store.kafka.transactions import Sending, abort, commit, dispose, initialised
-from pqlog.store.values import Output, Put
 
 T = TypeVar("T")
 
@@ -57,132 +57,6 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 5.0
 """How long a process waits that lost a lane to another, or that failed."""
 MANY = 10_000
 """Own values that are not looked up in the tail."""
-MARK, CONFIRMED = "mark/", "confirmed"
-"""Keys of lanes, beside what is kept in them."""
-
-
-class Fenced(StoreError):
-    """Another process took the lane."""
-
-
-class _Again(Exception):
-    """It was not committed: to be tried again."""
-
-    def __init__(self, error: Error, lost: bool = False, late: bool = False) -> None:
-        self.error, self.lost, self.late = error, lost, late
-
-
-class PutsAll(Protocol):
-    """What puts outputs in a transaction."""
-
-    def __call__(self, tx: Transaction, outputs: Sequence[Output], /) -> list[Put]: ...
-
-
-@dataclass(eq=False)
-class Lane:
-    """A lane as this process knows it."""
-
-    name: str
-    tail: Tail
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    producer: Producer | None = None
-    timeout_ms: int = TRANSACTION_MS
-    """How long a transaction of the producer may take."""
-    foreign: dict[str, bytes] | None = None
-    """The marks of others when it was taken; None if it is not held."""
-    own: dict[str, Entry | None] = field(default_factory=dict)
-    """What was committed since."""
-    old_marks: list[str] = field(default_factory=list)
-    used: float = 0.0
-    is_used: bool = False
-    """Whether a thread is using it."""
-
-    def entries(self) -> dict[str, Entry]:
-        """Everything in it, marks included."""
-        found = self.tail.lane(self.name)
-        for key, entry in self.own.items():
-            found.pop(key, None)
-            if entry is not None:
-                found[key] = entry
-        return found
-
-    def entry(self, key: str) -> Entry | None:
-        """One value."""
-        return self.own[key] if key in self.own else self.tail.entry(self.name, key)
-
-    def lose(self) -> None:
-        """It is not held any more."""
-        self.drop()
-        self.foreign = None
-        self.own = {}
-
-    def drop(self) -> None:
-        """Give up the producer. What is known stays true until another process changes the lane."""
-        producer, self.producer = self.producer, None
-        if producer is not None:
-            dispose(producer)
-
-
-class Transaction:
-    """What one transaction reads and changes. It is used by the thread that calls `work`, and only meanwhile."""
-
-    def __init__(self, lanes: Mapping[str, Lane], sending: Sending, put_all: PutsAll) -> None:
-        self._lanes, self.sending, self._put_all = lanes, sending, put_all
-        self.sets: dict[tuple[str, str], Any] = {}
-        self.unwritten = set[tuple[str, str]]()
-        """Which of them were not sent yet."""
-        self.is_marked = False
-        self.write: Callable[[], object] = lambda: None
-        """Sends what is set so far, and the mark."""
-        self.after: list[Callable[[], object]] = []
-        """What is to be called once it is committed."""
-
-    def values(self, name: str) -> dict[str, Any]:
-        """The lane's state, exact, with what was set in this transaction; the caller's to change."""
-        found = _shown(self._lanes[name].entries())
-        for (lane, key), value in self.sets.items():
-            if lane == name:
-                found.pop(key, None)
-                if value is not None:
-                    found[key] = value
-        return found
-
-    def value(self, name: str, key: str) -> Any:
-        """One value of a lane; None if there is none."""
-        if (name, key) in self.sets:
-            return self.sets[name, key]
-        entry = self._lanes[name].entry(key)
-        return None if entry is None else msgspec.json.decode(entry.value)
-
-    def time(self, name: str, key: str) -> int | None:
-        """When a value was committed: milliseconds since 1970, by the clock of the cluster."""
-        entry = self._lanes[name].entry(key)
-        return None if entry is None else entry.time
-
-    def set(self, name: str, key: str, value: Any) -> None:
-        """Set a value, which can be written as JSON; None removes it."""
-        assert name in self._lanes, "a lane that was not asked for"
-        self.sets[name, key] = value
-        self.unwritten.add((name, key))
-
-    def flush(self) -> None:
-        """Wait until everything so far is written: the state together with the messages, to wait once for both."""
-        self.write()
-        self.sending.flush()
-
-    def put_all(self, outputs: Sequence[Output]) -> list[Put]:
-        """Put into partitions of topics; where each went. The lanes of `lanes_for` must be there."""
-        return self._put_all(self, outputs)
-
-
-def lanes_for(outputs: Sequence[Output]) -> list[str]:
-    """The lanes that putting some outputs needs: where their messages have ids, those of the topics' ids."""
-    return sorted({id_lane(one.topic) for one in outputs if one.ids is not None})
-
-
-def id_lane(topic: Any) -> str:
-    """The lane of the ids of a topic, which is given by any of its partitions."""
-    return f"id/{topic.topic_id}"
 
 
 class Lanes:
@@ -211,18 +85,18 @@ class Lanes:
 
     def look(self, name: str) -> dict[str, Any]:
         """The values of a lane, without taking it: all that was committed before the call."""
-        return _shown(self._refreshed(name).lane(name))
+        return shown(self._refreshed(name).lane(name))
 
     def look_at(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The values of several lanes, of one moment if they lie together."""
         tails = dict.fromkeys(self._state.tail(name) for name in names)
         for tail in tails:
             self._refresh(tail)
-        return [_shown(self._state.tail(name).lane(name)) for name in names]
+        return [shown(self._state.tail(name).lane(name)) for name in names]
 
     def known(self, name: str) -> dict[str, Any]:
         """The values of a lane as the state was read last."""
-        return _shown(self._state.tail(name).lane(name))
+        return shown(self._state.tail(name).lane(name))
 
     def value(self, name: str, key: str) -> Any:
         """One value of a lane; None if there is none."""
@@ -235,7 +109,7 @@ class Lanes:
 
     def names(self, prefix: str) -> list[str]:
         """The lanes with values whose names begin with a prefix, which has two parts at least: ``client/7/``."""
-        return [name for name in self._refreshed(prefix).names(prefix) if _shown(self._state.tail(name).lane(name))]
+        return [name for name in self._refreshed(prefix).names(prefix) if shown(self._state.tail(name).lane(name))]
 
     def free(self, names: Sequence[str]) -> str:
         """The first of some lanes that no thread is using; the last if all are used."""
@@ -288,7 +162,7 @@ class Lanes:
                 try:
                     result = self._once(lanes, work, take, until)
                     break
-                except _Again as again:
+                except Again as again:
                     if again.lost:
                         self._lose_all_lost(lanes, until)
                     if again.lost and not (take and retake):
@@ -338,7 +212,7 @@ class Lanes:
         with ExitStack() as stack:
             for name in sorted(lanes):
                 lock = lanes[name].lock
-                stack.callback(_release, lock)  # first, for Ctrl-C may strike between the two
+                stack.callback(release, lock)  # first, for Ctrl-C may strike between the two
                 if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
                     raise ClusterError(f"{name}: other threads of this process used it all the time; repeat the call")
             for lane in lanes.values():
@@ -395,7 +269,7 @@ class Lanes:
         try:
             producers = all_at_once([partial(self._taken, lane, until) for lane in missing])
         except KafkaException as error:
-            raise _again(error, f"taking {lanes[0].name}") from error
+            raise problem(error, f"taking {lanes[0].name}") from error
         for lane, producer in zip(missing, producers, strict=True):
             was, now = lane.foreign, self._foreign(lane)
             lane.own = {}
@@ -452,7 +326,7 @@ class Lanes:
         for lane in lanes.values():
             if not self._is_ours(lane, until):
                 lane.lose()
-                raise _Again(Fenced(f"{lane.name}: another process takes it again and again; repeat the call"), True)
+                raise Again(Fenced(f"{lane.name}: another process takes it again and again; repeat the call"), True)
 
     def _write(self, lanes: Mapping[str, Lane], tx: Transaction, token: str) -> None:
         """Write what a transaction sets and was not written yet, and its mark."""
@@ -484,8 +358,8 @@ class Lanes:
         failed: Exception | None = None
         for lane, found in zip(lanes, all_at_once([partial(one, lane) for lane in lanes]), strict=True):
             if isinstance(found, KafkaException):
-                failed = _again(found, f"confirming {lane.name}")
-                lane.lose() if _is_fenced(found) else lane.drop()
+                failed = problem(found, f"confirming {lane.name}")
+                lane.lose() if is_fenced(found) else lane.drop()
             elif found > SLOW_S:
                 lane.drop()
         if failed is not None:
@@ -495,14 +369,14 @@ class Lanes:
         """Raise that a transaction was not committed, or that nobody knows; return if it was, after all."""
         began = time.monotonic(), time.time()
         is_late = sending.is_late and token is None
-        lost = _is_fenced(error) and not is_late
+        lost = is_fenced(error) and not is_late
         if not lost and token is None:
             self._stopped(first, sending)
         first.drop()
         if token is None or not self._was_committed(first, lost, token, began, until):
             if lost:
                 first.lose()
-            raise _again(error, f"committing {first.name}", is_late) from error
+            raise problem(error, f"committing {first.name}", is_late) from error
 
     def _was_committed(self, first: Lane, lost: bool, token: str, began: tuple[float, float], until: float) -> bool:
         """Whether a transaction was committed whose commit was not answered."""
@@ -513,9 +387,9 @@ class Lanes:
             self._refresh(first.tail, until)
         except (KafkaException, Error) as problem:
             first.lose()
-            raise _uncertain(first) from problem
+            raise uncertain(first.name) from problem
         if max(time.monotonic() - began[0], time.time() - began[1]) > ASKED_WITHIN_S:
-            raise _uncertain(first)
+            raise uncertain(first.name)
         mark = first.tail.entry(first.name, MARK + self.holder)
         return mark is not None and mark.value == msgspec.json.encode(token)
 
@@ -587,50 +461,3 @@ class Lanes:
                     lane.lose()
                 finally:
                     lane.lock.release()
-
-
-def _shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The values of a lane that are not ours."""
-    return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
-
-
-def give_way(pause_s: float) -> None:
-    """Wait about that long, since another process may want the same lane, too: each another time."""
-    time.sleep(pause_s * secrets.randbelow(2000) / 1000)
-
-
-def _is_fenced(error: KafkaException) -> bool:
-    # Once a producer has been fenced, its calls say only that it failed for good.
-    return code(error) in FENCED or code(error) == KafkaError._FATAL
-
-
-def _again(error: KafkaException, doing: str, is_late: bool = False) -> Exception:
-    """What to raise: to try it again, or an error that does not pass."""
-    failed: KafkaError = error.args[0]
-    lost = _is_fenced(error) and not is_late
-    may_pass = lost or is_late or failed.code() in PASSING or failed.code() in _OURS or failed.retriable()
-    return _Again(told(error, doing), lost, is_late) if may_pass else told(error, doing)
-
-
-def _release(lock: threading.RLock) -> None:
-    with suppress(RuntimeError):  # it is not held
-        lock.release()
-
-
-_OURS = frozenset(
-    {
-        KafkaError._FATAL,
-        KafkaError._STATE,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError._PURGE_QUEUE,
-        KafkaError._PURGE_INFLIGHT,
-    }
-)
-"""What a producer says that is given up, or was fenced before it was asked for something else."""
-
-
-def _uncertain(lane: Lane) -> UncertainError:
-    return UncertainError(
-        f"{lane.name}: the answer to a commit was lost, and the cluster did not say in time whether it was made. "
-        f"Read what is there, or repeat the call: with an id, a put takes effect once"
-    )

@@ -14,7 +14,7 @@ from pqlog.errors import Error, StoreError, TooLargeError, UncertainError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.ids import NewIds
-from pqlog.store.kafka.lanes import Transaction
+from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.records import ROWS, Record, records_of
 from pqlog.store.values import Chunk, Kept, Output, Put, Span
 

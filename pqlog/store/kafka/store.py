@@ -19,7 +19,9 @@ from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.lanes import Fenced, Lanes, Transaction, give_way, id_lane
+from pqlog.store.kafka.fencing import Fenced, give_way
+from pqlog.store.kafka.lane import Transaction, id_lane
+from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.leases import Leases
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise, new_topic

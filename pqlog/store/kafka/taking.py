@@ -11,7 +11,7 @@ from pqlog.store.values import Claim, Size, Span
 
 if TYPE_CHECKING:
     from pqlog.store.kafka.client import KafkaClient
-    from pqlog.store.kafka.lanes import Transaction
+    from pqlog.store.kafka.lane import Transaction
 
 
 class Stale(Exception):

@@ -14,7 +14,7 @@ from pqlog.errors import ArgumentError, ClusterError, Error, TrimRefusedError, U
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, USED, Known, Seen
 from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
-from pqlog.store.kafka.lanes import Transaction
+from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
