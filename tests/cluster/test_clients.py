@@ -192,6 +192,12 @@ log.close()
 """
 
 
+def fill(topic, messages):
+    """Put numbers into all partitions in turn."""
+    for start in range(0, messages, 50):
+        topic.put_many(range(start, start + 50))
+
+
 def begin(*workers):
     """Let them begin at the same time."""
     for worker in workers:
@@ -202,7 +208,7 @@ def begin(*workers):
 
 def test_two_processes_share_a_client_by_its_partitions(log, cluster_url):
     topic = log.topic("in", partitions=4)
-    topic.put_many(range(400))
+    fill(topic, 400)
     with Process(python(WORKER, cluster_url)) as one, Process(python(WORKER, cluster_url)) as two:
         begin(one, two)
         done = [tuple(map(int, worker.line().split())) for worker in (one, two)]
@@ -239,7 +245,7 @@ def test_a_stage_whose_workers_are_killed_at_random_is_exact(log, cluster_url):
     """200 batches in four partitions; two workers at a time, each killed after some batches, also in a commit."""
     chance = random.Random(os.environ.get("SEED", "1"))
     topic = log.topic("in", partitions=4)
-    topic.put_many(range(1000))
+    fill(topic, 1000)
     while topic.client("c").lag if topic.clients() else True:
         workers = [Process(python(STAGE, cluster_url)) for _ in range(2)]
         for worker in workers:

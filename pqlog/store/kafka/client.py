@@ -214,9 +214,11 @@ class KafkaClient:
                 except Stale:
                     continue
                 except Fenced:
+                    if done is not None and own is None:  # the other process may have that partition
+                        return None, _ours(done.client)._finish(done.claim, done.outputs)
                     give_way(GIVE_WAY_S)
                     if time.monotonic() > until or not self._is_left(worker, ordered, done is None):
-                        return None, [] if done is None else _ours(done.client).finish(done.claim, done.outputs)
+                        return None, [] if done is None else self._finish(done.claim, done.outputs)
         except BaseException:  # which may keep the claim, and may have come after the commit
             if taking.claim is not None:
                 self.leave(taking.claim)
@@ -246,9 +248,15 @@ class KafkaClient:
         return self._change(work, *lanes, retake=False)
 
     def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
+        return self._finish(done, outputs, is_leaving=True)
+
+    def _finish(self, done: Claim, outputs: Sequence[Output], is_leaving: bool = False) -> list[Put]:
+        """The same; it may be left for others."""
+
         def work(tx: Transaction) -> list[Put]:
             self.finish_in(tx, done)
-            self.leave_in(tx)
+            if is_leaving:
+                self.leave_in(tx)
             return tx.put_all(outputs)
 
         went = self._change(work, *lanes_for(outputs))
@@ -265,6 +273,8 @@ class KafkaClient:
             raise errors.ClaimLostError(self.name, done.number, partition=self.topic.info.number)
         standing.drop(lease)
         standing.saw()
+        if standing.process == owners.this_process():
+            standing.active = self.leases.now()
         self.keep_in(tx, standing)
 
     def leave_in(self, tx: Transaction) -> None:

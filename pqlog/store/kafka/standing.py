@@ -66,7 +66,7 @@ class Standing(msgspec.Struct):
     process: str = ""
     """That which was handed a batch last, and has not left since."""
     active: int = 0
-    """When that was, by the cluster's clock."""
+    """When it was, or acknowledged one, by the cluster's clock."""
 
     @classmethod
     def begin(cls, at: int, batches: int = 0) -> Standing:

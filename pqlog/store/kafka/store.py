@@ -290,13 +290,13 @@ class KafkaStore:
         return clients_of_log.find_work(self, clients, worker, ordered)
 
     def join(self, clients: Sequence[ClientStore]) -> None:
-        ours, pause = list(map(_client, clients)), 0.1
+        ours = list(map(_client, clients))
         while new := [client for client in ours if client.look() is None]:
+            began = time.monotonic()
             try:
                 self._change_clients(new, partial(_join_all, new), retake=False)
             except Fenced:  # by a process that creates them, too
-                give_way(pause)
-                pause = min(2 * pause, 5.0)
+                give_way(time.monotonic() - began)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
         ours = [(_client(client), to) for client, to in moves]
