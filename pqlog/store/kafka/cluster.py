@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
@@ -154,18 +154,15 @@ class Cluster:
 
     # asking
 
-    def _ask(self, call: Callable[[], T], doing: str, also: Container[int | None] = ()) -> T:
-        """An answer of the cluster, however long an election takes; the first is not waited for that long.
-
-        Some errors are waited out `also`.
-        """
+    def _ask(self, call: Callable[[], T], doing: str) -> T:
+        """An answer of the cluster, however long an election takes; the first is not waited for that long."""
 
         def one(_: float) -> T:
             self.check()
             return call()
 
         timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
-        answer = patient(one, doing, timeout_s, self._heard, also)
+        answer = patient(one, doing, timeout_s, self._heard)
         self._has_answered = True
         return answer
 
@@ -270,7 +267,8 @@ class Cluster:
             except KafkaException as error:
                 code = error.args[0].code()
                 if code in GONE:
-                    self.check_topic(topic)
+                    if self.check_topic(topic) <= max(times):
+                        raise told(error, f"asking for offsets of the topic {topic!r}") from error
                     new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
                     raise KafkaException(new) from error
                 if code != KafkaError._TIMED_OUT:
@@ -278,7 +276,7 @@ class Cluster:
                 return self._listed(wanted, isolation)
             return {one.partition: self._checked(one.error, one.offset) for one in found}
 
-        return self._ask(ask, f"asking for offsets of the topic {topic!r}", GONE)
+        return self._ask(ask, f"asking for offsets of the topic {topic!r}")
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:
@@ -301,10 +299,12 @@ class Cluster:
         found = self.admin.list_offsets(specs, isolation_level=level, request_timeout=FAR_S)
         return {one.partition: self._checked(None, self._waited(future).offset) for one, future in found.items()}
 
-    def check_topic(self, topic: str) -> None:
-        """Raise `UnknownTopicError` if a topic does not exist."""
-        if self._partitions(topic, GONE_S) is None:
+    def check_topic(self, topic: str) -> int:
+        """How many partitions a topic has; raises `UnknownTopicError` if it does not exist."""
+        found = self._partitions(topic, GONE_S)
+        if found is None:
             raise UnknownTopicError(topic, [])
+        return found
 
     # changing topics
 
