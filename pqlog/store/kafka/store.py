@@ -236,10 +236,6 @@ class KafkaStore:
             kept |= self._kept(kafka, some)
         return [topic.spanning(kept[topic]) for topic in ours]
 
-    def merged(self, partitions: Sequence[TopicStore], begin: Sequence[int] | None) -> KafkaMerged:
-        """All partitions of a topic as one source: `pqlog.store.api.MergesPartitions`."""
-        return KafkaMerged([_ours(KafkaTopic, one) for one in partitions], begin)
-
     def _kept(self, kafka: str, topics: Mapping[int, KafkaTopic]) -> dict[KafkaTopic, Span]:
         until = time.monotonic() + self.cluster.timeout_s
         while True:
