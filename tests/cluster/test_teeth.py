@@ -20,6 +20,6 @@ def test_a_position_that_is_committed_outside_the_transaction(cluster_url, tmp_p
 
 
 def test_a_lane_that_is_not_fenced(cluster_url, tmp_path):
-    with pytest.raises(AssertionError), story(tmp_path, cluster_url, "put put read") as telling:
+    with pytest.raises(AssertionError, match="committed"), story(tmp_path, cluster_url, "put put read") as telling:
         zombie = zombie_and_successor(telling, "before", "lanes_not_fenced")
         assert [kind for kind, *_ in zombie.lines()[1:]] == ["refused"]

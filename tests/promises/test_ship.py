@@ -242,6 +242,26 @@ def test_a_topic_of_another_codec_is_refused(tmp_path, log):
         assert len(other.topic("raw")) == 1
 
 
+def test_a_topic_that_is_refused_does_not_hold_up_the_others(tmp_path, log):
+    log.topic("raw", codec="bytes").put(b"1")
+    log.topic("till", partitions=1).put(2)
+    with in_a_file(tmp_path) as other:
+        other.topic("raw", codec="json")
+        with pytest.raises(pqlog.CodecMismatchError):
+            log.ship(other)
+        assert [message.value for message in other.topic("till")] == [2]
+
+        def follow():
+            following = Following(lambda report: log.ship(other, follow=True, progress=report))
+            log.topic("till").put(3)
+            wait_until(lambda: following.has(1))
+            following.stop()
+
+        with pytest.warns(UserWarning, match="has the codec 'json', and what is to be copied"):
+            follow()
+        assert [message.value for message in other.topic("till")] == [2, 3]
+
+
 def test_a_topic_with_fewer_partitions_is_refused_and_one_with_more_is_not(tmp_path, log):
     log.topic("orders", partitions=3).put_many([{"k": str(n)} for n in range(30)], key="k")
     with in_a_file(tmp_path) as fewer, in_a_file(tmp_path, "more.db") as more:
