@@ -13,6 +13,7 @@ import msgspec
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.lanes import Lanes
+from pqlog.store.kafka.records import ROWS
 from pqlog.store.kafka.state import CATALOGUE, State, decoded
 from pqlog.store.values import TopicInfo
 
@@ -145,7 +146,7 @@ class Published:
         """By the name of each: what the cluster calls it, and its first partition."""
         seen = Seen.of(self._values())
         return {
-            one.name: (one.kafka, TopicInfo(one.id, one.name, one.codec, 0, one.partitions, one.max_bytes))
+            one.name: (one.kafka, TopicInfo(one.id, one.name, one.codec, 0, one.partitions, one.max_bytes, ROWS))
             for one in seen.topics.values()
         }
 

@@ -17,6 +17,7 @@ from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
+from pqlog.store.kafka.records import ROWS
 from pqlog.store.values import (
     Capabilities,
     Claim,
@@ -117,7 +118,7 @@ class ReadOnlyStore:
     def _info(self, topic: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
         id = hashlib.blake2b(f"{topic}/{number}".encode(), digest_size=7).digest()
         name = topic.removeprefix(self._prefix)
-        return TopicInfo(int.from_bytes(id, "big"), name, codec or self._codec, number, partitions)
+        return TopicInfo(int.from_bytes(id, "big"), name, codec or self._codec, number, partitions, stride=ROWS)
 
     def find_topic(self, name: str) -> Sequence[TopicStore]:
         return self._found(name, "")
