@@ -88,7 +88,8 @@ class KafkaClient:
         return self.state_of(standing, self.topic.span())
 
     def acknowledge(self, offset: int, epoch: int) -> bool:
-        self.topic.check()
+        self._log.check()
+        self.topic.check_now_and_then()
         self.leases.tell(self.lane)
         if self.leases.acknowledge_more(self.lane, offset, epoch):
             return True
@@ -119,7 +120,6 @@ class KafkaClient:
 
     def join_in(self, tx: Transaction, start: int | None = None) -> Standing:
         """Create it if it does not exist."""
-        self.topic.check()
         standing = self.standing_in(tx)
         if standing is None:
             kept = self.topic.span()
@@ -129,7 +129,6 @@ class KafkaClient:
 
     def seek_in(self, tx: Transaction, to: int) -> Moved:
         """Let it get the message at an offset next; it is created if it does not exist."""
-        self.topic.check()
         before, kept = self.standing_in(tx), self.topic.span()
         was = kept.first if before is None else max(before.position, kept.first)
         now = min(max(to, kept.first), kept.stop)
@@ -139,7 +138,6 @@ class KafkaClient:
 
     def delete_in(self, tx: Transaction) -> bool:
         """Delete it; False if it does not exist."""
-        self.topic.check()
         if self.standing_in(tx) is None:
             return False
         self.keep_in(tx, None)
@@ -166,7 +164,6 @@ class KafkaClient:
             self.leases.updated(self.lane, standing)
 
     def _update_in(self, tx: Transaction) -> None:
-        self.topic.check()
         standing = self.standing_in(tx)
         if standing is not None:
             self.keep_in(tx, standing)
@@ -203,6 +200,8 @@ class KafkaClient:
     ) -> tuple[Claim | None, list[Put]]:
         taking = Taking(self, size, worker, ordered)
         own = done.claim if done is not None and _ours(done.client).lane == self.lane else None
+        if done is not None and own is None:
+            _ours(done.client).topic.check()
         until = time.monotonic() + self._log.cluster.timeout_s
         try:
             while True:
@@ -259,6 +258,7 @@ class KafkaClient:
                 self.leave_in(tx)
             return tx.put_all(outputs)
 
+        self.topic.check()
         went = self._change(work, *lanes_for(outputs))
         self._ended(done)
         return went
@@ -266,7 +266,6 @@ class KafkaClient:
     def finish_in(self, tx: Transaction, done: Claim) -> None:
         """Acknowledge a batch."""
         _check_mine(done)
-        self.topic.check()
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(done.number, done.token)
         if standing is None or lease is None:
@@ -303,7 +302,6 @@ class KafkaClient:
         return standing is not None and standing.find(claim.number, claim.token) is not None
 
     def _release_in(self, tx: Transaction, claim: Claim, error: str | None) -> bool:
-        self.topic.check()
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(claim.number, claim.token)
         if standing is None or lease is None:

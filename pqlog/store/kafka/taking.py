@@ -94,7 +94,6 @@ class Taking:
         if self.claim is not None:  # of a try that was not committed
             self._leases.drop(self._token)
             self.claim = None
-        self._topic.check()
         standing = self._client.standing_in(tx) or self._begin_in(tx)
         if self._is_blocked(standing):
             return None
