@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -144,24 +145,32 @@ class KafkaClient:
         return True
 
     def committed(self) -> None:
-        """A transaction has changed it: what waited for that is over."""
-        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
+        """A transaction has changed it: what waited for that is over; if that cannot be seen, it is looked at later."""
+        moment = self.leases.moment()
+        with contextlib.suppress(errors.Error):
+            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)), moment)
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
+
+        def whole(tx: Transaction) -> tuple[T, Standing | None, int]:
+            result = work(tx)
+            return result, Standing.found_in(tx.values(self.lane)), self.leases.moment()
+
         with self.leases.busy(self.lane):
-            result: T = self._log.lanes.change([self.lane, *lanes], work, retake=retake)
-        self.committed()
+            result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
+        self.leases.updated(self.lane, kept, moment)
         return result
 
     def update(self) -> None:
         """Let the cluster know what waits: acknowledgements, claims that were left, leases that are due."""
         self.topic.check()
+        moment = self.leases.moment()
         standing = Standing.found_in(self._log.lanes.look(self.lane))
         if standing is not None and self.leases.update(self.lane, standing):
             self._change(self._update_in)
         else:
-            self.leases.updated(self.lane, standing)
+            self.leases.updated(self.lane, standing, moment)
 
     def _update_in(self, tx: Transaction) -> None:
         standing = self.standing_in(tx)
