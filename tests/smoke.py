@@ -35,11 +35,6 @@ def missing(call, extra):
         assert f'pip install "pqlog[{extra}]"' in str(error), error
     else:
         raise AssertionError(f"{extra} is not missing")
-def import_kafka():
-    from pqlog import extras
-    with extras.needed("kafka"):
-        import confluent_kafka
-
 log = pqlog.open("smoke.db")
 """
 
@@ -51,7 +46,7 @@ for package in ("pandas", "numpy", "pyarrow", "typer", "ipywidgets"):
 missing(log.to_pandas, "pandas")
 missing(log.to_polars, "pandas")
 missing(log.explore, "notebook")
-missing(import_kafka, "kafka")
+missing(lambda: pqlog.open("kafka://127.0.0.1:9/etl"), "kafka")
 missing(lambda: log.client("c").pipe(len), "pandas")
 import subprocess, sys, pathlib
 command = [pathlib.Path(sys.executable).with_name("pqlog"), "topics", "smoke.db"]
@@ -100,7 +95,10 @@ assert importlib.util.find_spec("jupyterlab")
 log.explore()
 """,
     "kafka": """
-import_kafka()
+try:
+    pqlog.open("kafka://127.0.0.1:9/etl", timeout=2)
+except pqlog.ClusterError as error:  # nobody listens there
+    assert "127.0.0.1:9" in str(error), error
 missing(log.to_pandas, "pandas")
 """,
     "demo": """

@@ -1,12 +1,18 @@
 """Nodes die, fall silent and are restarted while processes put, read and work; these are killed and paused too."""
 
+import contextlib
 import random
 import time
 
 import pytest
+from confluent_kafka import KafkaException
 
+import pqlog
+from pqlog.store.kafka import lanes
 from tests.cluster.brokers import leader
 from tests.cluster.stories import PARTITIONS, STALL_S, story
+from tests.cluster.work import TIMEOUT_S
+from tests.messages import values
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -65,3 +71,24 @@ def test_workers_are_killed_and_paused_while_a_node_is_down(own_cluster, telling
         telling.all_get_on()
         second.resume()
         telling.all_get_on()
+
+
+def test_an_answer_that_is_lost_with_its_node_is_settled(own_cluster, monkeypatch):
+    """A node dies while a commit is under way: the put that returns is there once, whatever came of the commit."""
+    whole, chance = lanes.commit, random.Random(4)
+    killed = iter(own_cluster.nodes)
+
+    def commit(producer, *more):
+        with contextlib.suppress(KafkaException):
+            producer.commit_transaction(chance.random() / 50)
+        own_cluster.kill(next(killed))
+        monkeypatch.undo()
+        return whole(producer, *more)
+
+    with pqlog.open(own_cluster.url("lost-answers"), timeout=TIMEOUT_S) as log:
+        for number in own_cluster.nodes:
+            monkeypatch.setattr(lanes, "commit", commit)
+            put = log.put_many([number] * 100)
+            own_cluster.heal()
+            assert values(log[put.first : put.last + 1]) == [number] * 100
+        assert values(log) == [number for number in own_cluster.nodes for _ in range(100)]

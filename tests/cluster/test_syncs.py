@@ -9,6 +9,7 @@ import pqlog
 from pqlog.store.kafka.records import ROWS
 from tests.cluster.brokers import KafkaCluster
 from tests.cluster.plain import make, put, values
+from tests.cluster.plants import acknowledged_early
 from tests.cluster.plugin import alone
 from tests.cluster.stories import story
 from tests.cluster.syncs import Recorder, batches, cut_power
@@ -37,14 +38,15 @@ def nodes_that_synced(disks, name, size, before):
     )
 
 
-def test_each_put_is_synced_on_two_nodes_before_it_returns(recorded, recorder):
+def put_and_look_at_the_disks(recorded, recorder, topic):
+    """Put, and see that two nodes had synced it before the call returned."""
     calls = []
-    with pqlog.open(recorded.url("synced")) as log:
+    with pqlog.open(recorded.url("synced"), topic) as log:
         for n in range(30):
             begin = time.time()
             last = log.put(n) if n % 3 else log.put_many([n] * 10).last
             calls.append((last // ROWS, n % 3 == 0, begin, time.time()))
-    name = "/synced.main-0/00000000000000000000.log"
+    name = f"/synced.{topic}-0/00000000000000000000.log"
     disks = [recorder.disk(node) for node in recorded.nodes]
     ends = {}
     for batch in batches(recorded.data(1) / name[1:]):
@@ -57,6 +59,16 @@ def test_each_put_is_synced_on_two_nodes_before_it_returns(recorded, recorder):
                 for disk in disks
             ]
             assert sum(said) >= 2
+
+
+def test_each_put_is_synced_on_two_nodes_before_it_returns(recorded, recorder):
+    put_and_look_at_the_disks(recorded, recorder, "main")
+
+
+def test_a_put_that_is_acknowledged_by_its_leader_alone_is_noticed(recorded, recorder, planted):
+    planted(acknowledged_early)
+    with pytest.raises(AssertionError):
+        put_and_look_at_the_disks(recorded, recorder, "early")
 
 
 def test_a_power_cut_of_all_nodes_loses_nothing_that_was_acknowledged(recorded, recorder, tmp_path):

@@ -50,6 +50,10 @@ class KafkaClient:
         self.topic.check()
         return self.seen(self._log.lanes.look(self.lane))
 
+    def recall(self) -> Standing | None:
+        """The same after this process changed it: a transaction says if somebody else did since."""
+        return self.seen(self._log.lanes.recall(self.lane))
+
     def seen(self, values: Mapping[str, Any]) -> Standing | None:
         """The same of what was found in its lane."""
         standing = Standing.found_in(values)
@@ -148,7 +152,7 @@ class KafkaClient:
         """A transaction has changed it: what waited for that is over; if that cannot be seen, it is looked at later."""
         moment = self.leases.moment()
         with contextlib.suppress(errors.Error):
-            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)), moment)
+            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)), moment)
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
@@ -209,8 +213,6 @@ class KafkaClient:
     ) -> tuple[Claim | None, list[Put]]:
         taking = Taking(self, size, worker, ordered)
         own = done.claim if done is not None and _ours(done.client).lane == self.lane else None
-        if done is not None and own is None:
-            _ours(done.client).topic.check()
         until = time.monotonic() + self._log.cluster.timeout_s
         try:
             while True:
@@ -267,7 +269,6 @@ class KafkaClient:
                 self.leave_in(tx)
             return tx.put_all(outputs)
 
-        self.topic.check()
         went = self._change(work, *lanes_for(outputs))
         self._ended(done)
         return went
@@ -275,6 +276,7 @@ class KafkaClient:
     def finish_in(self, tx: Transaction, done: Claim) -> None:
         """Acknowledge a batch."""
         _check_mine(done)
+        self.topic.check_in(tx)
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(done.number, done.token)
         if standing is None or lease is None:

@@ -50,6 +50,7 @@ def release(lock: threading.RLock) -> None:
 _OURS = frozenset(
     {
         KafkaError._FATAL,
+        KafkaError.UNKNOWN,  # of a broker that fences it just then: "already a pending state PREPARE_EPOCH_FENCE"
         KafkaError._STATE,
         KafkaError.INVALID_TXN_STATE,
         KafkaError._PURGE_QUEUE,

@@ -99,7 +99,8 @@ class KafkaStore:
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
-        self._state.begin(min(there.get(name) or self.cluster.partitions(name) or PARTITIONS for name in kinds))
+        # Of what was just made by another process, the broker that listed the topics may not have heard.
+        self._state.begin(min(self.cluster.partitions(name) or PARTITIONS for name in kinds))
         self.uuid = self.catalogue.uuid()
         kinds |= {known.kafka: Kind.MESSAGES for known in self.catalogue.look().topics.values()}
         check_promise(self.cluster.admin, kinds, self._durability, self.cluster.timeout_s)
