@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,8 @@ class KafkaClient:
         return self.state_of(standing, self.topic.span())
 
     def acknowledge(self, offset: int, epoch: int) -> bool:
-        self.topic.check()
+        self._log.check()
+        self.topic.check_now_and_then()
         self.leases.tell(self.lane)
         if self.leases.acknowledge_more(self.lane, offset, epoch):
             return True
@@ -123,7 +125,6 @@ class KafkaClient:
 
     def join_in(self, tx: Transaction, start: int | None = None) -> Standing:
         """Create it if it does not exist."""
-        self.topic.check()
         standing = self.standing_in(tx)
         if standing is None:
             kept = self.topic.span()
@@ -133,7 +134,6 @@ class KafkaClient:
 
     def seek_in(self, tx: Transaction, to: int) -> Moved:
         """Let it get the message at an offset next; it is created if it does not exist."""
-        self.topic.check()
         before, kept = self.standing_in(tx), self.topic.span()
         was = kept.first if before is None else max(before.position, kept.first)
         now = min(max(to, kept.first), kept.stop)
@@ -143,34 +143,40 @@ class KafkaClient:
 
     def delete_in(self, tx: Transaction) -> bool:
         """Delete it; False if it does not exist."""
-        self.topic.check()
         if self.standing_in(tx) is None:
             return False
         self.keep_in(tx, None)
         return True
 
     def committed(self) -> None:
-        """A transaction has changed it: what waited for that is over."""
-        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)))
+        """A transaction has changed it: what waited for that is over; if that cannot be seen, it is looked at later."""
+        moment = self.leases.moment()
+        with contextlib.suppress(errors.Error):
+            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)), moment)
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
+
+        def whole(tx: Transaction) -> tuple[T, Standing | None, int]:
+            result = work(tx)
+            return result, Standing.found_in(tx.values(self.lane)), self.leases.moment()
+
         with self.leases.busy(self.lane):
-            result: T = self._log.lanes.change([self.lane, *lanes], work, retake=retake)
-        self.committed()
+            result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
+        self.leases.updated(self.lane, kept, moment)
         return result
 
     def update(self) -> None:
         """Let the cluster know what waits: acknowledgements, claims that were left, leases that are due."""
         self.topic.check()
+        moment = self.leases.moment()
         standing = Standing.found_in(self._log.lanes.look(self.lane))
         if standing is not None and self.leases.update(self.lane, standing):
             self._change(self._update_in)
         else:
-            self.leases.updated(self.lane, standing)
+            self.leases.updated(self.lane, standing, moment)
 
     def _update_in(self, tx: Transaction) -> None:
-        self.topic.check()
         standing = self.standing_in(tx)
         if standing is not None:
             self.keep_in(tx, standing)
@@ -307,7 +313,6 @@ class KafkaClient:
         return standing is not None and standing.find(claim.number, claim.token) is not None
 
     def _release_in(self, tx: Transaction, claim: Claim, error: str | None) -> bool:
-        self.topic.check()
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(claim.number, claim.token)
         if standing is None or lease is None:

@@ -65,6 +65,11 @@ class KafkaTopic(KafkaPartition):
         self._trimmed = max(self._trimmed, seen.trims.get((self.topic_id, self.info.partition), 0))
         self._checked = time.monotonic()
 
+    def check_now_and_then(self) -> None:
+        """The same for what is done message by message."""
+        if time.monotonic() - self._checked > CHECKED_S:
+            self.check()
+
     def named(self, name: str) -> None:
         """Note what it is called now."""
         self.info = replace(self.info, name=name)
@@ -116,8 +121,7 @@ class KafkaTopic(KafkaPartition):
     def read(
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
-        if time.monotonic() - self._checked > CHECKED_S:
-            self.check()
+        self.check_now_and_then()
         return super().read(span, rows, max_bytes, key, damaged)
 
     # the schema cache, which lasts as long as the process
