@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 
 from pqlog.copier import Choice, Copier, position_of
-from pqlog.errors import ArgumentError, CodecMismatchError, PartitionsError, UnknownTopicError
+from pqlog.errors import ArgumentError, CodecMismatchError, Error, PartitionsError, UnknownTopicError
 from pqlog.store.api import Store, TopicStore
 from pqlog.store.values import Span, TopicInfo
 from pqlog.stream import near_topics
@@ -23,18 +23,28 @@ class Copies:
     def __init__(self, source: Store, target: Store, patterns: Sequence[str], choice: Choice) -> None:
         self._source, self._target, self._patterns, self._choice = source, target, patterns, choice
         self._copiers: dict[int, Copier] = {}
+        self._refused: dict[int, Error] = {}
 
-    def find(self, must_exist: bool = False) -> None:
-        """Add the topics that are new."""
+    def find(self, must_exist: bool = False) -> list[Error]:
+        """Add the topics that are new; why some of them, which are told once, cannot be copied."""
         found = chosen(self._source, self._patterns)
         if must_exist:
             names = {info.name for info in found}
             for name in self._patterns:
                 if name not in names and not _is_pattern(name):
                     raise UnknownTopicError(name, near_topics(self._source, name))
+        refused = dict[int, Error]()
         for info in found:
             if info.id not in self._copiers:
-                self._add(self._source.find_topic(info.name))
+                try:
+                    self._add(self._source.find_topic(info.name))
+                except (CodecMismatchError, PartitionsError) as error:
+                    refused[info.id] = error
+        new = [error for id, error in refused.items() if id not in self._refused]
+        self._refused = refused
+        if new and not self._copiers:
+            raise new[0]
+        return new
 
     def _add(self, partitions: Sequence[TopicStore]) -> None:
         if not partitions:  # it was deleted just now

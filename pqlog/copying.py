@@ -200,12 +200,11 @@ def _patterns(topics: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _run(run: _Run, follow: bool, progress: bool | Report, what: str) -> Copied:
+    copy = run.follow if follow else run.once
     if callable(progress):
-        return run.follow(progress) if follow else run.once(progress)
-    if follow:
-        return run.follow(lambda _: None)
+        return copy(progress)
     with run.bar(what, progress) as report:
-        return run.once(report)
+        return copy(report)
 
 
 @dataclass(frozen=True)
@@ -243,6 +242,7 @@ class _Run:
     def __init__(self, ends: _Ends, patterns: Sequence[str], choice: Choice) -> None:
         self._ends, self._patterns, self._choice = ends, patterns, choice
         self._messages, self._trimmed = Counter[str](), 0
+        self._warned: set[str] = set()
         self._places: dict[int, int] | None = None
         """Where the partitions were when it was last known."""
 
@@ -274,12 +274,14 @@ class _Run:
         """Copy what is there now."""
         with self._ends.opened() as (source, target):
             copies = Copies(source, target, self._patterns, self._choice)
-            copies.find(must_exist=True)
+            refused = copies.find(must_exist=True)
             until = copies.ends()
             report(CopyProgress(self._copied, copies.lag()))
             while self._round(copies, until):
                 report(CopyProgress(self._copied, copies.lag()))
             copies.note()
+        if refused:  # the others were copied
+            raise refused[0]
         return self._result()
 
     def _round(self, copies: Copies, until: Mapping[int, int] | None = None) -> bool:
@@ -309,18 +311,25 @@ class _Run:
                 report(CopyProgress(self._copied, self._lag_alone(), error, wait_s))
             time.sleep(wait_s)
 
+    def _find(self, copies: Copies) -> None:
+        """Add new topics; warn of those that cannot be copied, which do not hold up the others."""
+        for error in copies.find():
+            if str(error) not in self._warned:
+                self._warned.add(str(error))
+                check.warn(str(error))
+
     def _follow_while_it_works(self, report: Report) -> None:
         with self._ends.opened() as (source, target):
             copies = Copies(source, target, self._patterns, self._choice)
             try:
-                copies.find()
+                self._find(copies)
                 report(CopyProgress(self._copied, copies.lag()))
                 while True:
                     while self._round(copies):
                         report(CopyProgress(self._copied, copies.lag()))
                     report(CopyProgress(self._copied, 0))
                     copies.wait()
-                    copies.find()
+                    self._find(copies)
             finally:
                 self._places = copies.places() or self._places
 

@@ -49,8 +49,9 @@ def open(
     Parameters
     ----------
     path : str or os.PathLike
-        The file. ``":memory:"`` keeps everything in memory, for tests. ``"kafka://host:9092,host:9092"`` is a Kafka
-        cluster, whose topics are read with ``readonly=True``; it needs the extra ``kafka``.
+        The file. ``":memory:"`` keeps everything in memory, for tests. ``"kafka://host:9092,host:9092/etl"`` is the
+        log ``etl`` on a Kafka cluster. Without the name of a log it is the cluster as such, whose topics are read with
+        ``readonly=True``. Both need the extra ``kafka``.
     topic : str
         The topic that the log itself stands for.
     codec : {"json", "msgpack", "pickle", "bytes"} or Codec, optional

@@ -215,7 +215,7 @@ class Log(Topic):
         Raises
         ------
         CodecMismatchError, PartitionsError
-            The target has a topic of that name with another codec, or with fewer partitions.
+            The target has a topic of that name with another codec, or with fewer partitions. The others were copied.
         DamagedError
             A message is damaged. All before it was copied, and nothing is left out.
         TooLargeError

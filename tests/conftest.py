@@ -17,7 +17,7 @@ import pytest
 import pqlog
 
 # Tests that give no number search longer in the long ring than in the fast one.
-for ring, examples in (("fast", 20), ("all", 100)):
+for ring, examples in (("fast", 20), ("all", 100), ("cluster", 3)):
     hypothesis.settings.register_profile(ring, derandomize=True, deadline=None, max_examples=examples)
 
 PASSED = []
@@ -36,7 +36,8 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_configure(config):
-    hypothesis.settings.load_profile("all" if config.option.all else "fast")
+    ring = "all" if config.option.all else "cluster" if config.option.cluster else "fast"
+    hypothesis.settings.load_profile(ring)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -12,7 +12,7 @@ import pytest
 import pqlog
 from pqlog.store import owners
 from pqlog.store.kafka import leases
-from pqlog.store.values import Size
+from pqlog.store.values import Done, Size
 from tests.cluster.logs import opened
 from tests.processes import Process, python, wait_until
 
@@ -228,6 +228,35 @@ def test_two_processes_on_one_partition_do_everything_once(log, cluster_url):
             worker.line()
             worker.finish()
     assert sorted(out(log)) == list(range(200))
+
+
+def test_partitions_are_shared_out_evenly_and_stay_where_they_are(log, monkeypatch):
+    """One process after the other, as two processes would see it."""
+    topic = log.topic("in", partitions=4)
+    fill(topic, 400)
+    store = log.store.log
+    clients = [partition.client("c") for partition in store.find_topic("in")]
+    store.join(clients)
+    monkeypatch.setattr(leases, "ACTIVE_S", 1e6)
+    monkeypatch.setattr(owners, "fate", lambda process: owners.Fate.LIVES)
+
+    def find(process):
+        monkeypatch.setattr(owners, "this_process", lambda: process)
+        return store.find_work(clients, "", True)
+
+    held = []
+    for number in range(4):  # nobody else is there: it gets all, and has a batch of the last
+        monkeypatch.setattr(owners, "this_process", lambda: "one")
+        done = Done(clients[number - 1], held[-1]) if held else None
+        claim, _ = clients[number].advance(Size(1), "", done, True)
+        held.append(claim)
+    taken = []
+    while (number := find("two")) is not None:
+        taken.append(clients[number].advance(Size(1), "", None, True)[0])
+        assert find("one") != number
+    assert len(taken) == 2
+    monkeypatch.setattr(owners, "this_process", lambda: "one")
+    clients[3].finish(held[-1])
 
 
 STAGE = """

@@ -260,11 +260,11 @@ def test_a_producer_is_not_used_again_after_a_slow_commit(opened, commit_of):
 
 @pytest.mark.parametrize("names", [[ONE], [ONE, TWO]])
 def test_threads_and_stores_that_fight_for_lanes_lose_nothing(opened, names):
-    stores = [opened(), opened()]
+    stores = [opened(100), opened(100)]
     found = []
 
     def work(store):
-        for _ in range(3):
+        for _ in range(2):
             found.append(add(store, names))
 
     threads = [threading.Thread(target=work, args=(stores[number % 2],)) for number in range(4)]
@@ -272,8 +272,8 @@ def test_threads_and_stores_that_fight_for_lanes_lose_nothing(opened, names):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == list(range(1, 13))
-    assert seen(stores[0], *names) == [12] * len(names)
+    assert sorted(found) == list(range(1, 9))
+    assert seen(stores[0], *names) == [8] * len(names)
 
 
 def test_lanes_that_are_idle_give_their_producers_up(opened, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 import pqlog
 from pqlog.store.kafka import catalogue, state, store
@@ -347,11 +347,12 @@ def small(monkeypatch):
 
 def test_a_message_that_is_too_large_is_refused_before_anything_is_sent(log, small):
     topic = log.topic("small")
+    noise = np.random.default_rng(1).bytes(100_000).hex()  # else it would be compressed to nothing
     for put in (
         lambda: topic.put("x" * 100_000),
         lambda: topic.put_many(["a", "x" * 100_000, "b"]),
         lambda: topic.put("x", headers={"a": "x" * 100_000}),
-        lambda: topic.put_many(pd.DataFrame({"n": [1, 2], "text": ["x", "y" * 100_000]})),
+        lambda: topic.put_many(pd.DataFrame({"n": [1, 2], "text": ["x", noise]})),
         lambda: topic.put_many([{"n": 1}], id="x", headers={"a": "x" * 100_000}),
     ):
         with pytest.raises(pqlog.TooLargeError, match="Nothing was put"):
@@ -364,9 +365,9 @@ def test_a_message_that_is_too_large_is_refused_before_anything_is_sent(log, sma
 def test_a_frame_is_cut_into_segments_that_the_topic_takes(log, small):
     topic = log.topic("small", partitions=2)
     random = np.random.default_rng(1)
-    frame = pd.DataFrame({"n": np.arange(20_000), "x": random.random(20_000), "key": list("abcd") * 5_000})
+    frame = pd.DataFrame({"n": np.arange(40_000), "x": random.random(40_000), "key": list("abcd") * 10_000})
     put = topic.put_many(frame, key="key")
-    assert put.messages == 20_000
+    assert put.messages == 40_000
     sizes = [len(row.value) for part in topic.store.partitions for row in rows(part)]
     assert len(sizes) > 3
     assert max(sizes) < 100_000
@@ -380,8 +381,9 @@ def test_what_the_cluster_refuses_as_too_large_is_told(log, cluster):
     topic.put("x")
     kafka = topic.stream.partitions[0].kafka_topic
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-    resource = ConfigResource(ResourceType.TOPIC, kafka, set_config={"max.message.bytes": "10000"})
-    admin.alter_configs([resource])[resource].result(30)
+    lower = ConfigEntry("max.message.bytes", "10000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, kafka, incremental_configs=[lower])
+    admin.incremental_alter_configs([resource])[resource].result(30)
     noise = np.random.default_rng(1).bytes(100_000).hex()
     until = time.monotonic() + 20
     while True:

@@ -14,6 +14,7 @@ from tests.contract.engines import (
     around,
     broken,
     clients_of,
+    few,
     fill_all,
     kept,
     never,
@@ -127,7 +128,7 @@ def test_clients_are_moved_anywhere_in_all_partitions(engine, partitions):
     ]
     seen = set()
     was = [len(some) for some in at]
-    for case in itertools.zip_longest(*edges, fillvalue=0):
+    for case in few(engine, itertools.zip_longest(*edges, fillvalue=0), 3):
         moved = list(engine.seek(list(zip(clients, case, strict=True))))
         lags = [sum(offset >= to for offset in some) for some, to in zip(at, case, strict=True)]
         states = [client.state() for client in clients]

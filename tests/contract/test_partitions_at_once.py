@@ -88,13 +88,13 @@ def test_the_merged_order_grows_only_at_its_end_while_threads_put(engine, partit
 
 
 def _append(engine, partitions):
-    before = [one.span() for one in partitions]
+    before = [offsets(one) for one in partitions]
     chunks = {number: [singles(b"7"), Segment(b"segment", 2)] for number in range(COUNT)}
     source = partitions[0].info.name
     return (
         lambda: put_in(partitions, chunks, id="x", cursor=Cursor(source, "1", "null")),
         lambda: [
-            *(one.span() != span for one, span in zip(partitions, before, strict=True)),
+            *(offsets(one) != some for one, some in zip(partitions, before, strict=True)),
             *(one.find_id("x") is not None for one in partitions),
             engine.cursor(source) is not None,
         ],
@@ -153,12 +153,12 @@ def _delete(engine, partitions):
 
 def _advance(engine, partitions):
     first, second, _ = clients_of(partitions)
-    before = [one.span() for one in partitions]
+    before = [offsets(one) for one in partitions]
     done = Done(first, take(first), [Output(one, [singles(b"7")]) for one in partitions])
     return (
         lambda: second.advance(Size(2), "", done, True),
         lambda: [
-            *(one.span() != span for one, span in zip(partitions, before, strict=True)),
+            *(offsets(one) != some for one, some in zip(partitions, before, strict=True)),
             first.state().lag == 2,
             second.state().batches == 1,
         ],
@@ -168,19 +168,22 @@ def _advance(engine, partitions):
 # An exception in the callback of a weak reference is only printed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    "make",
+    "prepare",
     [
         *(_append, _advance),
-        *(pytest.param(make, marks=pytest.mark.slow) for make in (_trim, _seek, _delete_clients, _rename, _delete)),
+        *(
+            pytest.param(prepare, marks=pytest.mark.slow)
+            for prepare in (_trim, _seek, _delete_clients, _rename, _delete)
+        ),
     ],
 )
-def test_ctrl_c_anywhere_leaves_all_or_nothing(engine, make):
+def test_ctrl_c_anywhere_leaves_all_or_nothing(engine, prepare):
     def made(name):
         partitions = engine.topic(name, "json", COUNT)
         fill_all(partitions)
         for client in clients_of(partitions):
             client.join()
-        return partitions, *make(engine, partitions)
+        return partitions, *prepare(engine, partitions)
 
     _, call, parts = made("whole")
     assert set(parts()) == {False}

@@ -106,6 +106,18 @@ def test_all_is_copied_as_it_was(source, target, tmp_path):
         pd.testing.assert_frame_equal(frame, other.history(-1300, -1).to_pandas(metadata=False))
 
 
+def test_progress_is_a_bar_or_what_a_function_is_told(tmp_path, log, capsys, monkeypatch):
+    monkeypatch.setattr(copier, "ROWS", 2)
+    log.put_many([1, 2, 3, 4])
+    with in_a_file(tmp_path, "a.db") as other:
+        log.ship(other, progress=True)
+        assert "ship: 100%" in capsys.readouterr().err
+    told = []
+    with in_a_file(tmp_path, "b.db") as other:
+        log.ship(other, progress=told.append)
+    assert [(one.messages, one.lag) for one in told] == [(0, 4), (2, 2), (4, 0)]
+
+
 def test_a_frame_comes_back_as_it_was_put(tmp_path, log):
     frame = pd.DataFrame({"a": pd.Categorical(["x", "y"] * 500)}, index=pd.Index(range(0, 3000, 3), name="id"))
     log.put_many(frame)
@@ -228,6 +240,26 @@ def test_a_topic_of_another_codec_is_refused(tmp_path, log):
         with pytest.raises(pqlog.CodecMismatchError, match=r"has the codec 'json', and what .*'bytes'"):
             log.ship(other)
         assert len(other.topic("raw")) == 1
+
+
+def test_a_topic_that_is_refused_does_not_hold_up_the_others(tmp_path, log):
+    log.topic("raw", codec="bytes").put(b"1")
+    log.topic("till", partitions=1).put(2)
+    with in_a_file(tmp_path) as other:
+        other.topic("raw", codec="json")
+        with pytest.raises(pqlog.CodecMismatchError):
+            log.ship(other)
+        assert [message.value for message in other.topic("till")] == [2]
+
+        def follow():
+            following = Following(lambda report: log.ship(other, follow=True, progress=report))
+            log.topic("till").put(3)
+            wait_until(lambda: following.has(1))
+            following.stop()
+
+        with pytest.warns(UserWarning, match="has the codec 'json', and what is to be copied"):
+            follow()
+        assert [message.value for message in other.topic("till")] == [2, 3]
 
 
 def test_a_topic_with_fewer_partitions_is_refused_and_one_with_more_is_not(tmp_path, log):

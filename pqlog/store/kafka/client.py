@@ -49,6 +49,10 @@ class KafkaClient:
         self.topic.check()
         return self.seen(self._log.lanes.look(self.lane))
 
+    def recall(self) -> Standing | None:
+        """The same after this process changed it: a transaction says if somebody else did since."""
+        return self.seen(self._log.lanes.recall(self.lane))
+
     def seen(self, values: Mapping[str, Any]) -> Standing | None:
         """The same of what was found in its lane."""
         standing = Standing.found_in(values)
@@ -147,7 +151,7 @@ class KafkaClient:
 
     def committed(self) -> None:
         """A transaction has changed it: what waited for that is over."""
-        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.look(self.lane)))
+        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)))
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
@@ -266,7 +270,7 @@ class KafkaClient:
     def finish_in(self, tx: Transaction, done: Claim) -> None:
         """Acknowledge a batch."""
         _check_mine(done)
-        self.topic.check()
+        self.topic.check_in(tx)
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(done.number, done.token)
         if standing is None or lease is None:

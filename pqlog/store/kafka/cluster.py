@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
@@ -155,18 +155,15 @@ class Cluster:
 
     # asking
 
-    def _ask(self, call: Callable[[], T], doing: str, also: Container[int | None] = ()) -> T:
-        """An answer of the cluster, however long an election takes; the first is not waited for that long.
-
-        Some errors are waited out `also`.
-        """
+    def _ask(self, call: Callable[[], T], doing: str) -> T:
+        """An answer of the cluster, however long an election takes; the first is not waited for that long."""
 
         def one(_: float) -> T:
             self.check()
             return call()
 
         timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
-        answer = patient(one, doing, timeout_s, self._heard, also)
+        answer = patient(one, doing, timeout_s, self._heard)
         self._has_answered = True
         return answer
 
@@ -275,7 +272,8 @@ class Cluster:
             except KafkaException as error:
                 code = error.args[0].code()
                 if code in GONE:
-                    self.check_topic(topic)
+                    if self.check_topic(topic) <= max(times):
+                        raise told(error, f"asking for offsets of the topic {topic!r}") from error
                     new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
                     raise KafkaException(new) from error
                 if code != KafkaError._TIMED_OUT:
@@ -292,7 +290,7 @@ class Cluster:
                     self._asker(isolation).list_topics(topic, SLICE_S)
                 raise
 
-        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}", GONE)
+        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}")
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:
@@ -315,10 +313,12 @@ class Cluster:
         found = self.admin.list_offsets(specs, isolation_level=level, request_timeout=FAR_S)
         return {one.partition: self._checked(None, self._waited(future).offset) for one, future in found.items()}
 
-    def check_topic(self, topic: str) -> None:
-        """Raise `UnknownTopicError` if a topic does not exist."""
-        if self._partitions(topic, GONE_S) is None:
+    def check_topic(self, topic: str) -> int:
+        """How many partitions a topic has; raises `UnknownTopicError` if it does not exist."""
+        found = self._partitions(topic, GONE_S)
+        if found is None:
             raise UnknownTopicError(topic, [])
+        return found
 
     # changing topics
 

@@ -47,7 +47,7 @@ class Lane:
     def entries(self) -> dict[str, Entry]:
         """Everything in it, marks included."""
         found = self.tail.lane(self.name)
-        for key, entry in self.own.items():
+        for key, entry in dict(self.own).items():
             found.pop(key, None)
             if entry is not None:
                 found[key] = entry
@@ -79,6 +79,8 @@ class Transaction:
         self.unwritten = set[tuple[str, str]]()
         """Which of them were not sent yet."""
         self.is_marked = False
+        self.checked = set[int]()
+        """The topics that were found to exist meanwhile."""
         self.write: Callable[[], object] = lambda: None
         """Sends what is set so far, and the mark."""
         self.after: list[Callable[[], object]] = []

@@ -158,7 +158,11 @@ class Tail:
 
     def _begin(self) -> None:
         self._end()
-        self._consumer = self._cluster.consumer(auto_offset_reset="earliest", fetch_wait_max_ms=FETCH_MS)
+        self._consumer = self._cluster.consumer(
+            auto_offset_reset="earliest",
+            fetch_wait_max_ms=FETCH_MS,
+            fetch_queue_backoff_ms=FETCH_MS,  # a second by default, in which nothing is read
+        )
         self._at, self._lanes = 0, {}
 
     def _end(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from pqlog.errors import ClosedError, Error, ForkError, TrimRefusedError
+from pqlog.errors import ClosedError, ClusterError, Error, ForkError, TrimRefusedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka import client as clients_of_log
 from pqlog.store.kafka import ids
@@ -99,11 +99,20 @@ class KafkaStore:
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
-        self._state.begin(min(there.get(name) or self.cluster.partitions(name) or PARTITIONS for name in kinds))
+        self._state.begin(min(there.get(name) or self._made(name) for name in kinds))
         self.uuid = self.catalogue.uuid()
         kinds |= {known.kafka: Kind.MESSAGES for known in self.catalogue.look().topics.values()}
         check_promise(self.cluster.admin, kinds, self._durability, self.cluster.timeout_s)
         self.tidy()
+
+    def _made(self, name: str) -> int:
+        """How many partitions a topic has that was just made; not all brokers may know it yet."""
+        until = time.monotonic() + self.cluster.timeout_s
+        while (found := self.cluster.partitions(name)) is None:
+            if time.monotonic() > until:
+                raise ClusterError(f"the topic {name!r} was created, and the brokers do not know it: repeat the call")
+            time.sleep(0.05)
+        return found
 
     def _brokers(self) -> int:
         return self.cluster.brokers() if self._durability is Durability.DEVELOPMENT else 3

@@ -58,7 +58,8 @@ class Taking:
 
     def look(self, done: Claim | None) -> bool:
         """Find out what there is once a batch is acknowledged; whether a transaction is needed for it."""
-        standing, kept = self._client.look(), self._topic.span()
+        standing = self._client.look() if done is None else self._client.recall()
+        kept = self._topic.span()
         self._first_kept, self._cut, self._others, self._is_new = kept.first, None, [], standing is None
         self._now = self._leases.now()
         if standing is None:
@@ -94,7 +95,7 @@ class Taking:
         if self.claim is not None:  # of a try that was not committed
             self._leases.drop(self._token)
             self.claim = None
-        self._topic.check()
+        self._topic.check_in(tx)
         standing = self._client.standing_in(tx) or self._begin_in(tx)
         if self._is_blocked(standing):
             return None

@@ -49,6 +49,12 @@ class KafkaTopic(KafkaPartition):
         """Raise if nothing can be asked of it any more; know its name, and how far it was trimmed."""
         self.checked(self.log.catalogue.look())
 
+    def check_in(self, tx: Transaction) -> None:
+        """The same, once in a transaction."""
+        if self.topic_id not in tx.checked:
+            self.check()
+            tx.checked.add(self.topic_id)
+
     def checked(self, seen: Seen) -> None:
         """The same by what is in the catalogue."""
         known = seen.topics.get(self.topic_id)
