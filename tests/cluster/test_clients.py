@@ -93,8 +93,8 @@ def test_a_batch_of_a_process_on_another_host_is_taken_when_its_lease_is_over(lo
         other.wait()
         began = time.monotonic()
         assert log.client("c").next_batch(size=1) is None
-        batch = taken_within(log, 10)
-        assert 1 < time.monotonic() - began < 5
+        batch = taken_within(log, 30)
+        assert 1 < time.monotonic() - began < 15
     assert (batch.number, batch.attempt) == (1, 2)
     batch.ack()
 
@@ -120,7 +120,7 @@ def test_a_process_that_was_paused_beyond_its_lease_is_refused(log, cluster_url)
         other.line()
         os.kill(other.pid, signal.SIGSTOP)
         try:
-            batch = taken_within(log, 10)
+            batch = taken_within(log, 30)
         finally:
             os.kill(other.pid, signal.SIGCONT)
         other.tell()
