@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -q -rs -n auto --dist worksteal $(MORE)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-long test-cluster newest programs renew-constraints lint docs links smoke bench bench-full pictures crash clean
+.PHONY: help demo test test-all test-long test-cluster newest programs renew-constraints lint docs links smoke bench bench-full bench-cluster pictures crash clean
 
 help:  ## Print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -101,6 +101,9 @@ bench: $(VENV)/all  ## Measure the workloads that have a goal, and this disk (5 
 
 bench-full: $(VENV)/all  ## Measure everything: syncs, latency, other libraries, routes to pandas, stages (half an hour)
 	$(BIN)/python -m benchmarks all --rounds 3 --large --results benchmarks/results
+
+bench-cluster: $(VENV)/all build/kafka  ## Measure logs on a Kafka cluster, which it starts, beside plain Kafka clients
+	$(BIN)/python -m benchmarks cluster --rounds 3 --results benchmarks/results
 
 pictures: $(VENV)/all  ## Draw the pictures of docs/: diagrams, plots of the stored results, the explorer in Chromium
 	$(BIN)/python -m benchmarks draw

@@ -21,8 +21,8 @@ from tests.cluster import keeper
 from tests.cluster.brokers import KafkaCluster
 
 ROOT = Path(__file__).parents[2]
-NEED_KAFKA = (ROOT / "tests" / "cluster", ROOT / "pqlog" / "store" / "kafka")
-"""What is collected with ``--cluster`` only: the second for its doctests."""
+NEED_KAFKA = tuple(ROOT / path for path in ("tests/cluster", "tests/contract/cluster_logs.py", "pqlog/store/kafka"))
+"""What is collected with ``--cluster`` only, for tests or for doctests: it imports confluent-kafka."""
 
 RUNNING = "PQLOG_CLUSTER"
 """The environment variable with the bootstrap servers of a cluster that runs already."""

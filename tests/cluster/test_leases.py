@@ -35,11 +35,11 @@ class Client:
             raise self.failing
         self.updates += 1
         self.noted.update(self.lane, self.standing)
-        self.noted.updated(self.lane, self.standing)
+        self.noted.updated(self.lane, self.standing, self.noted.moment())
 
     def cut(self, token, worker=""):
         lease = self.standing.cut(Span(self.standing.claimed, self.standing.claimed + 2), 2)
-        lease.hand_out(token, worker, owners.this_process(), self.noted.end(NOW))
+        lease.hand_out(token, worker, owners.this_process(), self.noted.end(self.noted.now()))
         claim = lease.claim("c", self.standing.epoch)
         self.noted.hold(self, claim)
         return claim
@@ -92,6 +92,20 @@ def test_a_claim_that_is_not_committed_yet_is_not_lost(noted, client):
     client.standing.claims = []
     client.update()  # now somebody else has it
     assert noted.is_free(lease, "")
+    assert claim.token == 1
+
+
+def test_what_was_seen_before_a_claim_says_nothing_about_it(noted, client):
+    before = noted.moment()
+    seen = Standing.found_in({KEY: client.standing.value()})
+    claim = client.cut(1)
+    client.update()
+    noted.updated(client.lane, seen, before)  # another thread is late with it
+    assert not noted.is_free(client.standing.claims[0], "")
+    client.standing.claims = []
+    noted.acknowledge(client, 9, client.standing.epoch)
+    noted.updated(client.lane, Standing.begin(0), before)
+    assert noted.has_acknowledgements
     assert claim.token == 1
 
 

@@ -1,12 +1,14 @@
 """The way to the packages around the core: typed, lazy, and clear about what is missing."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from pqlog import extras
+from tests.cluster.plugin import NEED_KAFKA, ROOT
 from tests.processes import run
 
 
@@ -25,6 +27,16 @@ def test_what_a_type_checker_sees_is_what_is_loaded():
 @pytest.mark.parametrize("name", ["frames", "dataframes", "views", "pipe"])
 def test_an_attribute_is_the_module_of_that_name(name):
     assert getattr(extras, name) is sys.modules[f"pqlog.{extras._MODULES[name]}"]
+
+
+def test_nothing_that_make_test_collects_imports_confluent_kafka():
+    line = re.compile(
+        r"^(?:import|from) (?:confluent_kafka|pqlog\.store\.kafka\.(?!address|callbacks|properties))", re.M
+    )
+    sources = [path for folder in ("tests", "docs") for path in (ROOT / folder).rglob("*.py")]
+    users = {path for path in sources if line.search(path.read_text())}
+    assert users
+    assert {path for path in users if not any(path.is_relative_to(need) for need in NEED_KAFKA)} == set()
 
 
 def test_another_name_is_no_attribute():

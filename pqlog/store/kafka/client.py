@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from pqlog.store import owners
 from pqlog.store.api import ClientStore
 from pqlog.store.kafka.fencing import Fenced, give_way
 from pqlog.store.kafka.lane import Transaction, lanes_for
-from pqlog.store.kafka.standing import KEY, Lease, Standing
+from pqlog.store.kafka.standing import KEY, Lease, Standing, lanes_of
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
 
@@ -31,18 +32,13 @@ GIVE_WAY_S = 0.3
 """How long a worker waits before it looks again at what another process took meanwhile."""
 
 
-def lanes_of(topic: KafkaTopic) -> str:
-    """What the names of the lanes of all clients of a partition begin with."""
-    return f"client/{topic.topic_id}/{topic.info.partition}/"
-
-
 class KafkaClient:
     """A client; the protocol is `pqlog.store.api.ClientStore`. What ends in `_in` runs inside a transaction."""
 
     def __init__(self, topic: KafkaTopic, name: str) -> None:
         self.name = name
         self.topic, self.leases, self._log = topic, topic.log.leases, topic.log
-        self.lane = f"{lanes_of(topic)}{name}"
+        self.lane = f"{lanes_of(topic.topic_id, topic.info.partition)}{name}"
 
     def look(self) -> Standing | None:
         """Where it stands, as this process knows it: without taking the lane."""
@@ -66,18 +62,7 @@ class KafkaClient:
 
     def state_of(self, standing: Standing, kept: Span) -> ClientState:
         """The same of what was looked at."""
-        unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (standing.position, standing.claimed))
-        return ClientState(
-            client=self.name,
-            position=unread.first,
-            lag=self.topic.count(unread),
-            batches=standing.batches,
-            epoch=standing.epoch,
-            seen=standing.seen,
-            open=bool(standing.claims),
-            unread=unread,
-            unclaimed=unclaimed,
-        )
+        return standing.state(self.name, kept, self.topic.count)
 
     def open_batches(self) -> tuple[int, int]:
         """How many batches are handed out, and the largest number of attempts among them."""
@@ -92,7 +77,8 @@ class KafkaClient:
         return self.state_of(standing, self.topic.span())
 
     def acknowledge(self, offset: int, epoch: int) -> bool:
-        self.topic.check()
+        self._log.check()
+        self.topic.check_now_and_then()
         self.leases.tell(self.lane)
         if self.leases.acknowledge_more(self.lane, offset, epoch):
             return True
@@ -123,7 +109,6 @@ class KafkaClient:
 
     def join_in(self, tx: Transaction, start: int | None = None) -> Standing:
         """Create it if it does not exist."""
-        self.topic.check()
         standing = self.standing_in(tx)
         if standing is None:
             kept = self.topic.span()
@@ -133,7 +118,6 @@ class KafkaClient:
 
     def seek_in(self, tx: Transaction, to: int) -> Moved:
         """Let it get the message at an offset next; it is created if it does not exist."""
-        self.topic.check()
         before, kept = self.standing_in(tx), self.topic.span()
         was = kept.first if before is None else max(before.position, kept.first)
         now = min(max(to, kept.first), kept.stop)
@@ -143,34 +127,40 @@ class KafkaClient:
 
     def delete_in(self, tx: Transaction) -> bool:
         """Delete it; False if it does not exist."""
-        self.topic.check()
         if self.standing_in(tx) is None:
             return False
         self.keep_in(tx, None)
         return True
 
     def committed(self) -> None:
-        """A transaction has changed it: what waited for that is over."""
-        self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)))
+        """A transaction has changed it: what waited for that is over; if that cannot be seen, it is looked at later."""
+        moment = self.leases.moment()
+        with contextlib.suppress(errors.Error):
+            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)), moment)
 
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
+
+        def whole(tx: Transaction) -> tuple[T, Standing | None, int]:
+            result = work(tx)
+            return result, Standing.found_in(tx.values(self.lane)), self.leases.moment()
+
         with self.leases.busy(self.lane):
-            result: T = self._log.lanes.change([self.lane, *lanes], work, retake=retake)
-        self.committed()
+            result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
+        self.leases.updated(self.lane, kept, moment)
         return result
 
     def update(self) -> None:
         """Let the cluster know what waits: acknowledgements, claims that were left, leases that are due."""
         self.topic.check()
+        moment = self.leases.moment()
         standing = Standing.found_in(self._log.lanes.look(self.lane))
         if standing is not None and self.leases.update(self.lane, standing):
             self._change(self._update_in)
         else:
-            self.leases.updated(self.lane, standing)
+            self.leases.updated(self.lane, standing, moment)
 
     def _update_in(self, tx: Transaction) -> None:
-        self.topic.check()
         standing = self.standing_in(tx)
         if standing is not None:
             self.keep_in(tx, standing)
@@ -307,7 +297,6 @@ class KafkaClient:
         return standing is not None and standing.find(claim.number, claim.token) is not None
 
     def _release_in(self, tx: Transaction, claim: Claim, error: str | None) -> bool:
-        self.topic.check()
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(claim.number, claim.token)
         if standing is None or lease is None:

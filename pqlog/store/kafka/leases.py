@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import queue
 import threading
@@ -48,6 +49,7 @@ class Acknowledgement(NamedTuple):
     offset: int
     epoch: int
     due: float
+    since: int
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class _Held:
 
     client: KafkaClient
     claim: weakref.ref[Claim]
+    since: int
     renew_at: float
     expires: int | None = None
     """The end of its lease that the cluster knows of; None while it knows nothing: then others cannot have it."""
@@ -73,6 +76,7 @@ class Leases:
     def __init__(self, now: Callable[[], int]) -> None:
         self.now = now
         self._pid = os.getpid()
+        self._moments = itertools.count()
         self._lock = threading.Lock()
         # By token: what is held, and what nobody holds any more though the cluster does not know yet.
         self._held: dict[int, _Held] = {}
@@ -125,7 +129,7 @@ class Leases:
         self._left.pop(token, None)
         _held.add(token)
         ref = weakref.ref(claim, lambda _: self.leave(token))
-        self._held[token] = _Held(client, ref, time.monotonic() + LEASE_S / 3)
+        self._held[token] = _Held(client, ref, self.moment(), time.monotonic() + LEASE_S / 3)
         self._start()
 
     def drop(self, token: int) -> None:
@@ -160,7 +164,7 @@ class Leases:
             if before is not None:
                 due = before.due
                 offset = max(before.offset, offset) if before.epoch == epoch else offset
-            self._acks[client.lane] = Acknowledgement(client, offset, epoch, due)
+            self._acks[client.lane] = Acknowledgement(client, offset, epoch, due, self.moment())
         if before is None:
             self._start()
             self._bell.put(None)
@@ -172,7 +176,7 @@ class Leases:
             if before is None or before.epoch != epoch:
                 return False
             if offset > before.offset:
-                self._acks[lane] = before._replace(offset=offset)
+                self._acks[lane] = before._replace(offset=offset, since=self.moment())
             return True
 
     def is_waiting(self, lane: str) -> bool:
@@ -195,6 +199,10 @@ class Leases:
 
     # what the cluster is told, and knows
 
+    def moment(self) -> int:
+        """A number that is larger than all before: what was noted later says nothing about what was seen earlier."""
+        return next(self._moments)
+
     def update(self, lane: str, standing: Standing) -> bool:
         """Change what the cluster keeps of a client to what this process knows; whether that changes anything.
 
@@ -212,20 +220,21 @@ class Leases:
                 is_changed = True
         return is_changed
 
-    def updated(self, lane: str, standing: Standing | None) -> None:
-        """The cluster keeps this: what waited for it is over."""
+    def updated(self, lane: str, standing: Standing | None, moment: int) -> None:
+        """The cluster kept this at a moment: what waited for it then is over."""
         known: Mapping[int, Lease] = {} if standing is None else {lease.token: lease for lease in standing.claims}
         ack = self._acks.get(lane)
-        if ack is not None and (standing is None or not standing.lacks(ack.offset, ack.epoch)):
+        if ack is not None and ack.since < moment and (standing is None or not standing.lacks(ack.offset, ack.epoch)):
             with self._lock:
                 if self._acks.get(lane) is ack:
                     del self._acks[lane]
         for token in list(self._left):
-            if self._is_of(lane, self._left.get(token)) and not (token in known and known[token].process):
+            held = self._left.get(token)
+            if self._is_of(lane, held, moment) and not (token in known and known[token].process):
                 self._left.pop(token, None)
         for token in list(self._held):
             held = self._held.get(token)
-            if held is None or not self._is_of(lane, held):
+            if held is None or not self._is_of(lane, held, moment):
                 continue
             if token not in known:
                 if held.expires is not None:
@@ -234,14 +243,15 @@ class Leases:
                 held.expires, held.renew_at = known[token].expires, time.monotonic() + LEASE_S / 3
 
     @staticmethod
-    def _is_of(lane: str, held: _Held | None) -> bool:
-        return held is not None and held.client.lane == lane
+    def _is_of(lane: str, held: _Held | None, moment: int) -> bool:
+        return held is not None and held.client.lane == lane and held.since < moment
 
     def forget(self, lane: str) -> None:
         """The topic is gone: nothing waits for it."""
-        self.updated(lane, None)
+        moment = self.moment()
+        self.updated(lane, None, moment)
         for token in list(self._held):
-            if self._is_of(lane, self._held.get(token)):
+            if self._is_of(lane, self._held.get(token), moment):
                 self.drop(token)
 
     @contextlib.contextmanager

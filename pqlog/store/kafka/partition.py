@@ -57,6 +57,8 @@ class KafkaPartition:
         self.is_text = info.codec == "json"
         self._begin = 0
         """The first record offset that was kept when it was asked last; nothing before it is given out."""
+        self._trimmed = 0
+        """The offset before which everything was trimmed inside of a record, as far as is known."""
         self._stable = 0
         """The last stable record offset that is known: it never goes back."""
         self._first = (0, 0)
@@ -76,7 +78,8 @@ class KafkaPartition:
     def keeping(self, first: int, stable: int) -> Span:
         """The same, of what Kafka said of the ends."""
         self._begin, self._stable = max(self._begin, first), max(self._stable, stable)
-        return Span(self._begin * ROWS, max(self._begin, self._stable) * ROWS)
+        stop = max(self._begin, self._stable) * ROWS
+        return Span(min(self.floor(), stop), stop)
 
     def span(self) -> Span:
         return self.spanning(self.kept())
@@ -96,7 +99,7 @@ class KafkaPartition:
 
     def floor(self) -> int:
         """The offset before which nothing is given out."""
-        return self._begin * ROWS
+        return max(self._begin * ROWS, self._trimmed)
 
     # counting
 
@@ -317,39 +320,45 @@ class KafkaPartition:
         wanted = self._clipped(span)
         if not wanted or not self.is_text:
             return None
-        until, messages, records = record_behind(wanted.stop), list[Message](), list[int]()
+        until, offsets, times = record_behind(wanted.stop), array("q"), array("q")
+        values, keys = list[bytes](), list[str | None]()
         with self._reading(wanted.first) as (reader, part):
-            while len(messages) < rows and max_bytes > 0:
+            while len(offsets) < rows and max_bytes > 0:
                 reader.fill(self.info.partition, until)
                 if not part.batches or part.head >= until:
                     break
                 batch = part.batches[0]
-                end = batch.end(until, rows - len(messages))
+                end = batch.end(until, rows - len(offsets))
                 if batch.rows:  # up to the first segment
                     end = next((at for at in range(batch.at, end) if batch.rows[at] is not None), end)
                 if end == batch.at:
                     break
-                some = batch.messages[batch.at : end]
-                messages += some
-                records += batch.records[batch.at : end]
-                max_bytes -= sum(map(len, some))
+                some = batch.messages[batch.at : end]  # taken apart while they are in the processor's cache
+                values.append(b"\n".join(self._values(some)))
+                times.extend(_times(some))
+                keys += _keys(some)
+                offsets.extend([record * ROWS for record in batch.records[batch.at : end]])
+                max_bytes -= len(values[-1])
                 is_cut = end < len(batch.records)
                 part.consume(end - batch.at)
                 if is_cut:
                     break
-        return self.lines_of(messages, [record * ROWS for record in records]) if messages else None
+        return _lines(b"\n".join(values), times, keys, offsets) if offsets else None
 
     def lines_of(self, messages: Sequence[Any], offsets: Sequence[int]) -> Lines:
         """Single messages in one piece."""
-        keys = _keys(messages)
-        return Lines(
-            offsets[0],
-            len(messages),
-            b"\n".join(self._values(messages)),
-            array("q", [max(0, ms) * 1000 for _, ms in [message.timestamp() for message in messages]]),
-            keys if keys.count(None) < len(keys) else None,
-            offsets=array("q", offsets),
-        )
+        values = b"\n".join(self._values(messages))
+        return _lines(values, array("q", _times(messages)), _keys(messages), array("q", offsets))
+
+
+def _lines(values: bytes, times: array[int], keys: list[str | None], offsets: array[int]) -> Lines:
+    some_keys = keys if keys.count(None) < len(keys) else None
+    return Lines(offsets[0], len(offsets), values, times, some_keys, offsets=offsets)
+
+
+def _times(messages: Sequence[Any]) -> list[int]:
+    """The times of single messages, in microseconds."""
+    return [max(0, ms) * 1000 for _, ms in [message.timestamp() for message in messages]]
 
 
 def _keys(messages: Sequence[Any]) -> list[str | None]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from pqlog.errors import ArgumentError, ClusterError, Error, TrimRefusedError, UnknownTopicError
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, USED, Known, Seen
-from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
+from pqlog.store.kafka.client import KafkaClient, states_of
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
+from pqlog.store.kafka.standing import lanes_of
 from pqlog.store.kafka.state import CATALOGUE
 from pqlog.store.values import NEAR, CachedSchema, ClientState, Put, Row, Singles, Span, TopicInfo
 
@@ -40,8 +41,6 @@ class KafkaTopic(KafkaPartition):
         self.topic_id = known.id
         self._written = 0
         """Behind the last record that this process put, which its readers see."""
-        self._trimmed = 0
-        """The offset before which everything was trimmed, as far as is known."""
         self._checked = 0.0
         self._schema: CachedSchema | None = None
 
@@ -64,6 +63,11 @@ class KafkaTopic(KafkaPartition):
             self.named(known.name)
         self._trimmed = max(self._trimmed, seen.trims.get((self.topic_id, self.info.partition), 0))
         self._checked = time.monotonic()
+
+    def check_now_and_then(self) -> None:
+        """The same for what is done message by message."""
+        if time.monotonic() - self._checked > CHECKED_S:
+            self.check()
 
     def named(self, name: str) -> None:
         """Note what it is called now."""
@@ -98,13 +102,6 @@ class KafkaTopic(KafkaPartition):
             )
         time.sleep(0.002)
 
-    def keeping(self, first: int, stable: int) -> Span:
-        kept = super().keeping(first, stable)
-        return Span(min(max(kept.first, self._trimmed), kept.stop), kept.stop)
-
-    def floor(self) -> int:
-        return max(super().floor(), self._trimmed)
-
     def wrote(self, offset: int) -> None:
         """Note that this process put a message."""
         self._written = max(self._written, offset // ROWS + 1)
@@ -116,8 +113,7 @@ class KafkaTopic(KafkaPartition):
     def read(
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
-        if time.monotonic() - self._checked > CHECKED_S:
-            self.check()
+        self.check_now_and_then()
         return super().read(span, rows, max_bytes, key, damaged)
 
     # the schema cache, which lasts as long as the process
@@ -195,7 +191,7 @@ class KafkaTopic(KafkaPartition):
         return [state for state in states_of(self.log, clients) if state is not None]
 
     def _names(self) -> list[str]:
-        prefix = lanes_of(self)
+        prefix = lanes_of(self.topic_id, self.info.partition)
         return sorted(lane.removeprefix(prefix) for lane in self.log.lanes.names(prefix))
 
     def open_batches(self) -> dict[str, tuple[int, int]]:
