@@ -38,7 +38,8 @@ def read_beside_a_transaction(url):
             assert values(log) == ["before"]
             assert len(log) == 1
             assert [list(batch) for batch in log.client("stage").batches(size=10)] == [["before"]]
-        wait_until(lambda: values(log) == ["before", "behind"])  # an abort is answered before it is carried out
+        # An abort is answered before it is carried out.
+        wait_until(lambda: values(log) == ["before", "behind"])
         assert list(log.client("other").get()) == ["before", "behind"]
         assert [list(batch) for batch in log.client("stage").batches(size=10)] == [["behind"]]
 
