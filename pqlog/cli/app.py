@@ -91,6 +91,12 @@ _IN_THE_SHELL = [
         ),
         (r": pqlog\.open\(path\), without readonly=True, opens it for writing", ""),
         (r"pqlog\.open\(path\) creates a log there", "`pqlog put FILE ...` creates it"),
+        (
+            r"open a log with pqlog\.open\('kafka://host:9092/LOG'\)",
+            "name a log of pqlog's, as in kafka://host:9092/LOG",
+        ),
+        (r"history\(\), tail\(\) and live\(\) need", "`pqlog get`, `pqlog tail` and `pqlog export` need"),
+        (r" in config=", " in the file given as --config"),
         (r", or pass network=True if you know better", ""),
     )
 ]
