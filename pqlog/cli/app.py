@@ -221,7 +221,7 @@ _OPTIONS: dict[str, Any] = {
 }
 """The options of all commands that take the address of a cluster."""
 
-_given: ContextVar[dict[str, str | None]] = ContextVar("options for a cluster")
+_given: ContextVar[dict[str, Any]] = ContextVar("options for a cluster")
 
 
 def _with_options(function: F, names: Sequence[str]) -> F:
@@ -241,7 +241,7 @@ def _with_options(function: F, names: Sequence[str]) -> F:
     return run  # type: ignore[return-value]
 
 
-def at(*files_or_clusters: str) -> dict[str, str | None]:
+def at(*files_or_clusters: str) -> dict[str, Any]:
     """The options for a cluster as `pqlog.open` takes them; refused unless one of the command's logs is on one."""
     given = _given.get()
     named = [f"--{name}" for name, value in given.items() if value is not None]
