@@ -13,7 +13,7 @@ from pqlog import check, extras
 from pqlog.errors import ArgumentError, Error, OffsetError, PartitionsError, TrimmedError, UncountedError
 from pqlog.message import Message, to_micros
 from pqlog.readable import Readable
-from pqlog.store.api import ClientStore, MessageSource
+from pqlog.store.api import ClientStore, MessageSource, Surveys
 from pqlog.store.values import Span
 from pqlog.stream import CHUNK_BYTES, Selection, TopicStream
 
@@ -281,6 +281,8 @@ def timeline(topic: MessageSource, span: Span, bins: int) -> tuple[list[int], li
         return [], []
     width = max(1, -(-(latest - earliest + 1) // bins))
     times = [earliest + width * index for index in range(bins + 1)]
+    if isinstance(topic, Surveys):
+        return [*times[:-1], latest], topic.survey(span, times[1:-1])
     offsets = [span.first, *(topic.offset_at(time) for time in times[1:-1]), span.stop]
     offsets = [min(max(offset, span.first), span.stop) for offset in offsets]
     times[-1] = latest

@@ -6,21 +6,25 @@ Ctrl-C; 141 the reader of the output has gone.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 import pqlog
-from pqlog import files
+from pqlog import check, files
 from pqlog import partition as partitions
 from pqlog.cli import output
-from pqlog.errors import ArgumentError, Error, StoreError
+from pqlog.errors import ArgumentError, Error, StoreError, UnsupportedError
+from pqlog.store.api import ReadsForeignTopics
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,6 +91,12 @@ _IN_THE_SHELL = [
         ),
         (r": pqlog\.open\(path\), without readonly=True, opens it for writing", ""),
         (r"pqlog\.open\(path\) creates a log there", "`pqlog put FILE ...` creates it"),
+        (
+            r"open a log with pqlog\.open\('kafka://host:9092/LOG'\)",
+            "name a log of pqlog's, as in kafka://host:9092/LOG",
+        ),
+        (r"history\(\), tail\(\) and live\(\) need", "`pqlog get`, `pqlog tail` and `pqlog export` need"),
+        (r" in config=", " in the file given as --config"),
         (r", or pass network=True if you know better", ""),
     )
 ]
@@ -136,7 +146,9 @@ _MARKUP, _ESCAPED = re.compile(r"(?=\[[a-z#/@])"), r"\\"
 MESSAGES, THE_LOG = "Messages", "The log"
 
 
-def command(panel: str, name: str, *examples: str, negative: bool = False) -> Callable[[F], F]:
+def command(
+    panel: str, name: str, *examples: str, negative: bool = False, config: bool = True, writes: bool = False
+) -> Callable[[F], F]:
     """Declare a command with examples in its help.
 
     Parameters
@@ -145,11 +157,22 @@ def command(panel: str, name: str, *examples: str, negative: bool = False) -> Ca
         The heading under which `pqlog --help` lists it.
     negative : bool
         Whether an argument may be a negative number, which would otherwise be parsed as an option.
+    config : bool
+        Whether it takes the address of a cluster, and so --config.
+    writes : bool
+        Whether it may open a log for writing, and so takes --durability, too.
     """
     EXAMPLES[name] = examples
     epilog = "\n\n".join(["[bold]Examples[/bold]", *(f"$ {_MARKUP.sub(_ESCAPED, example)}" for example in examples)])
     settings = {"ignore_unknown_options": negative}
-    return app.command(name, epilog=epilog, rich_help_panel=panel, context_settings=settings)
+    declare = app.command(name, epilog=epilog, rich_help_panel=panel, context_settings=settings)
+    options = [option for option, is_taken in (("config", config), ("durability", config and writes)) if is_taken]
+
+    def add(function: F) -> F:
+        declare(_with_options(function, options))
+        return function
+
+    return add
 
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="The log, or kafka://host:9092.", show_default=False)]
@@ -179,28 +202,69 @@ Codec = Annotated[
     str | None,
     typer.Option(help="What the values of a cluster's topic are: json, msgpack or bytes.", show_default=False),
 ]
-Config = Annotated[
-    str | None, typer.Option(help="A file with the client properties for a cluster.", show_default=False)
-]
 Fields = Annotated[
     list[str] | None, typer.Option("--field", help="Only this field; can be repeated.", show_default=False)
 ]
 
 
+_OPTIONS: dict[str, Any] = {
+    "config": Annotated[
+        str | None,
+        typer.Option(help="For a cluster: a file with the properties of its clients.", show_default=False),
+    ],
+    "durability": Annotated[
+        str | None,
+        typer.Option(
+            help="For a cluster: what it must promise: synced, replicated or development.", show_default=False
+        ),
+    ],
+}
+"""The options of all commands that take the address of a cluster."""
+
+_given: ContextVar[dict[str, Any]] = ContextVar("options for a cluster")
+
+
+def _with_options(function: F, names: Sequence[str]) -> F:
+    """A command with some of those options, for `at`."""
+    signature = inspect.signature(function, eval_str=True)
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_OPTIONS[name])
+            for name in names]  # fmt: skip
+
+    @functools.wraps(function)
+    def run(**arguments: Any) -> Any:
+        _given.set({name: arguments.pop(name) for name in names})
+        return function(**arguments)
+
+    parameters = [*signature.parameters.values(), *more]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run  # type: ignore[return-value]
+
+
+def at(*files_or_clusters: str) -> dict[str, Any]:
+    """The options for a cluster as `pqlog.open` takes them; refused unless one of the command's logs is on one."""
+    given = _given.get()
+    named = [f"--{name}" for name, value in given.items() if value is not None]
+    if named and not any(map(files.is_cluster, files_or_clusters)):
+        raise ArgumentError(f"{' and '.join(named)} is for a cluster: a FILE that begins with {files.SCHEME}")
+    return given
+
+
+def check_is_a_file(command: str, *given: str) -> None:
+    """Raise if a command about files is given a cluster."""
+    if any(map(files.is_cluster, given)):
+        raise UnsupportedError(f"`pqlog {command}` needs a log in a file, which a log on a cluster is not")
+
+
 def opened(
-    file: str,
-    topic: str = "main",
-    *,
-    write: bool = False,
-    trust_pickle: bool = False,
-    codec: str | None = None,
-    config: str | None = None,
+    file: str, topic: str = "main", *, write: bool = False, trust_pickle: bool = False, codec: str | None = None
 ) -> pqlog.Log:
     """Open a log that exists, for reading only unless `write` is given."""
+    options = at(file)
     if files.is_cluster(file):
-        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, config=config)
-    if codec is not None or config is not None:
-        raise ArgumentError("--codec and --config are for a cluster: a FILE that begins with kafka://")
+        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, **options)
+    if codec is not None:
+        raise ArgumentError(f"--codec is for a cluster: a FILE that begins with {files.SCHEME}")
     if not os.path.exists(file):
         raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
     try:
@@ -213,14 +277,28 @@ def opened(
 
 def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:
     """Open a log that exists for writing; a topic that it does not have is an error and is not created."""
-    opened(file, topic, trust_pickle=trust_pickle).close()
+    with opened(file, topic, trust_pickle=trust_pickle) as log:
+        _check_ours(file, log)
+        names = log.topics()
+        if topic not in names:  # on a cluster, a log need not stand for one
+            raise pqlog.UnknownTopicError(topic, check.near(topic, names) or names)
     return opened(file, topic, write=True, trust_pickle=trust_pickle)
 
 
-def whole(file: str, *, write: bool = False, config: str | None = None) -> pqlog.Log:
+def whole(file: str, *, write: bool = False) -> pqlog.Log:
     """Open a log for a command about the whole file: at the topic main or, if it does not exist, at the first topic."""
     if files.is_cluster(file):
-        return opened(file, write=write, config=config)  # which need not stand for a topic
+        log = opened(file)
+        if write:
+            _check_ours(file, log)
+        if not (names := log.topics()) and not file.removeprefix(files.SCHEME).strip("/").partition("/")[2]:
+            return log
+        if not names and _is_foreign(log):
+            raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
+        if not write:
+            return log
+        log.close()
+        return opened(file, names[0], write=True)
     try:
         opened(file).close()
         name = "main"
@@ -229,6 +307,19 @@ def whole(file: str, *, write: bool = False, config: str | None = None) -> pqlog
             raise
         name = error.near[0]
     return opened(file, name, write=write)
+
+
+def _is_foreign(log: pqlog.Log) -> bool:
+    """Whether a log on a cluster is none that pqlog made."""
+    store = log.store.log
+    return isinstance(store, ReadsForeignTopics) and store.is_foreign
+
+
+def _check_ours(file: str, log: pqlog.Log) -> None:
+    """Raise before a command makes a log where there is none."""
+    if _is_foreign(log):
+        where = "" if file.removeprefix(files.SCHEME).partition("/")[2] else "/LOG"
+        raise StoreError(f"there is no log {file}{where}: `pqlog put {file}{where} ...` creates it")
 
 
 def part(topic: pqlog.Topic, partition: int | None) -> partitions.Messages:

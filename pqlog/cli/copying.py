@@ -27,6 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
     "ship",
     "pqlog ship events.db hub.db",
     "pqlog ship events.db hub.db --topic main --json",
+    writes=True,
 )
 def ship(
     file: app.File,
@@ -41,11 +42,6 @@ def ship(
         typer.Option("--topic", "-t", help="A topic, or a pattern; can be repeated.", show_default=False),
     ] = None,
     follow: Follow = False,
-    config: app.Config = None,
-    durability: Annotated[
-        str | None,
-        typer.Option(help="What a cluster must promise: synced, replicated or development.", show_default=False),
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy the messages of a log into another one, each exactly once.
@@ -53,9 +49,10 @@ def ship(
     Run it again to copy what has come since. It continues where it was, whatever ended it.
     """
     _check_exists(file)
+    options = app.at(file, target)
 
     def copy(progress: Progress) -> pqlog.Copied:
-        return extras.copying.ship(file, target, topic, follow, progress, {"config": config, "durability": durability})
+        return extras.copying.ship(file, target, topic, follow, progress, options)
 
     _run(copy, f"{file} to {target}", "shipped", follow, as_json)
 
@@ -86,7 +83,6 @@ def mirror(
     key: app.Key = None,
     codec: app.Codec = None,
     follow: Follow = False,
-    config: app.Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy topics of another log into a file, each message exactly once.
@@ -94,10 +90,10 @@ def mirror(
     Run it again to copy what has come since. It continues where it was, whatever ended it.
     """
     _check_exists(source)
-    topics = topic or ("*",)
+    topics, options = topic or ("*",), app.at(source, file)
 
     def copy(progress: Progress) -> pqlog.Copied:
-        chosen: dict[str, Any] = {"since": since, "start": start, "key": key, "codec": codec, "config": config}
+        chosen: dict[str, Any] = {"since": since, "start": start, "key": key, "codec": codec, **options}
         return pqlog.mirror(source, file, topics, **chosen, follow=follow, progress=progress)
 
     _run(copy, f"{source} to {file}", "mirrored", follow, as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,26 +14,45 @@ from typing import Annotated, Any
 import typer
 
 import pqlog
-from pqlog import check, extras
+from pqlog import check, extras, files
 from pqlog.cli import app, output
 from pqlog.errors import ArgumentError, UnknownClientError, UnknownTopicError
 from pqlog.message import from_micros
 from pqlog.partition import Messages
-from pqlog.store.values import MAX_PARTITIONS
+from pqlog.store.api import EstimatesTopics, ReadsForeignTopics
+from pqlog.store.values import MAX_PARTITIONS, TopicInfo
+
+HOUR = 3600 * 1_000_000
+"""In microseconds."""
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The old file; it is not changed.", show_default=False)]
 New = Annotated[str, typer.Argument(metavar="NEW", help="The new file.", show_default=False)]
 
 
-@app.command(app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json")
-def topics(file: app.File, as_json: app.AsJson = False, config: app.Config = None) -> None:
-    """List the topics. For each: the number of messages, and the first and the last offset of each partition."""
-    with app.whole(file, config=config) as log:
-        topics = _topics(log)
+@app.command(
+    app.THE_LOG, "topics", "pqlog topics events.db", "pqlog topics events.db --json", "pqlog topics events.db --count"
+)
+def topics(
+    file: app.File,
+    as_json: app.AsJson = False,
+    count: Annotated[
+        bool, typer.Option("--count", help="On a cluster: count the messages too, which reads some of them.")
+    ] = False,
+) -> None:
+    """List the topics. For each: the number of messages, and the first and the last offset of each partition.
+
+    Of topics on a cluster, it lists about how many records each has: a record is a message, or a segment of a frame.
+    """
+    with app.whole(file) as log:
+        store = log.store.log
         found = list[dict[str, Any]]()
-        for topic in topics:
-            with contextlib.suppress(UnknownTopicError):  # somebody deleted it just now
-                found.append(_listed(topic, _have_partitions(topics)))
+        if isinstance(store, EstimatesTopics) and not count:
+            found += [_in_records(info, records) for info, records in store.records()]
+        else:
+            topics = _topics(log)
+            for topic in topics:
+                with contextlib.suppress(UnknownTopicError):  # somebody deleted it just now
+                    found.append(_listed(topic, _have_partitions(topics)))
     output.records(found, as_json, "no topics")
 
 
@@ -48,10 +68,16 @@ def _listed(topic: pqlog.Topic, has_partitions: bool) -> dict[str, Any]:
     }
 
 
+def _in_records(info: TopicInfo, records: int) -> dict[str, Any]:
+    """A topic whose messages are not counted."""
+    return {"topic": info.name, "codec": info.codec, "partitions": info.partitions, "records": records}
+
+
 @app.command(
     app.THE_LOG,
     "create-topic",
     "pqlog create-topic events.db orders --partitions 8",
+    writes=True,
 )
 def create_topic(
     file: app.NewFile,
@@ -61,19 +87,23 @@ def create_topic(
     ] = 1,
 ) -> None:
     """Create a topic, for JSON. Messages with the same key go to the same partition; `put` creates topics with one."""
-    with pqlog.open(file, topic, partitions=partitions):
+    with pqlog.open(file, topic, partitions=partitions, **app.at(file)):
         output.say(f"topic {topic!r} has {output.count(partitions, 'partition')}")
 
 
 @app.command(app.THE_LOG, "schema", "pqlog schema events.db", "pqlog schema events.db --json")
 def schema(
-    file: app.File, topic: app.Topic = "main", as_json: app.AsJson = False, trust_pickle: app.TrustPickle = False
+    file: app.File,
+    topic: app.Topic = "main",
+    as_json: app.AsJson = False,
+    trust_pickle: app.TrustPickle = False,
+    codec: app.Codec = None,
 ) -> None:
     """List the fields of a topic and their types.
 
     The types are Arrow's; nested and mixed values are JSON text. Only messages that the cached schema lacks are read.
     """
-    with app.opened(file, topic, trust_pickle=trust_pickle) as log:
+    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
         found = [
             {
                 "field": field.name,
@@ -168,6 +198,7 @@ def claims(file: app.File, client: app.Client, topic: app.Topic = "main", as_jso
     "pqlog seek events.db billing -2",
     "pqlog seek events.db billing 2 --partition 0",
     negative=True,
+    writes=True,
 )
 def seek(
     file: app.File,
@@ -207,7 +238,7 @@ def seek(
     )
 
 
-@app.command(app.THE_LOG, "delete-client", "pqlog delete-client events.db billing")
+@app.command(app.THE_LOG, "delete-client", "pqlog delete-client events.db billing", writes=True)
 def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main") -> None:
     """Delete a client and its position. If it reads again, it begins at the start."""
     with app.existing(file, topic) as log:
@@ -215,7 +246,7 @@ def delete_client(file: app.File, client: app.Client, topic: app.Topic = "main")
     output.say(f"client {client!r} deleted")
 
 
-@app.command(app.THE_LOG, "rename-topic", "pqlog rename-topic events.db raw original")
+@app.command(app.THE_LOG, "rename-topic", "pqlog rename-topic events.db raw original", writes=True)
 def rename_topic(
     file: app.File,
     old: Annotated[str, typer.Argument(metavar="OLD", help="The topic.", show_default=False)],
@@ -227,7 +258,7 @@ def rename_topic(
     output.say(f"topic {old!r} renamed to {new!r}")
 
 
-@app.command(app.THE_LOG, "delete-topic", "pqlog delete-topic events.db raw --force")
+@app.command(app.THE_LOG, "delete-topic", "pqlog delete-topic events.db raw --force", writes=True)
 def delete_topic(
     file: app.File,
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.", show_default=False)],
@@ -236,10 +267,11 @@ def delete_topic(
     ] = False,
 ) -> None:
     """Delete a topic. Its messages and clients are deleted too, and their disk space is freed."""
-    with app.whole(file) as log:
+    with app.existing(file, topic) as log:
         others = [name for name in log.topics() if name != topic]
     if not others:
-        raise ArgumentError(f"{topic!r} is the only topic: delete the file instead")
+        instead = "create another one first" if files.is_cluster(file) else "delete the file instead"
+        raise ArgumentError(f"{topic!r} is the only topic: {instead}")
     with app.opened(file, others[0], write=True) as log:
         log.delete_topic(topic, force=force)
     output.say(f"topic {topic!r} deleted")
@@ -247,22 +279,45 @@ def delete_topic(
 
 @app.command(app.THE_LOG, "stats", "pqlog stats events.db", "pqlog stats events.db --json")
 def stats(file: app.File, as_json: app.AsJson = False) -> None:
-    """Summarize a log. Shows its size, its topics, recent messages, and the largest lag of a client."""
+    """Summarize a log. Shows its size, its topics, recent messages, and the largest lag of a client.
+
+    Of topics on a cluster, it shows about how many records there are: a record is a message, or a segment of a frame.
+    """
     with app.whole(file) as log:
-        topics = _topics(log)
-        found: dict[str, Any] = {
-            "file": os.path.abspath(file),
-            "uuid": log.uuid,
-            "bytes": log.size_bytes(),
-            "messages": sum(map(len, topics)),
-            "topics": [_topic_stats(topic, _have_partitions(topics)) for topic in topics],
-        }
+        store = log.store.log
+        found = _stats_of_a_cluster(log, store) if isinstance(store, EstimatesTopics) else _stats_of_a_file(log)
     if as_json:
         output.line(output.json_text(found))
         return
     output.facts({name: value for name, value in found.items() if name != "topics"})
     output.line("")
     output.records(found["topics"], False, "no topics")
+
+
+def _stats_of_a_file(log: pqlog.Log) -> dict[str, Any]:
+    topics = _topics(log)
+    return {
+        "file": os.path.abspath(log.path),
+        "uuid": log.uuid,
+        "bytes": log.size_bytes(),
+        "messages": sum(map(len, topics)),
+        "topics": [_topic_stats(topic, _have_partitions(topics)) for topic in topics],
+    }
+
+
+def _stats_of_a_cluster(log: pqlog.Log, store: EstimatesTopics) -> dict[str, Any]:
+    """What is known without counting: of a log of ours, also the clients."""
+    now = time.time_ns() // 1000
+    records = store.records()
+    hour, day = ({info.id: many for info, many in store.records(now - age)} for age in (HOUR, 24 * HOUR))
+    is_ours = not (isinstance(store, ReadsForeignTopics) and store.is_foreign)
+    topics = []
+    for info, many in records:
+        clients = log.topic(info.name, codec=info.codec).clients() if is_ours else ()
+        lags = {"clients": len(clients), "largest_lag": max((client.lag for client in clients), default=0)}
+        recent = {"last_hour": hour.get(info.id, 0), "last_day": day.get(info.id, 0)}
+        topics.append({**_in_records(info, many), **recent, **(lags if is_ours else {})})
+    return {"cluster": log.path, "uuid": log.uuid, "records": sum(many for _, many in records), "topics": topics}
 
 
 def _topics(log: pqlog.Log) -> list[pqlog.Topic]:
@@ -315,6 +370,7 @@ def _time(topic: pqlog.Topic, offset: int) -> datetime | None:
     "pqlog trim events.db 30d --json",
     "pqlog trim events.db -1 --force",
     negative=True,
+    writes=True,
 )
 def trim(
     file: app.File,
@@ -340,21 +396,23 @@ def trim(
         output.say(f"{output.count(dropped, 'message')} dropped, {kept:,} kept")
 
 
-@app.command(app.THE_LOG, "compact", "pqlog compact events.db")
+@app.command(app.THE_LOG, "compact", "pqlog compact events.db", config=False)
 def compact(file: app.File) -> None:
     """Free the disk space of half-empty pages. Puts wait until it is done."""
+    app.check_is_a_file("compact", file)
     with app.whole(file, write=True) as log:
         freed = log.compact()
     output.say(f"{output.count(freed, 'byte')} freed, {Path(file).stat().st_size:,} in use")
 
 
-@app.command(app.THE_LOG, "verify", "pqlog verify events.db", "pqlog verify events.db --json")
+@app.command(app.THE_LOG, "verify", "pqlog verify events.db", "pqlog verify events.db --json", config=False)
 def verify(file: app.File, as_json: app.AsJson = False) -> None:
     """Check the whole file for damage.
 
     It reads SQLite's structures, the clients, and every message with its checksum. The exit code is 1 if the file is
     damaged.
     """
+    app.check_is_a_file("verify", file)
     with app.whole(file) as log:
         messages = sum(map(len, _topics(log)))
         problems = log.verify(progress=app.is_watched())
@@ -366,9 +424,10 @@ def verify(file: app.File, as_json: app.AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(app.THE_LOG, "salvage", "pqlog salvage events.db rescued.db")
+@app.command(app.THE_LOG, "salvage", "pqlog salvage events.db rescued.db", config=False)
 def salvage(old: Old, new: New, as_json: app.AsJson = False) -> None:
     """Copy the intact messages of a damaged log. They go to a new file."""
+    app.check_is_a_file("salvage", old, new)
     found = pqlog.salvage(old, new, progress=app.is_watched())
     if as_json:
         lost = {topic: [[run.start, run.stop] for run in runs] for topic, runs in found.lost.items()}
@@ -381,7 +440,7 @@ def salvage(old: Old, new: New, as_json: app.AsJson = False) -> None:
     output.lines(map(output.harmless, found.problems))
 
 
-@app.command(app.THE_LOG, "migrate", "pqlog migrate old.db new.db --trust-pickle")
+@app.command(app.THE_LOG, "migrate", "pqlog migrate old.db new.db --trust-pickle", config=False)
 def migrate(
     old: Annotated[
         str,
@@ -401,6 +460,7 @@ def migrate(
 
     It reads files of persistent-queue-log and persist-queue. If interrupted, run it again to continue.
     """
+    app.check_is_a_file("migrate", old, new)
     done = pqlog.migrate(old, new, trust_pickle=trust_pickle, progress=app.is_watched())
     if as_json:
         output.line(output.json_text(dataclasses.asdict(done)))
@@ -414,7 +474,7 @@ def migrate(
     output.lines(map(output.harmless, done.notes))
 
 
-@app.command(app.THE_LOG, "demo", "pqlog demo --folder demo")
+@app.command(app.THE_LOG, "demo", "pqlog demo --folder demo", config=False)
 def demo(
     folder: Annotated[
         str | None, typer.Option(help="Where to write; a new temporary folder by default.", show_default=False)

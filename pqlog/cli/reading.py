@@ -40,6 +40,7 @@ Limit = Annotated[
     "pqlog get events.db --field city --field amount",
     "pqlog get events.db --client billing --limit 10",
     "pqlog get events.db --client etl --batch 1000 > part.ndjson",
+    writes=True,
 )
 def get(
     file: app.File,
@@ -66,7 +67,6 @@ def get(
     limit: Limit = None,
     trust_pickle: app.TrustPickle = False,
     codec: app.Codec = None,
-    config: app.Config = None,
 ) -> None:
     """Print messages, one line of JSON each.
 
@@ -76,7 +76,7 @@ def get(
     if client is None:
         if batch is not None or follow:
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
-        with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec, config=config) as log:
+        with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
             shown = _shower(metadata, field, log.partitions > 1)
             history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
             _check_fields(field, itertools.islice(history, limit))
@@ -172,10 +172,9 @@ def tail(
     metadata: Metadata = False,
     trust_pickle: app.TrustPickle = False,
     codec: app.Codec = None,
-    config: app.Config = None,
 ) -> None:
     """Print the last messages. One line of JSON each; no client is moved."""
-    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec, config=config) as log:
+    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
         shown = _shower(metadata, field, log.partitions > 1)
         stream = app.part(log, partition).stream
         kept = stream.store.span()
@@ -230,7 +229,6 @@ def export(
     flatten: Annotated[bool, typer.Option(help="Turn nested objects into columns named outer.inner.")] = False,
     trust_pickle: app.TrustPickle = False,
     codec: app.Codec = None,
-    config: app.Config = None,
 ) -> None:
     """Export messages as Parquet, CSV or NDJSON.
 
@@ -241,7 +239,7 @@ def export(
     kind = format or _kind(out, is_folder)
     if kind not in _WRITERS:
         raise ArgumentError(f"--format must be parquet, csv, tsv or ndjson, not {kind!r}")
-    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec, config=config) as log:
+    with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
         history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
         progress = app.is_watched() and out != "-"
         if kind == "parquet" and is_folder and out != "-":
@@ -400,29 +398,37 @@ def explore(
     notebook: Annotated[
         str | None, typer.Option(help="The notebook; FILE-explore.ipynb in this folder by default.", show_default=False)
     ] = None,
+    topic: Annotated[
+        str | None, typer.Option("--topic", "-t", help="The topic that is shown first.", show_default=False)
+    ] = None,
+    codec: app.Codec = None,
 ) -> None:
     """Open JupyterLab with the explorer of a log.
 
     It creates a notebook; an existing one is opened unchanged.
     """
-    with app.whole(file) as log:
-        topic = log.name if log.name in log.topics() else next(iter(log.topics()), log.name)
+    options = app.at(file)
+    with app.whole(file) if topic is None else app.opened(file, topic, codec=codec) as log:
+        names = log.topics()
+        topic = log.name if log.name in names else next(iter(names), log.name)
     extras.package("jupyterlab")
     extras.load("notebook.explorer")
     is_cluster = files.is_cluster(file)
     path = Path(notebook or f"{topic if is_cluster else Path(file).stem}-explore.ipynb")
     if not path.exists():
         place = file if is_cluster else os.path.abspath(file)
-        path.write_text(json.dumps(_notebook(place, topic), indent=1) + "\n")
+        path.write_text(json.dumps(_notebook(place, topic, codec, options.get("config")), indent=1) + "\n")
     output.flush()
     # exec, so that Ctrl-C goes to JupyterLab
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path.absolute()), *(jupyter or ())])  # noqa: S606
 
 
-def _notebook(file: str, topic: str) -> dict[str, Any]:
+def _notebook(file: str, topic: str, codec: str | None, config: str | None) -> dict[str, Any]:
+    more = "" if codec is None else f", {codec!r}"
+    more += ", readonly=True" if config is None else f", readonly=True, config={os.path.abspath(config)!r}"
     cells = [
         ("markdown", f"# {Path(file).name}\n\n`log` is open for reading only: this notebook cannot change it."),
-        ("code", f"import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}, readonly=True)\nlog"),
+        ("code", f"import pqlog\n\nlog = pqlog.open({file!r}, {topic!r}{more})\nlog"),
         ("code", "explorer = log.explore()\nexplorer"),
         ("code", "explorer.frame  # the selection above, as a DataFrame"),
     ]

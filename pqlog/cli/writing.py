@@ -28,6 +28,7 @@ _JSON = Json()
     "pqlog put events.db --from orders.csv --topic orders --ids order",
     "cat events.ndjson | pqlog put events.db",
     "tail -n 5 app.log | pqlog put events.db --text --each --topic app",
+    writes=True,
 )
 def put(
     file: app.NewFile,
@@ -85,13 +86,13 @@ def put(
         raise ArgumentError(f"--format must be ndjson, csv, parquet or json, not {kind!r}")
     if text and kind != "ndjson":
         raise ArgumentError(f"--text is for values and lines, not for {kind}")
-    headers = app.pairs(header)
+    headers, options = app.pairs(header), app.at(file)
     if values:
         found: Any = [argument if text else _value(argument, f"value {n}") for n, argument in enumerate(values, 1)]
     else:
         stream = _stream(source)  # before the log is created
         found = _lines(stream, text) if kind == "ndjson" else _items(stream) if kind == "json" else _table(stream, kind)
-    with pqlog.open(file, topic) as log:
+    with pqlog.open(file, topic, **options) as log:
         if each:
             _put_each(log, found, key, headers, id, ids, as_json)
         else:

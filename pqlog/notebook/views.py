@@ -21,7 +21,7 @@ from pqlog.errors import DecodeError, Error, MissingExtraError
 from pqlog.history import timeline
 from pqlog.message import Message, from_micros
 from pqlog.readable import selection_of
-from pqlog.store.api import CachesSchema, IsAFile, Store
+from pqlog.store.api import CachesSchema, EstimatesTopics, IsAFile, Store
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
 
@@ -41,6 +41,8 @@ SHORT = 80
 LONG = 10_000
 """How many characters of a value are shown: in a table, and once it is clicked on."""
 BINS = 48
+LISTED = 16
+"""Of so many partitions the messages are shown, if they are counted by reading them."""
 MOST_FIELDS = 200
 
 _STYLE = """<style>
@@ -263,12 +265,16 @@ def log_view(log: Log) -> str:
         f'<span class="head">{esc(log.path)}</span> <span class="dim">{size_of(store)}, {len(infos)} topics</span>'
     ]
     rows, clients = [], []
+    records = {info.id: many for info, many in store.records()} if isinstance(store, EstimatesTopics) else {}
     for info in infos[:50]:
+        if isinstance(store, EstimatesTopics):  # its topics would be read to be counted
+            about = f"about {records.get(info.id, 0):,} records"
+            rows.append(
+                [esc(info.name), esc(info.codec), *([str(info.partitions)] if several else []), about, "", "", ""]
+            )
+            continue
         partitions = store.find_topic(info.name)
         if not partitions:  # it was deleted just now
-            continue
-        if not store.capabilities.exact_counts:  # they would be read for it
-            rows.append([esc(info.name), esc(info.codec), *([str(len(partitions))] if several else []), "", "", "", ""])
             continue
         stream = TopicStream.of(partitions, None)
         topic = stream.store
@@ -317,6 +323,8 @@ def topic_view(topic: Topic) -> str:
 
 def _partitions(topic: Topic) -> str:
     """What each partition has."""
+    if topic.partitions > LISTED and not topic.store.log.capabilities.exact_counts:
+        return f'<span class="dim">{topic.partitions} partitions</span>'
     parts = [topic.partition(number) for number in range(topic.partitions)]
     rows = [
         [

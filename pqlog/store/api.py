@@ -367,6 +367,15 @@ class ReadsForeignTopics(Protocol):
 
 
 @runtime_checkable
+class Surveys(Protocol):
+    """A source of messages that is counted by reading it, so that counting many parts of it takes long."""
+
+    def survey(self, span: Span, times: Sequence[int]) -> list[int]:
+        """About how many messages of a span were put before, between and behind ascending times."""
+        ...
+
+
+@runtime_checkable
 class EstimatesTopics(Protocol):
     """A log whose topics are counted by reading them, so that counting all of them takes long."""
 

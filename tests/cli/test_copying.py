@@ -28,7 +28,7 @@ def test_ship_says_what_is_wrong(sh):
     assert "no topic 'mian' in this log" in sh("pqlog ship events.db hub.db -t mian", code=1)
     assert "cannot be copied into itself" in sh("pqlog ship events.db events.db", code=1)
     assert "not a valid time" in sh("pqlog mirror events.db hub.db --since yesterdayish", code=1)
-    assert "config and durability are for a cluster" in sh("pqlog ship events.db hub.db --durability synced", code=1)
+    assert "--durability is for a cluster" in sh("pqlog ship events.db hub.db --durability synced", code=1)
     sh("pqlog ship events.db hub.db && pqlog trim events.db -1 --force && pqlog put events.db 1 2 3")
     sh("pqlog trim events.db -1 --force")
     warned = sh("pqlog ship events.db hub.db 2>&1")

@@ -65,8 +65,8 @@ def test_what_writes_is_refused_and_says_what_to_do(foreign):
                 use()
         with pytest.raises(pqlog.ReadOnlyError):
             log.delete_topic("orders") if log.name != "orders" else log.rename_topic("orders", "others")
-    with pytest.raises(pqlog.UnsupportedError, match="readonly=True"):
-        pqlog.open(foreign.url)
+    with pytest.raises(pqlog.ArgumentError, match="readonly=True"):
+        pqlog.open(foreign.whole)
 
 
 def test_a_cluster_need_not_have_a_main_topic(foreign):

@@ -140,6 +140,13 @@ class KafkaMerged:
         spans = zip(self.partitions, map(Span, begin, stop), strict=True)
         return sum(partition.counted(span) for partition, span in spans)
 
+    def survey(self, span: Span, times: Sequence[int]) -> list[int]:
+        """About how many messages of a span were put before, between and behind times: `pqlog.store.api.Surveys`."""
+        spans = map(Span, *self._bounds(span))
+        ends = zip(*map(self._records_at, times), strict=True) if times else [()] * len(self.partitions)
+        counts = [one.surveyed(part, end) for one, part, end in zip(self.partitions, spans, ends, strict=True)]
+        return list(map(sum, zip(*counts, strict=True)))
+
     def from_end(self, messages: int, span: Span | None = None) -> int:
         begin, stop = self._bounds(span)
         if messages <= 0 or begin == stop:
@@ -200,11 +207,13 @@ class KafkaMerged:
 
     def _at(self, time: int, begin: Positions, stop: Positions) -> Positions:
         """The positions before all messages from a time on."""
-        ms = -(-time // 1000)
-        numbers = [one.info.partition for one in self.partitions]
-        records = self.log.cluster.offsets_for_time(self.partitions[0].kafka_topic, numbers, ms)
-        found = zip(records, begin, stop, strict=True)
+        found = zip(self._records_at(time), begin, stop, strict=True)
         return tuple(end if record is None else min(max(record * ROWS, first), end) for record, first, end in found)
+
+    def _records_at(self, time: int) -> list[int | None]:
+        """The first record of each partition from a time on."""
+        numbers = [one.info.partition for one in self.partitions]
+        return self.log.cluster.offsets_for_time(self.partitions[0].kafka_topic, numbers, -(-time // 1000))
 
     def time_at(self, offset: int) -> int | None:
         begin, _ = self._kept()

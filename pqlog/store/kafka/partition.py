@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -126,6 +127,22 @@ class KafkaPartition:
             left = self.index.missing(first, stop)
         unread = sum(stop - first for first, stop in left)
         return self.index.count(wanted) + (max(1, round(unread * self.index.density())) if unread else 0)
+
+    def survey(self, span: Span, times: Sequence[int]) -> list[int]:
+        """About how many messages of a span were put before, between and behind times: `pqlog.store.api.Surveys`."""
+        topic, number = self.kafka_topic, self.info.partition
+        ends = [self._log.cluster.offset_for_time(topic, number, -(-time // 1000)) for time in times]
+        return self.surveyed(self._clipped(span), ends)
+
+    def surveyed(self, span: Span, ends: Sequence[int | None]) -> list[int]:
+        """The same of a span that is kept, by the record offsets of the times; None is behind the last."""
+        offsets = [span.stop if end is None else min(max(end * ROWS, span.first), span.stop) for end in ends]
+        parts = [Span(*bounds) for bounds in itertools.pairwise([span.first, *offsets, span.stop])]
+        records = (span.stop - span.first) / ROWS
+        if records <= COUNTED:
+            return list(map(self.counted, parts))
+        density = self.counted(span) / records
+        return [round((part.stop - part.first) / ROWS * density) for part in parts]
 
     def from_end(self, messages: int, span: Span | None = None) -> int:
         wanted = self.span() if span is None else self._clipped(span)

@@ -192,12 +192,7 @@ class SinglePuts:
         def delivered(error: KafkaError | None, message: Message) -> None:
             done.append((error, message.offset()))
 
-        served = self._current()
-        try:
-            self._produce(served.producer, topic, record, delivered)
-        except KafkaException as error:
-            self._renew(served)
-            raise told(error, f"putting into topic {topic.info.name!r}") from error
+        served = self._sent(topic, record, delivered)
         try:
             meanwhile()
             served.wait(done, self._cluster.check)
@@ -212,6 +207,19 @@ class SinglePuts:
             raise
         assert offset is not None
         return offset
+
+    def _sent(self, topic: KafkaTopic, record: Record, delivered: Callable[..., None], again: bool = True) -> _Served:
+        """Send a record; the producer that has it."""
+        served = self._current()
+        try:
+            self._produce(served.producer, topic, record, delivered)
+        except KafkaException as error:
+            self._renew(served)
+            if again and error.args[0].code() == KafkaError._UNKNOWN_PARTITION:
+                # It may know a topic that had the name before, with fewer partitions; a new one asks.
+                return self._sent(topic, record, delivered, again=False)
+            raise told(error, f"putting into topic {topic.info.name!r}") from error
+        return served
 
     def _produce(self, producer: Producer, topic: KafkaTopic, record: Record, delivered: Callable[..., None]) -> None:
         value, key, headers, _ = record
