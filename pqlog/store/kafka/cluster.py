@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import threading
 import time
 import weakref
@@ -322,16 +323,20 @@ class Cluster:
 
     # changing topics
 
-    def make(self, topics: Sequence[NewTopic]) -> None:
-        """Create those topics that do not exist, and wait until they are known."""
+    def make(self, topics: Sequence[NewTopic]) -> set[str]:
+        """Create those topics that do not exist, and wait until they are known; the names of those that were created.
+
+        A topic whose creation was not answered is not among them, although it may be new.
+        """
         if not topics:
-            return
+            return set()
         exists = KafkaError.TOPIC_ALREADY_EXISTS
-        self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
+        made = self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
         for topic in topics:
             until = time.monotonic() + self.timeout_s
             while self.partitions(topic.topic) is None and time.monotonic() < until:
                 time.sleep(0.02)
+        return made
 
     def delete(self, topics: Sequence[str]) -> None:
         """Delete those topics that exist."""
@@ -344,18 +349,25 @@ class Cluster:
         if marks:
             self._changed(lambda: self.admin.delete_records(marks), "trimming", KafkaError.OFFSET_OUT_OF_RANGE)
 
-    def _changed(self, request: Callable[[], Mapping[Any, Future[Any]]], doing: str, *fine: int) -> None:
-        """Change something that may be changed twice; some errors say that it is as it should be."""
+    def _changed(self, request: Callable[[], Mapping[T, Future[Any]]], doing: str, *fine: int) -> set[T]:
+        """Change something that may be changed twice; some errors say that it is as it should be.
+
+        Returns what was changed by this call.
+        """
+        changed = set[T]()
 
         def change() -> None:
-            for future in request().values():
+            for one, future in request().items():
                 try:
                     self._waited(future)
                 except KafkaException as error:
                     if error.args[0].code() not in fine:
                         raise
+                else:
+                    changed.add(one)
 
         self._ask(change, doing)
+        return changed
 
     def settings(self, topic: str) -> dict[str, str]:
         """What a topic is set to, the defaults of its brokers included."""
@@ -403,6 +415,11 @@ def _leave_all() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_all)
+
+
+def is_allowed(topic: str) -> bool:
+    """Whether Kafka allows a name for a topic; to ask for another is an error."""
+    return re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic, re.ASCII) is not None and topic not in (".", "..")
 
 
 def _properties(given: Mapping[str, Any]) -> dict[str, Any]:

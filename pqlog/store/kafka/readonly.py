@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
-from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.cluster import Cluster, is_allowed
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.reader import ReaderPool
@@ -134,7 +134,7 @@ class ReadOnlyStore:
             infos = [replace(first, id=first.id + number, partition=number) for number in range(first.partitions)]
             return [ForeignPartition(self, info, topic) for info in infos]
         topic = self._prefix + name
-        if not _is_allowed(topic):
+        if not is_allowed(topic):
             return ()
         partitions = self.cluster.partitions(topic)
         if partitions is None:
@@ -332,15 +332,6 @@ class _NoClient:
 
     def leave(self, claim: Claim) -> None:
         """There is none."""
-
-
-def _is_allowed(topic: str) -> bool:
-    """Whether Kafka allows a name for a topic: to ask for others is an error."""
-    return (
-        0 < len(topic) < 250
-        and topic not in (".", "..")
-        and all((c.isalnum() and c.isascii()) or c in "._-" for c in topic)
-    )
 
 
 _CHECKED: tuple[type[TopicStore], type[TopicStore], type[MessageSource]] = (

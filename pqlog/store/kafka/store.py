@@ -138,11 +138,12 @@ class KafkaStore:
         if found := self.find_topic(name):
             return found
 
-        def make(kafka: str) -> None:
-            self.cluster.make([new_topic(kafka, partitions, Kind.MESSAGES, self._durability, self._brokers())])
+        def make(kafka: str) -> bool:
+            new = new_topic(kafka, partitions, Kind.MESSAGES, self._durability, self._brokers())
+            return kafka in self.cluster.make([new])
 
-        known, unknown = self.catalogue.create(name, codec, partitions, MAX_BYTES, make, self.cluster.topics())
-        self.cluster.delete(unknown)
+        known = self.catalogue.create(name, codec, partitions, MAX_BYTES, make, self.cluster.topics())
+        self.tidy()
         return self.handles(known)
 
     def handles(self, known: Known) -> tuple[KafkaTopic, ...]:
@@ -158,10 +159,10 @@ class KafkaStore:
 
     def tidy(self) -> None:
         """Delete from the cluster what is not in the catalogue any more; also for others, who were killed before."""
-        gone = self.catalogue.look().gone
-        if not gone:
-            return
         with suppress(Error):
+            gone = self.catalogue.look().gone
+            if not gone:
+                return
             self.cluster.delete(list(gone.values()))
             lanes = [lane for id in gone for kind in ("client", "id") for lane in self.lanes.names(f"{kind}/{id}")]
             mine = [lane for lane in lanes if lane.split("/")[1] in map(str, gone)]
