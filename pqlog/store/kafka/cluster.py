@@ -62,6 +62,15 @@ UNKNOWN_S, GONE_S = 0.1, 1.0
 class AssignedConsumer(Consumer):
     """A consumer that is assigned by hand and commits nothing (a class of ours can be referred to weakly)."""
 
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        """Give the connections back; not in a forked child, which would wait for threads that it does not have."""
+        if self._owner == os.getpid():
+            super().close()
+
 
 class ProducerOfOurs(Producer):
     """A producer (a class of ours can be referred to weakly)."""

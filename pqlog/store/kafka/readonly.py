@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +183,8 @@ class ReadOnlyStore:
             self._woken.notify_all()
 
     def close(self) -> None:
+        if self.cluster.owner != os.getpid():  # a lock may be held by a thread that a fork does not have
+            return
         if self._catalogue is not None:
             self._catalogue.close()
         self.cluster.close()

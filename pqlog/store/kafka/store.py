@@ -80,7 +80,8 @@ class KafkaStore:
         self._state = State(self.cluster, self._log)
         self.lanes = Lanes(self.cluster, self._state, self._log, put_all)
         self.singles = SinglePuts(self.cluster)
-        self.leases = Leases(ClusterClock(self.cluster, self._state.topic).now)
+        self.clock = ClusterClock(self.cluster, self._state.topic)
+        self.leases = Leases(self.clock.now)
         self.catalogue = Catalogue(self.lanes, self._state, self._log)
         self._handles: dict[int, tuple[KafkaTopic, ...]] = {}
         self._lock = threading.Lock()
@@ -301,11 +302,14 @@ class KafkaStore:
 
     def join(self, clients: Sequence[ClientStore]) -> None:
         ours = list(map(_client, clients))
+        until = time.monotonic() + self.cluster.timeout_s
         while new := [client for client in ours if client.look() is None]:
             began = time.monotonic()
             try:
                 self._change_clients(new, partial(_join_all, new), retake=False)
             except Fenced:  # by a process that creates them, too
+                if time.monotonic() > until:
+                    raise
                 give_way(time.monotonic() - began)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
@@ -369,6 +373,7 @@ class KafkaStore:
         self.lanes.close()
         self._state.close()
         self.singles.close()
+        self.clock.close()
         self.cluster.close()
 
 
