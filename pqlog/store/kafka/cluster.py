@@ -23,7 +23,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from pqlog.errors import ClosedError, ForkError, UnknownTopicError
 from pqlog.store.kafka.address import Address
@@ -40,7 +40,7 @@ FAR_S = 3.0
 OPENING_S = 10.0
 """How long a cluster is waited for that has never answered."""
 LATEST, EARLIEST = -1, -2
-"""The end and the beginning, as Kafka's ListOffsets asks for them in place of a time."""
+"""The end and the beginning, as Kafka's ListOffsets asks for them instead of a time."""
 TRANSACTION_MS = 10_000
 """When the cluster ends a transaction whose process died: until then nobody reads what was put behind its beginning."""
 USUAL = {
@@ -377,16 +377,6 @@ class Cluster:
 
         self._ask(change, doing)
         return changed
-
-    def settings(self, topic: str) -> dict[str, str]:
-        """What a topic is set to, the defaults of its brokers included."""
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-
-        def describe() -> dict[str, str]:
-            (future,) = self.admin.describe_configs([resource]).values()
-            return {name: entry.value for name, entry in self._waited(future).items()}
-
-        return self._ask(describe, f"reading the settings of the topic {topic!r}")
 
     # the end
 
