@@ -59,6 +59,8 @@ class Catalogue(Protocol):
 class ReadOnlyStore:
     """The topics of a cluster, or of a log on it; the protocol is `pqlog.store.api.Store`.
 
+    A topic has the partitions that it had when it was opened: of those that are added later, who opens it again reads.
+
     Parameters
     ----------
     address : Address
