@@ -83,7 +83,7 @@ def test_a_reader_that_cannot_be_paused_is_closed_and_what_it_read_is_there(read
 
 
 def test_one_reader_that_cannot_be_closed_leaves_none_open(read):
-    log, store = read
+    _, store = read
     pool, closed = store.readers, []
 
     class Consumer:

@@ -21,7 +21,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -242,7 +242,7 @@ class Lanes:
         tx = Transaction(lanes, sending, self._put_all)
         token = secrets.token_hex(8)
         tx.write = partial(self._write, lanes, tx, token)
-        is_tried = False
+        is_tried = is_known = False
         try:
             try:
                 result = work(tx)
@@ -258,16 +258,23 @@ class Lanes:
             self._confirm(others)
             is_tried = True
             took_s = commit(first.producer, self._cluster.timeout_s, self._cluster.check)
-        except KafkaException as error:
-            self._failed(first, sending, error, token if is_tried else None, until)
-        except BaseException:
-            self._stopped(first, sending)
-            raise
-        else:
+            self._keep(lanes, tx)
+            is_known = True
             if took_s > SLOW_S or (first.timeout_ms > TRANSACTION_MS and sending.took_s < TRANSACTION_MS / 10_000):
                 first.timeout_ms = TRANSACTION_MS
                 first.drop()
-        self._keep(lanes, tx)
+        except KafkaException as error:
+            self._failed(first, sending, error, token if is_tried else None, until)
+            self._keep(lanes, tx)
+            is_known = True
+        except BaseException:
+            self._stopped(first, sending)
+            raise
+        finally:
+            if is_tried and not is_known:  # it may have been committed: all are read again before they are used
+                for lane in lanes.values():
+                    lane.drop()
+        self._forget_own(lanes)
         return result
 
     def _take(self, lanes: Sequence[Lane], take: bool, until: float) -> None:
@@ -437,8 +444,14 @@ class Lanes:
             for key in lane.old_marks:
                 (lane.foreign or {}).pop(key, None)
             lane.old_marks = []
-            if len(lane.own) > MANY and self._is_ours(lane, time.monotonic() + self._cluster.timeout_s):
-                lane.own = {}
+
+    def _forget_own(self, lanes: Mapping[str, Lane]) -> None:
+        """Let the tail know what this process committed, if that is much."""
+        for lane in lanes.values():
+            if len(lane.own) > MANY:
+                with suppress(Error):  # it was committed
+                    self._refresh(lane.tail)
+                    lane.own = {}
 
     # keeping few
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
-from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -214,16 +213,15 @@ def planned(brokers: Sequence[Mapping[str, str]]) -> Settings:
     )
 
 
-def _by_all_brokers(admin: AdminClient, found: dict[str, Settings]) -> None:
-    """Where a topic leaves the syncs to its brokers, take those of the broker that syncs least."""
-    name = "flush.messages"
-    left = [topic for topic, settings in found.items() if name in settings.values and name not in settings.own]
-    if not left:
-        return
-    for broker in _brokers(admin):
+def _by_all_brokers(admin: AdminClient, settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """The same; where a topic leaves the syncs to its brokers, those of the broker that syncs least."""
+    name, found = "flush.messages", dict(settings)
+    left = [topic for topic, one in found.items() if name in one.values and name not in one.own]
+    for broker in _brokers(admin) if left else ():
         for topic, (values, _) in _values(admin, left, broker=broker).items():
             weakest = max(int(found[topic].values[name]), int(values.get(name, 2**63 - 1)))
             found[topic] = replace(found[topic], values={**found[topic].values, name: str(weakest)})
+    return found
 
 
 # Comparing
@@ -246,9 +244,11 @@ def check_promise(
     found = read_settings(admin, topics, timeout_s, heard)
     kafkas = read_settings(admin, [TRANSACTIONS], timeout_s, heard, missing_s=0.5)
     if durability is Durability.SYNCED:
-        for some in (found, kafkas):
-            read = partial(_by_all_brokers, admin, some)
-            patient(lambda _, read=read: read(), "reading the settings of all brokers", timeout_s, heard)
+        both = {**found, **kafkas}
+        weakest = patient(
+            lambda _: _by_all_brokers(admin, both), "reading the settings of all brokers", timeout_s, heard
+        )
+        found, kafkas = ({name: weakest[name] for name in some} for some in (found, kafkas))
     transactions = kafkas.get(TRANSACTIONS)
     if transactions is None and durability is not Durability.DEVELOPMENT:
         transactions = patient(
