@@ -16,7 +16,7 @@ from pqlog.store.kafka.transactions import dispose
 REFRESH_S = 30.0
 """How long a reading of the cluster's clock is used: this process's own clock runs on from it."""
 KEY = key_of("clock", "now")
-"""Of the records that are written to be given a time. They have no value, so compaction removes them."""
+"""The key of the records that are written to be given a time. They have no value, so compaction removes them."""
 
 
 class ClusterClock:

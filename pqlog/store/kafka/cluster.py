@@ -293,7 +293,7 @@ class Cluster:
         return self.all_ends(topic, [partition])[0]
 
     def all_ends(self, topic: str, partitions: Sequence[int]) -> list[tuple[int, int]]:
-        """The same of several partitions."""
+        """The same for several partitions."""
         last = self.stable(topic, partitions)
         first = self._offsets(topic, dict.fromkeys(partitions, EARLIEST))
         return [(first[number], max(first[number], last[number])) for number in partitions]
@@ -311,7 +311,7 @@ class Cluster:
         return self.offsets_for_time(topic, [partition], ms)[0]
 
     def offsets_for_time(self, topic: str, partitions: Sequence[int], ms: int) -> list[int | None]:
-        """The same of several partitions."""
+        """The same for several partitions."""
         found = self._offsets(topic, dict.fromkeys(partitions, max(0, ms)))
         return [None if found[number] < 0 else found[number] for number in partitions]
 

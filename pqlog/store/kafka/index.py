@@ -27,7 +27,7 @@ class _Stretch:
         self.first, self.stop = first, stop
         """Record offsets."""
         self.starts, self.lengths, self.rows = array("q"), array("q"), array("q")
-        """Of each run: its first record, how many records it has, and how many messages each of them has."""
+        """For each run: its first record, how many records it has, and how many messages each of them has."""
         self.before = array("q", [0])
         """How many messages lie before each run; at last, how many there are."""
 

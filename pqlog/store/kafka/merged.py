@@ -1,6 +1,6 @@
 """The partitions of a topic on a cluster in one order, by time: all are read by one consumer, and merged as they come.
 
-A place is the sum of the offsets at which a reader goes on in each partition, less their number, plus 1; as those of
+A place is the sum of the offsets at which a reader continues in each partition, less their number, plus 1; as those of
 `pqlog.merged`, but nothing is searched by time: where a reader was is remembered, and what lies between is read.
 """
 
@@ -113,13 +113,13 @@ class KafkaMerged:
     # places
 
     def place(self, positions: Positions) -> int:
-        """The place of a reader who goes on at some positions."""
+        """The place of a reader that continues at some positions."""
         place = sum(positions) - len(positions) + 1
         self._places.note(place, tuple(positions))
         return place
 
     def positions(self, place: int) -> Positions:
-        """Where a reader at a place goes on in each partition."""
+        """Where a reader at a place continues in each partition."""
         found = self._places.find(place)
         if found is not None:
             return found

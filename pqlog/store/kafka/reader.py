@@ -333,7 +333,7 @@ class ReaderPool:
     ) -> Reader:
         """A reader that reads on at these offsets; to be given back.
 
-        A large one reads far ahead. With `keep`, what it received before them goes on waiting for who reads it.
+        A large one reads far ahead. With `keep`, what it received before them still waits for who reads it.
         """
         self._cluster.check()
         with self._lock:

@@ -267,7 +267,7 @@ class KafkaStore:
         topics = [_ours(KafkaTopic, topic) for topic, _ in marks]
         spans = self.spans(topics)
         befores = [min(max(before, kept.first), kept.stop) for (_, before), kept in zip(marks, spans, strict=True)]
-        if not force:
+        if not force:  # who joins or moves back from now on does so behind the trim: no lanes are taken for that
             losing = Counter[str]()
             for topic, before in zip(topics, befores, strict=True):
                 losing.update(topic.losing(before))
