@@ -312,7 +312,7 @@ class KafkaStore:
             try:
                 self._change_clients(new, partial(_join_all, new), retake=False)
             except Fenced:  # by a process that creates them, too
-                if time.monotonic() > until:
+                if began > until:
                     raise
                 give_way(time.monotonic() - began)
 
