@@ -13,6 +13,7 @@ from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
 from pqlog.store.api import ReadsForeignTopics, Store
+from pqlog.store.kafka import SCHEME
 from pqlog.store.values import MEMORY, Row, Salvage
 from pqlog.stream import TopicStream
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_S, CLUSTER_TIMEOUT_S = 30.0, 60.0
 DEFAULT_TOPIC = "main"
-SCHEME = "kafka://"
-"""How the address of a cluster begins."""
 
 Config = Mapping[str, Any] | str | os.PathLike[str]
 """Properties for the clients of a cluster, or the path of a file with them."""

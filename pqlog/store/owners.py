@@ -37,8 +37,12 @@ def parts(owner: str) -> tuple[str, str]:
     return worker, process
 
 
-def fate(process: str) -> Fate:
-    """What is known of a process. One that cannot be seen is not gone."""
+def fate(process: str, is_same_host: bool = False) -> Fate:
+    """What is known of a process. One that cannot be seen is not gone.
+
+    With `is_same_host`, all processes that are asked for run on this host: one of another boot ended with that.
+    Otherwise it may run on another host of the same name.
+    """
     if process == this_process():
         return Fate.LIVES
     host, _, rest = process.rpartition("@")
@@ -47,7 +51,9 @@ def fate(process: str) -> Fate:
         return Fate.UNKNOWN
     start, _, boot = started.partition(":")
     if boot != _boot():
-        return Fate.GONE  # the host was started again since
+        return Fate.GONE if is_same_host else Fate.UNKNOWN
+    if not boot and not is_same_host:
+        return Fate.UNKNOWN
     seen = _start(int(pid))
     if seen is None:
         return Fate.UNKNOWN if _exists(int(pid)) else Fate.GONE

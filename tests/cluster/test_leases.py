@@ -130,6 +130,18 @@ def test_who_may_take_a_batch(noted, client, monkeypatch, process, worker, expir
     assert noted.is_free(lease, "") == (is_free and not worker)
 
 
+def test_a_process_on_another_host_of_the_same_name_is_not_taken_for_dead(noted, client):
+    host, _, rest = owners.this_process().rpartition("@")
+    elsewhere = f"{host}@{rest.rpartition(':')[0]}:12345678"
+    lease = client.standing.cut(Span(0, 1), 1)
+    lease.hand_out(1, "", elsewhere, NOW + 1)
+    assert not noted.is_free(lease, "")
+    client.standing.process, client.standing.active = elsewhere, NOW
+    assert noted.is_elsewhere(client.standing)
+    lease.expires = NOW
+    assert noted.is_free(lease, "")
+
+
 def test_leases_are_renewed_before_they_end(noted, client, monkeypatch):
     monkeypatch.setattr(leases, "LEASE_S", 1.5)
     noted.now = lambda: time.monotonic_ns() // 1000

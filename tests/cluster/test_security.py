@@ -294,7 +294,6 @@ def bobs_topic():
 def test_without_rights_each_call_names_what_is_not_allowed(guarded, bob):
     calls = [
         lambda: bob.make([bobs_topic()]),
-        lambda: bob.settings("bobs.main"),
         lambda: bob.ends("bobs.main", 0),
         lambda: check_promise(bob.admin, {"bobs.main": Kind.MESSAGES}, Durability.DEVELOPMENT, 10),
         lambda: begin(bob),

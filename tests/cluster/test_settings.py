@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pqlog.errors import ArgumentError, TooLargeError, UnsafeStorageError
-from pqlog.store.kafka import faults
+from pqlog.store.kafka import faults, promise
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.promise import (
@@ -16,6 +16,7 @@ from pqlog.store.kafka.promise import (
     Settings,
     check_promise,
     new_topic,
+    planned,
     read_settings,
     weaker,
 )
@@ -65,7 +66,12 @@ WEAKER = [
     (Kind.MESSAGES, "message.timestamp.type", "CreateTime"),
     (Kind.STATE, "cleanup.policy", "delete"),
     (Kind.STATE, "flush.messages", "2"),
+    (Kind.STATE, "message.timestamp.type", "CreateTime"),
+    (Kind.STATE, "delete.retention.ms", "3600000"),
     (Kind.IDS, "retention.ms", "3600000"),
+    (Kind.IDS, "retention.bytes", "1073741824"),
+    (Kind.IDS, "message.timestamp.type", "CreateTime"),
+    (Kind.IDS, "delete.retention.ms", "0"),
     (Kind.IDS, "min.insync.replicas", "1"),
 ]
 
@@ -118,6 +124,43 @@ def test_kafkas_own_topic_of_transactions_is_compared_too(change):
     (name,) = change
     (said,) = weaker(TRANSACTIONS, Kind.TRANSACTIONS, strong(Kind.TRANSACTIONS, **change), Durability.SYNCED)
     assert f"Topic {TRANSACTIONS!r} has {name}=" in said
+
+
+def test_the_weakest_broker_counts_for_the_topic_of_transactions_that_is_not_there_yet():
+    strong = {
+        "transaction.state.log.replication.factor": "3",
+        "transaction.state.log.min.isr": "2",
+        "log.flush.interval.messages": "1",
+    }
+    assert weaker(TRANSACTIONS, Kind.TRANSACTIONS, planned([strong, strong]), Durability.SYNCED) == []
+    for name in strong:
+        weak = {**strong, name: "9" if name.startswith("log.") else "1"}
+        for brokers in ([strong, weak], [weak, strong]):
+            assert len(weaker(TRANSACTIONS, Kind.TRANSACTIONS, planned(brokers), Durability.SYNCED)) == 1
+
+
+def test_a_topic_whose_syncs_are_left_to_the_brokers_is_asked_of_all(shared, monkeypatch):
+    cluster, log = shared
+    name = f"{log}.left"
+    topic = new_topic(name, 1, Kind.MESSAGES, Durability.REPLICATED, 3)
+    cluster.make([topic])
+    real, asked = promise._values, []
+
+    def one_is_weak(admin, names, **broker):
+        found = real(admin, names, **broker)
+        if broker and name in found:
+            asked.append(broker["broker"])
+            found[name][0]["flush.messages"] = "5" if len(asked) == 2 else "1"
+        return found
+
+    monkeypatch.setattr(promise, "_values", one_is_weak)
+    with pytest.raises(UnsafeStorageError, match=r"flush\.messages=5") as caught:
+        check(shared, {name: Kind.MESSAGES})
+    assert len(set(asked)) == 3
+    assert str(caught.value).count("which must be") == 1
+    asked.clear()
+    check(shared, {name: Kind.MESSAGES}, Durability.REPLICATED)
+    assert asked == []
 
 
 def test_a_setting_that_is_not_told_is_not_taken_for_a_strong_one():

@@ -1,6 +1,5 @@
 """Putting on a cluster: what is there afterwards when answers are lost, topics vanish, or messages are too large."""
 
-import contextlib
 import threading
 import time
 
@@ -13,8 +12,6 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 import pqlog
 from pqlog.store.kafka import catalogue, state, store
 from pqlog.store.kafka.address import Address
-from pqlog.store.kafka.promise import Durability
-from pqlog.store.kafka.store import KafkaStore
 from pqlog.store.values import Cursor, Ids, Output, Segment, Singles
 from tests.cluster.logs import opened
 from tests.cluster.plugin import delete_topics
@@ -32,19 +29,6 @@ with opened(url) as log:
         log.put_many([[name, n, 0], [name, n, 1]], id=f"put-{n}")
     print("done", flush=True)
 """
-
-
-@pytest.fixture
-def stores(cluster_url):
-    """Opens stores of one log, each like a process of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def one():
-            store = KafkaStore(Address.parse(cluster_url), durability=Durability.REPLICATED)
-            stack.callback(store.close)
-            return store
-
-        yield one
 
 
 @pytest.fixture

@@ -307,7 +307,9 @@ def test_what_is_known_of_a_process():
         host, _, rest = process.rpartition("@")
         assert owners.fate(process) is Fate.LIVES
         assert owners.fate(f"another {host}@{rest}") is Fate.UNKNOWN
-        assert owners.fate(f"{process}x") is Fate.GONE  # the host was started again
+        assert owners.fate(f"{process}x", is_same_host=True) is Fate.GONE  # the host was started again
+        assert owners.fate(f"{process}x") is Fate.UNKNOWN  # or it is another host of the same name
+        assert owners.fate(f"{host}@{other.pid}:1:") is Fate.UNKNOWN
         assert owners.fate(f"{host}@{other.pid}:1:{owners._boot()}") is Fate.GONE  # another process, same number
         assert owners.fate("") is Fate.UNKNOWN
         os.kill(other.pid, 9)

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pqlog.errors import ArgumentError
-from pqlog.store.kafka import properties
+from pqlog.store.kafka import SCHEME, properties
 
-SCHEME = "kafka://"
 PORT = 9092
 LONGEST_LOG = 100
 """Kafka allows 249 characters for a topic; the rest is for the name of the topic in the log."""
 
 _QUIET = logging.getLogger("pqlog.kafka")
-"""Else librdkafka writes to the standard error whenever a producer is fenced, which is nothing unusual here."""
+"""Otherwise librdkafka writes to the standard error whenever a producer is fenced, which is usual here."""
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
 
@@ -59,10 +58,6 @@ class Address:
         hosts = [_server(host) for host in servers.split(",")]
         log = log.rstrip("/")
         return cls(",".join(dict.fromkeys(hosts)), _checked(log) if log else None, _properties(config, hosts))
-
-    def of_log(self, log: str) -> Address:
-        """A log of the same cluster, with the same properties."""
-        return Address(self.servers, _checked(log), self.config)
 
     def client_config(self, **more: Any) -> dict[str, Any]:
         """What every client of the cluster is made with; a user's own properties win, as none of them is harmful."""

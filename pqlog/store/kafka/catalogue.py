@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from pqlog.store.kafka.cluster import Cluster
+from pqlog.errors import Error
+from pqlog.store.kafka.cluster import Cluster, is_allowed
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.state import CATALOGUE, State, decoded
@@ -20,8 +22,6 @@ LOG, TOPIC, TRIM, GONE, USED = "log", "topic/", "trim/", "gone/", "used/"
 
 And of names on the cluster that deleted topics had: no other topic has them, since a message may be on its way.
 """
-LONGEST = 249
-"""Characters in the name of a topic, for Kafka."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -119,12 +119,14 @@ class Catalogue(View):
         return name
 
     def create(
-        self, name: str, codec: str, partitions: int, max_bytes: int, make: Callable[[str], None], taken: Iterable[str]
-    ) -> tuple[Known, list[str]]:
+        self, name: str, codec: str, partitions: int, max_bytes: int, make: Callable[[str], bool], taken: Iterable[str]
+    ) -> Known:
         """The topic of a name, created if there is none.
 
-        `make` is given its name on the cluster, and creates it there, though the transaction may fail: so topics that
-        nobody knows are returned as well, to be deleted. `taken` are names on the cluster that others have.
+        `make` creates a topic on the cluster; False if there is one of that name. `taken` are names that are used.
+
+        A name on the cluster is used once, and by the process that created the topic there. So what is deleted late,
+        or put late, never hits another topic.
         """
         made: list[str] = []
 
@@ -135,19 +137,23 @@ class Catalogue(View):
                 return found
             log = values[LOG]
             id = log["next"]
-            deleted = [key.removeprefix(USED) for key in values if key.startswith(USED)]
-            used = {*taken, *(one.kafka for one in seen.topics.values()), *deleted} - {*made}
-            kafka = _free(self._log, name, id, used)
-            if kafka not in made:
+            used = {one.kafka for one in seen.topics.values()}
+            used |= {key.removeprefix(USED) for key in values if key.startswith(USED)}
+            kafka = next((one for one in made if one not in used), None)
+            if kafka is None:
+                kafka = next(one for one in _names(self._log, name, id, {*used, *taken}) if make(one))
                 made.append(kafka)
-                make(kafka)
             known = Known(id, name, codec, partitions, kafka, max_bytes)
             tx.set(CATALOGUE, LOG, {**log, "next": id + partitions})
             tx.set(CATALOGUE, f"{TOPIC}{id}", msgspec.to_builtins(known))
             return known
 
         known = self._lanes.change([CATALOGUE], work)
-        return known, [kafka for kafka in made if kafka != known.kafka]
+        left = [kafka for kafka in made if kafka != known.kafka]
+        if left:  # another process created the topic meanwhile
+            with suppress(Error):  # they are empty, and in nobody's way
+                self._lanes.change([CATALOGUE], partial(_leave, left))
+        return known
 
 
 def _begin(tx: Transaction) -> Any:
@@ -158,12 +164,21 @@ def _begin(tx: Transaction) -> Any:
     return found
 
 
-def _free(log: str, name: str, id: int, used: Iterable[str]) -> str:
-    """A name on the cluster for a topic: its own, if Kafka allows that and nobody has it."""
+def _leave(made: Sequence[str], tx: Transaction) -> None:
+    """Let topics be deleted that were created on the cluster in vain."""
+    log = tx.value(CATALOGUE, LOG)
+    for id, kafka in enumerate(made, log["next"]):
+        tx.set(CATALOGUE, f"{GONE}{id}", kafka)
+        tx.set(CATALOGUE, f"{USED}{kafka}", id)
+    tx.set(CATALOGUE, LOG, {**log, "next": log["next"] + len(made)})
+
+
+def _names(log: str, name: str, id: int, used: Iterable[str]) -> Iterator[str]:
+    """Names on the cluster for a topic: its own, if Kafka allows that and it was never used; else others."""
     others = {one.replace(".", "_") for one in used}
     tries = [f"{log}.{name}", f"{log}.{name}-{id}", f"{log}.topic-{id}"]
     for kafka in tries:
-        is_allowed = re.fullmatch(r"[A-Za-z0-9._-]+", kafka, re.ASCII) and len(kafka) <= LONGEST
-        if is_allowed and not name.startswith("__") and kafka.replace(".", "_") not in others:
-            return kafka
-    return f"{tries[-1]}-{uuid.uuid4().hex[:8]}"
+        if is_allowed(kafka) and not name.startswith("__") and kafka.replace(".", "_") not in others:
+            yield kafka
+    while True:
+        yield f"{tries[-1]}-{uuid.uuid4().hex[:8]}"

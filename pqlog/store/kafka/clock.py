@@ -11,11 +11,12 @@ from confluent_kafka import KafkaException, Producer
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import patient
 from pqlog.store.kafka.state import key_of
+from pqlog.store.kafka.transactions import dispose
 
 REFRESH_S = 30.0
 """How long a reading of the cluster's clock is used: this process's own clock runs on from it."""
 KEY = key_of("clock", "now")
-"""Of the records that are written to be given a time. They have no value, so compaction removes them."""
+"""The key of the records that are written to be given a time. They have no value, so compaction removes them."""
 
 
 class ClusterClock:
@@ -50,15 +51,28 @@ class ClusterClock:
         producer = self._producer or self._cluster.producer(enable_idempotence=False, acks="1")  # only its time counts
         self._producer = None  # not to be used again after an error
         told: list[tuple[Any, int]] = []
-        producer.produce(self._topic, None, KEY, 0, lambda error, message: told.append((error, message.timestamp()[1])))
-        while not told:
-            producer.poll(slice_s / 2)
-            self._cluster.check()
-        error, milliseconds = told[0]
-        if error is not None:
-            raise KafkaException(error)
+        try:
+            producer.produce(
+                self._topic, None, KEY, 0, lambda error, message: told.append((error, message.timestamp()[1]))
+            )
+            while not told:
+                producer.poll(slice_s / 2)
+                self._cluster.check()
+            error, milliseconds = told[0]
+            if error is not None:
+                raise KafkaException(error)
+        except BaseException:
+            dispose(producer)
+            raise
         self._producer = producer
         return milliseconds
+
+    def close(self) -> None:
+        """Release the connection."""
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            dispose(producer)
 
 
 def _passed() -> int:

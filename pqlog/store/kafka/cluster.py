@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import threading
 import time
 import weakref
@@ -23,7 +24,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from pqlog.errors import ClosedError, ForkError, UnknownTopicError
 from pqlog.store.kafka.address import Address
@@ -40,7 +41,7 @@ FAR_S = 3.0
 OPENING_S = 10.0
 """How long a cluster is waited for that has never answered."""
 LATEST, EARLIEST = -1, -2
-"""The end and the beginning, as Kafka's ListOffsets asks for them in place of a time."""
+"""The end and the beginning, as Kafka's ListOffsets asks for them instead of a time."""
 TRANSACTION_MS = 10_000
 """When the cluster ends a transaction whose process died: until then nobody reads what was put behind its beginning."""
 USUAL = {
@@ -61,6 +62,15 @@ UNKNOWN_S, GONE_S = 0.1, 1.0
 
 class AssignedConsumer(Consumer):
     """A consumer that is assigned by hand and commits nothing (a class of ours can be referred to weakly)."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        """Give the connections back; not in a forked child, which would wait for threads that it does not have."""
+        if self._owner == os.getpid():
+            super().close()
 
 
 class ProducerOfOurs(Producer):
@@ -283,7 +293,7 @@ class Cluster:
         return self.all_ends(topic, [partition])[0]
 
     def all_ends(self, topic: str, partitions: Sequence[int]) -> list[tuple[int, int]]:
-        """The same of several partitions."""
+        """The same for several partitions."""
         last = self.stable(topic, partitions)
         first = self._offsets(topic, dict.fromkeys(partitions, EARLIEST))
         return [(first[number], max(first[number], last[number])) for number in partitions]
@@ -301,7 +311,7 @@ class Cluster:
         return self.offsets_for_time(topic, [partition], ms)[0]
 
     def offsets_for_time(self, topic: str, partitions: Sequence[int], ms: int) -> list[int | None]:
-        """The same of several partitions."""
+        """The same for several partitions."""
         found = self._offsets(topic, dict.fromkeys(partitions, max(0, ms)))
         return [None if found[number] < 0 else found[number] for number in partitions]
 
@@ -363,16 +373,20 @@ class Cluster:
 
     # changing topics
 
-    def make(self, topics: Sequence[NewTopic]) -> None:
-        """Create those topics that do not exist, and wait until they are known."""
+    def make(self, topics: Sequence[NewTopic]) -> set[str]:
+        """Create those topics that do not exist, and wait until they are known; the names of those that were created.
+
+        A topic whose creation was not answered is not among them, although it may be new.
+        """
         if not topics:
-            return
+            return set()
         exists = KafkaError.TOPIC_ALREADY_EXISTS
-        self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
+        made = self._changed(lambda: self.admin.create_topics(list(topics)), "creating topics", exists)
         for topic in topics:
             until = time.monotonic() + self.timeout_s
             while self.partitions(topic.topic) is None and time.monotonic() < until:
                 time.sleep(0.02)
+        return made
 
     def delete(self, topics: Sequence[str]) -> None:
         """Delete those topics that exist."""
@@ -385,28 +399,25 @@ class Cluster:
         if marks:
             self._changed(lambda: self.admin.delete_records(marks), "trimming", KafkaError.OFFSET_OUT_OF_RANGE)
 
-    def _changed(self, request: Callable[[], Mapping[Any, Future[Any]]], doing: str, *fine: int) -> None:
-        """Change something that may be changed twice; some errors say that it is as it should be."""
+    def _changed(self, request: Callable[[], Mapping[T, Future[Any]]], doing: str, *fine: int) -> set[T]:
+        """Change something that may be changed twice; some errors say that it is as it should be.
+
+        Returns what was changed by this call.
+        """
+        changed = set[T]()
 
         def change() -> None:
-            for future in request().values():
+            for one, future in request().items():
                 try:
                     self._waited(future)
                 except KafkaException as error:
                     if error.args[0].code() not in fine:
                         raise
+                else:
+                    changed.add(one)
 
         self._ask(change, doing)
-
-    def settings(self, topic: str) -> dict[str, str]:
-        """What a topic is set to, the defaults of its brokers included."""
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-
-        def describe() -> dict[str, str]:
-            (future,) = self.admin.describe_configs([resource]).values()
-            return {name: entry.value for name, entry in self._waited(future).items()}
-
-        return self._ask(describe, f"reading the settings of the topic {topic!r}")
+        return changed
 
     # the end
 
@@ -444,6 +455,11 @@ def _leave_all() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_all)
+
+
+def is_allowed(topic: str) -> bool:
+    """Whether Kafka allows a name for a topic; to ask for another is an error."""
+    return re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic, re.ASCII) is not None and topic not in (".", "..")
 
 
 def _properties(given: Mapping[str, Any]) -> dict[str, Any]:

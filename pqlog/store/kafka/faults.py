@@ -75,7 +75,6 @@ PASSING = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.STALE_BROKER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError._NOENT,  # "No leaders found"
         KafkaError.PREFERRED_LEADER_NOT_AVAILABLE,
         KafkaError.ELIGIBLE_LEADERS_NOT_AVAILABLE,
         KafkaError.UNSTABLE_OFFSET_COMMIT,

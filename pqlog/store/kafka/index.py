@@ -17,7 +17,7 @@ from pqlog.store.kafka.records import ROWS
 from pqlog.store.values import Span
 
 MOST_RUNS = 1_000_000
-"""So many runs are kept, of 32 bytes each; then the stretch with the lowest offsets is forgotten."""
+"""How many runs are kept, of 32 bytes each; then what lies far from what was read last is forgotten."""
 
 
 class _Stretch:
@@ -27,7 +27,7 @@ class _Stretch:
         self.first, self.stop = first, stop
         """Record offsets."""
         self.starts, self.lengths, self.rows = array("q"), array("q"), array("q")
-        """Of each run: its first record, how many records it has, and how many messages each of them has."""
+        """For each run: its first record, how many records it has, and how many messages each of them has."""
         self.before = array("q", [0])
         """How many messages lie before each run; at last, how many there are."""
 
@@ -47,6 +47,19 @@ class _Stretch:
         for run in zip(other.starts, other.lengths, other.rows, strict=True):
             self.add(*run)
         self.stop = other.stop
+
+    def cut(self, keep: int) -> None:
+        """Forget a quarter of the runs: at the end that is farther from a record offset."""
+        runs = len(self.starts)
+        if bisect.bisect_right(self.starts, keep) > runs // 2:
+            kept = slice(runs // 4, runs)
+            self.first = self.starts[kept.start]
+        else:
+            kept = slice(0, runs - runs // 4)
+            self.stop = self.starts[kept.stop]
+        before = self.before[kept.start]
+        self.before = array("q", [count - before for count in self.before[kept.start : kept.stop + 1]])
+        self.starts, self.lengths, self.rows = self.starts[kept], self.lengths[kept], self.rows[kept]
 
     def count(self, offset: int) -> int:
         """How many of its messages lie before an offset."""
@@ -85,6 +98,7 @@ class Index:
                 new.add(record, 1, count or 1)
         with self._lock:
             self._insert(new)
+            self._forget(first)
 
     def _insert(self, new: _Stretch) -> None:
         parts = list(self._missing(new.first, new.stop))
@@ -99,8 +113,16 @@ class Index:
             self._stretches.insert(at, new)
         if at + 1 < len(self._stretches) and self._stretches[at].stop == self._stretches[at + 1].first:
             self._stretches[at].extend(self._stretches.pop(at + 1))
-        while len(self._stretches) > 1 and sum(len(known.starts) for known in self._stretches) > MOST_RUNS:
-            self._stretches.pop(0)
+
+    def _forget(self, keep: int) -> None:
+        """Keep as much as is allowed, and what lies at a record offset in any case: somebody is asking for it."""
+        while (runs := sum(len(known.starts) for known in self._stretches)) > MOST_RUNS and runs >= 4:
+            if len(self._stretches) == 1:
+                self._stretches[0].cut(keep)
+            elif self._stretches[0].stop <= keep:
+                self._stretches.pop(0)
+            else:
+                self._stretches.pop()
 
     def missing(self, first: int, stop: int) -> list[tuple[int, int]]:
         """The parts between two record offsets that were not read."""

@@ -1,6 +1,6 @@
 """The partitions of a topic on a cluster in one order, by time: all are read by one consumer, and merged as they come.
 
-A place is the sum of the offsets at which a reader goes on in each partition, less their number, plus 1; as those of
+A place is the sum of the offsets at which a reader continues in each partition, less their number, plus 1; as those of
 `pqlog.merged`, but nothing is searched by time: where a reader was is remembered, and what lies between is read.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import operator
+import threading
 from array import array
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,11 +21,14 @@ from pqlog.store.kafka.records import ROWS, time_of
 from pqlog.store.values import Lines, Row, Span, TopicInfo
 
 WAITED = 10_000
-"""So many records of each partition are waited for before they are merged, unless fewer are wanted."""
+"""How many records of each partition are waited for before they are merged, unless fewer are wanted."""
 FROM_END = 5_000
-"""So many messages are counted from the end by reading all partitions; of more, a time is searched first."""
+"""How many messages are counted from the end by reading all partitions; for more, a time is searched first."""
 SEARCH_BYTES = 64 << 20
 """How much is merged at a time to find a place."""
+
+MOST_PLACES = 10_000
+"""How many places are remembered with their positions; the others are found again by reading."""
 
 Positions = tuple[int, ...]
 
@@ -44,6 +48,45 @@ class _Merged(NamedTuple):
     """The place behind each."""
 
 
+class _Places:
+    """The positions of places: those that were used last. Any thread may ask and note."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._positions = OrderedDict[int, Positions]()
+        """By place; what was used last comes last."""
+        self._ascending: list[int] = []
+
+    def find(self, place: int) -> Positions | None:
+        """The positions of a place, if they are remembered."""
+        with self._lock:
+            found = self._positions.get(place)
+            if found is not None:
+                self._positions.move_to_end(place)
+            return found
+
+    def before(self, place: int) -> Positions | None:
+        """Those of the last place at or before one, of which positions are remembered."""
+        with self._lock:
+            at = bisect.bisect_right(self._ascending, place) - 1
+            return self._positions.get(self._ascending[at]) if at >= 0 else None
+
+    def note(self, place: int, positions: Positions) -> None:
+        """Remember the positions of a place."""
+        with self._lock:
+            is_new = place not in self._positions
+            self._positions[place] = positions
+            self._positions.move_to_end(place)
+            if is_new:
+                bisect.insort(self._ascending, place)
+            while len(self._positions) > MOST_PLACES:
+                oldest = next(iter(self._positions))
+                at = bisect.bisect_left(self._ascending, oldest)
+                if self._ascending[at : at + 1] == [oldest]:  # Ctrl-C may have struck in between
+                    del self._ascending[at]
+                del self._positions[oldest]
+
+
 class KafkaMerged:
     """All partitions of a topic as one; the protocols are `MessageSource`, `ReadsLines` and `Merged` of `store.api`.
 
@@ -57,9 +100,7 @@ class KafkaMerged:
     def __init__(self, partitions: Sequence[KafkaPartition], begin: Sequence[int] | None = None) -> None:
         self.partitions = tuple(partitions)
         self._begin = tuple(begin or (0 for _ in partitions))
-        self._places: list[int] = []
-        """Ascending: those whose positions are remembered."""
-        self._positions = dict[int, Positions]()
+        self._places = _Places()
 
     @property
     def info(self) -> TopicInfo:
@@ -72,26 +113,23 @@ class KafkaMerged:
     # places
 
     def place(self, positions: Positions) -> int:
-        """The place of a reader who goes on at some positions."""
+        """The place of a reader that continues at some positions."""
         place = sum(positions) - len(positions) + 1
-        if place not in self._positions:
-            bisect.insort(self._places, place)
-        self._positions[place] = tuple(positions)
+        self._places.note(place, tuple(positions))
         return place
 
     def positions(self, place: int) -> Positions:
-        """Where a reader at a place goes on in each partition."""
-        found = self._positions.get(place)
+        """Where a reader at a place continues in each partition."""
+        found = self._places.find(place)
         if found is not None:
             return found
         begin, stop = self._kept()
         self.place(begin)
         if place >= self.place(stop):
             return stop
-        at = bisect.bisect_right(self._places, place) - 1
-        if at < 0:
+        found = self._places.before(place)
+        if found is None:
             return begin
-        found = self._positions[self._places[at]]
         while True:
             merged, behind = self._read(found, stop, WAITED * len(self.partitions), SEARCH_BYTES, place)
             if behind == found:
@@ -101,7 +139,7 @@ class KafkaMerged:
                 break
         found = self._within(found, stop, place)
         self.place(found)
-        self._positions[place] = found
+        self._places.note(place, found)
         return found
 
     def _within(self, begin: Positions, stop: Positions, place: int) -> Positions:
@@ -162,7 +200,7 @@ class KafkaMerged:
         return self.place(self._behind(found, stop, more) if 0 < more <= 2 * COUNTED else found)
 
     def _behind(self, begin: Positions, stop: Positions, messages: int) -> Positions:
-        """The positions so many messages further on."""
+        """The positions that are a number of messages further on."""
         positions = list(begin)
         while messages > 0:
             merged, behind = self._read(tuple(positions), stop, messages, SEARCH_BYTES)
@@ -177,7 +215,7 @@ class KafkaMerged:
         return tuple(positions)
 
     def _before(self, messages: int, begin: Positions, stop: Positions) -> Positions:
-        """Positions by a time with so many messages at or behind it, or a few more."""
+        """Positions by a time with that many messages at or behind it, or a few more."""
         low, high = self._first_time(begin), 1 + max(self._last_times(stop), default=0)
         found = begin
         while high - low > 1:
@@ -338,7 +376,7 @@ class _Waiting(NamedTuple):
 
 
 def _waiting(part: Part, until: int, most: int) -> _Waiting:
-    """What waits of a partition before a record offset: at most so many records."""
+    """What waits of a partition before a record offset: at most `most` records."""
     messages, records = list[Any](), list[int]()
     headers, rows = list[Any](), list[int | None]()
     for batch in part.batches:
@@ -384,7 +422,7 @@ def _ordered(heads: Sequence[_Waiting], order: Sequence[int], begin: Positions, 
 
 
 def _fitting(merged: _Merged, max_bytes: int, place: int | None, singles: bool) -> int:
-    """How many of the first are wanted; of at least one, however large."""
+    """How many of the first are wanted: at least one, however large."""
     count = len(merged.ends)
     sizes = list(itertools.accumulate(map(len, merged.messages)))
     if sizes and sizes[-1] > max_bytes:

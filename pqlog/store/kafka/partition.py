@@ -19,7 +19,7 @@ from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of
 from pqlog.store.values import Lines, Row, Span, TopicInfo
 
 COUNTED = 50_000
-"""So many records that nobody has read are read to be counted; of more the number is estimated."""
+"""How many records that nobody has read are read to be counted; the number of more is estimated."""
 COUNTED_BYTES = 32 << 20
 """The same in bytes."""
 KEPT_BYTES = 64 << 20

@@ -8,13 +8,13 @@ cluster that is set to less is refused, with the setting named, unless that was 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, NewTopic, ResourceType
 
 from pqlog.errors import ArgumentError, UnsafeStorageError
 from pqlog.store.kafka.faults import GONE, PASSING, Heard, code, patient, told
@@ -24,6 +24,8 @@ IN_SYNC = 2
 MAX_BYTES = 64 << 20
 """The largest message of a topic of ours: below what a broker takes in one request (100 MB unless it is set)."""
 IDS_KEPT_MS = 30 * 24 * 3600 * 1000
+DELETIONS_KEPT_MS = 24 * 3600 * 1000
+"""How long a deletion must be seen in a compacted topic: longer than a process reads on from where it was."""
 TRANSACTIONS = "__transaction_state"
 _REQUEST_S = 10.0
 
@@ -62,6 +64,8 @@ class Settings:
 
     copies: int
     values: Mapping[str, str]
+    own: frozenset[str] = frozenset()
+    """Which of them were set for the topic. The others are those of its brokers, of which each may have its own."""
 
     @property
     def max_bytes(self) -> int:
@@ -92,8 +96,7 @@ _SMALL = {
     "segment.bytes": str(8 << 20),
     "segment.ms": str(10 * 60 * 1000),
     "min.cleanable.dirty.ratio": "0.1",
-    # Whoever reads on after a week's sleep still sees what was deleted.
-    "delete.retention.ms": str(7 * 24 * 3600 * 1000),
+    "delete.retention.ms": str(7 * DELETIONS_KEPT_MS),
     "max.message.bytes": str(8 << 20),
 }
 _CONFIG: dict[Kind, dict[str, str]] = {
@@ -128,7 +131,7 @@ def read_settings(
     def once(_: float) -> dict[str, Settings]:
         copies = _copies(admin, names)
         values = _values(admin, copies)
-        return {name: Settings(copies[name], values[name]) for name in copies if name in values}
+        return {name: Settings(copies[name], *values[name]) for name in copies if name in values}
 
     while True:
         found = patient(once, "reading the settings of topics", timeout_s, heard)
@@ -145,13 +148,16 @@ def _copies(admin: AdminClient, names: list[str]) -> dict[str, int]:
     return {name: min(len(each.replicas) for each in topic.partitions) for name, topic in found.items()}
 
 
-def _values(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The settings of topics, defaults of the broker included."""
+def _values(
+    admin: AdminClient, names: Iterable[str], **broker: int
+) -> dict[str, tuple[dict[str, str], frozenset[str]]]:
+    """The settings of topics, defaults of the broker included, and which of them are the topic's own."""
     wanted = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     if not wanted:
         return {}
-    futures = {each.name: future for each, future in admin.describe_configs(wanted, request_timeout=_REQUEST_S).items()}
-    return {name: _plain(entries) for name, entries in _results(futures, "reading the settings of the topic").items()}
+    answers = admin.describe_configs(wanted, request_timeout=_REQUEST_S, **broker)
+    found = _results({each.name: future for each, future in answers.items()}, "reading the settings of the topic")
+    return {name: (_plain(entries), _own(entries)) for name, entries in found.items()}
 
 
 def _results(futures: Mapping[str, Any], doing: str) -> dict[str, Any]:
@@ -172,20 +178,50 @@ def _plain(entries: Mapping[str, Any]) -> dict[str, str]:
     return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
 
+def _own(entries: Mapping[str, Any]) -> frozenset[str]:
+    """The settings that do not come from a broker; `source` is a number, or the enumeration."""
+    topics = ConfigSource.DYNAMIC_TOPIC_CONFIG
+    return frozenset(name for name, entry in entries.items() if entry.source in (topics, topics.value))
+
+
+def _brokers(admin: AdminClient) -> list[int]:
+    """The brokers that run."""
+    return [node.id for node in admin.describe_cluster(request_timeout=_REQUEST_S).result().nodes]
+
+
 def _planned_transactions(admin: AdminClient) -> Settings:
-    """What Kafka will set its topic of transactions to: it is made when the first transaction begins."""
-    broker = min(admin.describe_cluster(request_timeout=_REQUEST_S).result().nodes, key=lambda node: node.id)
-    (future,) = admin.describe_configs([ConfigResource(ResourceType.BROKER, str(broker.id))]).values()
-    found = _plain(future.result())
+    """What Kafka will set its topic of transactions to: it is made when the first transaction begins, by any broker."""
+    found = []
+    for broker in _brokers(admin):
+        wanted = [ConfigResource(ResourceType.BROKER, str(broker))]
+        (future,) = admin.describe_configs(wanted, request_timeout=_REQUEST_S).values()
+        found.append(_plain(future.result()))
+    return planned(found)
+
+
+def planned(brokers: Sequence[Mapping[str, str]]) -> Settings:
+    """The weakest that brokers with these settings would set the topic of transactions to."""
+    flush = max(int(one.get("log.flush.interval.messages", 2**63 - 1)) for one in brokers)
     return Settings(
-        int(found["transaction.state.log.replication.factor"]),
+        min(int(one["transaction.state.log.replication.factor"]) for one in brokers),
         {
-            "min.insync.replicas": found["transaction.state.log.min.isr"],
+            "min.insync.replicas": str(min(int(one["transaction.state.log.min.isr"]) for one in brokers)),
             "unclean.leader.election.enable": "false",
-            "flush.messages": found.get("log.flush.interval.messages", str(2**63 - 1)),
+            "flush.messages": str(flush),
             "cleanup.policy": "compact",
         },
     )
+
+
+def _by_all_brokers(admin: AdminClient, settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """The same; where a topic leaves the syncs to its brokers, those of the broker that syncs least."""
+    name, found = "flush.messages", dict(settings)
+    left = [topic for topic, one in found.items() if name in one.values and name not in one.own]
+    for broker in _brokers(admin) if left else ():
+        for topic, (values, _) in _values(admin, left, broker=broker).items():
+            weakest = max(int(found[topic].values[name]), int(values.get(name, 2**63 - 1)))
+            found[topic] = replace(found[topic], values={**found[topic].values, name: str(weakest)})
+    return found
 
 
 # Comparing
@@ -206,7 +242,14 @@ def check_promise(
         A setting is weaker: which, of which topic, what it is, what it must be and how it is changed.
     """
     found = read_settings(admin, topics, timeout_s, heard)
-    transactions = read_settings(admin, [TRANSACTIONS], timeout_s, heard, missing_s=0.5).get(TRANSACTIONS)
+    kafkas = read_settings(admin, [TRANSACTIONS], timeout_s, heard, missing_s=0.5)
+    if durability is Durability.SYNCED:
+        both = {**found, **kafkas}
+        weakest = patient(
+            lambda _: _by_all_brokers(admin, both), "reading the settings of all brokers", timeout_s, heard
+        )
+        found, kafkas = ({name: weakest[name] for name in some} for some in (found, kafkas))
+    transactions = kafkas.get(TRANSACTIONS)
     if transactions is None and durability is not Durability.DEVELOPMENT:
         transactions = patient(
             lambda _: _planned_transactions(admin),
@@ -253,21 +296,27 @@ _FOREVER = tuple(
     _Rule(name, lambda value: int(value) == -1, "-1", "Kafka deletes messages that nobody trimmed")
     for name in ("retention.ms", "retention.bytes")
 )
+_TIMES = _Rule(
+    "message.timestamp.type", lambda value: value == "LogAppendTime", "LogAppendTime", "times of messages run backwards"
+)
+_DELETIONS = _Rule(
+    "delete.retention.ms",
+    lambda value: int(value) >= DELETIONS_KEPT_MS,
+    str(DELETIONS_KEPT_MS),
+    "a process that slept takes for there what was deleted meanwhile",
+)
 _KEPT = {
     Kind.MESSAGES: (
         _Rule(
             "cleanup.policy", lambda value: value == "delete", "delete", "Kafka removes messages that have a newer one"
         ),
         *_FOREVER,
-        _Rule(
-            "message.timestamp.type",
-            lambda value: value == "LogAppendTime",
-            "LogAppendTime",
-            "times of messages run backwards",
-        ),
+        _TIMES,
     ),
     Kind.STATE: (
         _Rule("cleanup.policy", lambda value: value == "compact", "compact", "positions are deleted with age"),
+        _TIMES,
+        _DELETIONS,
     ),
     Kind.IDS: (
         _Rule(
@@ -276,6 +325,9 @@ _KEPT = {
             str(IDS_KEPT_MS),
             "a put with an id is repeated sooner than is promised",
         ),
+        _Rule("retention.bytes", lambda value: int(value) == -1, "-1", "ids are forgotten sooner than is promised"),
+        _TIMES,
+        _DELETIONS,
     ),
     Kind.TRANSACTIONS: (),
 }
@@ -304,7 +356,7 @@ def _weaker(name: str, kind: Kind, settings: Settings, durability: Durability) -
             )
 
 
-_ACCEPT = ", or accept three machines in place of a sync with durability='replicated'"
+_ACCEPT = ", or rely on three machines instead of a sync with durability='replicated'"
 
 
 def _command(name: str, rule: _Rule) -> str:

@@ -16,6 +16,7 @@ from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.ids import NewIds
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.records import ROWS, Record, records_of
+from pqlog.store.kafka.transactions import dispose
 from pqlog.store.values import Chunk, Kept, Output, Put, Span
 
 if TYPE_CHECKING:
@@ -258,4 +259,6 @@ class SinglePuts:
     def close(self) -> None:
         """Release the connection."""
         with self._lock:
-            self._served = None
+            served, self._served = self._served, None
+        if served is not None:
+            dispose(served.producer)

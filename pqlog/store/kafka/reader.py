@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-import os
 import threading
 import time
 from collections import deque
@@ -22,11 +21,11 @@ from pqlog.store.kafka.index import Index
 from pqlog.store.kafka.records import ROWS, UNREADABLE, rows_of
 
 PULLED = 2_000
-"""How many records are taken from librdkafka at a time: of more, its memory is no longer in the processor's cache."""
+"""How many records are taken from librdkafka at a time: the memory of more is no longer in the processor's cache."""
 PAUSED = 50_000
-"""So many records of a partition wait for those of others before it is paused."""
+"""How many records of a partition wait for those of others before it is paused."""
 PROMOTED = 5_000
-"""After so many records a reader is one that reads far ahead."""
+"""After how many records a reader reads far ahead."""
 IDLE_S, MOST_IDLE = 20.0, 8
 """How long a reader is kept that nobody uses, and how many are."""
 CHECK_S = 1.0
@@ -263,11 +262,18 @@ class Reader:
             self._consumer.resume(some)
         part.is_paused = pause
 
-    def rest(self) -> None:
-        """Ask the cluster for nothing more while nobody reads, where there was nothing more."""
-        for number, part in self.parts.items():
-            if part.is_at_end and not part.is_paused:
-                self._pause(number, True)
+    def rest(self) -> bool:
+        """Ask the cluster for nothing more while nobody reads, where there was nothing more.
+
+        False if it cannot be used again.
+        """
+        try:
+            for number, part in self.parts.items():
+                if self.is_whole and part.is_at_end and not part.is_paused:
+                    self._pause(number, True)
+        except (KafkaException, RuntimeError):
+            self.is_whole = False
+        return self.is_whole
 
     def is_outgrown(self, is_large: bool) -> bool:
         """Whether a small reader is no longer enough."""
@@ -275,8 +281,10 @@ class Reader:
         return waiting < PROMOTED and (is_large or self.received > PROMOTED)
 
     def close(self) -> None:
-        """Give the connections back."""
-        self._consumer.close()
+        """Give the connections back. It does not raise: many are closed one after the other."""
+        self.is_whole = False
+        with contextlib.suppress(KafkaException, RuntimeError):
+            self._consumer.close()
 
 
 def _headers(messages: Sequence[Message]) -> list[Any] | None:
@@ -325,7 +333,7 @@ class ReaderPool:
     ) -> Reader:
         """A reader that reads on at these offsets; to be given back.
 
-        A large one reads far ahead. With `keep`, what it received before them goes on waiting for who reads it.
+        A large one reads far ahead. With `keep`, what it received before them still waits for who reads it.
         """
         self._cluster.check()
         with self._lock:
@@ -339,7 +347,11 @@ class ReaderPool:
             found, is_large = None, True
         if found is None:
             found = self._other(is_large)
-            found.begin(topic, begin, indexes)
+            try:
+                found.begin(topic, begin, indexes)
+            except BaseException:
+                found.close()
+                raise
         if not keep:
             for number, offset in offsets.items():
                 found.parts[number].skip(offset)
@@ -356,11 +368,9 @@ class ReaderPool:
 
     def give(self, reader: Reader) -> None:
         """Take a reader back; closed if it cannot be used again."""
-        if not reader.is_whole or self._cluster.is_closed:
-            if self._cluster.owner == os.getpid():
-                reader.close()
+        if self._cluster.is_closed or not reader.rest():
+            reader.close()
             return
-        reader.rest()
         reader.used = time.monotonic()
         with self._lock:
             self._idle.append(reader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import NoReturn
 from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
-from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.cluster import Cluster, is_allowed
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.published import Published, PublishedPartition, published
@@ -134,7 +135,7 @@ class ReadOnlyStore:
             numbers = range(known.partitions if known else 0)
             return [PublishedPartition(self, self._published, known, one) for one in numbers if known]
         topic = self._prefix + name
-        if not _is_allowed(topic):
+        if not is_allowed(topic):
             return ()
         partitions = self.cluster.partitions(topic)
         id = None if partitions is None else self.cluster.ids([topic]).get(topic)
@@ -186,6 +187,8 @@ class ReadOnlyStore:
             self._woken.notify_all()
 
     def close(self) -> None:
+        if self.cluster.owner != os.getpid():  # a lock may be held by a thread that a fork does not have
+            return
         if self._published is not None:
             self._published.close()
         self.cluster.close()
@@ -272,15 +275,6 @@ class MissingTopic(Refusing):
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
         self._missing()
-
-
-def _is_allowed(topic: str) -> bool:
-    """Whether Kafka allows a name for a topic: to ask for others is an error."""
-    return (
-        0 < len(topic) < 250
-        and topic not in (".", "..")
-        and all((c.isalnum() and c.isascii()) or c in "._-" for c in topic)
-    )
 
 
 _CHECKED: tuple[type[TopicStore], type[TopicStore], type[MessageSource]] = (

@@ -80,7 +80,8 @@ class KafkaStore:
         self._state = State(self.cluster, self._log)
         self.lanes = Lanes(self.cluster, self._state, self._log, put_all)
         self.singles = SinglePuts(self.cluster)
-        self.leases = Leases(ClusterClock(self.cluster, self._state.topic).now)
+        self.clock = ClusterClock(self.cluster, self._state.topic)
+        self.leases = Leases(self.clock.now)
         self.catalogue = Catalogue(self.lanes, self._state, self._log)
         self._handles: dict[int, tuple[KafkaTopic, ...]] = {}
         self._lock = threading.Lock()
@@ -142,11 +143,12 @@ class KafkaStore:
         if found := self.find_topic(name):
             return found
 
-        def make(kafka: str) -> None:
-            self.cluster.make([new_topic(kafka, partitions, Kind.MESSAGES, self._durability, self._brokers())])
+        def make(kafka: str) -> bool:
+            new = new_topic(kafka, partitions, Kind.MESSAGES, self._durability, self._brokers())
+            return kafka in self.cluster.make([new])
 
-        known, unknown = self.catalogue.create(name, codec, partitions, MAX_BYTES, make, self.cluster.topics())
-        self.cluster.delete(unknown)
+        known = self.catalogue.create(name, codec, partitions, MAX_BYTES, make, self.cluster.topics())
+        self.tidy()
         return self.handles(known)
 
     def handles(self, known: Known) -> tuple[KafkaTopic, ...]:
@@ -162,10 +164,10 @@ class KafkaStore:
 
     def tidy(self) -> None:
         """Delete from the cluster what is not in the catalogue any more; also for others, who were killed before."""
-        gone = self.catalogue.look().gone
-        if not gone:
-            return
         with suppress(Error):
+            gone = self.catalogue.look().gone
+            if not gone:
+                return
             self.cluster.delete(list(gone.values()))
             lanes = [lane for id in gone for kind in ("client", "id") for lane in self.lanes.names(f"{kind}/{id}")]
             mine = [lane for lane in lanes if lane.split("/")[1] in map(str, gone)]
@@ -265,7 +267,7 @@ class KafkaStore:
         topics = [_ours(KafkaTopic, topic) for topic, _ in marks]
         spans = self.spans(topics)
         befores = [min(max(before, kept.first), kept.stop) for (_, before), kept in zip(marks, spans, strict=True)]
-        if not force:
+        if not force:  # who joins or moves back from now on does so behind the trim: no lanes are taken for that
             losing = Counter[str]()
             for topic, before in zip(topics, befores, strict=True):
                 losing.update(topic.losing(before))
@@ -304,11 +306,14 @@ class KafkaStore:
 
     def join(self, clients: Sequence[ClientStore]) -> None:
         ours = list(map(_client, clients))
+        until = time.monotonic() + self.cluster.timeout_s
         while new := [client for client in ours if client.look() is None]:
             began = time.monotonic()
             try:
                 self._change_clients(new, partial(_join_all, new), retake=False)
             except Fenced:  # by a process that creates them, too
+                if began > until:
+                    raise
                 give_way(time.monotonic() - began)
 
     def seek(self, moves: Sequence[tuple[ClientStore, int]]) -> list[Moved]:
@@ -372,6 +377,7 @@ class KafkaStore:
         self.lanes.close()
         self._state.close()
         self.singles.close()
+        self.clock.close()
         self.cluster.close()
 
 

@@ -240,7 +240,7 @@ class SqliteClient:
     def _not_living(self, db: apsw.Connection) -> Iterator[tuple[str, Fate]]:
         """The processes that hold batches of it and are not known to live."""
         for (process,) in fetch_all(db.execute(statements.PROCESSES, self._id)):
-            fate = owners.fate(process)
+            fate = owners.fate(process, is_same_host=True)
             if fate is not Fate.LIVES:
                 yield process, fate
 
