@@ -7,7 +7,6 @@ looked at.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,8 @@ T = TypeVar("T")
 
 GIVE_WAY_S = 0.3
 """How long a worker waits before it looks again at what another process took meanwhile."""
+AGAIN_S = 0.002
+"""How long it waits if another thread was faster."""
 
 
 def lanes_of(topic: KafkaTopic) -> str:
@@ -119,6 +120,10 @@ class KafkaClient:
             self.leases.update(self.lane, standing)
         return standing
 
+    def kept_in(self, tx: Transaction) -> Standing | None:
+        """Where it stands once the transaction is committed."""
+        return Standing.found_in(tx.values(self.lane))
+
     def keep_in(self, tx: Transaction, standing: Standing | None) -> None:
         """Let it stand somewhere; None deletes it."""
         tx.set(self.lane, KEY, None if standing is None else standing.value())
@@ -148,18 +153,12 @@ class KafkaClient:
         self.keep_in(tx, None)
         return True
 
-    def committed(self) -> None:
-        """A transaction has changed it: what waited for that is over; if that cannot be seen, it is looked at later."""
-        moment = self.leases.moment()
-        with contextlib.suppress(errors.Error):
-            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)), moment)
-
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
 
         def whole(tx: Transaction) -> tuple[T, Standing | None, int]:
             result = work(tx)
-            return result, Standing.found_in(tx.values(self.lane)), self.leases.moment()
+            return result, self.kept_in(tx), self.leases.moment()
 
         with self.leases.busy(self.lane):
             result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
@@ -221,8 +220,10 @@ class KafkaClient:
                 try:
                     claim, went = self._advance(taking, done)
                     break
-                except Stale:
-                    continue
+                except Stale:  # this process knew too little, or another thread of it was faster
+                    if time.monotonic() > until:
+                        return None, [] if done is None else self._finish(done.claim, done.outputs)
+                    give_way(AGAIN_S)
                 except Fenced:
                     if done is not None and own is None:  # the other process may have that partition
                         return None, _ours(done.client)._finish(done.claim, done.outputs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from pqlog.errors import Error, StoreError, TooLargeError, UncertainError
+from pqlog.errors import ClusterError, Error, StoreError, TooLargeError, UncertainError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.ids import NewIds
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OVERHEAD = 1_000
 """What a record takes at most, beside its value, key and headers."""
 SLICE_S = 0.1
-"""How long a thread waits at once, since Ctrl-C waits for it."""
+"""How long a thread waits at once, since Ctrl-C waits for it: several wait in turn."""
 
 
 def put_all(tx: Transaction, outputs: Sequence[Output]) -> list[Put]:
@@ -90,7 +90,9 @@ class _Sending:
         value, key, headers, rows = record
         went = self._went
 
-        def delivered(offset: int) -> None:
+        def delivered(offset: int | None) -> None:
+            if offset is None:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "it was not said where a message went"))
             went.append(Span(offset * ROWS, offset * ROWS + rows))
 
         self._tx.sending.send(*self._where, value, key, headers, delivered)
@@ -102,7 +104,7 @@ class _Sending:
     def put(self) -> Put:
         """Where it went."""
         if not self.messages:
-            stop = self.topic.span().stop
+            stop = self.topic.stop()  # in a transaction, which others wait for: this must not wait for any
             return Put(stop, stop - 1, 0)
         self._tx.after.append(partial(self.topic.wrote, self._went[-1].last))
         return Put(self._went[0].first, self._went[-1].last, self.messages)
@@ -130,6 +132,17 @@ def _too_large(topic: KafkaTopic, record: Record, size: int) -> TooLargeError:
         f"{what} of {size:,} bytes is larger than topic {topic.info.name!r} takes, which is "
         f"{topic.info.max_bytes or 0:,} bytes (max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. "
         f"Put less in one message"
+    )
+
+
+def _doing(topic: KafkaTopic) -> str:
+    return f"putting into topic {topic.info.name!r}"
+
+
+def _unacknowledged(topic: KafkaTopic, why: str) -> UncertainError:
+    return UncertainError(
+        f"{_doing(topic)}: the cluster did not acknowledge the message in time, so it may or may not be there: {why}. "
+        f"Look for it; a put with an id takes effect once, however often it is repeated"
     )
 
 
@@ -197,20 +210,22 @@ class SinglePuts:
             self._produce(served.producer, topic, record, delivered)
         except KafkaException as error:
             self._renew(served)
-            raise told(error, f"putting into topic {topic.info.name!r}") from error
+            raise told(error, _doing(topic)) from error
         try:
             meanwhile()
             served.wait(done, self._cluster.check)
             ((failed, offset),) = done
-            if failed is not None:
-                raise KafkaException(failed)
+            if failed is not None or offset is None:
+                raise KafkaException(failed or KafkaError(KafkaError._TIMED_OUT, "it was not said where it went"))
         except KafkaException as error:
             self._renew(served)
             raise self._problem(topic, error.args[0]) from error
+        except ClusterError as error:  # in `meanwhile`
+            self._renew(served)
+            raise _unacknowledged(topic, str(error)) from error
         except BaseException:  # the message may be on its way, to a topic that is gone
             self._renew(served)
             raise
-        assert offset is not None
         return offset
 
     def _produce(self, producer: Producer, topic: KafkaTopic, record: Record, delivered: Callable[..., None]) -> None:
@@ -237,15 +252,11 @@ class SinglePuts:
 
     @staticmethod
     def _problem(topic: KafkaTopic, error: KafkaError) -> Exception:
-        doing = f"putting into topic {topic.info.name!r}"
         if error.code() in GONE:
             topic.check()
         if error.code() in PASSING or error.fatal():
-            return UncertainError(
-                f"{doing}: the cluster did not acknowledge the message in time, so it may or may not be there: "
-                f"{error.str()}. Look for it; a put with an id takes effect once, however often it is repeated"
-            )
-        return told(error, doing)
+            return _unacknowledged(topic, error.str())
+        return told(error, _doing(topic))
 
     def close(self) -> None:
         """Release the connection."""
