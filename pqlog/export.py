@@ -94,7 +94,7 @@ def to_parquet(
         written = list(files.completed)
         with extras.progress_bar(selection.total(), "exporting", progress) as done:
             for part in parts:
-                for span in _split(part.span, rows_per_file):
+                for span in _split(part.span, export.offsets):
                     written += export.write(part._replace(span=span))
                     done(part.topic.store.count(span))
         export.warn_of_other_columns()
@@ -103,17 +103,17 @@ def to_parquet(
     return change_files(folder, write)
 
 
-def _split(span: Span, rows: int) -> Iterator[Span]:
+def _split(span: Span, offsets: int) -> Iterator[Span]:
     """The parts of a range that are in one bucket each."""
     first = span.first
     while first < span.stop:
-        stop = min(span.stop, (_bucket(first, rows) + 1) * rows + 1)
+        stop = min(span.stop, (_bucket(first, offsets) + 1) * offsets + 1)
         yield Span(first, stop)
         first = stop
 
 
-def _bucket(offset: int, rows: int) -> int:
-    return (offset - 1) // rows
+def _bucket(offset: int, offsets: int) -> int:
+    return (offset - 1) // offsets
 
 
 def missing(span: Span, present: Iterable[Span]) -> Iterator[Span]:
@@ -138,7 +138,9 @@ class _Export:
         partition_by: tuple[str, ...],
     ) -> None:
         self._projection, self._output, self._files = projection, output, files
-        self._rows, self._partition_by = rows_per_file, partition_by
+        self._partition_by = partition_by
+        self.offsets = rows_per_file * selection.topic.partitions[0].info.stride
+        """How many offsets a file has: the messages of segments may lie closer together than single ones."""
         self._schema = parquet_schema(output.schema)
         self._digest = hashlib.sha256(self._schema.serialize()).hexdigest()
         self._columns = {field.name: _shown(field) for field in self._schema if field.name not in partition_by}
@@ -155,7 +157,7 @@ class _Export:
         self._parts: dict[tuple[int, int], list[Part]] = {}
         """The parts of the folder, by their partitions and buckets."""
         for part in sorted(self._existing(), key=lambda part: part.span.first):
-            self._parts.setdefault((part.partition, _bucket(part.span.first, rows_per_file)), []).append(part)
+            self._parts.setdefault((part.partition, _bucket(part.span.first, self.offsets)), []).append(part)
 
     def _existing(self) -> Iterator[Part]:
         """The parts of the folder; raises if it has another export."""
@@ -186,7 +188,7 @@ class _Export:
         it stays as it is, and only what is around it is written.
         """
         span = selection.span
-        place = selection.topic.store.info.partition, _bucket(span.first, self._rows)
+        place = selection.topic.store.info.partition, _bucket(span.first, self.offsets)
         parts = self._parts.get(place, [])
         kept = [part.span for part in parts if not _covers(span, part)]
         written = []

@@ -175,13 +175,12 @@ def _on_a_cluster(
 ) -> Store:
     with extras.needed("kafka"):
         from pqlog.store.kafka.address import Address
-        from pqlog.store.kafka.catalogue import published
         from pqlog.store.kafka.promise import Durability
         from pqlog.store.kafka.readonly import ReadOnlyStore
         from pqlog.store.kafka.store import KafkaStore
     address = Address.parse(url, config)
     if readonly:
-        return ReadOnlyStore(address, timeout_s, codec or "json", published)
+        return ReadOnlyStore(address, timeout_s, codec or "json")
     if address.log is None:
         raise ArgumentError(
             f"{url} is a cluster: name a log on it, as in {url.rstrip('/')}/etl, or open it with readonly=True"

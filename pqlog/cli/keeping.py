@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import typer
 import pqlog
 from pqlog import check, extras
 from pqlog.cli import app, output
-from pqlog.errors import ArgumentError, UnknownClientError
+from pqlog.errors import ArgumentError, UnknownClientError, UnknownTopicError
 from pqlog.message import from_micros
 from pqlog.partition import Messages
 from pqlog.store.values import MAX_PARTITIONS
@@ -28,19 +29,23 @@ def topics(file: app.File, as_json: app.AsJson = False, config: app.Config = Non
     """List the topics. For each: the number of messages, and the first and the last offset of each partition."""
     with app.whole(file, config=config) as log:
         topics = _topics(log)
-        found = [
-            {
-                "topic": topic.name,
-                "codec": topic.codec,
-                **({"partitions": topic.partitions} if _have_partitions(topics) else {}),
-                "messages": len(topic),
-                "first": _offsets(topic, lambda partition: partition.first),
-                "last": _offsets(topic, lambda partition: partition.last),
-                "clients": len(topic.clients()),
-            }
-            for topic in topics
-        ]
+        found = list[dict[str, Any]]()
+        for topic in topics:
+            with contextlib.suppress(UnknownTopicError):  # somebody deleted it just now
+                found.append(_listed(topic, _have_partitions(topics)))
     output.records(found, as_json, "no topics")
+
+
+def _listed(topic: pqlog.Topic, has_partitions: bool) -> dict[str, Any]:
+    return {
+        "topic": topic.name,
+        "codec": topic.codec,
+        **({"partitions": topic.partitions} if has_partitions else {}),
+        "messages": len(topic),
+        "first": _offsets(topic, lambda partition: partition.first),
+        "last": _offsets(topic, lambda partition: partition.last),
+        "clients": len(topic.clients()),
+    }
 
 
 @app.command(
@@ -261,7 +266,11 @@ def stats(file: app.File, as_json: app.AsJson = False) -> None:
 
 
 def _topics(log: pqlog.Log) -> list[pqlog.Topic]:
-    return [log.topic(name) for name in log.topics()]
+    found = list[pqlog.Topic]()
+    for name in log.topics():
+        with contextlib.suppress(UnknownTopicError):  # somebody deleted it just now
+            found.append(log.topic(name))
+    return found
 
 
 def _have_partitions(topics: Sequence[pqlog.Topic]) -> bool:

@@ -352,12 +352,29 @@ class ReadsForeignTopics(Protocol):
         """What to do if a value cannot be decoded."""
         ...
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the topics are anybody's, and not those of a log."""
+        ...
+
     def find_encoded(self, name: str, codec: str) -> Sequence[TopicStore]:
         """As `Store.find_topic`, for a reader who knows the codec."""
         ...
 
     def missing(self, name: str) -> TopicStore:
         """In place of a topic that does not exist, for a log that need not stand for one."""
+        ...
+
+
+@runtime_checkable
+class EstimatesTopics(Protocol):
+    """A log whose topics are counted by reading them, so that counting all of them takes long."""
+
+    def records(self, since: int | None = None) -> Sequence[tuple[TopicInfo, int]]:
+        """All topics, with about how many records each keeps, or was put since a time; nothing is read for it.
+
+        A record has one message, or those of a segment.
+        """
         ...
 
 

@@ -256,6 +256,35 @@ def test_a_producer_is_not_used_again_after_a_slow_commit(opened, commit_of):
     assert one.lanes.is_held(ONE)
 
 
+@pytest.mark.parametrize("is_made", [True, False])
+def test_ctrl_c_in_a_commit_leaves_no_lane_with_what_is_not_so(opened, commit_of, is_made):
+    one, two = opened(), opened()
+    add(one, [ONE, TWO])
+
+    def strike(real, call):
+        if call == 2:
+            if is_made:
+                real()
+            raise KeyboardInterrupt
+        return real()
+
+    commit_of(strike)
+    with pytest.raises(KeyboardInterrupt):
+        add(one, [ONE, TWO])
+    now = 2 if is_made else 1
+    assert seen(two, ONE, TWO) == [now] * 2
+    assert [add(one, [TWO]), add(one, [ONE]), add(one, [TWO, ONE])] == [now + 1, now + 1, now + 2]
+
+
+def test_a_lane_of_which_much_was_committed_is_read_from_the_cluster(opened, monkeypatch):
+    monkeypatch.setattr(holding, "MANY", 10)
+    one = opened()
+    for turn in range(3):
+        one.lanes.change([ONE], lambda tx, turn=turn: [tx.set(ONE, f"{n}", turn) for n in range(20)])
+        assert one.lanes.change([ONE], lambda tx: tx.values(ONE)) == {f"{n}": turn for n in range(20)}
+    assert len(one.lanes._lanes[ONE].own) == 0
+
+
 # many
 
 

@@ -39,7 +39,7 @@ class Client:
 
     def cut(self, token, worker=""):
         lease = self.standing.cut(Span(self.standing.claimed, self.standing.claimed + 2), 2)
-        lease.hand_out(token, worker, owners.this_process(), self.noted.end(NOW))
+        lease.hand_out(token, worker, owners.this_process(), self.noted.end(self.noted.now()))
         claim = lease.claim("c", self.standing.epoch)
         self.noted.hold(self, claim)
         return claim

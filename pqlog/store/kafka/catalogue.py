@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -38,6 +37,10 @@ class Known(msgspec.Struct, frozen=True):
     max_bytes: int
     """The largest record that it takes."""
 
+    def info(self, number: int = 0) -> TopicInfo:
+        """One of its partitions."""
+        return TopicInfo(self.id + number, self.name, self.codec, number, self.partitions, self.max_bytes)
+
 
 class Seen(msgspec.Struct, frozen=True):
     """The catalogue at one moment."""
@@ -67,7 +70,32 @@ def _numbers(key: str, kind: str) -> tuple[int, int]:
     return id, partition
 
 
-class Catalogue:
+class View:
+    """The catalogue of a log for those who only look at it."""
+
+    def __init__(self, state: State) -> None:
+        self._tail = state.tail(CATALOGUE)
+        self._seen: tuple[int, Seen] | None = None
+
+    def look(self) -> Seen:
+        """What there is by now."""
+        self._tail.refresh()
+        version = self._tail.version
+        found = self._seen
+        if found is None or found[0] != version:
+            found = version, Seen.of(decoded(self._tail.lane(CATALOGUE)))
+            self._seen = found
+        return found[1]
+
+    def records(self, cluster: Cluster, since: int | None) -> list[tuple[TopicInfo, int]]:
+        """All topics, with about how many records each keeps, or was put since a time."""
+        topics = self.look().topics.values()
+        ms = None if since is None else since // 1000
+        counts = cluster.records({one.kafka: one.partitions for one in topics}, ms)
+        return [(one.info(), counts[one.kafka]) for one in topics]
+
+
+class Catalogue(View):
     """The catalogue of a log.
 
     Parameters
@@ -79,20 +107,8 @@ class Catalogue:
     """
 
     def __init__(self, lanes: Lanes, state: State, log: str) -> None:
+        super().__init__(state)
         self._lanes, self._log = lanes, log
-        self._tail = state.tail(CATALOGUE)
-        self._lock = threading.Lock()
-        self._seen: tuple[int, Seen] | None = None
-
-    def look(self) -> Seen:
-        """What there is by now."""
-        self._tail.refresh()
-        version = self._tail.version
-        found = self._seen
-        if found is None or found[0] != version:
-            found = version, Seen.of(self._lanes.known(CATALOGUE))
-            self._seen = found
-        return found[1]
 
     def uuid(self) -> str:
         """What distinguishes the log from all others; it is given one if it is new."""
@@ -132,44 +148,6 @@ class Catalogue:
 
         known = self._lanes.change([CATALOGUE], work)
         return known, [kafka for kafka in made if kafka != known.kafka]
-
-
-class Published:
-    """The catalogue of a log for those who only read it."""
-
-    def __init__(self, state: State) -> None:
-        self._tail = state.tail(CATALOGUE)
-        self.close = state.close
-
-    def topics(self) -> dict[str, tuple[str, TopicInfo]]:
-        """By the name of each: what the cluster calls it, and its first partition."""
-        seen = Seen.of(self._values())
-        return {
-            one.name: (one.kafka, TopicInfo(one.id, one.name, one.codec, 0, one.partitions, one.max_bytes))
-            for one in seen.topics.values()
-        }
-
-    def uuid(self) -> str:
-        """What distinguishes the log from all others."""
-        name: str = self._values()[LOG]["uuid"]
-        return name
-
-    def _values(self) -> dict[str, Any]:
-        self._tail.refresh()
-        entries = self._tail.lane(CATALOGUE)
-        return decoded({key: entry for key, entry in entries.items() if key.startswith((LOG, TOPIC))})
-
-
-def published(cluster: Cluster, log: str) -> Published | None:
-    """The catalogue of a log on a cluster; None if there is none."""
-    state = State(cluster, log)
-    if cluster.partitions(state.topic) is None:
-        return None
-    state.tail(CATALOGUE).refresh()
-    if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is None:
-        state.close()
-        return None
-    return Published(state)
 
 
 def _begin(tx: Transaction) -> Any:

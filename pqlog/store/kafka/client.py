@@ -17,7 +17,7 @@ from pqlog.store import owners
 from pqlog.store.api import ClientStore
 from pqlog.store.kafka.fencing import Fenced, give_way
 from pqlog.store.kafka.lane import Transaction, lanes_for
-from pqlog.store.kafka.standing import KEY, Lease, Standing
+from pqlog.store.kafka.standing import KEY, Lease, Standing, lanes_of
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
 
@@ -33,18 +33,13 @@ AGAIN_S = 0.002
 """How long it waits if another thread was faster."""
 
 
-def lanes_of(topic: KafkaTopic) -> str:
-    """What the names of the lanes of all clients of a partition begin with."""
-    return f"client/{topic.topic_id}/{topic.info.partition}/"
-
-
 class KafkaClient:
     """A client; the protocol is `pqlog.store.api.ClientStore`. What ends in `_in` runs inside a transaction."""
 
     def __init__(self, topic: KafkaTopic, name: str) -> None:
         self.name = name
         self.topic, self.leases, self._log = topic, topic.log.leases, topic.log
-        self.lane = f"{lanes_of(topic)}{name}"
+        self.lane = f"{lanes_of(topic.topic_id, topic.info.partition)}{name}"
 
     def look(self) -> Standing | None:
         """Where it stands, as this process knows it: without taking the lane."""
@@ -68,18 +63,7 @@ class KafkaClient:
 
     def state_of(self, standing: Standing, kept: Span) -> ClientState:
         """The same of what was looked at."""
-        unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (standing.position, standing.claimed))
-        return ClientState(
-            client=self.name,
-            position=unread.first,
-            lag=self.topic.count(unread),
-            batches=standing.batches,
-            epoch=standing.epoch,
-            seen=standing.seen,
-            open=bool(standing.claims),
-            unread=unread,
-            unclaimed=unclaimed,
-        )
+        return standing.state(self.name, kept, self.topic.count)
 
     def open_batches(self) -> tuple[int, int]:
         """How many batches are handed out, and the largest number of attempts among them."""

@@ -20,6 +20,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
@@ -183,6 +184,46 @@ class Cluster:
         """How many partitions each topic of the cluster has."""
         found = self._ask(lambda: self._metadata(None), "listing the topics")
         return {name: len(one.partitions) for name, one in found.items() if one.error is None}
+
+    def ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """What distinguishes topics from others of the same names, before or after; empty if the cluster has none."""
+
+        def describe() -> dict[str, str]:
+            found = {}
+            for name, future in self.admin.describe_topics(TopicCollection(list(topics))).items():
+                try:
+                    id = self._waited(future).topic_id
+                except KafkaException as error:
+                    if error.args[0].code() not in GONE:
+                        raise
+                else:
+                    bits = (id.get_most_significant_bits(), id.get_least_significant_bits()) if id else (0, 0)
+                    found[name] = "{:x}.{:x}".format(*bits) if any(bits) else ""
+            return found
+
+        return self._ask(describe, "looking for topics") if topics else {}
+
+    def records(self, topics: Mapping[str, int], since_ms: int | None = None) -> dict[str, int]:
+        """About how many records topics keep, or were put since a time; the brokers are asked for all topics at once.
+
+        What begins and ends transactions counts, too, and what compaction removed. A partition that has no leader at
+        the moment does not count.
+        """
+
+        def ask(time: int) -> dict[tuple[str, int], int]:
+            wanted = [TopicPartition(name, number, time) for name, many in topics.items() for number in range(many)]
+            answers = _in_background(lambda: self._asker().offsets_for_times(wanted, FAR_S))
+            return {(one.topic, one.partition): one.offset for one in self._waited(answers) if one.error is None}
+
+        if not topics:
+            return {}
+        doing = "asking for offsets of topics"
+        firsts = self._ask(lambda: ask(EARLIEST if since_ms is None else max(0, since_ms)), doing)
+        found = dict.fromkeys(topics, 0)
+        for where, stop in self._ask(lambda: ask(LATEST), doing).items():
+            first = firsts.get(where, OFFSET_INVALID)
+            found[where[0]] += max(0, stop - first) if first >= 0 else 0
+        return found
 
     def brokers(self) -> int:
         """How many brokers the cluster has."""

@@ -55,7 +55,7 @@ class Cutter:
         each = len(batch.messages[index]) / ((batch.rows[index] if batch.rows else None) or 1)
         fitting = min(count, self._left)
         if each * fitting > self._bytes:
-            fitting = int(self._bytes / each) or (not self.messages)
+            fitting = max(0, int(self._bytes / each)) or int(not self.messages)
         if fitting:
             self._take(begin, begin + fitting, fitting)
             self._bytes -= each * fitting

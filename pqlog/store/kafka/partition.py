@@ -57,6 +57,8 @@ class KafkaPartition:
         self.is_text = info.codec == "json"
         self._begin = 0
         """The first record offset that was kept when it was asked last; nothing before it is given out."""
+        self._trimmed = 0
+        """The offset before which everything was trimmed inside of a record, as far as is known."""
         self._stable = 0
         """The last stable record offset that is known: it never goes back."""
         self._first = (0, 0)
@@ -76,7 +78,8 @@ class KafkaPartition:
     def keeping(self, first: int, stable: int) -> Span:
         """The same, of what Kafka said of the ends."""
         self._begin, self._stable = max(self._begin, first), max(self._stable, stable)
-        return Span(self._begin * ROWS, max(self._begin, self._stable) * ROWS)
+        stop = max(self._begin, self._stable) * ROWS
+        return Span(min(self.floor(), stop), stop)
 
     def span(self) -> Span:
         return self.spanning(self.kept())
@@ -96,7 +99,7 @@ class KafkaPartition:
 
     def floor(self) -> int:
         """The offset before which nothing is given out."""
-        return self._begin * ROWS
+        return max(self._begin * ROWS, self._trimmed)
 
     # counting
 

@@ -7,8 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn
 
 from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
@@ -16,18 +15,18 @@ from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
+from pqlog.store.kafka.published import Published, PublishedPartition, published
 from pqlog.store.kafka.reader import ReaderPool
+from pqlog.store.kafka.records import ROWS
+from pqlog.store.kafka.refusing import Refusing
 from pqlog.store.values import (
     Capabilities,
-    Claim,
     ClientState,
     Cursor,
-    Done,
     Moved,
     Output,
     Put,
     Row,
-    Size,
     Span,
     TopicInfo,
 )
@@ -38,36 +37,20 @@ POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
 
-class Catalogue(Protocol):
-    """Which topics of a cluster are those of a log."""
-
-    def topics(self) -> Mapping[str, tuple[str, TopicInfo]]:
-        """By the name of each, in their order: what the cluster calls it, and its first partition."""
-        ...
-
-    def uuid(self) -> str:
-        """What distinguishes the log from others."""
-        ...
-
-    @property
-    def close(self) -> Callable[[], None]:
-        """Release the connection."""
-        ...
-
-
 class ReadOnlyStore:
     """The topics of a cluster, or of a log on it; the protocol is `pqlog.store.api.Store`.
+
+    A topic has the partitions that it had when it was opened: of those that are added later, who opens it again reads.
 
     Parameters
     ----------
     address : Address
-        If it names a log, only the topics of that are shown.
+        If it names a log, only the topics of that are shown; or those that begin with its name and a dot, if pqlog made
+        no such log.
     timeout_s : float
         How long an answer of the cluster is waited for.
     codec : str
         What the values of a topic are unless the reader says otherwise: Kafka does not know.
-    catalogue : callable, optional
-        Finds the catalogue of a log by its name. Without one, all topics that begin with its name and a dot are its.
     """
 
     readonly = True
@@ -83,7 +66,6 @@ class ReadOnlyStore:
         address: Address,
         timeout_s: float = 60.0,
         codec: str = "json",
-        catalogue: Callable[[Cluster, str], Catalogue | None] = lambda *_: None,
     ) -> None:
         self.name = str(address)
         self.cluster = Cluster(address, timeout_s)
@@ -91,11 +73,11 @@ class ReadOnlyStore:
         self._codec = codec
         self._prefix = "" if address.log is None else f"{address.log}."
         self._woken = threading.Condition()
-        self._catalogue: Catalogue | None = None
+        self._published: Published | None = None
         try:
-            self._catalogue = None if address.log is None else catalogue(self.cluster, address.log)
-            if self._catalogue is not None:
-                self.uuid = self._catalogue.uuid()
+            self._published = None if address.log is None else published(self.cluster, address.log)
+            if self._published is not None:
+                self.uuid = self._published.uuid()
             else:
                 self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
         except BaseException:
@@ -104,20 +86,40 @@ class ReadOnlyStore:
 
     # topics
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the topics are anybody's, and not those of a log."""
+        return self._published is None
+
     def topics(self) -> list[TopicInfo]:
-        if self._catalogue is not None:
-            return [info for _, info in self._catalogue.topics().values()]
-        found = sorted(self.cluster.topics().items())
-        return [self._info(name, partitions) for name, partitions in found if self._is_shown(name)]
+        if self._published is not None:
+            return [known.info() for known in self._published.look().topics.values()]
+        return [info for _, info in self._shown()]
+
+    def _shown(self) -> list[tuple[str, TopicInfo]]:
+        """What the cluster calls each topic, and its first partition."""
+        found = sorted((name, partitions) for name, partitions in self.cluster.topics().items() if self._is_shown(name))
+        ids = self.cluster.ids([name for name, _ in found])
+        return [(name, self._info(name, ids[name], partitions)) for name, partitions in found if name in ids]
+
+    def records(self, since: int | None = None) -> list[tuple[TopicInfo, int]]:
+        """The same, with about how many records each keeps: `pqlog.store.api.EstimatesTopics`."""
+        if self._published is not None:
+            return self._published.records(self.cluster, since)
+        found = self._shown()
+        ms = None if since is None else since // 1000
+        counts = self.cluster.records({name: info.partitions for name, info in found}, ms)
+        return [(info, counts[name]) for name, info in found]
 
     def _is_shown(self, topic: str) -> bool:
         """Whether a topic of the cluster is one for people: not of Kafka's own, nor of the state of a log."""
         return topic.startswith(self._prefix) and "__" not in (topic[:2], topic.rpartition(".")[2][:2])
 
-    def _info(self, topic: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
-        id = hashlib.blake2b(f"{topic}/{number}".encode(), digest_size=7).digest()
+    def _info(self, topic: str, id: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
+        """A partition; `id` is that of Kafka, or empty if it has none."""
+        digest = hashlib.blake2b(f"{id or topic}/{number}".encode(), digest_size=7).digest()
         name = topic.removeprefix(self._prefix)
-        return TopicInfo(int.from_bytes(id, "big"), name, codec or self._codec, number, partitions)
+        return TopicInfo(int.from_bytes(digest, "big"), name, codec or self._codec, number, partitions, stride=ROWS)
 
     def find_topic(self, name: str) -> Sequence[TopicStore]:
         return self._found(name, "")
@@ -127,20 +129,19 @@ class ReadOnlyStore:
         return self._found(name, codec)
 
     def _found(self, name: str, codec: str) -> Sequence[TopicStore]:
-        if self._catalogue is not None:
-            topic, first = self._catalogue.topics().get(name, ("", None))
-            if first is None:
-                return ()
-            infos = [replace(first, id=first.id + number, partition=number) for number in range(first.partitions)]
-            return [ForeignPartition(self, info, topic) for info in infos]
+        if self._published is not None:
+            known = self._published.look().named(name)
+            numbers = range(known.partitions if known else 0)
+            return [PublishedPartition(self, self._published, known, one) for one in numbers if known]
         topic = self._prefix + name
         if not _is_allowed(topic):
             return ()
         partitions = self.cluster.partitions(topic)
-        if partitions is None:
+        id = None if partitions is None else self.cluster.ids([topic]).get(topic)
+        if partitions is None or id is None:
             return ()
-        numbers = range(partitions)
-        return [ForeignPartition(self, self._info(topic, partitions, one, codec), topic) for one in numbers]
+        infos = [self._info(topic, id, partitions, number, codec) for number in range(partitions)]
+        return [ForeignPartition(self, info, topic) for info in infos]
 
     def missing(self, name: str) -> MissingTopic:
         """In place of a topic that does not exist, for a log that need not stand for one."""
@@ -157,6 +158,9 @@ class ReadOnlyStore:
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         found = dict[int, Span]()
+        for topic in topics:
+            if isinstance(topic, PublishedPartition):
+                topic.check()
         ours = [(index, topic) for index, topic in enumerate(topics) if isinstance(topic, KafkaPartition)]
         for name, group in itertools.groupby(ours, key=lambda one: one[1].kafka_topic):
             some = list(group)
@@ -182,8 +186,8 @@ class ReadOnlyStore:
             self._woken.notify_all()
 
     def close(self) -> None:
-        if self._catalogue is not None:
-            self._catalogue.close()
+        if self._published is not None:
+            self._published.close()
         self.cluster.close()
         self.readers.close()
         self.wake()
@@ -200,6 +204,8 @@ class ReadOnlyStore:
 
     def no_clients(self) -> NoReturn:
         """In place of what a client does."""
+        if self._published is not None:
+            self.refuse()
         self.cluster.check()
         raise UnsupportedError(
             f"{self.name} was opened for reading only, and a client needs a place to keep its position: open a log "
@@ -216,7 +222,7 @@ class ReadOnlyStore:
         self.refuse()
 
     def states(self, clients: Sequence[ClientStore]) -> Sequence[ClientState | None]:
-        self.no_clients()
+        return [client.state() for client in clients]
 
     def join(self, clients: Sequence[ClientStore]) -> None:
         self.no_clients()
@@ -234,41 +240,11 @@ class ReadOnlyStore:
         self.no_clients()
 
 
-class _Refusing:
-    """What a partition cannot do here."""
-
-    log: Any
-
-    def rename(self, name: str) -> None:
-        self.log.refuse()
-
-    def delete(self, force: bool) -> None:
-        self.log.refuse()
-
-    def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        return self.log.refuse()  # type: ignore[no-any-return]
-
-    def find_id(self, id: str) -> Mapping[int, Put] | None:
-        return self.log.refuse()  # type: ignore[no-any-return]
-
-    def clients(self) -> Sequence[ClientState]:
-        return ()
-
-    def open_batches(self) -> Mapping[str, tuple[int, int]]:
-        return {}
-
-    def clients_near(self, name: str) -> Sequence[str]:
-        return ()
-
-    def client(self, name: str) -> ClientStore:
-        return _NoClient(self.log, name)
-
-
-class ForeignPartition(_Refusing, KafkaPartition):
+class ForeignPartition(Refusing, KafkaPartition):
     """A partition of anybody's topic; the protocol is `pqlog.store.api.TopicStore`."""
 
 
-class MissingTopic(_Refusing):
+class MissingTopic(Refusing):
     """A topic that does not exist: whatever is read from it raises `UnknownTopicError`."""
 
     def __init__(self, log: ReadOnlyStore, info: TopicInfo) -> None:
@@ -296,42 +272,6 @@ class MissingTopic(_Refusing):
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
         self._missing()
-
-
-class _NoClient:
-    """A client where there can be none; the protocol is `pqlog.store.api.ClientStore`."""
-
-    def __init__(self, log: ReadOnlyStore, name: str) -> None:
-        self._log, self.name = log, name
-
-    def state(self) -> ClientState | None:
-        self._log.no_clients()
-
-    def join(self, start: int | None = None) -> ClientState:
-        self._log.no_clients()
-
-    def acknowledge(self, offset: int, epoch: int) -> bool:
-        self._log.no_clients()
-
-    def claims(self) -> Sequence[Claim]:
-        self._log.no_clients()
-
-    def has_work(self, worker: str, ordered: bool = False) -> bool:
-        self._log.no_clients()
-
-    def advance(
-        self, size: Size, worker: str, done: Done | None = None, ordered: bool = False
-    ) -> tuple[Claim | None, list[Put]]:
-        self._log.no_clients()
-
-    def finish(self, done: Claim, outputs: Sequence[Output] = ()) -> list[Put]:
-        self._log.no_clients()
-
-    def release(self, claim: Claim, error: str | None) -> bool:
-        self._log.no_clients()
-
-    def leave(self, claim: Claim) -> None:
-        """There is none."""
 
 
 def _is_allowed(topic: str) -> bool:

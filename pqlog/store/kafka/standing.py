@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from pqlog.store.values import Claim, Span
+from pqlog.store.values import Claim, ClientState, Span
 
 KEY = "client"
 """Of the one value in a client's lane."""
+
+
+def lanes_of(topic_id: int, partition: int) -> str:
+    """What the names of the lanes of all clients of a partition begin with."""
+    return f"client/{topic_id}/{partition}/"
 
 
 def random_number() -> int:
@@ -83,6 +88,21 @@ class Standing(msgspec.Struct):
         """The same for the lane to keep."""
         value: dict[str, Any] = msgspec.to_builtins(self)
         return value
+
+    def state(self, client: str, kept: Span, count: Callable[[Span], int]) -> ClientState:
+        """The same as the seam has it, given what is kept of the partition, and what counts its messages."""
+        unread, unclaimed = (Span(max(at, kept.first), kept.stop) for at in (self.position, self.claimed))
+        return ClientState(
+            client=client,
+            position=unread.first,
+            lag=count(unread),
+            batches=self.batches,
+            epoch=self.epoch,
+            seen=self.seen,
+            open=bool(self.claims),
+            unread=unread,
+            unclaimed=unclaimed,
+        )
 
     def hand_out(self, lease: Lease, token: int, worker: str, process: str, now: int, expires: int) -> None:
         """A batch of it has a holder, again or for the first time."""

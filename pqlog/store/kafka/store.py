@@ -130,6 +130,10 @@ class KafkaStore:
         self.check()
         return [self.handles(known)[0].info for known in self.catalogue.look().topics.values()]
 
+    def records(self, since: int | None = None) -> list[tuple[TopicInfo, int]]:
+        """The same, with about how many records each keeps: `pqlog.store.api.EstimatesTopics`."""
+        return self.catalogue.records(self.cluster, since)
+
     def find_topic(self, name: str) -> tuple[KafkaTopic, ...]:
         self.check()
         known = self.catalogue.look().named(name)

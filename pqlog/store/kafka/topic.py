@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from pqlog.errors import ArgumentError, ClusterError, Error, TrimRefusedError, UnknownTopicError
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, USED, Known, Seen
-from pqlog.store.kafka.client import KafkaClient, lanes_of, states_of
+from pqlog.store.kafka.client import KafkaClient, states_of
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
+from pqlog.store.kafka.standing import lanes_of
 from pqlog.store.kafka.state import CATALOGUE
 from pqlog.store.values import NEAR, CachedSchema, ClientState, Put, Row, Singles, Span, TopicInfo
 
@@ -37,13 +38,11 @@ class KafkaTopic(KafkaPartition):
 
     def __init__(self, log: KafkaStore, known: Known, number: int) -> None:
         largest = known.max_bytes - OVERHEAD
-        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest)
+        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest, ROWS)
         super().__init__(log, info, known.kafka)
         self.topic_id = known.id
         self._written = 0
         """Behind the last record that this process put, which its readers see."""
-        self._trimmed = 0
-        """The offset before which everything was trimmed, as far as is known."""
         self._checked = 0.0
         self._schema: CachedSchema | None = None
 
@@ -104,13 +103,6 @@ class KafkaTopic(KafkaPartition):
                 f"a broker is down. Repeat the call"
             )
         time.sleep(0.002)
-
-    def keeping(self, first: int, stable: int) -> Span:
-        kept = super().keeping(first, stable)
-        return Span(min(max(kept.first, self._trimmed), kept.stop), kept.stop)
-
-    def floor(self) -> int:
-        return max(super().floor(), self._trimmed)
 
     def wrote(self, offset: int) -> None:
         """Note that this process put a message."""
@@ -210,7 +202,7 @@ class KafkaTopic(KafkaPartition):
         return [state for state in states_of(self.log, clients) if state is not None]
 
     def _names(self) -> list[str]:
-        prefix = lanes_of(self)
+        prefix = lanes_of(self.topic_id, self.info.partition)
         return sorted(lane.removeprefix(prefix) for lane in self.log.lanes.names(prefix))
 
     def open_batches(self) -> dict[str, tuple[int, int]]:

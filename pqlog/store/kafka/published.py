@@ -1,0 +1,120 @@
+"""A log of pqlog's own on a cluster for those who only read it: its topics and clients, from its state."""
+
+from __future__ import annotations
+
+import time
+
+from pqlog.errors import UnknownTopicError
+from pqlog.store import owners
+from pqlog.store.kafka.catalogue import LOG, Known, Seen, View
+from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.lane import shown
+from pqlog.store.kafka.partition import KafkaPartition
+from pqlog.store.kafka.refusing import NoClient, ReadsOnly, Refusing
+from pqlog.store.kafka.standing import Lease, Standing, lanes_of
+from pqlog.store.kafka.state import CATALOGUE, State
+from pqlog.store.owners import Fate
+from pqlog.store.values import Claim, ClientState, Span
+
+
+class Published(View):
+    """The state of a log, which is read and never written."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self._state = state
+        self.close = state.close
+
+    def uuid(self) -> str:
+        """What distinguishes the log from all others."""
+        uuid: str = shown(self._tail.lane(CATALOGUE))[LOG]["uuid"]
+        return uuid
+
+    def standings(self, prefix: str) -> dict[str, Standing]:
+        """Where the clients stand whose lanes begin with a prefix, by their names."""
+        tail = self._state.tail(prefix)
+        tail.refresh()
+        found = {name.removeprefix(prefix): shown(tail.lane(name)) for name in tail.names(prefix)}
+        standings = {name: Standing.found_in(values) for name, values in found.items()}
+        return {name: standing for name, standing in standings.items() if standing is not None}
+
+
+def published(cluster: Cluster, log: str) -> Published | None:
+    """The state of a log on a cluster; None if pqlog made no such log."""
+    state = State(cluster, log)
+    partitions = cluster.partitions(state.topic)
+    if partitions is None:
+        return None
+    state.begin(partitions)
+    state.tail(CATALOGUE).refresh()
+    if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is None:
+        state.close()
+        return None
+    return Published(state)
+
+
+class PublishedPartition(Refusing, KafkaPartition):
+    """A partition of a topic of such a log; the protocol is `pqlog.store.api.TopicStore`."""
+
+    def __init__(self, log: ReadsOnly, state: Published, known: Known, number: int) -> None:
+        super().__init__(log, known.info(number), known.kafka)
+        self._state, self._topic_id = state, known.id
+        self.checked(state.look())
+
+    def check(self) -> None:
+        """Raise if it was deleted; know how far it was trimmed."""
+        self.checked(self._state.look())
+
+    def checked(self, seen: Seen) -> None:
+        """The same by what is in the catalogue."""
+        if self._topic_id not in seen.topics:
+            raise UnknownTopicError(self.info.name, [])
+        self._trimmed = max(self._trimmed, seen.trims.get((self._topic_id, self.info.partition), 0))
+
+    def kept(self) -> Span:
+        self.check()
+        return super().kept()
+
+    # clients
+
+    def standings(self) -> dict[str, Standing]:
+        """Where the clients stand."""
+        return self._state.standings(lanes_of(self._topic_id, self.info.partition))
+
+    def clients(self) -> list[ClientState]:
+        kept = self.span()
+        return [standing.state(name, kept, self.count) for name, standing in sorted(self.standings().items())]
+
+    def open_batches(self) -> dict[str, tuple[int, int]]:
+        claims = {name: standing.claims for name, standing in self.standings().items()}
+        return {name: (len(some), max(one.attempt for one in some)) for name, some in claims.items() if some}
+
+    def clients_near(self, name: str) -> list[str]:
+        return sorted(self.standings())
+
+    def client(self, name: str) -> SeenClient:
+        return SeenClient(self, name)
+
+
+class SeenClient(NoClient):
+    """A client that is looked at; the protocol is `pqlog.store.api.ClientStore`."""
+
+    def __init__(self, topic: PublishedPartition, name: str) -> None:
+        super().__init__(topic.log, name)
+        self._topic = topic
+
+    def state(self) -> ClientState | None:
+        standing = self._topic.standings().get(self.name)
+        return None if standing is None else standing.state(self.name, self._topic.span(), self._topic.count)
+
+    def claims(self) -> list[Claim]:
+        standing = self._topic.standings().get(self.name)
+        if standing is None:
+            return []
+        return [lease.claim(self.name, standing.epoch, _is_free(lease)) for lease in standing.claims]
+
+
+def _is_free(lease: Lease) -> bool:
+    """Whether a batch has no holder any more, as far as can be seen without asking the cluster for its time."""
+    fate = owners.fate(lease.process) if lease.process else Fate.GONE
+    return fate is Fate.GONE or (fate is Fate.UNKNOWN and lease.expires <= time.time_ns() // 1000)
