@@ -34,8 +34,8 @@ class Attempt:
     """One try of a transaction that needs some lanes, all of which are held.
 
     Before its commit is tried, its lanes are marked as in doubt; they are sure again when what was committed is in
-    memory, or when it is known that nothing was. So whatever ends it, and wherever Ctrl-C strikes, a lane whose memory
-    may lack something is in doubt, and is read again before it is used.
+    memory, or when it is known that nothing was. So whatever ends it, and wherever Ctrl-C strikes: a lane whose memory
+    may be incomplete is in doubt, and is read again before it is used.
 
     Parameters
     ----------

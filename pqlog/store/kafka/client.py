@@ -47,11 +47,11 @@ class KafkaClient:
         return self.seen(self._log.lanes.look(self.lane))
 
     def recall(self) -> Standing | None:
-        """The same after this process changed it: a transaction says if somebody else did since."""
+        """Where it stands by the memory of this process: a transaction finds out if another process changed it."""
         return self.seen(self._log.lanes.recall(self.lane))
 
     def seen(self, values: Mapping[str, Any]) -> Standing | None:
-        """The same of what was found in its lane."""
+        """Where it stands by what was found in its lane."""
         standing = Standing.found_in(values)
         if standing is not None:
             self.leases.overlay(self.lane, standing)
@@ -62,7 +62,7 @@ class KafkaClient:
         return None if standing is None else self.state_of(standing, self.topic.span())
 
     def state_of(self, standing: Standing, kept: Span) -> ClientState:
-        """The same of what was looked at."""
+        """Its state, by where it was found to stand and what is kept."""
         return standing.state(self.name, kept, self.topic.count)
 
     def open_batches(self) -> tuple[int, int]:
@@ -182,7 +182,7 @@ class KafkaClient:
         return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
 
     def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool, is_share: bool = False) -> bool:
-        """The same of what was looked at; what another process is at work on only if it is this one's share."""
+        """Whether there is work, by where it was found to stand; another busy process's only if `is_share`."""
         if not is_share and self.leases.is_elsewhere(standing) and not standing.is_of(worker):
             return False
         are_free = [self.is_free(lease, worker) for lease in standing.claims]

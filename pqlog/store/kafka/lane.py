@@ -16,7 +16,7 @@ from pqlog.store.kafka.transactions import Sending, dispose
 from pqlog.store.values import Output, Put
 
 MARK, CONFIRMED = "mark/", "confirmed"
-"""Keys of lanes, beside what is kept in them: of the marks of holders, and of what confirms that a lane is held."""
+"""Keys that each lane has in addition: the marks of holders, and what confirms that a lane is held."""
 
 
 class PutsAll(Protocol):

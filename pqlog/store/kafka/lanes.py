@@ -39,15 +39,15 @@ from pqlog.store.kafka.transactions import Sending, abort, commit
 T = TypeVar("T")
 
 FORGOTTEN_MS = 7_200_000
-"""How old what is left in lanes is when it is removed: longer than anybody asks for it."""
+"""The age at which lanes that nobody writes any more are removed: marks are not asked for that long."""
 MOST_HELD = 8
-"""How many lanes nobody is using keep their producers, each of which takes ten threads."""
+"""How many unused lanes keep their producers: each of them takes ten threads."""
 IDLE_S = 600.0
 """After that, a lane that is not used gives its producer up."""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 5.0
-"""How long a process waits that lost a lane to another, or that failed."""
+"""How long a process waits after it lost a lane to another, or after a failure."""
 CLOSING_S = 1.0
-"""How long closing may take for what can be left to others."""
+"""How long closing may take for what other processes would do as well."""
 
 
 class Lanes:
@@ -172,9 +172,9 @@ class Lanes:
         return result
 
     def _pause(self, attempt: int, took_s: float) -> None:
-        """Let another process come to its end, for as long as that takes by chance; the lanes' locks are held.
+        """Wait for a random time, so that another process can finish; the locks of the lanes stay held.
 
-        So no other thread of this process goes on taking the lanes meanwhile: two processes would never come to an end.
+        So no other thread of this process takes the lanes meanwhile: two processes would never come to an end.
         """
         longest = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, took_s) * 2 ** min(attempt, 10))
         until = time.monotonic() + longest * secrets.randbelow(1000) / 1000

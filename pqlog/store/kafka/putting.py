@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 OVERHEAD = 1_000
-"""What a record takes at most, beside its value, key and headers."""
+"""How many bytes a record takes at most in addition to its value, key and headers."""
 SLICE_S = 0.1
 """How long a thread waits at once, since Ctrl-C waits for it: several wait in turn."""
 
