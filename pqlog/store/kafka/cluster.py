@@ -318,13 +318,7 @@ class Cluster:
             try:
                 found = self._asker(isolation).offsets_for_times(wanted, SLICE_S)
             except KafkaException as error:
-                code = error.args[0].code()
-                if code in GONE:
-                    if self.check_topic(topic) <= max(times):
-                        raise told(error, f"asking for offsets of the topic {topic!r}") from error
-                    new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
-                    raise KafkaException(new) from error
-                if code != KafkaError._TIMED_OUT or timeout_s is not None:
+                if error.args[0].code() != KafkaError._TIMED_OUT or timeout_s is not None:
                     raise
                 return self._listed(wanted, isolation)
             return {one.partition: self._checked(one.error, one.offset) for one in found}
@@ -332,13 +326,19 @@ class Cluster:
         def ask_or_look_again() -> dict[int, int]:
             try:
                 return ask()
-            except KafkaException:
+            except KafkaException as error:
                 # librdkafka asks a leader that died again and again: it must hear of the new one.
                 with contextlib.suppress(KafkaException):
                     self._asker(isolation).list_topics(topic, SLICE_S)
-                raise
+                if error.args[0].code() not in GONE:
+                    raise
+                if self.check_topic(topic) <= max(times):
+                    raise told(error, doing) from error
+                new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
+                raise KafkaException(new) from error
 
-        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}", timeout_s)
+        doing = f"asking for offsets of the topic {topic!r}"
+        return self._ask(ask_or_look_again, doing, timeout_s)
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:
