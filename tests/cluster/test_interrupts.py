@@ -238,7 +238,7 @@ def test_producers_are_given_up_that_come_after_ctrl_c():
 
     def strike():
         began.wait(10)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=strike).start()
     with pytest.raises(KeyboardInterrupt):

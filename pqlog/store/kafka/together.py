@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ def all_at_once(calls: Sequence[Callable[[], T]], undo: Callable[[T], object] = 
     """
     if len(calls) <= 1:
         return [call() for call in calls]
-    waiting = queue.SimpleQueue[int]()
-    done = queue.SimpleQueue[tuple[int, T | None, BaseException | None]]()
+    waiting, done = queue.SimpleQueue[int](), queue.SimpleQueue[None]()
+    results: dict[int, tuple[T | None, BaseException | None]] = {}
     is_given_up = threading.Event()
     for index in range(len(calls)):
         waiting.put(index)
@@ -33,33 +34,29 @@ def all_at_once(calls: Sequence[Callable[[], T]], undo: Callable[[T], object] = 
             except queue.Empty:
                 return
             try:
-                done.put((index, calls[index](), None))
+                results[index] = calls[index](), None
             except BaseException as error:  # the caller is told
-                done.put((index, None, error))
+                results[index] = None, error
+            done.put(None)
         undo_all()
 
     def undo_all() -> None:
-        while True:
-            try:
-                _, result, error = done.get_nowait()
-            except queue.Empty:
-                return
-            if error is None:
-                undo(result)  # type: ignore[arg-type]
+        while results:
+            with contextlib.suppress(KeyError):  # another thread was faster
+                _, (result, error) = results.popitem()
+                if error is None:
+                    undo(result)  # type: ignore[arg-type]
 
-    found: list[tuple[int, T | None, BaseException | None]] = []
     try:
         for _ in range(min(MOST, len(calls))):
             threading.Thread(target=run, name="pqlog-lanes", daemon=True).start()
-        while len(found) < len(calls):
-            found.append(done.get())
-        for _, _, failed in sorted(found, key=lambda one: one[0]):
-            if failed is not None:
+        for _ in calls:
+            done.get()
+        for index in range(len(calls)):
+            if (failed := results[index][1]) is not None:
                 raise failed
     except BaseException:
         is_given_up.set()
-        for one in found:
-            done.put(one)
         undo_all()
         raise
-    return [result for _, result, _ in sorted(found, key=lambda one: one[0])]  # type: ignore[misc]
+    return [results[index][0] for index in range(len(calls))]  # type: ignore[misc]
