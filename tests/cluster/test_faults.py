@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaException
 
 import pqlog
-from pqlog.store.kafka import lanes
+from pqlog.store.kafka import attempt
 from tests.cluster.brokers import leader
 from tests.cluster.stories import PARTITIONS, STALL_S, story
 from tests.cluster.work import TIMEOUT_S
@@ -75,7 +75,7 @@ def test_workers_are_killed_and_paused_while_a_node_is_down(own_cluster, telling
 
 def test_an_answer_that_is_lost_with_its_node_is_settled(own_cluster, monkeypatch):
     """A node dies while a commit is under way: the put that returns is there once, whatever came of the commit."""
-    whole, chance = lanes.commit, random.Random(4)
+    whole, chance = attempt.commit, random.Random(4)
     killed = iter(own_cluster.nodes)
 
     def commit(producer, *more):
@@ -87,7 +87,7 @@ def test_an_answer_that_is_lost_with_its_node_is_settled(own_cluster, monkeypatc
 
     with pqlog.open(own_cluster.url("lost-answers"), timeout=TIMEOUT_S) as log:
         for number in own_cluster.nodes:
-            monkeypatch.setattr(lanes, "commit", commit)
+            monkeypatch.setattr(attempt, "commit", commit)
             put = log.put_many([number] * 100)
             own_cluster.heal()
             assert values(log[put.first : put.last + 1]) == [number] * 100

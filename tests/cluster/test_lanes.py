@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 import pqlog
+from pqlog.store.kafka import attempt, holding
 from pqlog.store.kafka import lanes as lanes_module
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.fencing import Fenced
@@ -51,14 +52,14 @@ def commit_of(monkeypatch):
     """Replaces the commit of transactions: `how` is given the real one, and may do it or not, and fail or not."""
 
     def replace(how):
-        real = lanes_module.commit
+        real = attempt.commit
         calls = []
 
         def commit(producer, timeout_s, check):
             calls.append(producer)
             return how(lambda: real(producer, timeout_s, check), len(calls))
 
-        monkeypatch.setattr(lanes_module, "commit", commit)
+        monkeypatch.setattr(attempt, "commit", commit)
         return calls
 
     return replace
@@ -237,7 +238,7 @@ def test_nobody_knows_whether_a_commit_was_made(opened, commit_of, monkeypatch):
         return took
 
     commit_of(lose)
-    monkeypatch.setattr(lanes_module, "ASKED_WITHIN_S", -1)
+    monkeypatch.setattr(attempt, "ASKED_WITHIN_S", -1)
     with pytest.raises(pqlog.UncertainError, match="the answer to a commit was lost"):
         add(one, [ONE])
     assert seen(one, ONE) == [2]
@@ -276,7 +277,7 @@ def test_ctrl_c_in_a_commit_leaves_no_lane_with_what_is_not_so(opened, commit_of
 
 
 def test_a_lane_of_which_much_was_committed_is_read_from_the_cluster(opened, monkeypatch):
-    monkeypatch.setattr(lanes_module, "MANY", 10)
+    monkeypatch.setattr(holding, "MANY", 10)
     one = opened()
     for turn in range(3):
         one.lanes.change([ONE], lambda tx, turn=turn: [tx.set(ONE, f"{n}", turn) for n in range(20)])
@@ -317,7 +318,7 @@ def test_lanes_that_are_idle_give_their_producers_up(opened, monkeypatch):
 
 
 def test_the_marks_of_holders_that_are_gone_are_dropped(opened, monkeypatch):
-    monkeypatch.setattr(lanes_module, "MARKS_KEPT_MS", 0)
+    monkeypatch.setattr(holding, "MARKS_KEPT_MS", 0)
     for _ in range(4):
         store = opened()
         add(store, [ONE])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,26 @@ def test_a_process_killed_while_it_created_a_topic_leaves_nothing_in_the_way(sto
     topic = one_topic(stores())
     topic.append_one(b"1", None, None)
     assert offsets(one_topic(here)) == [0]
+
+
+def test_a_broker_that_does_not_know_a_new_topic_yet_is_asked_again(stores, monkeypatch):
+    here = stores()
+    topic = one_topic(here)
+    topic.append_one(b"1", None, None)
+    asker, answers = here.cluster._asker(), []
+
+    class Asker:
+        list_topics = asker.list_topics
+
+        def offsets_for_times(self, wanted, timeout):
+            answers.append(asker.offsets_for_times(wanted, timeout))
+            unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+            new = [SimpleNamespace(partition=one.partition, offset=-1, error=unknown) for one in wanted]
+            return new if len(answers) < 3 else answers[-1]
+
+    monkeypatch.setattr(here.cluster, "_asker", lambda *_: Asker())
+    assert here.cluster.stable(topic.kafka_topic, [0]) == {0: 1}
+    assert len(answers) == 3
 
 
 def test_the_uuid_is_the_logs(stores):

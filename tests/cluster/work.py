@@ -121,13 +121,13 @@ def zombie(log: pqlog.Log, say: Say, told: Told) -> None:
 
 def stop_at_the_commit(where: str) -> None:
     """Stop when everything is written, ``in`` the transaction; or when it was committed and nobody knows, ``after``."""
-    lanes: Any = importlib.import_module("pqlog.store.kafka.lanes")
-    whole = lanes.commit
+    attempt: Any = importlib.import_module("pqlog.store.kafka.attempt")
+    whole = attempt.commit
 
     def commit(*arguments: Any) -> Any:
-        if sys._getframe(1).f_code.co_name != "_once":  # that of another lane
+        if sys._getframe(1).f_code.co_name != "_commit":  # that of another lane
             return whole(*arguments)
-        lanes.commit = whole
+        attempt.commit = whole
         if where == "in":
             os.kill(os.getpid(), signal.SIGSTOP)
         took = whole(*arguments)
@@ -135,7 +135,7 @@ def stop_at_the_commit(where: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         return took
 
-    lanes.commit = commit
+    attempt.commit = commit
 
 
 WORKS = {"put": put, "read": read, "stage": stage, "zombie": zombie}

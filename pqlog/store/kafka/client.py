@@ -7,7 +7,6 @@ looked at.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,8 @@ T = TypeVar("T")
 
 GIVE_WAY_S = 0.3
 """How long a worker waits before it looks again at what another process took meanwhile."""
+AGAIN_S = 0.002
+"""How long it waits if another thread was faster."""
 
 
 class KafkaClient:
@@ -46,11 +47,11 @@ class KafkaClient:
         return self.seen(self._log.lanes.look(self.lane))
 
     def recall(self) -> Standing | None:
-        """The same after this process changed it: a transaction says if somebody else did since."""
+        """Where it stands by the memory of this process: a transaction finds out if another process changed it."""
         return self.seen(self._log.lanes.recall(self.lane))
 
     def seen(self, values: Mapping[str, Any]) -> Standing | None:
-        """The same of what was found in its lane."""
+        """Where it stands by what was found in its lane."""
         standing = Standing.found_in(values)
         if standing is not None:
             self.leases.overlay(self.lane, standing)
@@ -61,7 +62,7 @@ class KafkaClient:
         return None if standing is None else self.state_of(standing, self.topic.span())
 
     def state_of(self, standing: Standing, kept: Span) -> ClientState:
-        """The same of what was looked at."""
+        """Its state, by where it was found to stand and what is kept."""
         return standing.state(self.name, kept, self.topic.count)
 
     def open_batches(self) -> tuple[int, int]:
@@ -103,6 +104,10 @@ class KafkaClient:
             self.leases.update(self.lane, standing)
         return standing
 
+    def kept_in(self, tx: Transaction) -> Standing | None:
+        """Where it stands once the transaction is committed."""
+        return Standing.found_in(tx.values(self.lane))
+
     def keep_in(self, tx: Transaction, standing: Standing | None) -> None:
         """Let it stand somewhere; None deletes it."""
         tx.set(self.lane, KEY, None if standing is None else standing.value())
@@ -132,18 +137,12 @@ class KafkaClient:
         self.keep_in(tx, None)
         return True
 
-    def committed(self) -> None:
-        """A transaction has changed it: what waited for that is over; if that cannot be seen, it is looked at later."""
-        moment = self.leases.moment()
-        with contextlib.suppress(errors.Error):
-            self.leases.updated(self.lane, Standing.found_in(self._log.lanes.recall(self.lane)), moment)
-
     def _change(self, work: Callable[[Transaction], T], *lanes: str, retake: bool = True) -> T:
         """One transaction that changes it."""
 
         def whole(tx: Transaction) -> tuple[T, Standing | None, int]:
             result = work(tx)
-            return result, Standing.found_in(tx.values(self.lane)), self.leases.moment()
+            return result, self.kept_in(tx), self.leases.moment()
 
         with self.leases.busy(self.lane):
             result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
@@ -183,7 +182,7 @@ class KafkaClient:
         return standing is None or self.may_take(standing, self.topic.span(), worker, ordered)
 
     def may_take(self, standing: Standing, kept: Span, worker: str, ordered: bool, is_share: bool = False) -> bool:
-        """The same of what was looked at; what another process is at work on only if it is this one's share."""
+        """Whether there is work, by where it was found to stand; another busy process's only if `is_share`."""
         if not is_share and self.leases.is_elsewhere(standing) and not standing.is_of(worker):
             return False
         are_free = [self.is_free(lease, worker) for lease in standing.claims]
@@ -205,8 +204,10 @@ class KafkaClient:
                 try:
                     claim, went = self._advance(taking, done)
                     break
-                except Stale:
-                    continue
+                except Stale:  # this process knew too little, or another thread of it was faster
+                    if time.monotonic() > until:
+                        return None, [] if done is None else self._finish(done.claim, done.outputs)
+                    give_way(AGAIN_S)
                 except Fenced:
                     if done is not None and own is None:  # the other process may have that partition
                         return None, _ours(done.client)._finish(done.claim, done.outputs)

@@ -166,14 +166,15 @@ class Cluster:
 
     # asking
 
-    def _ask(self, call: Callable[[], T], doing: str) -> T:
+    def _ask(self, call: Callable[[], T], doing: str, timeout_s: float | None = None) -> T:
         """An answer of the cluster, however long an election takes; the first is not waited for that long."""
 
         def one(_: float) -> T:
             self.check()
             return call()
 
-        timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
+        if timeout_s is None:
+            timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
         answer = patient(one, doing, timeout_s, self._heard)
         self._has_answered = True
         return answer
@@ -298,9 +299,9 @@ class Cluster:
         first = self._offsets(topic, dict.fromkeys(partitions, EARLIEST))
         return [(first[number], max(first[number], last[number])) for number in partitions]
 
-    def stable(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    def stable(self, topic: str, partitions: Sequence[int], timeout_s: float | None = None) -> dict[int, int]:
         """The last stable record offsets of partitions: half the time of asking for both ends."""
-        return self._offsets(topic, dict.fromkeys(partitions, LATEST))
+        return self._offsets(topic, dict.fromkeys(partitions, LATEST), timeout_s=timeout_s)
 
     def high(self, topic: str, partition: int) -> int:
         """The high watermark: the offset behind all, open transactions included."""
@@ -315,19 +316,19 @@ class Cluster:
         found = self._offsets(topic, dict.fromkeys(partitions, max(0, ms)))
         return [None if found[number] < 0 else found[number] for number in partitions]
 
-    def _offsets(self, topic: str, times: Mapping[int, int], isolation: str = "read_committed") -> dict[int, int]:
+    def _offsets(
+        self,
+        topic: str,
+        times: Mapping[int, int],
+        isolation: str = "read_committed",
+        timeout_s: float | None = None,
+    ) -> dict[int, int]:
         def ask() -> dict[int, int]:
             wanted = [TopicPartition(topic, number, time) for number, time in times.items()]
             try:
                 found = self._asker(isolation).offsets_for_times(wanted, SLICE_S)
             except KafkaException as error:
-                code = error.args[0].code()
-                if code in GONE:
-                    if self.check_topic(topic) <= max(times):
-                        raise told(error, f"asking for offsets of the topic {topic!r}") from error
-                    new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
-                    raise KafkaException(new) from error
-                if code != KafkaError._TIMED_OUT:
+                if error.args[0].code() != KafkaError._TIMED_OUT or timeout_s is not None:
                     raise
                 return self._listed(wanted, isolation)
             return {one.partition: self._checked(one.error, one.offset) for one in found}
@@ -335,13 +336,19 @@ class Cluster:
         def ask_or_look_again() -> dict[int, int]:
             try:
                 return ask()
-            except KafkaException:
+            except KafkaException as error:
                 # librdkafka asks a leader that died again and again: it must hear of the new one.
                 with contextlib.suppress(KafkaException):
                     self._asker(isolation).list_topics(topic, SLICE_S)
-                raise
+                if error.args[0].code() not in GONE:
+                    raise
+                if self.check_topic(topic) <= max(times):
+                    raise told(error, doing) from error
+                new = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "its brokers do not know it yet")
+                raise KafkaException(new) from error
 
-        return self._ask(ask_or_look_again, f"asking for offsets of the topic {topic!r}")
+        doing = f"asking for offsets of the topic {topic!r}"
+        return self._ask(ask_or_look_again, doing, timeout_s)
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:

@@ -16,7 +16,7 @@ from pqlog.store.kafka.transactions import Sending, dispose
 from pqlog.store.values import Output, Put
 
 MARK, CONFIRMED = "mark/", "confirmed"
-"""Keys of lanes, beside what is kept in them: of the marks of holders, and of what confirms that a lane is held."""
+"""Keys that each lane has in addition: the marks of holders, and what confirms that a lane is held."""
 
 
 class PutsAll(Protocol):
@@ -39,6 +39,8 @@ class Lane:
     """The marks of others when it was taken; None if it is not held."""
     own: dict[str, Entry | None] = field(default_factory=dict)
     """What was committed since."""
+    is_in_doubt: bool = False
+    """Whether what this process knows of it may lack a commit: it must be read again before it is used."""
     old_marks: list[str] = field(default_factory=list)
     used: float = 0.0
     is_used: bool = False
@@ -62,6 +64,7 @@ class Lane:
         self.drop()
         self.foreign = None
         self.own = {}
+        self.is_in_doubt = False
 
     def drop(self) -> None:
         """Give up the producer. What is known stays true until another process changes the lane."""
@@ -102,11 +105,6 @@ class Transaction:
             return self.sets[name, key]
         entry = self._lanes[name].entry(key)
         return None if entry is None else msgspec.json.decode(entry.value)
-
-    def time(self, name: str, key: str) -> int | None:
-        """When a value was committed: milliseconds since 1970, by the clock of the cluster."""
-        entry = self._lanes[name].entry(key)
-        return None if entry is None else entry.time
 
     def set(self, name: str, key: str, value: Any) -> None:
         """Set a value, which can be written as JSON; None removes it."""

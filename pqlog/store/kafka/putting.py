@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from pqlog.errors import Error, StoreError, TooLargeError, UncertainError
+from pqlog.errors import ClusterError, Error, StoreError, TooLargeError, UncertainError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import GONE, PASSING, told
 from pqlog.store.kafka.ids import NewIds
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pqlog.store.kafka.topic import KafkaTopic
 
 OVERHEAD = 1_000
-"""What a record takes at most, beside its value, key and headers."""
+"""How many bytes a record takes at most in addition to its value, key and headers."""
 SLICE_S = 0.1
-"""How long a thread waits at once, since Ctrl-C waits for it."""
+"""How long a thread waits at once, since Ctrl-C waits for it: several wait in turn."""
 
 
 def put_all(tx: Transaction, outputs: Sequence[Output]) -> list[Put]:
@@ -91,7 +91,9 @@ class _Sending:
         value, key, headers, rows = record
         went = self._went
 
-        def delivered(offset: int) -> None:
+        def delivered(offset: int | None) -> None:
+            if offset is None:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "it was not said where a message went"))
             went.append(Span(offset * ROWS, offset * ROWS + rows))
 
         self._tx.sending.send(*self._where, value, key, headers, delivered)
@@ -103,7 +105,7 @@ class _Sending:
     def put(self) -> Put:
         """Where it went."""
         if not self.messages:
-            stop = self.topic.span().stop
+            stop = self.topic.stop()  # in a transaction, which others wait for: this must not wait for any
             return Put(stop, stop - 1, 0)
         self._tx.after.append(partial(self.topic.wrote, self._went[-1].last))
         return Put(self._went[0].first, self._went[-1].last, self.messages)
@@ -131,6 +133,17 @@ def _too_large(topic: KafkaTopic, record: Record, size: int) -> TooLargeError:
         f"{what} of {size:,} bytes is larger than topic {topic.info.name!r} takes, which is "
         f"{topic.info.max_bytes or 0:,} bytes (max.message.bytes of the topic {topic.kafka_topic!r}). Nothing was put. "
         f"Put less in one message"
+    )
+
+
+def _doing(topic: KafkaTopic) -> str:
+    return f"putting into topic {topic.info.name!r}"
+
+
+def _unacknowledged(topic: KafkaTopic, why: str) -> UncertainError:
+    return UncertainError(
+        f"{_doing(topic)}: the cluster did not acknowledge the message in time, so it may or may not be there: {why}. "
+        f"Look for it; a put with an id takes effect once, however often it is repeated"
     )
 
 
@@ -198,15 +211,17 @@ class SinglePuts:
             meanwhile()
             served.wait(done, self._cluster.check)
             ((failed, offset),) = done
-            if failed is not None:
-                raise KafkaException(failed)
+            if failed is not None or offset is None:
+                raise KafkaException(failed or KafkaError(KafkaError._TIMED_OUT, "it was not said where it went"))
         except KafkaException as error:
             self._renew(served)
             raise self._problem(topic, error.args[0]) from error
+        except ClusterError as error:  # in `meanwhile`
+            self._renew(served)
+            raise _unacknowledged(topic, str(error)) from error
         except BaseException:  # the message may be on its way, to a topic that is gone
             self._renew(served)
             raise
-        assert offset is not None
         return offset
 
     def _sent(self, topic: KafkaTopic, record: Record, delivered: Callable[..., None], again: bool = True) -> _Served:
@@ -219,7 +234,7 @@ class SinglePuts:
             if again and error.args[0].code() == KafkaError._UNKNOWN_PARTITION:
                 # It may know a topic that had the name before, with fewer partitions; a new one asks.
                 return self._sent(topic, record, delivered, again=False)
-            raise told(error, f"putting into topic {topic.info.name!r}") from error
+            raise told(error, _doing(topic)) from error
         return served
 
     def _produce(self, producer: Producer, topic: KafkaTopic, record: Record, delivered: Callable[..., None]) -> None:
@@ -246,15 +261,11 @@ class SinglePuts:
 
     @staticmethod
     def _problem(topic: KafkaTopic, error: KafkaError) -> Exception:
-        doing = f"putting into topic {topic.info.name!r}"
         if error.code() in GONE:
             topic.check()
         if error.code() in PASSING or error.fatal():
-            return UncertainError(
-                f"{doing}: the cluster did not acknowledge the message in time, so it may or may not be there: "
-                f"{error.str()}. Look for it; a put with an id takes effect once, however often it is repeated"
-            )
-        return told(error, doing)
+            return _unacknowledged(topic, error.str())
+        return told(error, _doing(topic))
 
     def close(self) -> None:
         """Release the connection."""

@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,12 +20,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pqlog.errors import ClusterError, CorruptLogError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import PASSING, patient, told
+from pqlog.store.kafka.fencing import release
 from pqlog.store.kafka.promise import IDS_KEPT_MS
 
 PARTITIONS = 8
 """Of the state, and of the ids, of a new log."""
 STALE_S = 12 * 3600.0
-"""A tail that was not read for this long begins again: the cluster forgets deletions after a day."""
+"""A tail that was not read for this long begins again: the cluster forgets deletions after seven days at least."""
 FETCH_MS = 5
 """How long a broker waits for news: librdkafka says that the end is reached only when it has waited in vain."""
 PAGE = 10_000
@@ -102,16 +104,27 @@ class State:
             tail.close()
 
 
+@dataclass(eq=False)
+class _Known:
+    """What was read of a partition, up to an offset."""
+
+    at: int = 0
+    lanes: dict[str, dict[str, Entry]] = field(default_factory=dict)
+
+
 class Tail:
-    """The latest value of each key in a partition of the state."""
+    """The latest value of each key in a partition of the state.
+
+    Whatever fails, what was read stays: holders of lanes rely on it (`pqlog.store.kafka.lanes`).
+    """
 
     def __init__(self, cluster: Cluster, place: Place, kept_ms: int | None) -> None:
         self._cluster, self._place, self._kept_ms = cluster, place, kept_ms
         self._lock = threading.RLock()
         self._consumer: Consumer | None = None
-        self._lanes: dict[str, dict[str, Entry]] = {}
-        self._at = 0
+        self._known = _Known()
         self._read = 0.0
+        """When it was read last, or begun."""
         self.version = 0
         """Changes whenever something is read."""
 
@@ -119,27 +132,33 @@ class Tail:
         """Read to the end: all that was committed before the call is seen. It waits for transactions that are open."""
         until = time.monotonic() + (self._cluster.timeout_s if timeout_s is None else timeout_s)
         with _locked(self._lock, until):
-            if self._consumer is None or time.time() - self._read > STALE_S:
-                self._begin()
-            assert self._consumer is not None
+            now = time.time()
+            self._read = self._read or now
+            known = _Known() if now - self._read > STALE_S else self._known
             stop = self._cluster.high(*self._place)
-            if self._at < stop:
-                try:
-                    self._read_to(self._consumer, stop, until)
-                except BaseException:
-                    self._begin()
-                    raise
-            self._read = time.time()
+            if known.at < stop:
+                self._read_to(known, stop, until)
+            if known is not self._known:
+                self._known = known
+                self.version += 1
+            self._read = now
 
-    def _read_to(self, consumer: Consumer, stop: int, until: float) -> None:
+    def _read_to(self, known: _Known, stop: int, until: float) -> None:
         """Read on. In between nothing is fetched: that would ask the brokers hundreds of times in a second."""
-        if not self._at:
-            self._at = self._first(consumer)
-        place = TopicPartition(*self._place, self._at)
-        consumer.incremental_assign([place])
-        while self._at < stop:
-            self._read_some(consumer, stop, until)
-        consumer.incremental_unassign([place])
+        if self._consumer is None:
+            self._consumer = self._begun()
+        consumer = self._consumer
+        try:
+            if not known.at:
+                known.at = self._first(consumer)
+            place = TopicPartition(*self._place, known.at)
+            consumer.incremental_assign([place])
+            while known.at < stop:
+                self._read_some(consumer, known, stop, until)
+            consumer.incremental_unassign([place])
+        except BaseException:  # what it has fetched by then is lost
+            self._end()
+            raise
 
     def _first(self, consumer: Consumer) -> int:
         """Where the partition begins.
@@ -156,14 +175,12 @@ class Tail:
 
         return patient(ask, "reading the state of the log", self._cluster.timeout_s)
 
-    def _begin(self) -> None:
-        self._end()
-        self._consumer = self._cluster.consumer(
+    def _begun(self) -> Consumer:
+        return self._cluster.consumer(
             auto_offset_reset="earliest",
             fetch_wait_max_ms=FETCH_MS,
             fetch_queue_backoff_ms=FETCH_MS,  # a second by default, in which nothing is read
         )
-        self._at, self._lanes = 0, {}
 
     def _end(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -171,14 +188,14 @@ class Tail:
             with contextlib.suppress(KafkaException, RuntimeError):
                 consumer.close()
 
-    def _read_some(self, consumer: Consumer, stop: int, until: float) -> None:
+    def _read_some(self, consumer: Consumer, known: _Known, stop: int, until: float) -> None:
         self._cluster.check()
         first = consumer.poll(0.1)
         if first is None:
             if time.monotonic() > until:
                 raise ClusterError(
                     f"the state of the log ({self._place.topic}, partition {self._place.partition}) cannot be read to "
-                    f"its end: record {self._at} of {stop} did not come. A transaction may be open there, or a broker "
+                    f"its end: record {known.at} of {stop} did not come. A transaction may be open there, or a broker "
                     f"be down; repeat the call"
                 )
             return
@@ -187,17 +204,17 @@ class Tail:
             error = message.error()
             offset = message.offset() or 0
             if error is None:
-                if offset >= self._at:
-                    self._apply(message)
-                    self._at = offset + 1
+                if offset >= known.at:
+                    self._apply(message, known.lanes)
+                    known.at = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._at = max(self._at, offset)
+                known.at = max(known.at, offset)
             elif error.code() not in PASSING:
                 raise told(error, "reading the state of the log")
         if self._kept_ms is not None:
-            self._forget(self._kept_ms)
+            _forget(known.lanes, self._kept_ms)
 
-    def _apply(self, message: Message) -> None:
+    def _apply(self, message: Message, lanes: dict[str, dict[str, Entry]]) -> None:
         try:
             lane, key = _KEY.decode(message.key() or b"")
         except msgspec.MsgspecError as error:
@@ -206,44 +223,45 @@ class Tail:
                 f"by pqlog: nobody else may write there"
             ) from error
         value = message.value()
-        entries = self._lanes.setdefault(lane, {})
+        entries = lanes.setdefault(lane, {})
         entries.pop(key, None)  # the newest are the last
         if value is not None:
             entries[key] = Entry(message.timestamp()[1], value)
         elif not entries:
-            del self._lanes[lane]
-
-    def _forget(self, kept_ms: int) -> None:
-        """Drop what the cluster no longer has."""
-        before = int(time.time() * 1000) - kept_ms
-        for entries in self._lanes.values():
-            while entries:
-                oldest = next(iter(entries))
-                if entries[oldest].time >= before:
-                    break
-                del entries[oldest]
+            del lanes[lane]
 
     # looking
 
     def lane(self, name: str) -> dict[str, Entry]:
         """What a lane has, as it was read last."""
         with self._lock:
-            return dict(self._lanes.get(name, {}))
+            return dict(self._known.lanes.get(name, {}))
 
     def entry(self, name: str, key: str) -> Entry | None:
         """One value of a lane, as it was read last."""
         with self._lock:
-            return self._lanes.get(name, {}).get(key)
+            return self._known.lanes.get(name, {}).get(key)
 
     def names(self, prefix: str) -> list[str]:
         """The lanes whose names begin with a prefix, as they were read last."""
         with self._lock:
-            return sorted(name for name in self._lanes if name.startswith(prefix))
+            return sorted(name for name in self._known.lanes if name.startswith(prefix))
 
     def close(self) -> None:
         """Release the connection."""
         with self._lock:
             self._end()
+
+
+def _forget(lanes: Mapping[str, dict[str, Entry]], kept_ms: int) -> None:
+    """Drop what the cluster no longer has."""
+    before = int(time.time() * 1000) - kept_ms
+    for entries in lanes.values():
+        while entries:
+            oldest = next(iter(entries))
+            if entries[oldest].time >= before:
+                break
+            del entries[oldest]
 
 
 _KEY = msgspec.json.Decoder(tuple[str, str])
@@ -257,9 +275,9 @@ def decoded(entries: Mapping[str, Entry]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _locked(lock: threading.RLock, until: float) -> Iterator[None]:
     """Hold a lock, unless that takes too long."""
-    if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
-        raise ClusterError("another thread has been waiting for the state of the log all the time; repeat the call")
-    try:
+    try:  # first, for Ctrl-C may strike behind the call
+        if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise ClusterError("another thread has been waiting for the state of the log all the time; repeat the call")
         yield
     finally:
-        lock.release()
+        release(lock)

@@ -28,6 +28,7 @@ from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise
 from pqlog.store.kafka.putting import SinglePuts, put_all
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.kafka.records import ROWS
+from pqlog.store.kafka.standing import Standing
 from pqlog.store.kafka.state import CATALOGUE, PARTITIONS, PUT, State
 from pqlog.store.kafka.topic import KafkaTopic
 from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
@@ -212,15 +213,19 @@ class KafkaStore:
         return went
 
     def _show(self, topics: Sequence[KafkaTopic]) -> None:
-        """Wait until other processes see what was put, too: a moment after the commit, unless a transaction is open."""
+        """Wait until other processes see what was put, too: a moment after the commit, unless a transaction is open.
+
+        Whether they do, or the cluster does not answer: it was put.
+        """
         until = time.monotonic() + SHOWN_S
         together = _together(topics)
-        while together and time.monotonic() < until:
-            for kafka, some in list(together.items()):
-                if self._late(some, self.cluster.stable(kafka, list(some))):
-                    time.sleep(SHOWING_S)
-                else:
-                    del together[kafka]
+        with suppress(Error):
+            while together and (left := until - time.monotonic()) > 0:
+                for kafka, some in list(together.items()):
+                    if self._late(some, self.cluster.stable(kafka, list(some), left)):
+                        time.sleep(SHOWING_S)
+                    else:
+                        del together[kafka]
 
     def _put_lane(self) -> str:
         """A lane for a put that needs none: one of a few of this process, so that threads put at the same time."""
@@ -333,9 +338,14 @@ class KafkaStore:
             client.topic.check()
         if not clients:
             return []
-        result = self.lanes.change([client.lane for client in clients], work, retake=retake)
-        for client in clients:
-            client.committed()
+
+        def whole(tx: Transaction) -> tuple[list[T], list[Standing | None], int]:
+            result = work(tx)
+            return result, [client.kept_in(tx) for client in clients], self.leases.moment()
+
+        result, kept, moment = self.lanes.change([client.lane for client in clients], whole, retake=retake)
+        for client, standing in zip(clients, kept, strict=True):
+            self.leases.updated(client.lane, standing, moment)
         return result
 
     # waiting

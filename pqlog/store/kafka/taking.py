@@ -53,7 +53,7 @@ class Taking:
 
     @property
     def lanes(self) -> list[str]:
-        """Those that are needed beside the client's own."""
+        """Those that are needed in addition to the client's own."""
         return [client.lane for client in self._others]
 
     def look(self, done: Claim | None) -> bool:

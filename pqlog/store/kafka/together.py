@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -13,30 +14,49 @@ MOST = 16
 """How many run at a time."""
 
 
-def all_at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of calls; raises the first error. They must bound their own time, and may outlive an interrupt."""
+def all_at_once(calls: Sequence[Callable[[], T]], undo: Callable[[T], object] = lambda _: None) -> list[T]:
+    """The results of calls; raises the first error. They must bound their own time, and may outlive an interrupt.
+
+    `undo` is called with each result that is not returned, because another call failed, or the caller was interrupted.
+    """
     if len(calls) <= 1:
         return [call() for call in calls]
-    waiting = queue.SimpleQueue[int]()
-    done = queue.SimpleQueue[tuple[int, T | None, BaseException | None]]()
+    waiting, done = queue.SimpleQueue[int](), queue.SimpleQueue[None]()
+    results: dict[int, tuple[T | None, BaseException | None]] = {}
+    is_given_up = threading.Event()
     for index in range(len(calls)):
         waiting.put(index)
 
     def run() -> None:
-        while True:
+        while not is_given_up.is_set():
             try:
                 index = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                done.put((index, calls[index](), None))
+                results[index] = calls[index](), None
             except BaseException as error:  # the caller is told
-                done.put((index, None, error))
+                results[index] = None, error
+            done.put(None)
+        undo_all()
 
-    for _ in range(min(MOST, len(calls))):
-        threading.Thread(target=run, name="pqlog-lanes", daemon=True).start()
-    found = sorted((done.get() for _ in calls), key=lambda one: one[0])
-    for _, _, error in found:
-        if error is not None:
-            raise error
-    return [result for _, result, _ in found]  # type: ignore[misc]
+    def undo_all() -> None:
+        while results:
+            with contextlib.suppress(KeyError):  # another thread was faster
+                _, (result, error) = results.popitem()
+                if error is None:
+                    undo(result)  # type: ignore[arg-type]
+
+    try:
+        for _ in range(min(MOST, len(calls))):
+            threading.Thread(target=run, name="pqlog-lanes", daemon=True).start()
+        for _ in calls:
+            done.get()
+        for index in range(len(calls)):
+            if (failed := results[index][1]) is not None:
+                raise failed
+    except BaseException:
+        is_given_up.set()
+        undo_all()
+        raise
+    return [results[index][0] for index in range(len(calls))]  # type: ignore[misc]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CHECKED_S = 0.1
 """How long a reader may go on with a topic that another process has deleted."""
+ASKED_S = 1.0
+"""How long the end of a partition is asked for by what cannot wait."""
 
 
 class KafkaTopic(KafkaPartition):
@@ -106,6 +108,13 @@ class KafkaTopic(KafkaPartition):
         """Note that this process put a message."""
         self._written = max(self._written, offset // ROWS + 1)
 
+    def stop(self) -> int:
+        """The offset where the next message would go at least, as far as that is known in a second."""
+        stable = self._stable
+        with suppress(Error):
+            stable = self.log.cluster.stable(self.kafka_topic, [self.info.partition], ASKED_S)[self.info.partition]
+        return max(self._written, stable) * ROWS
+
     def is_seen(self, stable: int) -> bool:
         """Whether all that this process put lies before a record offset."""
         return stable >= self._written
@@ -144,8 +153,9 @@ class KafkaTopic(KafkaPartition):
             tx.set(CATALOGUE, key, {**tx.value(CATALOGUE, key), "name": name})
 
         self.log.lanes.change([CATALOGUE], work)
-        for one in self.partitions():
-            one.check()
+        with suppress(Error):  # it is renamed; the next call finds it out
+            for one in self.partitions():
+                one.check()
 
     def delete(self, force: bool) -> None:
         self.check()
@@ -166,7 +176,8 @@ class KafkaTopic(KafkaPartition):
                     tx.set(CATALOGUE, key, None)
 
         self.log.lanes.change([CATALOGUE], work)
-        self.log.tidy()
+        with suppress(Error):  # it is deleted; who opens the log next gives the space back
+            self.log.tidy()
 
     # putting
 

@@ -13,18 +13,17 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pqlog.errors import StoreError
+from pqlog.store.kafka.cluster import SLICE_S
 from pqlog.store.kafka.records import Record
 from pqlog.store.kafka.state import Place
 
-SLICE_S = 0.2
-"""How long a call into librdkafka may take, since Ctrl-C waits for it."""
 ABORT_S = 2.0
 """How long an abort may take; after that the successor of the producer, or the cluster, ends the transaction."""
 LONGEST_MS = 900_000
 """The longest transaction that brokers allow, unless they are told otherwise."""
 
 Headers = Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None
-Delivered = Callable[[int], object]
+Delivered = Callable[[int | None], object]
 
 
 class Sending:
@@ -101,7 +100,7 @@ class Sending:
                 if error is not None:
                     self._failed = self._failed or KafkaException(error)
                 else:
-                    delivered(message.offset())  # type: ignore[arg-type]
+                    delivered(message.offset())
             except BaseException as problem:  # Ctrl-C, which librdkafka would swallow
                 self._failed = problem
 
@@ -172,7 +171,8 @@ class _Disposal:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="pqlog-disposal", daemon=True)
-                self._thread.start()
+                with contextlib.suppress(RuntimeError):  # no thread can be started: the next one may
+                    self._thread.start()
 
     def _run(self) -> None:
         while True:
