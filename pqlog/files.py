@@ -13,7 +13,7 @@ from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
 from pqlog.store.api import ReadsForeignTopics, Store
-from pqlog.store.kafka import SCHEME
+from pqlog.store.kafka import SCHEME as SCHEME
 from pqlog.store.values import MEMORY, Row, Salvage
 from pqlog.stream import TopicStream
 
