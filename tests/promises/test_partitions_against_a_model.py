@@ -96,7 +96,7 @@ class Partitions(RuleBasedStateMachine):
             mock.patch.object(partitioning, "any_of", return_value=0),
             mock.patch.object(delivery, "HOT_SHARE", 0),
             mock.patch.object(owners, "this_process", self.this_process),
-            mock.patch.object(owners, "fate", lambda process: Fate.LIVES if process in self.alive else Fate.GONE),
+            mock.patch.object(owners, "fate", lambda process, **_: Fate.LIVES if process in self.alive else Fate.GONE),
         ]
         for patch in self.patches:
             patch.start()
