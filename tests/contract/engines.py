@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +12,22 @@ import pytest
 from pqlog.store.api import ClientStore, Store, TopicStore
 from pqlog.store.memory.store import MemoryStore
 from pqlog.store.sqlite.store import SqliteStore
-from pqlog.store.values import Chunk, Claim, Cursor, Done, Ids, Moved, Output, Put, Row, Segment, Singles, Size, Span
+from pqlog.store.values import (
+    Chunk,
+    Claim,
+    ClientState,
+    Cursor,
+    Done,
+    Ids,
+    Moved,
+    Output,
+    Put,
+    Row,
+    Segment,
+    Singles,
+    Size,
+    Span,
+)
 
 
 def in_a_file(folder: Path) -> Store:
@@ -165,6 +181,15 @@ def kept(partitions: Sequence[TopicStore]) -> list[list[Row]]:
 def clients_of(partitions: Sequence[TopicStore], name: str = "c") -> list[ClientStore]:
     """The client of that name in each partition."""
     return [one.client(name) for one in partitions]
+
+
+def standing(client: ClientStore) -> ClientState | None:
+    """Its state without where the partition ends, which a put that failed may move."""
+    state = client.state()
+    if state is None:
+        return None
+    unread, unclaimed = (Span(span.first, span.first) for span in (state.unread, state.unclaimed))
+    return replace(state, unread=unread, unclaimed=unclaimed)
 
 
 def take(

@@ -24,6 +24,7 @@ from tests.contract.engines import (
     put_in,
     rows,
     singles,
+    standing,
     take,
 )
 
@@ -248,14 +249,14 @@ def test_a_batch_of_another_partition_that_is_lost_changes_nothing(engine, parti
     lost = take(first)
     first.leave(lost)
     held = take(first)
-    before, state = kept(partitions), second.state()
+    before, state = kept(partitions), standing(second)
     for done in (
         Done(first, lost, [Output(partitions[2], [singles(b"7")])]),
         Done(first, held, [Output(partitions[1], [singles(b"7")]), Output(partitions[2], broken(singles(b"7")))]),
     ):
         with pytest.raises(pqlog.Error):
             second.advance(Size(2), "", done, True)
-        assert (kept(partitions), second.state(), second.claims()) == (before, state, [])
+        assert (kept(partitions), standing(second), second.claims()) == (before, state, [])
         assert [claim.token for claim in first.claims()] == [held.token]
     gone = one_partition(engine, "gone")
     gone.delete(force=True)
@@ -265,7 +266,7 @@ def test_a_batch_of_another_partition_that_is_lost_changes_nothing(engine, parti
     ):
         with pytest.raises(pqlog.UnknownTopicError):
             client.advance(Size(2), "", done, True)
-        assert (kept(partitions), second.state(), second.claims()) == (before, state, [])
+        assert (kept(partitions), standing(second), second.claims()) == (before, state, [])
     first.finish(held)
     assert take(second).number == 1
 

@@ -111,6 +111,27 @@ class _Known:
     at: int = 0
     lanes: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
+    def set(self, lane: str, key: str, entry: Entry | None) -> None:
+        """A value as it was written later; None removes it."""
+        entries = self.lanes.setdefault(lane, {})
+        entries.pop(key, None)  # the newest are the last
+        if entry is not None:
+            entries[key] = entry
+        elif not entries:
+            del self.lanes[lane]
+
+
+@dataclass(eq=False)
+class _News:
+    """What was read after that: it becomes known all at once, so that nobody sees half of a transaction."""
+
+    at: int
+    read: list[tuple[str, str, Entry | None]] = field(default_factory=list)
+
+    def set(self, lane: str, key: str, entry: Entry | None) -> None:
+        """The same."""
+        self.read.append((lane, key, entry))
+
 
 class Tail:
     """The latest value of each key in a partition of the state.
@@ -121,6 +142,9 @@ class Tail:
     def __init__(self, cluster: Cluster, place: Place, kept_ms: int | None) -> None:
         self._cluster, self._place, self._kept_ms = cluster, place, kept_ms
         self._lock = threading.RLock()
+        """Of the one who reads, who may have to wait for a transaction to end."""
+        self._looking = threading.Lock()
+        """Of what is known. It is held for a moment only, since a transaction looks while others wait for its end."""
         self._consumer: Consumer | None = None
         self._known = _Known()
         self._read = 0.0
@@ -137,13 +161,24 @@ class Tail:
             known = _Known() if now - self._read > STALE_S else self._known
             stop = self._cluster.high(*self._place)
             if known.at < stop:
-                self._read_to(known, stop, until)
+                into = _News(known.at) if known.at and known is self._known else known
+                self._read_to(into, stop, until)
+                self._add(into, known)
             if known is not self._known:
                 self._known = known
                 self.version += 1
             self._read = now
 
-    def _read_to(self, known: _Known, stop: int, until: float) -> None:
+    def _add(self, read: _Known | _News, known: _Known) -> None:
+        with self._looking:
+            if isinstance(read, _News):
+                for lane, key, entry in read.read:
+                    known.set(lane, key, entry)
+                known.at = read.at
+            if self._kept_ms is not None:
+                _forget(known.lanes, self._kept_ms)
+
+    def _read_to(self, known: _Known | _News, stop: int, until: float) -> None:
         """Read on. In between nothing is fetched: that would ask the brokers hundreds of times in a second."""
         if self._consumer is None:
             self._consumer = self._begun()
@@ -188,7 +223,7 @@ class Tail:
             with contextlib.suppress(KafkaException, RuntimeError):
                 consumer.close()
 
-    def _read_some(self, consumer: Consumer, known: _Known, stop: int, until: float) -> None:
+    def _read_some(self, consumer: Consumer, known: _Known | _News, stop: int, until: float) -> None:
         self._cluster.check()
         first = consumer.poll(0.1)
         if first is None:
@@ -200,21 +235,24 @@ class Tail:
                 )
             return
         self.version += 1
-        for message in (first, *consumer.consume(PAGE, 0)):
-            error = message.error()
-            offset = message.offset() or 0
-            if error is None:
-                if offset >= known.at:
-                    self._apply(message, known.lanes)
-                    known.at = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                known.at = max(known.at, offset)
-            elif error.code() not in PASSING:
-                raise told(error, "reading the state of the log")
-        if self._kept_ms is not None:
-            _forget(known.lanes, self._kept_ms)
+        messages = (first, *consumer.consume(PAGE, 0))
+        with self._looking:
+            for message in messages:
+                self._take(message, known)
 
-    def _apply(self, message: Message, lanes: dict[str, dict[str, Entry]]) -> None:
+    def _take(self, message: Message, known: _Known | _News) -> None:
+        error = message.error()
+        offset = message.offset() or 0
+        if error is None:
+            if offset >= known.at:
+                self._set(message, known)
+                known.at = offset + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            known.at = max(known.at, offset)
+        elif error.code() not in PASSING:
+            raise told(error, "reading the state of the log")
+
+    def _set(self, message: Message, known: _Known | _News) -> None:
         try:
             lane, key = _KEY.decode(message.key() or b"")
         except msgspec.MsgspecError as error:
@@ -223,28 +261,23 @@ class Tail:
                 f"by pqlog: nobody else may write there"
             ) from error
         value = message.value()
-        entries = lanes.setdefault(lane, {})
-        entries.pop(key, None)  # the newest are the last
-        if value is not None:
-            entries[key] = Entry(message.timestamp()[1], value)
-        elif not entries:
-            del lanes[lane]
+        known.set(lane, key, None if value is None else Entry(message.timestamp()[1], value))
 
     # looking
 
     def lane(self, name: str) -> dict[str, Entry]:
         """What a lane has, as it was read last."""
-        with self._lock:
+        with self._looking:
             return dict(self._known.lanes.get(name, {}))
 
     def entry(self, name: str, key: str) -> Entry | None:
         """One value of a lane, as it was read last."""
-        with self._lock:
+        with self._looking:
             return self._known.lanes.get(name, {}).get(key)
 
     def names(self, prefix: str) -> list[str]:
         """The lanes whose names begin with a prefix, as they were read last."""
-        with self._lock:
+        with self._looking:
             return sorted(name for name in self._known.lanes if name.startswith(prefix))
 
     def close(self) -> None:
