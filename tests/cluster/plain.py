@@ -8,9 +8,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 def put(bootstrap, topic, value):
     failed = []
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "log_level": 0})
+    # A node that is paused never answers: it is given up after this time, which is a minute by default.
+    patience = {"socket.timeout.ms": 10_000, "acks": "all"}
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0, **patience})
     producer.produce(topic, value, on_delivery=lambda error, message: failed.append(error))
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
     assert failed == [None]
 
 

@@ -165,14 +165,14 @@ def test_a_look_that_fails_forgets_nothing(opened, monkeypatch, error, is_stale)
     one.lanes.change([ONE], lambda tx: tx.set(ONE, "m", 7))  # the other value is known from reading only
     add(two, [TWO])
     tail = one._state.tail(ONE)
-    real = tail._apply
+    real = tail._set
 
     def fail(*arguments):
         real(*arguments)
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(tail, "_apply", fail)
+        patch.setattr(tail, "_set", fail)
         if is_stale:
             patch.setattr(state, "STALE_S", -1)
         with pytest.raises(error):
