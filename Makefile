@@ -60,7 +60,7 @@ test-long: programs $(VENV)/all  ## Both rings of tests, without the cluster
 
 test-cluster: build/kafka $(VENV)/all  ## The tests on a Kafka cluster of three nodes, which it starts; TESTS=tests/cluster for a part
 	@.ci/programs strace
-	$(PYTEST) -n 3 --dist loadgroup --cluster $(or $(TESTS),tests/cluster tests/contract pqlog/store/kafka)
+	$(PYTEST) -n 3 --cluster $(or $(TESTS),tests/cluster tests/contract pqlog/store/kafka)
 
 build/kafka: tests/cluster/pom.xml
 	@.ci/programs java:default-jre-headless mvn:maven

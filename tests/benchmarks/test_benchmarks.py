@@ -9,7 +9,6 @@ for package in ("diskcache", "eventsourcing", "litequeue", "matplotlib", "orjson
 
 from benchmarks import __main__ as program
 from benchmarks import peers, pictures
-from tests.cluster.plugin import alone
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("redis-server")]
 
@@ -18,13 +17,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("redis-server")]
 def test_every_part_runs_and_saves(tmp_path, part, capsys):
     run(tmp_path, part)
     assert json.loads((tmp_path / f"{part}.json").read_text())["machine"]["cpu"] in capsys.readouterr().out
-
-
-def test_the_part_on_a_cluster_runs_and_saves(tmp_path, pytestconfig):
-    if not pytestconfig.option.cluster:
-        pytest.skip("only with --cluster")
-    with alone():
-        run(tmp_path, "cluster")
 
 
 def run(tmp_path, part):

@@ -26,8 +26,8 @@ NEED_KAFKA = tuple(ROOT / path for path in ("tests/cluster", "tests/contract/clu
 
 RUNNING = "PQLOG_CLUSTER"
 """The environment variable with the bootstrap servers of a cluster that runs already."""
-SERIAL = "own_cluster"
-"""The group of tests that never run at the same time: those with clusters of their own."""
+OWN = ("test_benchmarks", "test_faults", "test_rig", "test_security", "test_ship", "test_syncs")
+"""The modules with clusters of their own. One worker runs all of them, since they would only wait for each other."""
 
 _KEEPER = pytest.StashKey[keeper.Keeper]()
 
@@ -51,13 +51,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path in NEED_KAFKA and not config.option.cluster else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "own_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(SERIAL))
-
-
 # The cluster that all workers share is kept by the process that starts them, and started by the first that asks for it.
 
 
@@ -74,6 +67,17 @@ class _Workers:
     def pytest_configure_node(node: Any) -> None:
         if _KEEPER in node.config.stash:
             node.workerinput["cluster"] = node.config.stash[_KEEPER].socket
+
+    @staticmethod
+    def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+        """In place of the groups of pytest-xdist 3.8, which do nothing with pytest 9.2."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        class OwnClustersTogether(LoadScopeScheduling):  # type: ignore[misc]
+            def _split_scope(self, nodeid: str) -> str:
+                return "own" if Path(nodeid.partition("::")[0]).stem in OWN else nodeid
+
+        return OwnClustersTogether(config, log) if config.option.cluster else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

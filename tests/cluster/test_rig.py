@@ -9,10 +9,7 @@ from confluent_kafka.admin import AdminClient
 from tests.cluster.brokers import KafkaCluster, leader
 from tests.cluster.keeper import Keeper, ask
 from tests.cluster.plain import make, put, values
-from tests.cluster.plugin import SERIAL
 from tests.processes import start, wait_until
-
-pytestmark = pytest.mark.xdist_group(SERIAL)
 
 
 def test_all_workers_share_one_cluster_of_three(cluster, cluster_url):

@@ -30,7 +30,7 @@ from pqlog.store.kafka.store import KafkaStore
 from pqlog.stream import TopicStream
 from tests.cluster.brokers import KafkaCluster
 from tests.cluster.certificates import Authority
-from tests.cluster.plugin import SERIAL, alone
+from tests.cluster.plugin import alone
 from tests.cluster.refusals import (
     BOBS_PASSWORD,
     PLAIN_PASSWORD,
@@ -40,8 +40,6 @@ from tests.cluster.refusals import (
     refused,
     topics,
 )
-
-pytestmark = pytest.mark.xdist_group(SERIAL)
 
 MODULES = "org.apache.kafka.common.security"
 

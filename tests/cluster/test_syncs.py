@@ -14,7 +14,7 @@ from tests.cluster.plugin import alone
 from tests.cluster.stories import story
 from tests.cluster.syncs import Recorder, batches, cut_power
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs("strace"), pytest.mark.xdist_group("own_cluster")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.needs("strace")]
 LATER = str(2**63 - 1)
 
 
