@@ -406,3 +406,25 @@ def test_the_owner_is_this_process(log):
     (partition,) = log.store.log.find_topic("main")
     claim, _ = partition.client("c").advance(Size(1), "w")
     assert owners.parts(claim.owner) == ("w", owners.this_process())
+
+
+@pytest.mark.parametrize("asked", ["one", "all"])
+def test_an_acknowledgement_that_is_committed_behind_an_answer_counts(log, monkeypatch, asked):
+    """What was read before the commit is older than what this process knows."""
+    log.put_many(range(3))
+    client = log.stream.partitions[0].client("c")
+    client.join()
+    store = log.stream.partitions[0].log
+    name = "look" if asked == "one" else "look_at"
+    look = getattr(store.lanes, name)
+
+    def slowly(lanes):
+        found = look(lanes)
+        if threading.current_thread() is threading.main_thread():  # and not the one that commits
+            wait_until(lambda: not store.leases.is_waiting(client.lane), 10)
+        return found
+
+    monkeypatch.setattr(store.lanes, name, slowly)
+    assert client.acknowledge(log.last, client.recall().epoch)
+    found = client.state() if asked == "one" else store.states([client])[0]
+    assert found.lag == 0

@@ -22,6 +22,7 @@ from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.values import Claim, ClientState, Done, Moved, Output, Put, Size, Span
 
 if TYPE_CHECKING:
+    from pqlog.store.kafka.leases import Acknowledgement
     from pqlog.store.kafka.store import KafkaStore
     from pqlog.store.kafka.topic import KafkaTopic
 
@@ -44,17 +45,19 @@ class KafkaClient:
     def look(self) -> Standing | None:
         """Where it stands, as this process knows it: without taking the lane."""
         self.topic.check()
-        return self.seen(self._log.lanes.look(self.lane))
+        waiting = self.leases.waiting(self.lane)
+        return self.seen(self._log.lanes.look(self.lane), waiting)
 
     def recall(self) -> Standing | None:
         """Where it stands by the memory of this process: a transaction finds out if another process changed it."""
-        return self.seen(self._log.lanes.recall(self.lane))
+        waiting = self.leases.waiting(self.lane)
+        return self.seen(self._log.lanes.recall(self.lane), waiting)
 
-    def seen(self, values: Mapping[str, Any]) -> Standing | None:
-        """Where it stands by what was found in its lane."""
+    def seen(self, values: Mapping[str, Any], waiting: Acknowledgement | None) -> Standing | None:
+        """Where it stands by what was found in its lane, and by what waited to be committed before that was read."""
         standing = Standing.found_in(values)
         if standing is not None:
-            self.leases.overlay(self.lane, standing)
+            self.leases.overlay(self.lane, standing, waiting)
         return standing
 
     def state(self) -> ClientState | None:
@@ -348,9 +351,10 @@ def _seen(log: KafkaStore, clients: Sequence[ClientStore]) -> list[tuple[KafkaCl
     ours = [_ours(client) for client in clients]
     for client in ours:
         client.topic.check()
+    waiting = [client.leases.waiting(client.lane) for client in ours]
     values = log.lanes.look_at([client.lane for client in ours])
-    spans = log.spans([client.topic for client in ours])
-    return [(client, client.seen(one), span) for client, one, span in zip(ours, values, spans, strict=True)]
+    standings = map(KafkaClient.seen, ours, values, waiting)
+    return list(zip(ours, standings, log.spans([client.topic for client in ours]), strict=True))
 
 
 def _ours(client: ClientStore) -> KafkaClient:

@@ -189,13 +189,21 @@ class Leases:
         if error is not None:
             raise error
 
-    def overlay(self, lane: str, standing: Standing) -> bool:
-        """Let what waits count, in what the cluster keeps of a client; whether that changes anything."""
-        ack = self._acks.get(lane)
-        if ack is None or not standing.lacks(ack.offset, ack.epoch):
-            return False
-        standing.acknowledge(ack.offset)
-        return True
+    def waiting(self, lane: str) -> Acknowledgement | None:
+        """The acknowledgement of a client that is not committed yet."""
+        return self._acks.get(lane)
+
+    def overlay(self, lane: str, standing: Standing, before: Acknowledgement | None = None) -> bool:
+        """Let what waits count, in what the cluster keeps of a client; whether that changes anything.
+
+        `before` is what waited before the cluster was asked: it may have been committed behind the answer.
+        """
+        is_changed = False
+        for ack in (before, self.waiting(lane)):
+            if ack is not None and standing.lacks(ack.offset, ack.epoch):
+                standing.acknowledge(ack.offset)
+                is_changed = True
+        return is_changed
 
     # what the cluster is told, and knows
 
