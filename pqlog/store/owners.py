@@ -10,6 +10,12 @@ import enum
 import functools
 import os
 import socket
+from typing import TYPE_CHECKING
+
+from pqlog.errors import ForkError
+
+if TYPE_CHECKING:
+    from pqlog.store.values import Claim
 
 
 class Fate(enum.Enum):
@@ -35,6 +41,15 @@ def parts(owner: str) -> tuple[str, str]:
     """An owner's worker and process."""
     worker, _, process = owner.rpartition("|")
     return worker, process
+
+
+def check_mine(claim: Claim) -> None:
+    """Raise unless a batch was handed to this process: a fork has the object, too."""
+    if parts(claim.owner)[1] != this_process():
+        raise ForkError(
+            f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
+            f"fork: it is for that one to acknowledge"
+        )
 
 
 def fate(process: str, is_same_host: bool = False) -> Fate:

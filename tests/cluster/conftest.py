@@ -24,8 +24,8 @@ def stores(cluster_url):
     """Opens stores of one log, each like a process of its own."""
     with contextlib.ExitStack() as stack:
 
-        def one():
-            store = KafkaStore(Address.parse(cluster_url), durability=Durability.REPLICATED)
+        def one(timeout_s=60.0):
+            store = KafkaStore(Address.parse(cluster_url), timeout_s, Durability.REPLICATED)
             stack.callback(store.close)
             return store
 

@@ -11,10 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 import pqlog
 from pqlog.store.kafka import attempt, lanes, state, store
-from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.fencing import Fenced
-from pqlog.store.kafka.promise import Durability
-from pqlog.store.kafka.store import KafkaStore
 from pqlog.store.kafka.taking import Stale, Taking
 from pqlog.store.kafka.together import all_at_once
 from pqlog.store.values import Ids, Output, Singles, Size
@@ -22,19 +19,6 @@ from tests.contract.engines import never, rows
 
 ONE, TWO, THREE = "client/1/0/c", "client/1/1/c", "cursor/c"
 NAMES = [ONE, TWO, THREE]
-
-
-@pytest.fixture
-def opened(cluster_url):
-    """Opens stores of one log, each like a process of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def one():
-            store = KafkaStore(Address.parse(cluster_url), durability=Durability.REPLICATED)
-            stack.callback(store.close)
-            return store
-
-        yield one
 
 
 def add(store, names, take=True):
@@ -85,8 +69,8 @@ def down(*_, **__):
 # Ctrl-C
 
 
-def test_what_ctrl_c_behind_a_commit_leaves_is_read_again(opened, monkeypatch):
-    one = opened()
+def test_what_ctrl_c_behind_a_commit_leaves_is_read_again(stores, monkeypatch):
+    one = stores()
     hold(one, NAMES)
     before = numbers(one)
     with monkeypatch.context() as patch:
@@ -97,8 +81,8 @@ def test_what_ctrl_c_behind_a_commit_leaves_is_read_again(opened, monkeypatch):
         assert add(one, [name]) == [n + 2]
 
 
-def test_what_ctrl_c_leaves_while_a_commit_is_noted_is_read_again(opened, monkeypatch):
-    one = opened()
+def test_what_ctrl_c_leaves_while_a_commit_is_noted_is_read_again(stores, monkeypatch):
+    one = stores()
     hold(one, NAMES)
     before = numbers(one)
     with monkeypatch.context() as patch:
@@ -108,8 +92,8 @@ def test_what_ctrl_c_leaves_while_a_commit_is_noted_is_read_again(opened, monkey
     assert add(one, NAMES) == [n + 2 for n in before]
 
 
-def test_what_ctrl_c_leaves_before_a_commit_changes_nothing(opened, monkeypatch):
-    one = opened()
+def test_what_ctrl_c_leaves_before_a_commit_changes_nothing(stores, monkeypatch):
+    one = stores()
     hold(one, NAMES)
     before = numbers(one)
     with monkeypatch.context() as patch:
@@ -120,9 +104,9 @@ def test_what_ctrl_c_leaves_before_a_commit_changes_nothing(opened, monkeypatch)
 
 
 @pytest.mark.parametrize("names", [[ONE, TWO], [TWO, THREE, ONE]])
-def test_ctrl_c_at_any_moment_leaves_what_is_true(opened, names):
+def test_ctrl_c_at_any_moment_leaves_what_is_true(stores, names):
     """Real signals, some of them in the midst of a commit."""
-    one, two = opened(), opened()
+    one, two = stores(), stores()
     hold(one, names)
     for n in range(12):
         signals = threading.Timer(0.001 + n * 0.004, os.kill, (os.getpid(), signal.SIGINT))
@@ -136,8 +120,8 @@ def test_ctrl_c_at_any_moment_leaves_what_is_true(opened, names):
         assert add(one, [last, *(name for name in names if name != last)]) == [m + 1 for m in others]
 
 
-def test_what_is_not_known_to_be_committed_is_read_again(opened, monkeypatch):
-    one = opened()
+def test_what_is_not_known_to_be_committed_is_read_again(stores, monkeypatch):
+    one = stores()
     hold(one, NAMES)
     before = numbers(one)
 
@@ -159,8 +143,8 @@ def test_what_is_not_known_to_be_committed_is_read_again(opened, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, pqlog.ClusterError])
 @pytest.mark.parametrize("is_stale", [False, True])
-def test_a_look_that_fails_forgets_nothing(opened, monkeypatch, error, is_stale):
-    one, two = opened(), opened()
+def test_a_look_that_fails_forgets_nothing(stores, monkeypatch, error, is_stale):
+    one, two = stores(), stores()
     add(two, [ONE])
     one.lanes.change([ONE], lambda tx: tx.set(ONE, "m", 7))  # the other value is known from reading only
     add(two, [TWO])
@@ -182,8 +166,8 @@ def test_a_look_that_fails_forgets_nothing(opened, monkeypatch, error, is_stale)
     assert numbers(one, [ONE, TWO]) == [1, 1]
 
 
-def test_a_tail_that_was_not_read_for_long_is_read_anew(opened, monkeypatch):
-    one, two = opened(), opened()
+def test_a_tail_that_was_not_read_for_long_is_read_anew(stores, monkeypatch):
+    one, two = stores(), stores()
     add(two, [ONE])
     assert numbers(one, [ONE]) == [1]
     one._state.tail(ONE)._known.lanes["client/1/1/gone"] = {}
@@ -196,8 +180,8 @@ def test_a_tail_that_was_not_read_for_long_is_read_anew(opened, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [[ONE, THREE], [THREE, ONE]])
-def test_a_lane_that_was_lost_is_not_believed_together_with_one_that_is_taken_just_now(opened, names):
-    one, two = opened(), opened()
+def test_a_lane_that_was_lost_is_not_believed_together_with_one_that_is_taken_just_now(stores, names):
+    one, two = stores(), stores()
     hold(one, [ONE])
     (n,) = add(two, [ONE])
     assert one.lanes.change(names, lambda tx: tx.value(ONE, "n")) == n
@@ -253,8 +237,8 @@ def test_producers_are_given_up_that_come_after_ctrl_c():
 # after a commit
 
 
-def test_what_was_committed_is_said_though_the_cluster_does_not_answer_afterwards(opened, monkeypatch):
-    here = opened()
+def test_what_was_committed_is_said_though_the_cluster_does_not_answer_afterwards(stores, monkeypatch):
+    here = stores()
     (topic,) = here.topic("main", "json", 1)
     with monkeypatch.context() as patch:
         patch.setattr(here.cluster, "stable", down)
@@ -268,16 +252,16 @@ def test_what_was_committed_is_said_though_the_cluster_does_not_answer_afterward
     assert here.topics() == []
 
 
-def test_a_put_whose_topic_cannot_be_looked_up_meanwhile_is_uncertain(opened, monkeypatch):
-    here = opened()
+def test_a_put_whose_topic_cannot_be_looked_up_meanwhile_is_uncertain(stores, monkeypatch):
+    here = stores()
     (topic,) = here.topic("main", "json", 1)
     monkeypatch.setattr(topic, "check", down)
     with pytest.raises(pqlog.UncertainError, match="may or may not be there"):
         topic.append_one(b"1", None, None)
 
 
-def test_a_put_of_nothing_waits_for_nothing_in_its_transaction(opened, monkeypatch):
-    here = opened()
+def test_a_put_of_nothing_waits_for_nothing_in_its_transaction(stores, monkeypatch):
+    here = stores()
     (topic,) = here.topic("main", "json", 1)
     output = Output(topic, [Singles([b"1"])], Ids([["x"]], never))
     stop = here.append([output])[0].last + 1
@@ -290,8 +274,8 @@ def test_a_put_of_nothing_waits_for_nothing_in_its_transaction(opened, monkeypat
 # loops
 
 
-def test_a_worker_that_looks_in_vain_gives_up(opened, monkeypatch):
-    here = opened()
+def test_a_worker_that_looks_in_vain_gives_up(stores, monkeypatch):
+    here = stores()
     (topic,) = here.topic("main", "json", 1)
     topic.append_one(b"1", None, None)
     topic.client("c").join()
@@ -307,8 +291,8 @@ def test_a_worker_that_looks_in_vain_gives_up(opened, monkeypatch):
     assert len(tries) > 1
 
 
-def test_joining_in_vain_ends(opened, monkeypatch):
-    here = opened()
+def test_joining_in_vain_ends(stores, monkeypatch):
+    here = stores()
     (topic,) = here.topic("main", "json", 1)
 
     def fenced(*_, **__):
@@ -323,15 +307,15 @@ def test_joining_in_vain_ends(opened, monkeypatch):
 # what is left
 
 
-def test_few_lanes_keep_their_producers(opened):
-    here = opened()
+def test_few_lanes_keep_their_producers(stores):
+    here = stores()
     for number in range(14):
         add(here, [f"cursor/{number}"])
     assert sum(lane.producer is not None for lane in here.lanes._lanes.values()) <= 9
 
 
-def test_a_log_that_is_closed_leaves_no_marks_of_its_puts(opened):
-    here, there = opened(), opened()
+def test_a_log_that_is_closed_leaves_no_marks_of_its_puts(stores):
+    here, there = stores(), stores()
     (topic,) = here.topic("main", "json", 1)
     lane = here.lanes._lane(here._put_lane())
     until = time.monotonic() + 60
@@ -346,9 +330,9 @@ def test_a_log_that_is_closed_leaves_no_marks_of_its_puts(opened):
     assert tail.names(store.PUT_LANE) == []
 
 
-def test_marks_of_processes_that_were_killed_get_old(opened, monkeypatch):
+def test_marks_of_processes_that_were_killed_get_old(stores, monkeypatch):
     monkeypatch.setattr(lanes, "FORGOTTEN_MS", 1)
-    first, second, third = opened(), opened(), opened()
+    first, second, third = stores(), stores(), stores()
     first.topic("main", "json", 1)
     for one in (first, second, third):
         one.append([Output(one.find_topic("main")[0], [Singles([b"1"])])])

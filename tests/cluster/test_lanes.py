@@ -10,26 +10,10 @@ from confluent_kafka import KafkaError, KafkaException
 import pqlog
 from pqlog.store.kafka import attempt, holding
 from pqlog.store.kafka import lanes as lanes_module
-from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.fencing import Fenced
 from pqlog.store.kafka.lane import MARK
-from pqlog.store.kafka.promise import Durability
-from pqlog.store.kafka.store import KafkaStore
 
 ONE, TWO, THREE = "client/1/0/c", "client/1/1/c", "cursor/c"
-
-
-@pytest.fixture
-def opened(cluster_url):
-    """Opens stores of one log, each like a process of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def one(timeout_s=60.0):
-            store = KafkaStore(Address.parse(cluster_url), timeout_s, Durability.REPLICATED)
-            stack.callback(store.close)
-            return store
-
-        yield one
 
 
 def add(store, names, take=True):
@@ -69,8 +53,8 @@ def timed_out():
     return KafkaException(KafkaError(KafkaError._TIMED_OUT, "the answer was lost"))
 
 
-def test_a_change_is_seen_by_all_and_held_by_one(opened):
-    one, two = opened(), opened()
+def test_a_change_is_seen_by_all_and_held_by_one(stores):
+    one, two = stores(), stores()
     assert one.lanes.look(ONE) == {}
     assert [add(one, [ONE]) for _ in range(3)] == [1, 2, 3]
     assert one.lanes.look(ONE) == two.lanes.look(ONE) == {"n": 3}
@@ -79,8 +63,8 @@ def test_a_change_is_seen_by_all_and_held_by_one(opened):
     assert seen(one, ONE) == seen(two, ONE) == [6]
 
 
-def test_a_value_is_removed(opened):
-    one, two = opened(), opened()
+def test_a_value_is_removed(stores):
+    one, two = stores(), stores()
     add(one, [ONE])
     one.lanes.change([ONE], lambda tx: tx.set(ONE, "n", None))
     assert one.lanes.look(ONE) == two.lanes.look(ONE) == {}
@@ -88,8 +72,8 @@ def test_a_value_is_removed(opened):
     assert two.lanes.change([ONE], lambda tx: tx.values(ONE)) == {}
 
 
-def test_what_raises_changes_nothing(opened):
-    one = opened()
+def test_what_raises_changes_nothing(stores):
+    one = stores()
     add(one, [ONE, TWO])
 
     def work(tx):
@@ -106,8 +90,8 @@ def test_what_raises_changes_nothing(opened):
 
 
 @pytest.mark.parametrize("names", [[ONE], [ONE, TWO], [TWO, ONE, THREE]])
-def test_a_zombie_before_its_transaction_is_refused_or_knows(opened, names):
-    one, two = opened(), opened()
+def test_a_zombie_before_its_transaction_is_refused_or_knows(stores, names):
+    one, two = stores(), stores()
     add(one, names)
     add(two, names)
     with pytest.raises(Fenced):
@@ -119,9 +103,9 @@ def test_a_zombie_before_its_transaction_is_refused_or_knows(opened, names):
 
 
 @pytest.mark.parametrize("taken", [[ONE], [TWO], [ONE, TWO]])
-def test_a_zombie_in_its_transaction_is_refused(opened, taken):
+def test_a_zombie_in_its_transaction_is_refused(stores, taken):
     """Another process takes some of its lanes while it works: nothing of it remains, and it begins again."""
-    one, two = opened(), opened()
+    one, two = stores(), stores()
     add(one, [ONE, TWO])
     tries = []
 
@@ -137,9 +121,9 @@ def test_a_zombie_in_its_transaction_is_refused(opened, taken):
     assert seen(two, ONE, TWO) == [11 + (ONE in taken), 11 + (TWO in taken)]
 
 
-def test_a_zombie_between_its_confirmation_and_its_commit_is_waited_for(opened, commit_of):
+def test_a_zombie_between_its_confirmation_and_its_commit_is_waited_for(stores, commit_of):
     """Whoever takes the second lane then waits for the outcome, and builds on it."""
-    one, two = opened(), opened()
+    one, two = stores(), stores()
     add(one, [ONE, TWO])
     found = []
 
@@ -160,8 +144,8 @@ def test_a_zombie_between_its_confirmation_and_its_commit_is_waited_for(opened, 
     assert seen(one, ONE, TWO) == [2, 3]
 
 
-def test_what_a_zombie_raises_or_returns_without_a_change_is_true(opened):
-    one, two = opened(), opened()
+def test_what_a_zombie_raises_or_returns_without_a_change_is_true(stores):
+    one, two = stores(), stores()
     add(one, [ONE])
     add(two, [ONE])
     assert one.lanes.change([ONE], lambda tx: tx.values(ONE)) == {"n": 2}
@@ -178,8 +162,8 @@ def test_what_a_zombie_raises_or_returns_without_a_change_is_true(opened):
 
 
 @pytest.mark.parametrize("names", [[ONE], [ONE, TWO]])
-def test_a_commit_whose_answer_was_lost_is_found(opened, commit_of, names):
-    one, two = opened(), opened()
+def test_a_commit_whose_answer_was_lost_is_found(stores, commit_of, names):
+    one, two = stores(), stores()
     add(one, names)
     lost = len(names)
 
@@ -197,8 +181,8 @@ def test_a_commit_whose_answer_was_lost_is_found(opened, commit_of, names):
 
 
 @pytest.mark.parametrize("names", [[ONE], [ONE, TWO]])
-def test_a_commit_that_was_not_made_is_made_again(opened, commit_of, names):
-    one, two = opened(), opened()
+def test_a_commit_that_was_not_made_is_made_again(stores, commit_of, names):
+    one, two = stores(), stores()
     add(one, names)
 
     def fail(real, call):
@@ -211,8 +195,8 @@ def test_a_commit_that_was_not_made_is_made_again(opened, commit_of, names):
     assert seen(two, *names) == [2] * len(names)
 
 
-def test_a_commit_whose_answer_was_lost_is_found_though_another_took_the_lane(opened, commit_of):
-    one, two = opened(), opened()
+def test_a_commit_whose_answer_was_lost_is_found_though_another_took_the_lane(stores, commit_of):
+    one, two = stores(), stores()
     add(one, [ONE])
 
     def lose(real, call):
@@ -227,8 +211,8 @@ def test_a_commit_whose_answer_was_lost_is_found_though_another_took_the_lane(op
     assert seen(one, ONE) == [3]
 
 
-def test_nobody_knows_whether_a_commit_was_made(opened, commit_of, monkeypatch):
-    one = opened()
+def test_nobody_knows_whether_a_commit_was_made(stores, commit_of, monkeypatch):
+    one = stores()
     add(one, [ONE])
 
     def lose(real, call):
@@ -245,8 +229,8 @@ def test_nobody_knows_whether_a_commit_was_made(opened, commit_of, monkeypatch):
     assert add(one, [ONE]) == 3
 
 
-def test_a_producer_is_not_used_again_after_a_slow_commit(opened, commit_of):
-    one = opened()
+def test_a_producer_is_not_used_again_after_a_slow_commit(stores, commit_of):
+    one = stores()
     add(one, [ONE])
     calls = commit_of(lambda real, call: real() + (2.0 if call == 1 else 0.0))
     assert [add(one, [ONE]) for _ in range(3)] == [2, 3, 4]
@@ -257,8 +241,8 @@ def test_a_producer_is_not_used_again_after_a_slow_commit(opened, commit_of):
 
 
 @pytest.mark.parametrize("is_made", [True, False])
-def test_ctrl_c_in_a_commit_leaves_no_lane_with_what_is_not_so(opened, commit_of, is_made):
-    one, two = opened(), opened()
+def test_ctrl_c_in_a_commit_leaves_no_lane_with_what_is_not_so(stores, commit_of, is_made):
+    one, two = stores(), stores()
     add(one, [ONE, TWO])
 
     def strike(real, call):
@@ -276,9 +260,9 @@ def test_ctrl_c_in_a_commit_leaves_no_lane_with_what_is_not_so(opened, commit_of
     assert [add(one, [TWO]), add(one, [ONE]), add(one, [TWO, ONE])] == [now + 1, now + 1, now + 2]
 
 
-def test_a_lane_of_which_much_was_committed_is_read_from_the_cluster(opened, monkeypatch):
+def test_a_lane_of_which_much_was_committed_is_read_from_the_cluster(stores, monkeypatch):
     monkeypatch.setattr(holding, "MANY", 10)
-    one = opened()
+    one = stores()
     for turn in range(3):
         one.lanes.change([ONE], lambda tx, turn=turn: [tx.set(ONE, f"{n}", turn) for n in range(20)])
         assert one.lanes.change([ONE], lambda tx: tx.values(ONE)) == {f"{n}": turn for n in range(20)}
@@ -289,26 +273,26 @@ def test_a_lane_of_which_much_was_committed_is_read_from_the_cluster(opened, mon
 
 
 @pytest.mark.parametrize("names", [[ONE], [ONE, TWO]])
-def test_threads_and_stores_that_fight_for_lanes_lose_nothing(opened, names):
-    stores = [opened(100), opened(100)]
+def test_threads_and_stores_that_fight_for_lanes_lose_nothing(stores, names):
+    two = [stores(100), stores(100)]
     found = []
 
     def work(store):
         for _ in range(2):
             found.append(add(store, names))
 
-    threads = [threading.Thread(target=work, args=(stores[number % 2],)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(two[number % 2],)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(found) == list(range(1, 9))
-    assert seen(stores[0], *names) == [8] * len(names)
+    assert seen(two[0], *names) == [8] * len(names)
 
 
-def test_lanes_that_are_idle_give_their_producers_up(opened, monkeypatch):
+def test_lanes_that_are_idle_give_their_producers_up(stores, monkeypatch):
     monkeypatch.setattr(lanes_module, "MOST_HELD", 3)
-    one = opened()
+    one = stores()
     names = [f"cursor/{number}" for number in range(8)]
     for name in names:
         add(one, [name])
@@ -317,10 +301,10 @@ def test_lanes_that_are_idle_give_their_producers_up(opened, monkeypatch):
     assert [add(one, [name]) for name in names] == [2] * 8
 
 
-def test_the_marks_of_holders_that_are_gone_are_dropped(opened, monkeypatch):
+def test_the_marks_of_holders_that_are_gone_are_dropped(stores, monkeypatch):
     monkeypatch.setattr(holding, "MARKS_KEPT_MS", 0)
     for _ in range(4):
-        store = opened()
+        store = stores()
         add(store, [ONE])
         time.sleep(0.05)
     entries = store._state.tail(ONE).lane(ONE)
@@ -328,16 +312,16 @@ def test_the_marks_of_holders_that_are_gone_are_dropped(opened, monkeypatch):
     assert sum(key.startswith(MARK) for key in entries) <= 2
 
 
-def test_the_state_is_read_on_though_much_was_written(opened):
-    one, two = opened(), opened()
+def test_the_state_is_read_on_though_much_was_written(stores):
+    one, two = stores(), stores()
     for start in range(0, 3_000, 1_000):
         one.lanes.change([THREE], lambda tx, start=start: [tx.set(THREE, f"{start + n}", n) for n in range(1_000)])
         assert len(two.lanes.look(THREE)) == start + 1_000
-    assert len(opened().lanes.look(THREE)) == 3_000
+    assert len(stores().lanes.look(THREE)) == 3_000
 
 
-def test_a_foreign_record_in_the_state_is_told(opened):
-    one = opened()
+def test_a_foreign_record_in_the_state_is_told(stores):
+    one = stores()
     place = one._state.place(ONE)
     producer = one.cluster.producer()
     producer.produce(place.topic, b"{}", b"not ours", place.partition)
@@ -346,8 +330,8 @@ def test_a_foreign_record_in_the_state_is_told(opened):
         one.lanes.look(ONE)
 
 
-def test_a_log_that_was_closed_ends_calls_that_wait_for_a_lane(opened):
-    one = opened()
+def test_a_log_that_was_closed_ends_calls_that_wait_for_a_lane(stores):
+    one = stores()
     began, ended = threading.Event(), []
 
     def hold(tx):

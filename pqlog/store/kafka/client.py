@@ -263,7 +263,7 @@ class KafkaClient:
 
     def finish_in(self, tx: Transaction, done: Claim) -> None:
         """Acknowledge a batch."""
-        _check_mine(done)
+        owners.check_mine(done)
         self.topic.check_in(tx)
         standing = self.standing_in(tx)
         lease = None if standing is None else standing.find(done.number, done.token)
@@ -287,7 +287,7 @@ class KafkaClient:
         self.leases.drop(claim.token)
 
     def release(self, claim: Claim, error: str | None) -> bool:
-        _check_mine(claim)
+        owners.check_mine(claim)
         try:
             is_released: bool = self._is_held(claim) and self._change(lambda tx: self._release_in(tx, claim, error))
         except errors.UnknownTopicError:  # nobody misses it
@@ -361,12 +361,3 @@ def _ours(client: ClientStore) -> KafkaClient:
     """A client as what it is here."""
     assert isinstance(client, KafkaClient)
     return client
-
-
-def _check_mine(claim: Claim) -> None:
-    _, process = owners.parts(claim.owner)
-    if process != owners.this_process():
-        raise errors.ForkError(
-            f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
-            f"fork: it is for that one to acknowledge"
-        )

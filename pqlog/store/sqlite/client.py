@@ -168,7 +168,7 @@ class SqliteClient:
         return went
 
     def _finish_in(self, transaction: Transaction, done: Claim, outputs: Sequence[Output]) -> list[Put]:
-        _check_mine(done)
+        owners.check_mine(done)
         db = transaction.db
         self._table.read_first(db)
         db.execute(statements.DROP_CLAIM, (*self._id, done.number, done.token))
@@ -178,7 +178,7 @@ class SqliteClient:
         return [put_of(where) for where in append_all(transaction, outputs)]
 
     def release(self, claim: Claim, error: str | None) -> bool:
-        _check_mine(claim)
+        owners.check_mine(claim)
         released = self._log.write(Task(lambda transaction: self._release_in(transaction.db, claim, error)))
         self._log.held_claims.drop(self._key(claim))
         return released
@@ -322,15 +322,6 @@ def check(db: apsw.Connection, tables: Sequence[Table]) -> list[str]:
                 if number > batches:
                     found.append(f"{where}: batch {number} of only {batches}")
     return found
-
-
-def _check_mine(claim: Claim) -> None:
-    _, process = owners.parts(claim.owner)
-    if process != owners.this_process():
-        raise errors.ForkError(
-            f"batch {claim.number} of client {claim.client!r} was handed to another process, of which this is a "
-            f"fork: it is for that one to acknowledge"
-        )
 
 
 def _next_epoch(db: apsw.Connection) -> int:
