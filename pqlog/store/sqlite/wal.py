@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import apsw
@@ -40,10 +40,13 @@ def settle(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) ->
     frames, _ = retry_busy(lambda: db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_NOOP), timeout_s)
     if frames > 0:
         end = HEADER + frames * (FRAME_HEADER + _page_size(db))
-        with _nobody_appends(db, timeout_s), _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+
+        def write_again(file: apsw.VFSFile) -> None:
             for at in range(0, end, PIECE):
                 file.xWrite(file.xRead(min(PIECE, end - at), at), at)
             file.xSync(apsw.SQLITE_SYNC_FULL)
+
+        _while_nobody_appends(db, path, vfs, timeout_s, write_again)
     atomic.sync_folder(path)
 
 
@@ -56,18 +59,19 @@ def extend(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) ->
     """
     if size(path + "-wal") >= SIZE:
         return
-    try:
-        with _nobody_appends(db, timeout_s), _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READWRITE) as file:
-            # It may just have been cut off. Unless that is durable, a power cut can leave some of the zeros amid frames
-            # that were cut off, and so an old beginning of the log over a newer database (60 of 300 states).
-            file.xSync(apsw.SQLITE_SYNC_FULL)
-            # A page a write: after one large write each later sync took 8 µs more (measured; the cause may be the large
-            # folios that Linux makes of it).
-            for at in range(file.xFileSize(), SIZE, PIECE):
-                file.xWrite(bytes(min(PIECE, SIZE - at)), at)
-            file.xSync(apsw.SQLITE_SYNC_FULL)
-    except (apsw.FullError, apsw.IOError, apsw.CantOpenError):
-        pass  # then it grows as it is written, or says so
+
+    def write_zeros(file: apsw.VFSFile) -> None:
+        # It may just have been cut off. Unless that is durable, a power cut can leave some of the zeros amid frames
+        # that were cut off, and so an old beginning of the log over a newer database (60 of 300 states).
+        file.xSync(apsw.SQLITE_SYNC_FULL)
+        # A page a write: after one large write each later sync took 8 µs more (measured; the cause may be the large
+        # folios that Linux makes of it).
+        for at in range(file.xFileSize(), SIZE, PIECE):
+            file.xWrite(bytes(min(PIECE, SIZE - at)), at)
+        file.xSync(apsw.SQLITE_SYNC_FULL)
+
+    with contextlib.suppress(apsw.FullError, apsw.IOError, apsw.CantOpenError):  # it grows as it is written, or says so
+        _while_nobody_appends(db, path, vfs, timeout_s, write_zeros)
 
 
 def check(db: apsw.Connection, path: str, vfs: str | None, timeout_s: float) -> None:
@@ -217,11 +221,18 @@ def _opened(path: str, vfs: str | None, flags: int) -> Iterator[apsw.VFSFile]:
         file.xClose()
 
 
-@contextlib.contextmanager
-def _nobody_appends(db: apsw.Connection, timeout_s: float) -> Iterator[None]:
-    """With the write lock, which also whoever would cut the log off or begin it again needs."""
-    retry_busy(lambda: db.execute("BEGIN IMMEDIATE"), timeout_s)
-    try:
-        yield
+def _while_nobody_appends(
+    db: apsw.Connection, path: str, vfs: str | None, timeout_s: float, work: Callable[[apsw.VFSFile], object]
+) -> None:
+    """With the write lock, which also whoever would cut the log off or begin it again needs.
+
+    Not a context manager made of a generator: that Ctrl-C can leave where it stands, to be ended by the collector when
+    the connection is closed.
+    """
+    try:  # first, for Ctrl-C may strike behind the statement
+        retry_busy(lambda: db.execute("BEGIN IMMEDIATE"), timeout_s)
+        with _opened(path + "-wal", vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+            work(file)
     finally:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
