@@ -111,6 +111,19 @@ def test_only_what_opens_logs_names_an_engine():
     assert {module for module in users if not module.startswith(ENGINES)} == {"files", "migration", "testing"}
 
 
+def test_no_context_manager_made_of_a_generator_holds_a_lock():
+    """Ctrl-C can leave it where it stands, with the lock; see `pqlog.store.kafka.locking`."""
+    holders = [
+        f"{module}.{node.name}"
+        for module, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and any("contextmanager" in ast.unparse(decorator) for decorator in node.decorator_list)
+        and re.search(r"\.acquire\(|BEGIN IMMEDIATE", ast.unparse(node))
+    ]
+    assert not holders
+
+
 def names_defined(tree):
     """The private names of a module: its functions, classes and variables, and the members of its classes."""
     for node in ast.walk(tree):

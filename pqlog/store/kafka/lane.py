@@ -43,8 +43,6 @@ class Lane:
     """Whether what this process knows of it may lack a commit: it must be read again before it is used."""
     old_marks: list[str] = field(default_factory=list)
     used: float = 0.0
-    is_used: bool = False
-    """Whether a thread is using it."""
 
     def entries(self) -> dict[str, Entry]:
         """Everything in it, marks included."""

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pqlog.errors import ClusterError, CorruptLogError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import PASSING, patient, told
-from pqlog.store.kafka.fencing import release
+from pqlog.store.kafka.locking import Busy, while_holding
 from pqlog.store.kafka.promise import IDS_KEPT_MS
 
 PARTITIONS = 8
@@ -154,20 +154,29 @@ class Tail:
 
     def refresh(self, timeout_s: float | None = None) -> None:
         """Read to the end: all that was committed before the call is seen. It waits for transactions that are open."""
+        self._cluster.check()  # first: in a forked child nobody might give the lock back
         until = time.monotonic() + (self._cluster.timeout_s if timeout_s is None else timeout_s)
-        with _locked(self._lock, until):
-            now = time.time()
-            self._read = self._read or now
-            known = _Known() if now - self._read > STALE_S else self._known
-            stop = self._cluster.high(*self._place)
-            if known.at < stop:
-                into = _News(known.at) if known.at and known is self._known else known
-                self._read_to(into, stop, until)
-                self._add(into, known)
-            if known is not self._known:
-                self._known = known
-                self.version += 1
-            self._read = now
+        try:
+            while_holding([self._lock], until, lambda: self._refresh(until))
+        except Busy:
+            raise ClusterError(
+                "another thread has been waiting all the time for an answer of the cluster about the state of the log; "
+                "repeat the call once it answers"
+            ) from None
+
+    def _refresh(self, until: float) -> None:
+        now = time.time()
+        self._read = self._read or now
+        known = _Known() if now - self._read > STALE_S else self._known
+        stop = self._cluster.high(*self._place, until)
+        if known.at < stop:
+            into = _News(known.at) if known.at and known is self._known else known
+            self._read_to(into, stop, until)
+            self._add(into, known)
+        if known is not self._known:
+            self._known = known
+            self.version += 1
+        self._read = now
 
     def _add(self, read: _Known | _News, known: _Known) -> None:
         with self._looking:
@@ -303,14 +312,3 @@ _KEY = msgspec.json.Decoder(tuple[str, str])
 def decoded(entries: Mapping[str, Entry]) -> dict[str, Any]:
     """The values of a lane."""
     return {key: msgspec.json.decode(entry.value) for key, entry in entries.items()}
-
-
-@contextlib.contextmanager
-def _locked(lock: threading.RLock, until: float) -> Iterator[None]:
-    """Hold a lock, unless that takes too long."""
-    try:  # first, for Ctrl-C may strike behind the call
-        if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise ClusterError("another thread has been waiting for the state of the log all the time; repeat the call")
-        yield
-    finally:
-        release(lock)

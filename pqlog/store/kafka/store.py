@@ -372,6 +372,7 @@ class KafkaStore:
     def close(self) -> None:
         if self._is_closed:
             return
+        self.cluster.end_soon()
         try:
             with suppress(ForkError):
                 self.leases.close()
