@@ -133,7 +133,7 @@ def compare(one, other):
             raise AssertionError(f"{what}: {here} is not {there}") from error
 
 
-@settings(max_examples=by_ring(15, 300))
+@settings(max_examples=by_ring(15, 150))
 @given(puts=PUTS, codec=st.sampled_from(["json", "msgpack"]), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_reading(other_engine, puts, codec, ends):
     with both(other_engine, puts, codec) as ((log, its), (other, theirs)):
@@ -179,7 +179,7 @@ def consuming(log, ranks, size, stop):
     yield "clients", [(one.client, one.lag, one.batches, one.open) for one in [*log.clients(), *out.clients()]]
 
 
-@settings(max_examples=by_ring(15, 200))
+@settings(max_examples=by_ring(15, 100))
 @given(puts=PUTS, size=st.integers(1, 12), end=st.floats(0, 1))
 def test_consuming(other_engine, puts, size, end):
     with both(other_engine, puts) as ((log, its), (other, theirs)):
@@ -209,7 +209,7 @@ def keeping(log, ranks, puts, stop):
     yield "explorer of nothing", (explorer._where.value, len(explorer.frame))
 
 
-@settings(max_examples=by_ring(15, 200))
+@settings(max_examples=by_ring(15, 100))
 @given(puts=PUTS, end=st.floats(0, 1))
 def test_keeping(other_engine, puts, end):
     with both(other_engine, puts) as ((log, its), (other, theirs)):
