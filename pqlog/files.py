@@ -62,7 +62,7 @@ def open(
     partitions : int, optional
         How many partitions a new topic gets; as for `Log.topic`.
     readonly : bool
-        Read a file that exists and change nothing, also on a read-only disk.
+        Read a log that exists and change nothing, also on a read-only disk.
     vfs : str, optional
         The name of a SQLite VFS.
     timeout : float, optional

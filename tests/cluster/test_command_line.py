@@ -77,7 +77,7 @@ def test_topics_are_made_renamed_and_deleted(run, cluster_url):
 def test_what_is_not_there_is_said_and_nothing_is_made(run, cluster_url, foreign, tmp_path):
     before = foreign.state()
     for command in (["topics"], ["clients"], ["stats"]):
-        assert "does not exist" in run(command[0], cluster_url, code=1)
+        assert "there is no log" in run(command[0], cluster_url, code=1)
     assert "there is no log" in run("seek", cluster_url, "billing", "start", code=1)
     assert "there is no log" in run("get", cluster_url, "--client", "billing", code=1)
     assert "there is no log" in run("rename-topic", cluster_url, "a", "b", code=1)
@@ -120,15 +120,18 @@ def test_topics_of_others(run, foreign):
         foreign.make(f"t{number}", 2)
         foreign.put(f"t{number}", [b'{"n":1}'] * number)
     began = time.monotonic()
-    found = json.loads(run("topics", foreign.url, "--json"))
+    found = json.loads(run("topics", foreign.whole, "--json"))
     assert time.monotonic() - began < 20  # mostly the start of the process; counting them one by one took longer
-    assert {one["topic"]: one["records"] for one in found} == {f"t{number}": number for number in range(20)}
-    assert json.loads(run("stats", foreign.url, "--json"))["records"] == sum(range(20))
-    assert run("clients", foreign.url) == "no clients\n"
-    said = run("claims", foreign.url, "me", "--topic", "t3", code=1)
+    records = {one["topic"]: one["records"] for one in found}
+    assert {f"t{number}": records.get(foreign.name(f"t{number}")) for number in range(20)} == {
+        f"t{number}": number for number in range(20)
+    }
+    assert json.loads(run("stats", foreign.whole, "--json"))["records"] >= sum(range(20))
+    assert run("clients", foreign.whole) == "no clients\n"
+    said = run("claims", foreign.whole, "me", "--topic", foreign.name("t3"), code=1)
     assert "`pqlog tail`" in said
     assert "log.client" not in said
-    assert "there is no log" in run("seek", foreign.url, "me", "start", "--topic", "t3", code=1)
+    assert "there is no log" in run("seek", foreign.whole, "me", "start", "--topic", foreign.name("t3"), code=1)
 
 
 def test_views_of_topics_count_nothing_by_reading(foreign, monkeypatch):
@@ -143,7 +146,7 @@ def test_views_of_topics_count_nothing_by_reading(foreign, monkeypatch):
             "pqlog.store.kafka.partition.KafkaPartition._learn",
             lambda self, first, stop, size: read.append(min(stop - first, size)) or learn(self, first, stop, size),
         )
-        assert "60,000 messages" in log.topic("orders")._repr_html_()
+        assert "60,000 messages" in log.topic(foreign.name("orders"))._repr_html_()
         assert "about 60,000 records" in log._repr_html_()
         explorer = log.explore()
         assert "60,000 messages" in explorer._where.value
@@ -159,7 +162,7 @@ def test_a_reader_sees_clients_claims_and_trims_and_writes_nothing(foreign):
         batch = log.client("etl").next_batch(size=10)
         log.client("billing").seek("end")
         expected = list(log.clients())
-        with foreign.open() as reader:
+        with pqlog.open(foreign.url, readonly=True) as reader:
             before = foreign.state()
             assert list(reader.clients()) == expected
             assert reader.client("etl").lag == 1000
@@ -197,7 +200,7 @@ def test_a_topic_that_was_made_again_is_another_one(foreign):
     foreign.make("orders")
     with foreign.open("orders") as log:
         before = log.store.info.id
-        assert log.topic("orders").store.info.id == before
+        assert log.topic(foreign.name("orders")).store.info.id == before
     foreign.delete("orders")
     time.sleep(1)
     foreign.make("orders")

@@ -12,6 +12,7 @@ import pytest
 
 import pqlog
 from tests.cluster.foreign import Foreign
+from tests.cluster.plugin import delete_topics
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_reading_writes_nothing(foreign):
     with foreign.open("orders") as log:
         assert len(list(log)) == len(log) == len(log.history().to_pandas()) == 10
         assert log.tail(3)["n"].tolist() == [7, 8, 9]
-        assert log.topics() == ["orders"]
+        assert foreign.topics(log) == ["orders"]
         assert len(log.clients()) == 0
         repr(log), log._repr_html_()
         with pytest.raises(pqlog.UnknownTopicError):
@@ -64,21 +65,38 @@ def test_what_writes_is_refused_and_says_what_to_do(foreign):
             with pytest.raises(pqlog.UnsupportedError, match="a client needs a place"):
                 use()
         with pytest.raises(pqlog.ReadOnlyError):
-            log.delete_topic("orders") if log.name != "orders" else log.rename_topic("orders", "others")
+            log.rename_topic(log.name, "others")
     with pytest.raises(pqlog.ArgumentError, match="readonly=True"):
         pqlog.open(foreign.whole)
 
 
 def test_a_cluster_need_not_have_a_main_topic(foreign):
     foreign.make("orders")
-    with pqlog.open(foreign.url, readonly=True) as log:
-        assert log.topics() == ["orders"]
-        with pytest.raises(pqlog.UnknownTopicError, match="did you mean 'orders'"):
-            list(log)
+    with pqlog.open(foreign.whole, readonly=True) as log:
+        assert foreign.topics(log) == ["orders"]
         with pytest.raises(pqlog.UnknownTopicError):
-            pqlog.open(foreign.url, "order", readonly=True)
+            list(log)
+        with pytest.raises(pqlog.UnknownTopicError, match=f"did you mean '{foreign.name('orders')}'"):
+            pqlog.open(foreign.whole, foreign.name("order"), readonly=True)
         with pytest.raises(pqlog.UnknownTopicError):
             log.topic("not a name that Kafka allows")
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_name_of_a_log_that_does_not_exist_is_not_taken_for_topics_of_others(foreign, is_begun):
+    foreign.make("orders")
+    foreign.put("orders", json_values(3))
+    if is_begun:  # a process is creating the log, or was killed meanwhile
+        foreign.make("__state", 8)
+    said = rf"no log {foreign.url}.* at {foreign.whole}, as '{foreign.log}.orders'"
+    with pytest.raises(pqlog.StoreError, match=said):
+        pqlog.open(foreign.url, readonly=True)
+    with pqlog.open(f"{foreign.url}-a", durability="development"):
+        try:
+            with pytest.raises(pqlog.StoreError, match=f"did you mean '{foreign.log}-a'"):
+                pqlog.open(f"{foreign.url}-b", readonly=True)
+        finally:
+            delete_topics(foreign.bootstrap, f"{foreign.log}-a.")
 
 
 ODD = [
@@ -131,8 +149,9 @@ def test_values_that_are_not_json_say_which_codec(foreign):
         for read in (list, lambda log: log.history().to_pandas()):
             with pytest.raises(pqlog.DecodeError, match=r"message 0 .*codec=\"bytes\""):
                 read(log)
-    with foreign.open(codec="bytes") as log:
-        assert [message.value for message in log.topic("raw")] == [b"\x00\x01binary"]
+    with foreign.open("raw", codec="bytes") as log:
+        assert [message.value for message in log] == [b"\x00\x01binary"]
+        assert [message.value for message in log.topic(foreign.name("raw"))] == [b"\x00\x01binary"]
 
 
 def test_values_are_decoded_as_the_reader_says(foreign):
@@ -149,11 +168,12 @@ def test_values_are_decoded_as_the_reader_says(foreign):
     foreign.put("avro", [b"ab", b"cd"])
     foreign.make("packed")
     foreign.put("packed", [msgspec.msgpack.encode({"n": 1}), None])
-    with foreign.open() as log:
-        assert [message.value for message in log.topic("avro", codec=Doubled())] == [b"abab", b"cdcd"]
-        assert log.topic("avro", codec=Doubled()).history().to_pandas()["value"].tolist() == [b"abab", b"cdcd"]
-        assert list(log.topic("packed", codec="msgpack").history().values()) == [{"n": 1}, None]
-        typed = log.topic("packed", codec="msgpack", type=dict[str, int] | None)
+    with pqlog.open(foreign.whole, readonly=True) as log:
+        avro, packed = map(foreign.name, ("avro", "packed"))
+        assert [message.value for message in log.topic(avro, codec=Doubled())] == [b"abab", b"cdcd"]
+        assert log.topic(avro, codec=Doubled()).history().to_pandas()["value"].tolist() == [b"abab", b"cdcd"]
+        assert list(log.topic(packed, codec="msgpack").history().values()) == [{"n": 1}, None]
+        typed = log.topic(packed, codec="msgpack", type=dict[str, int] | None)
         assert typed[0].value == {"n": 1}
 
 
@@ -239,7 +259,7 @@ def test_a_topic_that_is_deleted_underneath(foreign):
         with pytest.raises(pqlog.UnknownTopicError):
             log.history().to_pandas()
         assert time.monotonic() - started < 10
-        assert log.topics() == []
+        assert foreign.topics(log) == []
 
 
 def test_partitions_that_are_added_meanwhile_are_seen_by_who_asks_again(foreign):
@@ -254,7 +274,7 @@ def test_partitions_that_are_added_meanwhile_are_seen_by_who_asks_again(foreign)
         time.sleep(0.5)
         foreign.put("grown", json_values(5, 5), 2, producer=foreign.producer())
         assert len(log) == 5
-        grown = log.topic("grown")
+        grown = log.topic(foreign.name("grown"))
         assert (grown.partitions, len(grown), len(grown.history().to_pandas())) == (3, 10, 10)
 
 
@@ -280,11 +300,11 @@ def test_read_log_and_explore(foreign):
     foreign.make("orders", 3)
     for number in range(3):
         foreign.put("orders", json_values(40, 40 * number), number)
-    frame = pqlog.read_log(foreign.url, "orders", since="1h")
+    frame = pqlog.read_log(foreign.whole, foreign.name("orders"), since="1h")
     assert isinstance(frame, pd.DataFrame)
     assert sorted(frame["n"]) == list(range(120))
-    assert sorted(pqlog.read_log(foreign.url, "orders", ["n"], partition=1)["n"]) == list(range(40, 80))
-    explorer = pqlog.explore(foreign.url, "orders")
+    assert sorted(pqlog.read_log(foreign.whole, foreign.name("orders"), ["n"], partition=1)["n"]) == list(range(40, 80))
+    explorer = pqlog.explore(foreign.whole, foreign.name("orders"))
     assert sorted(explorer.frame["n"]) == list(range(120))
     explorer.search("n = 7")
     assert explorer.frame["n"].tolist() == [7]
@@ -297,13 +317,13 @@ def test_the_command_line(foreign):
 
     foreign.make("orders", 2)
     foreign.put("orders", json_values(5))
-    url = foreign.url
-    assert pqlog_("topics", url, "--json").stdout.count('"orders"') == 1
-    assert pqlog_("tail", url, "-t", "orders", "-n", "1").stdout == '{"n":4,"city":"Brno"}\n'
-    assert len(pqlog_("get", url, "-t", "orders", "--since", "1h").stdout.splitlines()) == 5
-    assert "4" in pqlog_("export", url, "-", "--format", "csv", "-t", "orders", "--field", "n").stdout
-    assert pqlog_("get", url, "-t", "orders", "--codec", "bytes", "-n", "1").stdout.startswith('"')
-    refused = pqlog_("get", url, "-t", "orders", "--client", "me")
+    url, orders = foreign.whole, foreign.name("orders")
+    assert pqlog_("topics", url, "--json").stdout.count(f'"{orders}"') == 1
+    assert pqlog_("tail", url, "-t", orders, "-n", "1").stdout == '{"n":4,"city":"Brno"}\n'
+    assert len(pqlog_("get", url, "-t", orders, "--since", "1h").stdout.splitlines()) == 5
+    assert "4" in pqlog_("export", url, "-", "--format", "csv", "-t", orders, "--field", "n").stdout
+    assert pqlog_("get", url, "-t", orders, "--codec", "bytes", "-n", "1").stdout.startswith('"')
+    refused = pqlog_("get", url, "-t", orders, "--client", "me")
     assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
 
 

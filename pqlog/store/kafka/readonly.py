@@ -1,4 +1,4 @@
-"""Anybody's topics, read-only: nothing is written to the cluster, and nothing need be kept there."""
+"""A log on a cluster, or anybody's topics, read-only: nothing is written to the cluster, and need be kept there."""
 
 from __future__ import annotations
 
@@ -46,12 +46,17 @@ class ReadOnlyStore:
     Parameters
     ----------
     address : Address
-        If it names a log, only the topics of that are shown; or those that begin with its name and a dot, if pqlog made
-        no such log.
+        If it names a log, that is read: it must exist. What is taken for a log once is never taken for the topics of
+        other programs, nor the other way round: a copy would begin again, under other ids.
     timeout_s : float
         How long an answer of the cluster is waited for.
     codec : str
-        What the values of a topic are unless the reader says otherwise: Kafka does not know.
+        What the values of other programs' topics are unless the reader says otherwise: Kafka does not know.
+
+    Raises
+    ------
+    StoreError
+        There is no such log, or it is being created.
     """
 
     readonly = True
@@ -72,15 +77,12 @@ class ReadOnlyStore:
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self._codec = codec
-        self._prefix = "" if address.log is None else f"{address.log}."
         self._woken = threading.Condition()
         self._published: Published | None = None
         try:
-            self._published = None if address.log is None else published(self.cluster, address.log)
-            if self._published is not None:
-                self.uuid = self._published.uuid()
-            else:
-                self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+            if address.log is not None:
+                self._published = published(self.cluster, address.log)
+            self.uuid = self.cluster.id() if self._published is None else self._published.uuid()
         except BaseException:
             self.close()
             raise
@@ -99,7 +101,7 @@ class ReadOnlyStore:
 
     def _shown(self) -> list[tuple[str, TopicInfo]]:
         """What the cluster calls each topic, and its first partition."""
-        found = sorted((name, partitions) for name, partitions in self.cluster.topics().items() if self._is_shown(name))
+        found = sorted((name, partitions) for name, partitions in self.cluster.topics().items() if _is_shown(name))
         ids = self.cluster.ids([name for name, _ in found])
         return [(name, self._info(name, ids[name], partitions)) for name, partitions in found if name in ids]
 
@@ -112,15 +114,10 @@ class ReadOnlyStore:
         counts = self.cluster.records({name: info.partitions for name, info in found}, ms)
         return [(info, counts[name]) for name, info in found]
 
-    def _is_shown(self, topic: str) -> bool:
-        """Whether a topic of the cluster is one for people: not of Kafka's own, nor of the state of a log."""
-        return topic.startswith(self._prefix) and "__" not in (topic[:2], topic.rpartition(".")[2][:2])
-
     def _info(self, topic: str, id: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
         """A partition; `id` is that of Kafka, or empty if it has none."""
         digest = hashlib.blake2b(f"{id or topic}/{number}".encode(), digest_size=7).digest()
-        name = topic.removeprefix(self._prefix)
-        return TopicInfo(int.from_bytes(digest, "big"), name, codec or self._codec, number, partitions, stride=ROWS)
+        return TopicInfo(int.from_bytes(digest, "big"), topic, codec or self._codec, number, partitions, stride=ROWS)
 
     def find_topic(self, name: str) -> Sequence[TopicStore]:
         return self._found(name, "")
@@ -134,15 +131,14 @@ class ReadOnlyStore:
             known = self._published.look().named(name)
             numbers = range(known.partitions if known else 0)
             return [PublishedPartition(self, self._published, known, one) for one in numbers if known]
-        topic = self._prefix + name
-        if not is_allowed(topic):
+        if not is_allowed(name):
             return ()
-        partitions = self.cluster.partitions(topic)
-        id = None if partitions is None else self.cluster.ids([topic]).get(topic)
+        partitions = self.cluster.partitions(name)
+        id = None if partitions is None else self.cluster.ids([name]).get(name)
         if partitions is None or id is None:
             return ()
-        infos = [self._info(topic, id, partitions, number, codec) for number in range(partitions)]
-        return [ForeignPartition(self, info, topic) for info in infos]
+        infos = [self._info(name, id, partitions, number, codec) for number in range(partitions)]
+        return [ForeignPartition(self, info, name) for info in infos]
 
     def missing(self, name: str) -> MissingTopic:
         """In place of a topic that does not exist, for a log that need not stand for one."""
@@ -275,6 +271,11 @@ class MissingTopic(Refusing):
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
         self._missing()
+
+
+def _is_shown(topic: str) -> bool:
+    """Whether a topic of the cluster is one for people: not of Kafka's own, nor of the state of a log."""
+    return "__" not in (topic[:2], topic.rpartition(".")[2][:2])
 
 
 _CHECKED: tuple[type[TopicStore], type[TopicStore], type[MessageSource]] = (

@@ -23,6 +23,8 @@ from pqlog.store.kafka.faults import PASSING, patient, told
 from pqlog.store.kafka.locking import Busy, while_holding
 from pqlog.store.kafka.promise import IDS_KEPT_MS
 
+STATE, IDS = ".__state", ".__ids"
+"""How the names of the topics end in which a log keeps its state, and the ids of what was put."""
 PARTITIONS = 8
 """Of the state, and of the ids, of a new log."""
 STALE_S = 12 * 3600.0
@@ -70,7 +72,7 @@ class State:
     """
 
     def __init__(self, cluster: Cluster, log: str) -> None:
-        self.cluster, self.topic, self.ids = cluster, f"{log}.__state", f"{log}.__ids"
+        self.cluster, self.topic, self.ids = cluster, f"{log}{STATE}", f"{log}{IDS}"
         self._tails: dict[Place, Tail] = {}
         self._lock = threading.Lock()
         self._partitions = PARTITIONS
