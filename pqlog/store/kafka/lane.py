@@ -38,7 +38,7 @@ class Lane:
     foreign: dict[str, bytes] | None = None
     """The marks of others when it was taken; None if it is not held."""
     own: dict[str, Entry | None] = field(default_factory=dict)
-    """What was committed since."""
+    """What was committed since. Its times are never compared with others."""
     is_in_doubt: bool = False
     """Whether what this process knows of it may lack a commit: it must be read again before it is used."""
     old_marks: list[str] = field(default_factory=list)

@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     """A value, encoded, and when it was written."""
 
     time: int
-    """Milliseconds since 1970, by the clock of the cluster."""
+    """Milliseconds since 1970, by the clock of the cluster; of what this process wrote, by its own: see `Lane.own`."""
     value: bytes
 
 
@@ -111,6 +111,8 @@ class _Known:
     """What was read of a partition, up to an offset."""
 
     at: int = 0
+    time: int = 0
+    """When the last record was written, by the clock of the cluster."""
     lanes: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def set(self, lane: str, key: str, entry: Entry | None) -> None:
@@ -128,6 +130,7 @@ class _News:
     """What was read after that: it becomes known all at once, so that nobody sees half of a transaction."""
 
     at: int
+    time: int = 0
     read: list[tuple[str, str, Entry | None]] = field(default_factory=list)
 
     def set(self, lane: str, key: str, entry: Entry | None) -> None:
@@ -185,9 +188,9 @@ class Tail:
             if isinstance(read, _News):
                 for lane, key, entry in read.read:
                     known.set(lane, key, entry)
-                known.at = read.at
+                known.at, known.time = read.at, read.time or known.time
             if self._kept_ms is not None:
-                _forget(known.lanes, self._kept_ms)
+                _forget(known.lanes, known.time - self._kept_ms)
 
     def _read_to(self, known: _Known | _News, stop: int, until: float) -> None:
         """Read on. In between nothing is fetched: that would ask the brokers hundreds of times in a second."""
@@ -271,8 +274,8 @@ class Tail:
                 f"record {message.offset()} of {self._place.topic}, partition {self._place.partition}, was not written "
                 f"by pqlog: nobody else may write there"
             ) from error
-        value = message.value()
-        known.set(lane, key, None if value is None else Entry(message.timestamp()[1], value))
+        value, known.time = message.value(), message.timestamp()[1]
+        known.set(lane, key, None if value is None else Entry(known.time, value))
 
     # looking
 
@@ -297,9 +300,8 @@ class Tail:
             self._end()
 
 
-def _forget(lanes: Mapping[str, dict[str, Entry]], kept_ms: int) -> None:
-    """Drop what the cluster no longer has."""
-    before = int(time.time() * 1000) - kept_ms
+def _forget(lanes: Mapping[str, dict[str, Entry]], before: int) -> None:
+    """Drop what was written before a time, which is the cluster's: this host's clock may be years ahead."""
     for entries in lanes.values():
         while entries:
             oldest = next(iter(entries))
