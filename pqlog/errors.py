@@ -421,11 +421,11 @@ class NewerFormatError(StoreError):
 
 
 class CorruptLogError(StoreError):
-    """The file is damaged."""
+    """The file is damaged, or the state of a log on a cluster: something of it was deleted, or others wrote there."""
 
 
 class MovedError(StoreError):
-    """The file was moved, replaced or deleted while it was open."""
+    """The file, or the state of a log on a cluster, was moved, replaced or deleted while it was open."""
 
 
 class ReadOnlyError(StoreError):

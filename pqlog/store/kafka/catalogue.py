@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pqlog.errors import Error
+from pqlog.errors import CorruptLogError, Error
 from pqlog.store.kafka.cluster import Cluster, is_allowed
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.lanes import Lanes
@@ -73,13 +73,17 @@ def _numbers(key: str, kind: str) -> tuple[int, int]:
 class View:
     """The catalogue of a log for those who only look at it."""
 
+    has_ids = False
+    """Whether ids are looked at, too: who only reads needs no rights for them."""
+
     def __init__(self, state: State) -> None:
-        self._tail = state.tail(CATALOGUE)
+        self._state, self._tail = state, state.tail(CATALOGUE)
         self._seen: tuple[int, Seen] | None = None
 
     def look(self) -> Seen:
         """What there is by now."""
-        self._tail.refresh()
+        self._state.check(self.has_ids)
+        self._state.present(self._state.topic, self._tail.refresh)
         version = self._tail.version
         found = self._seen
         if found is None or found[0] != version:
@@ -105,6 +109,8 @@ class Catalogue(View):
     log : str
         The name of the log, with which those of its topics on the cluster begin.
     """
+
+    has_ids = True
 
     def __init__(self, lanes: Lanes, state: State, log: str) -> None:
         super().__init__(state)
@@ -159,6 +165,8 @@ class Catalogue(View):
 def _begin(tx: Transaction) -> Any:
     found = tx.value(CATALOGUE, LOG)
     if found is None:
+        if tx.values(CATALOGUE):
+            raise CorruptLogError(f"the log has topics, and the record {LOG!r} of its state, with its id, was deleted")
         found = {"uuid": str(uuid.uuid4()), "next": 1}
         tx.set(CATALOGUE, LOG, found)
     return found

@@ -24,7 +24,6 @@ class Published(View):
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
-        self._state = state
         self.close = state.close
 
     def uuid(self) -> str:

@@ -10,14 +10,15 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pqlog.errors import ClusterError, CorruptLogError
+from pqlog.errors import ClusterError, CorruptLogError, MovedError, UnknownTopicError
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import PASSING, patient, told
 from pqlog.store.kafka.locking import Busy, while_holding
@@ -31,6 +32,8 @@ STALE_S = 12 * 3600.0
 """A tail that was not read for this long begins again: the cluster forgets deletions after seven days at least."""
 FETCH_MS = 5
 """How long a broker waits for news: librdkafka says that the end is reached only when it has waited in vain."""
+LOOKED_S = 10.0
+"""How often those who have a log open find out whether somebody deleted its state."""
 PAGE = 10_000
 """How many records are taken from librdkafka at once."""
 CATALOGUE = "topics"
@@ -76,10 +79,42 @@ class State:
         self._tails: dict[Place, Tail] = {}
         self._lock = threading.Lock()
         self._partitions = PARTITIONS
+        self._topics: dict[str, str] = {}
+        """What distinguishes its topics from others of these names, as far as that is known."""
+        self._looked = -LOOKED_S
 
     def begin(self, partitions: int) -> None:
         """Say how many partitions there are. That never changes, since it says where a lane lies."""
         self._partitions = partitions
+
+    def check(self, ids: bool) -> None:
+        """Raise if somebody deleted its topic, or that of the ids, though it was created again; this takes seconds.
+
+        What this process knows is of the past then, and it would not read what is in a new one that is shorter.
+        """
+        if time.monotonic() - self._looked < LOOKED_S:
+            return
+        found = self.cluster.ids([self.topic, self.ids] if ids else [self.topic])
+        for name, id in self._topics.items():
+            if name not in found:
+                self.present(name, partial(self.cluster.check_topic, name))
+            elif found[name] != id:
+                raise self._moved(name, "deleted and created again")
+        self._topics = {**found, **self._topics}
+        self._looked = time.monotonic()
+
+    def present(self, name: str, look: Callable[[], object]) -> None:
+        """Look at one of its topics, which was there when the log was opened."""
+        try:
+            look()
+        except UnknownTopicError as error:
+            raise self._moved(name, "deleted") from error
+
+    def _moved(self, name: str, what: str) -> MovedError:
+        return MovedError(
+            f"the topic {name!r} of the log {self.cluster.address} was {what} while it was open: close it, and open it "
+            f"again, which says what is left of it"
+        )
 
     def place(self, lane: str) -> Place:
         """Where a lane lies. Lanes lie together if the first two parts of their names are the same; puts' all do."""

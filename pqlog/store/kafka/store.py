@@ -20,6 +20,7 @@ from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.fencing import Fenced, give_way
+from pqlog.store.kafka.incomplete import check_new
 from pqlog.store.kafka.lane import Transaction, id_lane
 from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.leases import Leases
@@ -99,6 +100,8 @@ class KafkaStore:
     def _open(self) -> None:
         there = self.cluster.topics()
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
+        if not kinds.keys() <= there.keys():
+            check_new(self.cluster, self._state, there)
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
         self._state.begin(min(there.get(name) or self._made(name) for name in kinds))
