@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pqlog import check, extras, files
-from pqlog.codecs import codec_for, is_safe
+from pqlog.codecs import safe
 from pqlog.copier import Choice
 from pqlog.copies import Copies, chosen, lag
 from pqlog.errors import (
@@ -173,8 +173,8 @@ def mirror(
         check.text("key", key) if isinstance(key, str) else check.name("key", key)
     begin = None if since is None else time_of(since, "since must be a time")
     choice = Choice(begin, start, key)
-    if codec is not None and not is_safe(codec_for(codec).name):
-        raise ArgumentError(f"codec must be 'json', 'msgpack' or 'bytes', not {codec!r}")
+    if codec is not None:
+        safe(codec)
     ends = _Ends(source, path, {"timeout": timeout, "config": config, "codec": codec}, {})
     return _run(_Run(ends, _patterns(topics), choice), follow, progress, "mirror")
 
