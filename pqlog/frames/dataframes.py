@@ -225,8 +225,8 @@ def _nullable(of: pa.DataType) -> Any:
 def _frame_as_put(chunks: Sequence[Chunk]) -> pd.DataFrame | None:
     """The frame of one call of `put_many`, or rows of it, with its index; None if it is anything else.
 
-    Rows that do not follow each other there are as if the frame had been taken apart and joined in their order: those of
-    merged partitions, or around what was trimmed.
+    Rows that do not follow each other in the frame, as in merged partitions or around what was trimmed, keep their
+    labels.
     """
     origin = chunks[0].origin if chunks else None
     if origin is None:

@@ -251,7 +251,7 @@ def test_files_of_an_export_have_as_many_messages_as_was_said_and_stay(other_eng
         log.put({"n": 16})
         assert len(log.to_parquet(folder, rows_per_file=4)) == 1
         log.put_many({"n": n} for n in range(17, 22))
-        (last, new) = log.to_parquet(folder, rows_per_file=4)
+        _, _ = log.to_parquet(folder, rows_per_file=4)
         assert log.to_parquet(folder, rows_per_file=4) == []
         after = files_of(folder)
         assert [rows for rows, _ in after.values()] == [4, 4, 4, 4, 4, 2]
