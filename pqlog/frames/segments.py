@@ -42,6 +42,13 @@ def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Tabl
         return _part(ipc.decode, row, wanted)
 
 
+def check(row: Row, topic: str) -> None:
+    """Raise `DecodeError` unless a row can be read."""
+    table = read(row, topic)
+    with row_errors(topic, row):
+        key_texts(table, row)
+
+
 def _part(decode: Callable[[bytes, frozenset[str] | None, int], pa.Table], row: Row, wanted: Any) -> pa.Table:
     table = decode(row.value, wanted, row.whole or 0)
     if row.key is not None and row.key not in table.schema.names:
