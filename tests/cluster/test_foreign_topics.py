@@ -347,13 +347,14 @@ def test_a_header_of_others_does_not_make_a_segment(foreign, tmp_path):
     foreign.make("odd")
     values = json_values(len(ROWS_OF_OTHERS))
     for value, rows in zip(values, ROWS_OF_OTHERS, strict=True):
-        foreign.put("odd", [value], headers=[("pqlog-rows", rows.encode()), ("pqlog-key", b"n")])
+        headers = [("pqlog-rows", rows.encode()), ("pqlog-bytes", b"%d" % len(value)), ("pqlog-key", b"n")]
+        foreign.put("odd", [value], headers=headers if rows != "5" else headers[::2])
     stream = segment_of(pd.DataFrame({"n": [7, 8]}))
-    foreign.put("odd", [b"\xff\xff\xff\xff\x08\x00"], headers=[("pqlog-rows", b"5")])
-    foreign.put("odd", [stream], keys=["k"], headers=[("pqlog-rows", b"2")])
-    foreign.put("odd", [None], headers=[("pqlog-rows", b"2")])
+    foreign.put("odd", [b"six"], headers=[("pqlog-rows", b"5"), ("pqlog-bytes", b"6")])
+    foreign.put("odd", [stream], keys=["k"], headers=[("pqlog-rows", b"2"), ("pqlog-bytes", b"%d" % len(stream))])
+    foreign.put("odd", [None], headers=[("pqlog-rows", b"2"), ("pqlog-bytes", None)])
     with foreign.open("odd", codec="bytes") as log:
-        assert [message.value for message in log] == [*values, b"\xff\xff\xff\xff\x08\x00", stream, b""]
+        assert [message.value for message in log] == [*values, b"six", stream, b""]
         assert [message.headers["pqlog-rows"] for message in log][:5] == ROWS_OF_OTHERS
         assert len(log) == 8
         assert len(log.to_pandas()) == 8
@@ -368,8 +369,8 @@ def test_a_segment_that_cannot_be_read_is_not_mirrored(foreign, tmp_path):
     foreign.make("odd")
     stream = segment_of(pd.DataFrame({"n": [7, 8]}))
     foreign.put("odd", json_values(2))
-    foreign.put("odd", [stream], headers=[("pqlog-rows", b"2")])
-    foreign.put("odd", [stream], headers=[("pqlog-rows", b"3")])
+    for rows in (b"2", b"3"):
+        foreign.put("odd", [stream], headers=[("pqlog-rows", rows), ("pqlog-bytes", b"%d" % len(stream))])
     for _ in range(2):
         with pytest.raises(pqlog.DecodeError, match=r"message 300000 of topic 'odd' .* segment is damaged"):
             pqlog.mirror(foreign.url, tmp_path / "local.db", "odd")

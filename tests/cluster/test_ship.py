@@ -182,6 +182,7 @@ OURS = {
     "pqlog-key": "n",
     "pqlog-own-rows": "6",
     "pqlog-own-own-key": "7",
+    "pqlog-bytes": "3",
     "pqlog-time": "x",
     "": "8",
 }

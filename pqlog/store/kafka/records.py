@@ -1,8 +1,9 @@
 """Rows as Kafka records, and back.
 
 A single message is a record as any Kafka client would write it: the value, the key and the headers as UTF-8. A segment
-is one record without a key, an Arrow IPC stream, whose header ``pqlog-rows`` says how many messages it has, and
-``pqlog-key`` which field is their key. A header of a user's with one of these names is written as ``pqlog-own-rows``.
+is one record without a key, whose header ``pqlog-rows`` says how many messages it has, ``pqlog-bytes`` how long it is,
+and ``pqlog-key`` which field is their key. A header of a user's with one of these names is written as
+``pqlog-own-rows``.
 
 What others write is not always like that, and is read all the same: bytes of a key or a header that are not UTF-8 are
 escaped, as ``\\\\xff``; of several headers of one name the last counts, as in a dict; a header without a value has an
@@ -28,11 +29,12 @@ ROWS = 100_000
 
 A segment has at most 65,536 messages, and a record offset may be as large as 2**63 / 100,000.
 """
-ROWS_HEADER, KEY_HEADER = "pqlog-rows", "pqlog-key"
+ROWS_HEADER, BYTES_HEADER, KEY_HEADER = "pqlog-rows", "pqlog-bytes", "pqlog-key"
 MOST_ROWS = 65_536
 """Messages in a segment, at most."""
+_OF_SEGMENTS = (ROWS_HEADER, BYTES_HEADER)
 OWN = "pqlog-own-"
-_OURS = re.compile(r"pqlog-(own-)*(rows|key)")
+_OURS = re.compile(r"pqlog-(own-)*(rows|bytes|key)")
 """Names that a header of a user's can have only with one more ``own-``."""
 NOTHING = {"json": b"null", "msgpack": b"\xc0"}
 """What stands for a missing value, by the name of the codec; no bytes for others."""
@@ -61,7 +63,7 @@ def records_of(chunk: Chunk) -> Iterator[Record]:
     """The records of a chunk, in their order."""
     if isinstance(chunk, Segment):
         headers = kafka_headers(chunk.headers)
-        own = [(ROWS_HEADER, b"%d" % chunk.rows)]
+        own = [(ROWS_HEADER, b"%d" % chunk.rows), (BYTES_HEADER, b"%d" % len(chunk.value))]
         if chunk.key is not None:
             own.append((KEY_HEADER, chunk.key.encode()))
         yield Record(chunk.value, None, [*(headers or ()), *own], chunk.rows)
@@ -138,19 +140,17 @@ def decoded(data: bytes | str) -> str:
 def rows_of(message: Message, headers: Headers) -> int | None:
     """How many messages the segment with these headers has; None if the record is a single message.
 
-    Others may write such a header, too: the record must look like a segment.
+    Others may write a header ``pqlog-rows``, too, so all that a segment has must fit.
     """
-    for name, value in headers or ():
-        if name == ROWS_HEADER and value is not None and value.isdigit() and len(value) <= 5:
-            rows = int(value)
-            return rows if 0 < rows <= MOST_ROWS and message.key() is None and _is_stream(message.value()) else None
-    return None
+    found = {name: value for name, value in headers or () if name in _OF_SEGMENTS}
+    if len(found) < len(_OF_SEGMENTS) or message.key() is not None:
+        return None
+    rows, length = (_number(found[name]) for name in _OF_SEGMENTS)
+    return rows if 0 < rows <= MOST_ROWS and length == len(message.value() or b"") else None
 
 
-def _is_stream(value: Any) -> bool:
-    """Whether a value begins as an Arrow IPC stream does: a mark, and the size of the first message's metadata."""
-    size = int.from_bytes(value[4:8], "little") if value is not None else 0
-    return size > 0 and size % 8 == 0 and size <= len(value) - 8 and value[:4] == b"\xff\xff\xff\xff"
+def _number(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() and len(value) <= 10 else -1
 
 
 def offset_of(message: Message) -> int:
@@ -181,7 +181,7 @@ def row_with(message: Message, offset: int, headers: Any, span: Span, nothing: b
         return None
     field = next((text for name, text in headers if name == KEY_HEADER), None)
     key = None if field is None else decoded(field)
-    others = [header for header in headers if header[0] not in (ROWS_HEADER, KEY_HEADER)]
+    others = [header for header in headers if header[0] not in (*_OF_SEGMENTS, KEY_HEADER)]
     return Row(first, time_of(message), key, header_text(others), value, stop - first, first - offset, rows)
 
 
