@@ -240,6 +240,20 @@ def is_safe(name: str) -> bool:
     return name in _BY_NAME and _BY_NAME[name].is_safe
 
 
+def safe(codec: str | Codec) -> str:
+    """The name of a codec that is safe to read anybody's values with.
+
+    Raises
+    ------
+    ArgumentError
+        It is another one.
+    """
+    name = codec_for(codec).name
+    if not is_safe(name):
+        raise ArgumentError(f"codec must be 'json', 'msgpack' or 'bytes', not {codec!r}")
+    return name
+
+
 def codec_for(codec: str | Codec, type: Any = None) -> Codec:
     """The codec that `codec` names, or `codec` itself.
 

@@ -22,6 +22,7 @@ from pqlog.errors import (
     CursorError,
     DecodeError,
     Error,
+    MissingExtraError,
     StoreError,
     TooLargeError,
     UncertainError,
@@ -39,6 +40,9 @@ ELECTION_S, TICK_S = 3.0, 0.1
 """How long the end of a topic may lie before what was copied, and how often it is asked for."""
 TIME, OFFSET, PARTITION = "pqlog-time", "pqlog-offset", "pqlog-partition"
 """The headers that say where a message was first. Dead letters have them too."""
+
+
+_BEFORE_IT = "All before it was copied; the next copy begins with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,13 @@ class Copier:
         return valid, span.first if len(valid) == len(rows) else valid[-1].stop
 
     def _put(self, rows: Sequence[Row], position: Position) -> int:
-        chunks = list(self._chunks(rows))
+        try:
+            chunks = list(self._chunks(rows))
+        except DecodeError:
+            if len(rows) == 1:
+                raise
+            self._rows = len(rows) // 2  # first what lies before
+            return 0
         value = msgspec.json.encode(position).decode()
         cursor = Cursor(cursor_name(self.source), value, self._text or "null")
         began = time.monotonic()
@@ -228,6 +238,12 @@ class Copier:
                 raise
         except TooLargeError as error:
             self._make_smaller(rows, error)
+            return 0
+        except ArgumentError as error:
+            if len(rows) == 1:
+                where, there = f"message {rows[0].offset} of {self._title}", self.into.log.name
+                raise ArgumentError(f"{where} cannot be put into {there}: {error}. {_BEFORE_IT}") from error
+            self._rows = len(rows) // 2
             return 0
         self._rest_s = min(max(self._rest_s, 3 * (time.monotonic() - began)), LONGEST_REST_S)
         self._position, self._text, self.at = position, value, position.next
@@ -245,7 +261,7 @@ class Copier:
             where = f"message {row.offset} of {self._title}"
             raise TooLargeError(
                 f"{where} has {max(size for _, size in pieces):,} bytes, more than {self.into.log.name} takes: "
-                f"{error}. All before it was copied; the next copy begins with it"
+                f"{error}. {_BEFORE_IT}"
             ) from error
         self._most = max(1, max(size for _, size in pieces) // 2)
 
@@ -286,6 +302,12 @@ class Copier:
             try:
                 if row.rows is None:
                     decode(row.value)
+                else:
+                    extras.frames.check(row, self.source.info.name)
+            except (DecodeError, MissingExtraError):
+                if index:
+                    return rows[:index]
+                raise
             except Exception as error:
                 if index:
                     return rows[:index]

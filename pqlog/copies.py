@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pqlog.copier import Choice, Copier, position_of
-from pqlog.errors import ArgumentError, CodecMismatchError, Error, PartitionsError, UnknownTopicError
+from pqlog.errors import (
+    ArgumentError,
+    CodecMismatchError,
+    DecodeError,
+    Error,
+    PartitionsError,
+    TooLargeError,
+    UnknownTopicError,
+)
 from pqlog.store.api import Store, TopicStore
 from pqlog.store.values import Span, TopicInfo
 from pqlog.stream import near_topics
@@ -15,6 +25,15 @@ TICK_S = 0.1
 """How often a file is asked for messages that another process put, where the system does not tell."""
 LOOK_S = 2.0
 """How often a follower looks for topics that are new."""
+RETRY_S = 60.0
+"""After how long a follower tries a message again that could not be copied."""
+
+
+class _Stuck(NamedTuple):
+    """Why a partition cannot be copied further, and when that is tried again."""
+
+    error: Error
+    until: float
 
 
 class Copies:
@@ -24,6 +43,7 @@ class Copies:
         self._source, self._target, self._patterns, self._choice = source, target, patterns, choice
         self._copiers: dict[int, Copier] = {}
         self._refused: dict[int, Error] = {}
+        self._stuck: dict[int, _Stuck] = {}
 
     def find(self, must_exist: bool = False) -> list[Error]:
         """Add the topics that are new; why some of them, which are told once, cannot be copied."""
@@ -79,19 +99,37 @@ class Copies:
         return next((found for name in names if (found := self._target.find_topic(name))), None)
 
     def round(self, until: Mapping[int, int] | None) -> Iterator[tuple[Copier, str, int]]:
-        """A batch of each partition that has one, and that is not yet at an offset: how many messages it had."""
+        """A batch of each partition that has one, and that is not yet at an offset: how many messages it had.
+
+        A partition with a message that cannot be copied does not hold up the others.
+        """
         for id, copier in list(self._copiers.items()):
-            if until is not None and copier.at >= until.get(id, 0):
+            if self._rests(id) or (until is not None and copier.at >= until.get(id, 0)):
                 continue
             try:
                 messages = copier.step()
+            except (ArgumentError, DecodeError, TooLargeError) as error:
+                self._stuck[id] = _Stuck(error, time.monotonic() + RETRY_S)
+                continue
             except UnknownTopicError:
                 if _is_there(copier.source):
                     raise  # that of the target is not
                 del self._copiers[id]
+                self._stuck.pop(id, None)
                 continue
+            self._stuck.pop(id, None)
             if messages is not None:
                 yield copier, copier.source.info.name, messages
+
+    def _rests(self, id: int) -> bool:
+        return id in self._stuck and time.monotonic() < self._stuck[id].until
+
+    def problems(self) -> list[Error]:
+        """Why some partitions cannot be copied further; raises if none can."""
+        errors = [stuck.error for stuck in self._stuck.values()]
+        if errors and len(errors) == len(self._copiers):
+            raise errors[0]
+        return errors
 
     def ends(self) -> dict[int, int]:
         """Behind what each partition has now."""
@@ -104,7 +142,7 @@ class Copies:
 
     def wait(self) -> None:
         """Wait until there may be something to copy, or it is time to look for new topics."""
-        copiers = list(self._copiers.values())
+        copiers = [copier for id, copier in self._copiers.items() if not self._rests(id)]
 
         def is_more() -> bool:
             try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pqlog import check, extras, files
-from pqlog.codecs import codec_for, is_safe
+from pqlog.codecs import safe
 from pqlog.copier import Choice
 from pqlog.copies import Copies, chosen, lag
 from pqlog.errors import (
@@ -173,8 +173,8 @@ def mirror(
         check.text("key", key) if isinstance(key, str) else check.name("key", key)
     begin = None if since is None else time_of(since, "since must be a time")
     choice = Choice(begin, start, key)
-    if codec is not None and not is_safe(codec_for(codec).name):
-        raise ArgumentError(f"codec must be 'json', 'msgpack' or 'bytes', not {codec!r}")
+    if codec is not None:
+        safe(codec)
     ends = _Ends(source, path, {"timeout": timeout, "config": config, "codec": codec}, {})
     return _run(_Run(ends, _patterns(topics), choice), follow, progress, "mirror")
 
@@ -280,6 +280,7 @@ class _Run:
             while self._round(copies, until):
                 report(CopyProgress(self._copied, copies.lag()))
             copies.note()
+            refused += copies.problems()
         if refused:  # the others were copied
             raise refused[0]
         return self._result()
@@ -313,7 +314,10 @@ class _Run:
 
     def _find(self, copies: Copies) -> None:
         """Add new topics; warn of those that cannot be copied, which do not hold up the others."""
-        for error in copies.find():
+        self._warn(copies.find())
+
+    def _warn(self, errors: Sequence[Error]) -> None:
+        for error in errors:
             if str(error) not in self._warned:
                 self._warned.add(str(error))
                 check.warn(str(error))
@@ -327,7 +331,9 @@ class _Run:
                 while True:
                     while self._round(copies):
                         report(CopyProgress(self._copied, copies.lag()))
-                    report(CopyProgress(self._copied, 0))
+                    problems = copies.problems()
+                    self._warn(problems)
+                    report(CopyProgress(self._copied, copies.lag() if problems else 0))
                     copies.wait()
                     self._find(copies)
             finally:

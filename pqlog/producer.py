@@ -71,6 +71,9 @@ def header_text(headers: Mapping[str, str] | None) -> str | None:
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ArgumentError(f"headers must be a dict of str to str, not {headers!r}")
     check.texts("headers", itertools.chain(*headers.items()))
+    for name in headers:
+        if "\0" in name:
+            raise ArgumentError(f"the name of a header cannot have a NUL, which Kafka does not take: {name!r}")
     return msgspec.json.encode(dict(headers)).decode()
 
 

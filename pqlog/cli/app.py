@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import pqlog
-from pqlog import check, files
+from pqlog import check, codecs, files
 from pqlog import partition as partitions
 from pqlog.cli import output
 from pqlog.errors import ArgumentError, Error, StoreError, UnsupportedError
@@ -198,9 +198,25 @@ Until = Annotated[str | None, typer.Option(help="Before this time.", show_defaul
 Start = Annotated[int | None, typer.Option(help="From this offset on; -5 means the last five.", show_default=False)]
 Stop = Annotated[int | None, typer.Option(help="Before this offset.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.", show_default=False)]
+
+
+def _safe_codec(codec: str | None) -> str | None:
+    """The codec as given; raises for one with which reading anybody's topic could run any code."""
+    if codec == codecs.Pickle.name:
+        raise ArgumentError(
+            "--codec takes json, msgpack or bytes. Pickles can run any code: commands that read them take "
+            "--trust-pickle instead, for topics whose writers you trust"
+        )
+    return None if codec is None else codecs.safe(codec)
+
+
 Codec = Annotated[
     str | None,
-    typer.Option(help="What the values of a cluster's topic are: json, msgpack or bytes.", show_default=False),
+    typer.Option(
+        help="What the values of a cluster's topic are: json, msgpack or bytes.",
+        show_default=False,
+        callback=_safe_codec,
+    ),
 ]
 Fields = Annotated[
     list[str] | None, typer.Option("--field", help="Only this field; can be repeated.", show_default=False)
@@ -261,18 +277,17 @@ def opened(
 ) -> pqlog.Log:
     """Open a log that exists, for reading only unless `write` is given."""
     options = at(file)
-    if files.is_cluster(file):
-        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, **options)
-    if codec is not None:
-        raise ArgumentError(f"--codec is for a cluster: a FILE that begins with {files.SCHEME}")
-    if not os.path.exists(file):
-        raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
+    if not files.is_cluster(file):
+        if codec is not None:
+            raise ArgumentError(f"--codec is for a cluster: a FILE that begins with {files.SCHEME}")
+        if not os.path.exists(file):
+            raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
     try:
-        return pqlog.open(file, topic, "pickle" if trust_pickle else None, readonly=not write)
+        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, **options)
     except pqlog.CodecMismatchError:
         if not trust_pickle:
             raise
-        return pqlog.open(file, topic, readonly=not write)
+        return pqlog.open(file, topic, codec, readonly=not write, **options)
 
 
 def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:

@@ -223,18 +223,24 @@ def _nullable(of: pa.DataType) -> Any:
 
 
 def _frame_as_put(chunks: Sequence[Chunk]) -> pd.DataFrame | None:
-    """The frame of one call of `put_many`, or consecutive rows of it, with its index; None if it is anything else."""
+    """The frame of one call of `put_many`, or rows of it, with its index; None if it is anything else.
+
+    Rows that do not follow each other in the frame, as in merged partitions or around what was trimmed, keep their
+    labels.
+    """
     origin = chunks[0].origin if chunks else None
     if origin is None:
         return None
-    start, tables = origin.start, []
+    start, parts, is_run = origin.start, list[tuple[pa.Table, int]](), True
     for chunk in chunks:
-        if chunk.origin != segments.Origin(origin.call, start) or chunk.segment is None:
+        if chunk.origin is None or chunk.origin.call != origin.call or chunk.segment is None:
             return None
-        tables.append(chunk.segment)
-        start += len(chunk.offsets)
+        parts.append((chunk.segment, chunk.origin.start))
+        is_run = is_run and chunk.origin.start == start
+        start = chunk.origin.start + len(chunk.offsets)
+    tables = [table if is_run else segments.with_index(table, first) for table, first in parts]
     note = notes.frame_note_of(tables[0].schema)
-    if note is None:
+    if note is None or any(not table.schema.equals(tables[0].schema) for table in tables):
         return None
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in tables])
     return pandas_table.from_table(table, note, origin.start)

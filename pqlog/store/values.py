@@ -362,8 +362,6 @@ class TopicInfo:
         Its number, from 0, of how many.
     max_bytes : int or None
         The largest row that can be put, with its key and headers; None if there is no limit that matters.
-    stride : int
-        How far apart the offsets of two rows are at least, where one is a single message.
     """
 
     id: int
@@ -372,7 +370,6 @@ class TopicInfo:
     partition: int = 0
     partitions: int = 1
     max_bytes: int | None = None
-    stride: int = 1
 
     @property
     def number(self) -> int | None:

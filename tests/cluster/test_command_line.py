@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -217,3 +218,37 @@ def test_a_put_finds_the_partitions_of_a_topic_that_was_made_again(foreign):
         store = log.store.log
         known = replace(store.catalogue.look().named("main"), partitions=4)
         assert [KafkaTopic(store, known, number).append_one(b"1", None, None) for number in range(4)] == [0] * 4
+
+
+class RunsCode:
+    """What anybody can put into a topic: a pickle that writes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_of_others_is_read_only_if_it_is_trusted(run, foreign, tmp_path):
+    foreign.make("pickled")
+    foreign.put("pickled", [pickle.dumps(RunsCode(tmp_path / "ran"))])
+    for command in (
+        ["get", foreign.url],
+        ["tail", foreign.url],
+        ["export", foreign.url, "x.ndjson"],
+        ["schema", foreign.url],
+        ["explore", foreign.url],
+        ["mirror", foreign.url, "local.db"],
+    ):
+        for topic in ([], ["--topic", "pickled"]) if command[0] == "explore" else (["--topic", "pickled"],):
+            assert "--trust-pickle" in run(*command, *topic, "--codec", "pickle", code=1)
+    assert "no codec 'nothing'" in run("get", foreign.url, "--topic", "pickled", "--codec", "nothing", code=1)
+    assert not list(tmp_path.iterdir())
+    run("get", foreign.url, "--topic", "pickled", "--trust-pickle")
+    assert (tmp_path / "ran").exists()
+
+
+def test_trust_pickle_reads_topics_with_other_codecs_too(run, cluster_url):
+    run("put", cluster_url, "1", DEVELOPMENT)
+    assert run("get", cluster_url, "--trust-pickle") == "1\n"

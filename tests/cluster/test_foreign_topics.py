@@ -1,5 +1,6 @@
 """Anybody's topics: whatever others write is read, and nothing is written."""
 
+import datetime
 import os
 import subprocess
 import sys
@@ -350,3 +351,72 @@ def test_nobody_there_is_told_within_seconds():
     with pytest.raises(pqlog.ClusterError, match=r"127\.0\.0\.1:1"):
         pqlog.open("kafka://127.0.0.1:1", readonly=True)
     assert time.monotonic() - started < 20
+
+
+def segment_of(frame):
+    with pqlog.open(":memory:") as log:
+        log.put_many(frame)
+        (row,) = log.store.read(log.store.span(), 1, 1 << 30)
+        return row.value
+
+
+ROWS_OF_OTHERS = ["5", "0", "99999", "-1", "abc"]
+
+
+def test_a_header_of_others_does_not_make_a_segment(foreign, tmp_path):
+    foreign.make("odd")
+    values = json_values(len(ROWS_OF_OTHERS))
+    for value, rows in zip(values, ROWS_OF_OTHERS, strict=True):
+        headers = [("pqlog-rows", rows.encode()), ("pqlog-bytes", b"%d" % len(value)), ("pqlog-key", b"n")]
+        foreign.put("odd", [value], headers=headers if rows != "5" else headers[::2])
+    stream = segment_of(pd.DataFrame({"n": [7, 8]}))
+    foreign.put("odd", [b"six"], headers=[("pqlog-rows", b"5"), ("pqlog-bytes", b"6")])
+    foreign.put("odd", [stream], keys=["k"], headers=[("pqlog-rows", b"2"), ("pqlog-bytes", b"%d" % len(stream))])
+    foreign.put("odd", [None], headers=[("pqlog-rows", b"2"), ("pqlog-bytes", None)])
+    with foreign.open("odd", codec="bytes") as log:
+        assert [message.value for message in log] == [*values, b"six", stream, b""]
+        assert [message.headers["pqlog-rows"] for message in log][:5] == ROWS_OF_OTHERS
+        assert len(log) == 8
+        assert len(log.to_pandas()) == 8
+    pqlog.mirror(foreign.url, tmp_path / "local.db", "odd", codec="bytes")
+    with pqlog.open(tmp_path / "local.db", "odd") as local:
+        assert [message.value for message in local][:5] == values
+        assert len(local.to_pandas()) == 8
+        assert local.verify() == []
+
+
+def test_a_segment_that_cannot_be_read_is_not_mirrored(foreign, tmp_path):
+    foreign.make("odd")
+    stream = segment_of(pd.DataFrame({"n": [7, 8]}))
+    foreign.put("odd", json_values(2))
+    for rows in (b"2", b"3"):
+        foreign.put("odd", [stream], headers=[("pqlog-rows", rows), ("pqlog-bytes", b"%d" % len(stream))])
+    for _ in range(2):
+        with pytest.raises(pqlog.DecodeError, match=r"message 300000 of topic 'odd' .* segment is damaged"):
+            pqlog.mirror(foreign.url, tmp_path / "local.db", "odd")
+    with pqlog.open(tmp_path / "local.db", "odd") as local:
+        assert local.to_pandas(metadata=False)["n"].tolist() == [0, 1, 7, 8]
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_times_that_python_cannot_have_are_read_as_the_first_or_the_last_that_it_can(foreign, tmp_path, partitions):
+    foreign.make("late", partitions, message_timestamp_after_max_ms=str(2**63 - 1), retention_ms="-1")
+    now = int(time.time() * 1000)
+    times = [now, now * 1_000, now * 1_000_000, 2**62, now]
+    foreign.put("late", json_values(5), times=times)
+    last = datetime.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=datetime.UTC)
+    this = datetime.datetime.fromtimestamp(now // 1000, datetime.UTC).replace(microsecond=now % 1000 * 1000)
+    expected = [this, last, last, last, this]
+    with foreign.open("late") as log:
+        assert [message.time for message in log] == expected
+        assert log.to_pandas()["_time"].dt.to_pydatetime().tolist() == expected
+        assert log.to_pandas()["n"].tolist() == [value["n"] for value in log.history().values()] == list(range(5))
+        assert log.topic("late").partition(0)[200_000].time == last
+        assert len(list(log.history(since="1h"))) == 5
+        assert log.tail(1)["n"].tolist() == [4]
+        assert log.live().refresh()["n"].tolist() == list(range(5))
+        log._repr_html_(), log.explore()
+    pqlog.mirror(foreign.url, tmp_path / "local.db", "late")
+    with pqlog.open(tmp_path / "local.db", "late") as local:
+        assert [message.headers["pqlog-time"] for message in local] == [time.isoformat() for time in expected]
+        assert pqlog.mirror(foreign.url, tmp_path / "local.db", "late").messages == 0

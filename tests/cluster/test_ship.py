@@ -5,6 +5,7 @@ import threading
 import time
 
 import confluent_kafka.admin
+import pandas as pd
 import pytest
 
 import pqlog
@@ -172,3 +173,29 @@ def test_a_message_that_the_cluster_does_not_take_is_named(log, cluster_url):
     with pqlog.open(cluster_url) as hub:
         assert [message.value for message in hub] == ["a"]
         assert [message.value for message in hub.topic("raw", codec="bytes")] == [b"1"]
+
+
+OURS = {
+    "pqlog-rows": "5",
+    "pqlog-key": "n",
+    "pqlog-own-rows": "6",
+    "pqlog-own-own-key": "7",
+    "pqlog-bytes": "3",
+    "pqlog-time": "x",
+    "": "8",
+}
+
+
+def test_headers_with_names_that_pqlog_uses_itself_are_kept(log, cluster_url, tmp_path):
+    log.put({"n": 1}, headers=OURS)
+    log.put_many(pd.DataFrame({"n": [2, 3]}), headers=OURS)
+    log.topic("raw", codec="bytes").put(b"x", headers=OURS)
+    assert log.ship(cluster_url).messages == 4
+    with pqlog.open(cluster_url) as hub:
+        hub.put({"n": 4}, headers=OURS)
+    pqlog.mirror(cluster_url, tmp_path / "back.db")
+    with pqlog.open(cluster_url) as hub, pqlog.open(tmp_path / "back.db") as back:
+        for one in (hub, back):
+            assert [message.value for message in one] == [{"n": n} for n in (1, 2, 3, 4)]
+            for message in [*one, *one.topic("raw", codec="bytes")]:
+                assert {name: message.headers.get(name) for name in OURS} == OURS

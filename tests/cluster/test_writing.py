@@ -484,3 +484,14 @@ def test_put_lanes_are_few(stores):
     for _ in range(3):
         here.append([Output(topic, [Singles([b"1"])])])
     assert sum(name.startswith("put/") for name in here.lanes._lanes) == 1
+
+
+def test_a_frame_in_several_partitions_keeps_its_index(cluster_url):
+    """Each partition has a clock of its own, so its parts are read in any order."""
+    frame = pd.DataFrame({"k": list("abcdefgh"), "n": range(8)}, index=list("stuvwxyz"))
+    with pqlog.open(cluster_url, durability="replicated") as log:
+        for number in range(6):
+            topic = log.topic(f"parts{number}", partitions=4)
+            topic.put_many(frame, key="k")
+            back = topic.to_pandas(metadata=False)
+            pd.testing.assert_frame_equal(back.sort_index(), frame)

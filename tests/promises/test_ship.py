@@ -262,6 +262,51 @@ def test_a_topic_that_is_refused_does_not_hold_up_the_others(tmp_path, log):
         assert [message.value for message in other.topic("till")] == [2, 3]
 
 
+class Picky(MemoryStore):
+    """Takes no message with a header of this name, and none of more than 100 bytes."""
+
+    def append(self, outputs, id=None, cursor=None):
+        for output in outputs:
+            for chunk in output.chunks:
+                if any("odd" in (text or "") for text in chunk.each_headers()):
+                    raise pqlog.ArgumentError("the header 'odd' is not allowed here")
+                if max(map(len, chunk.values)) > 100:
+                    raise TooLargeError("at most 100 bytes")
+        return super().append(outputs, id, cursor)
+
+
+@pytest.mark.parametrize(("value", "header", "error"), [(1, "odd", "'odd'"), ("x" * 200, "even", "200|202")])
+def test_a_message_that_the_target_does_not_take_is_named_and_holds_up_only_its_topic(log, value, header, error):
+    log.put_many(range(100))
+    log.put(value, headers={header: "1"})
+    log.put(102)
+    for name in ("aaa", "zzz"):
+        log.topic(name).put_many(range(copier.ROWS + 10))
+    target = Log("picky", TopicStream.open(Picky(), "main"))
+    for _ in range(2):
+        with pytest.raises((pqlog.ArgumentError, TooLargeError), match=rf"message 101 of topic 'main'.*({error})"):
+            log.ship(target)
+        assert list(target.history().values()) == list(range(100))
+        assert [len(target.topic(name)) for name in ("aaa", "zzz")] == [copier.ROWS + 10] * 2
+
+    def follow():
+        following = Following(lambda report: log.ship(target, follow=True, progress=report))
+        log.topic("zzz").put(3)
+        wait_until(lambda: following.has(1))
+        wait_until(lambda: following.reports[-1].lag == 2)
+        following.stop()
+
+    with pytest.warns(UserWarning, match="message 101 of topic 'main'"):
+        follow()
+
+
+def test_headers_that_a_cluster_cannot_have_are_refused_where_they_are_put(log):
+    for put in (log.put, lambda value, headers: log.put_many([value], headers=headers)):
+        with pytest.raises(pqlog.ArgumentError, match="cannot have a NUL"):
+            put(1, headers={"a\0b": "x"})
+    assert len(log) == 0
+
+
 def test_a_topic_with_fewer_partitions_is_refused_and_one_with_more_is_not(tmp_path, log):
     log.topic("orders", partitions=3).put_many([{"k": str(n)} for n in range(30)], key="k")
     with in_a_file(tmp_path) as fewer, in_a_file(tmp_path, "more.db") as more:

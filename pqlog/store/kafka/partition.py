@@ -15,7 +15,7 @@ from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.cutting import Cutter
 from pqlog.store.kafka.index import Index
 from pqlog.store.kafka.reader import PROMOTED, PULLED, Batch, Part, Reader, ReaderPool
-from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of
+from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of, times_of
 from pqlog.store.values import Lines, Row, Span, TopicInfo
 
 COUNTED = 50_000
@@ -311,10 +311,8 @@ class KafkaPartition:
         """Single messages without headers as rows."""
         values, new = self._values(messages), tuple.__new__  # half the time of calling a named tuple
         return [
-            new(Row, (record * ROWS, max(0, ms) * 1000, key, None, value, None, 0, None, None, 0))
-            for record, (_, ms), key, value in zip(
-                records, [message.timestamp() for message in messages], _keys(messages), values, strict=True
-            )
+            new(Row, (record * ROWS, time, key, None, value, None, 0, None, None, 0))
+            for record, time, key, value in zip(records, times_of(messages), _keys(messages), values, strict=True)
         ]
 
     def _values(self, messages: Sequence[Any]) -> list[bytes]:
@@ -352,7 +350,7 @@ class KafkaPartition:
                     break
                 some = batch.messages[batch.at : end]  # taken apart while they are in the processor's cache
                 values.append(b"\n".join(self._values(some)))
-                times.extend(_times(some))
+                times.extend(times_of(some))
                 keys += _keys(some)
                 offsets.extend([record * ROWS for record in batch.records[batch.at : end]])
                 max_bytes -= len(values[-1])
@@ -365,17 +363,12 @@ class KafkaPartition:
     def lines_of(self, messages: Sequence[Any], offsets: Sequence[int]) -> Lines:
         """Single messages in one piece."""
         values = b"\n".join(self._values(messages))
-        return _lines(values, array("q", _times(messages)), _keys(messages), array("q", offsets))
+        return _lines(values, array("q", times_of(messages)), _keys(messages), array("q", offsets))
 
 
 def _lines(values: bytes, times: array[int], keys: list[str | None], offsets: array[int]) -> Lines:
     some_keys = keys if keys.count(None) < len(keys) else None
     return Lines(offsets[0], len(offsets), values, times, some_keys, offsets=offsets)
-
-
-def _times(messages: Sequence[Any]) -> list[int]:
-    """The times of single messages, in microseconds."""
-    return [max(0, ms) * 1000 for _, ms in [message.timestamp() for message in messages]]
 
 
 def _keys(messages: Sequence[Any]) -> list[str | None]:

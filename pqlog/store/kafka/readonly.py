@@ -18,7 +18,6 @@ from pqlog.store.kafka.merged import KafkaMerged
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.published import Published, PublishedPartition, published
 from pqlog.store.kafka.reader import ReaderPool
-from pqlog.store.kafka.records import ROWS
 from pqlog.store.kafka.refusing import Refusing
 from pqlog.store.values import (
     Capabilities,
@@ -117,7 +116,7 @@ class ReadOnlyStore:
     def _info(self, topic: str, id: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
         """A partition; `id` is that of Kafka, or empty if it has none."""
         digest = hashlib.blake2b(f"{id or topic}/{number}".encode(), digest_size=7).digest()
-        return TopicInfo(int.from_bytes(digest, "big"), topic, codec or self._codec, number, partitions, stride=ROWS)
+        return TopicInfo(int.from_bytes(digest, "big"), topic, codec or self._codec, number, partitions)
 
     def find_topic(self, name: str) -> Sequence[TopicStore]:
         return self._found(name, "")

@@ -38,7 +38,7 @@ class KafkaTopic(KafkaPartition):
 
     def __init__(self, log: KafkaStore, known: Known, number: int) -> None:
         largest = known.max_bytes - OVERHEAD
-        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest, ROWS)
+        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest)
         super().__init__(log, info, known.kafka)
         self.topic_id = known.id
         self._written = 0
