@@ -468,6 +468,8 @@ class Output(NamedTuple):
     topic: TopicStore
     chunks: Iterable[Chunk]
     ids: Ids | None = None
+    is_placed: bool = True
+    """Whether the partition is the one that the key of each message names, as `pqlog.partitioning` has it."""
 
 
 class Done(NamedTuple):

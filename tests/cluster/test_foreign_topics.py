@@ -1,5 +1,6 @@
 """Anybody's topics: whatever others write is read, and nothing is written."""
 
+import json
 import os
 import subprocess
 import sys
@@ -330,3 +331,66 @@ def test_nobody_there_is_told_within_seconds():
     with pytest.raises(pqlog.ClusterError, match=r"127\.0\.0\.1:1"):
         pqlog.open("kafka://127.0.0.1:1", readonly=True)
     assert time.monotonic() - started < 20
+
+
+def check_keys(topic, where):
+    """Whatever partitions the messages of a key are in, reading the key finds them."""
+    for key, numbers in where.items():
+        found = topic.history(key=key)
+        assert sorted(message.value["n"] for message in found) == numbers
+        assert [message.value["n"] for message in reversed(found)] == [message.value["n"] for message in found][::-1]
+        assert sorted(found.to_pandas()["n"]) == numbers
+        assert len(found.tail(5)) == len(found.head(5)) == min(5, len(numbers))
+        assert [message.value["n"] for message in found.latest()] == [list(found)[-1].value["n"]]
+
+
+def test_a_key_is_found_whatever_partitioner_put_it(foreign, tmp_path):
+    foreign.make("keys", 3)
+    where: dict[str, list[int]] = {}
+    for turn, partitioner in enumerate(("consistent_random", "murmur2_random", "fnv1a_random")):
+        producer = foreign.producer(partitioner=partitioner)
+        for n in range(turn * 700, turn * 700 + 700):
+            producer.produce(foreign.name("keys"), json.dumps({"n": n}), f"order-{n % 7}")
+            where.setdefault(f"order-{n % 7}", []).append(n)
+        assert producer.flush(30) == 0
+    foreign.put("keys", [b'{"n": 5000}', b'{"n": 5001}'], 2, [b"\xff", b"caf\xc3\xa9"])
+    where |= {"\\xff": [5000], "caf\u00e9": [5001]}
+    with foreign.open("keys") as topic:
+        frame = topic.to_pandas()
+        assert frame.groupby("_key")["_partition"].nunique().max() > 1
+        check_keys(topic, where)
+        assert [one.value["n"] for one in topic.partition(2).history(key="\\xff")] == [5000]
+    pqlog.mirror(foreign.url, tmp_path / "keys.db")
+    with pqlog.open(tmp_path / "keys.db", "keys") as topic:
+        check_keys(topic, where)
+        script = [
+            sys.executable,
+            "-m",
+            "pqlog",
+            "get",
+            str(tmp_path / "keys.db"),
+            "--topic",
+            "keys",
+            "--key",
+            "order-1",
+        ]
+        printed = subprocess.run(script, capture_output=True, check=True, text=True).stdout
+        assert len(printed.splitlines()) == 300
+
+
+def test_a_key_is_found_that_others_put_into_a_log_of_pqlog(cluster_url):
+    where: dict[str, list[int]] = {}
+    with pqlog.open(cluster_url) as log:
+        orders = log.topic("orders", partitions=3)
+        orders.put_many([{"key": f"k{n % 5}", "n": n} for n in range(100)], key="key")
+        orders.put_many(pd.DataFrame({"key": [f"k{n % 5}" for n in range(100, 200)], "n": range(100, 200)}), key="key")
+        kafka = orders.stream.partitions[0].kafka_topic
+        producer = Foreign(cluster_url).producer()
+        for n in range(200, 300):
+            producer.produce(kafka, json.dumps({"key": f"k{n % 5}", "n": n}), f"k{n % 5}", n % 3)
+        assert producer.flush(30) == 0
+        for n in range(300):
+            where.setdefault(f"k{n % 5}", []).append(n)
+        check_keys(orders, where)
+        with pqlog.open(cluster_url, "orders", readonly=True) as seen:
+            check_keys(seen, where)
