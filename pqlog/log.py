@@ -192,7 +192,7 @@ class Log(Topic):
         stay as they are, and so do frames; messages go into the partition with the same number. They get new offsets
         and times. What they were here is in the headers ``pqlog-time`` (ISO 8601), ``pqlog-offset`` and, if there are
         several, ``pqlog-partition``, unless a message has such headers already. Messages of a frame have those of the
-        first message of their segment.
+        first message of their segment. Clients, ids and cursors are not copied.
 
         Parameters
         ----------
