@@ -114,10 +114,11 @@ class Copier:
         if position is not None and position.into != self._topic:
             position = None  # that topic was deleted, with all that was copied
         if position is not None and position.key != self._choice.key:
-            of = "all its messages" if position.key is None else f"the messages with the key {position.key!r}"
+            was, now = (_messages_with(key) for key in (position.key, self._choice.key))
             raise StoreError(
-                f"{self._title} was copied to {self.into.log.name} before, but {of}: the copy would have some "
-                f"messages twice, or not at all. Copy to another file, or choose the same again"
+                f"{self._title} cannot be copied: {was} were copied to {self.into.log.name} before, and this is {now}; "
+                f"the copy would have some messages twice, or not at all. Copy to another file, or choose the "
+                f"same again"
             )
         self._position = position
         self.at = self._begin() if position is None else position.next
@@ -358,6 +359,10 @@ def _is_of(row: Row, partition: TopicInfo) -> bool:
     if row.key is None:
         return True
     return row.rows is None and partition_of(row.key, partition.partitions) == partition.partition
+
+
+def _messages_with(key: str | None) -> str:
+    return "all its messages" if key is None else f"the messages with the key {key!r}"
 
 
 class _Head(NamedTuple):

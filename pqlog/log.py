@@ -155,7 +155,7 @@ class Log(Topic):
         """
         other = existing_topic(self._log, name)[0]
         if other.info.id == self.store.info.id:
-            raise ArgumentError(f"this log stands for {name!r} itself: open the file at another topic to delete it")
+            raise ArgumentError(f"this log stands for {name!r} itself: open the log at another topic to delete it")
         other.delete(force)
 
     def cursor(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from pqlog.errors import (
     Error,
     PartitionsError,
     PickleRefusedError,
+    ReadOnlyError,
     UnknownTopicError,
 )
 from pqlog.merged import merge
@@ -85,7 +86,7 @@ class TopicStream:
         if asked is not None and asked.name != found[0].info.codec:
             raise CodecMismatchError(name, asked.name, found[0].info.codec)
         if partitions is not None and partitions != len(found):
-            raise PartitionsError.of(name, partitions, len(found))
+            raise PartitionsError.of(name, partitions, len(found), log.readonly)
         if asked is None and is_safe(found[0].info.codec):
             asked = codec_for(found[0].info.codec, type)
         return cls.of(found, asked)
@@ -167,6 +168,8 @@ class TopicStream:
 
     def writable(self) -> Codec:
         """The codec to put with; raises `CodecMismatchError` if it is unknown here."""
+        if self.log.readonly:
+            raise ReadOnlyError(f"{self.log.name} was opened for reading only: open it without readonly=True to write")
         if self.codec is None:
             raise CodecMismatchError(self.name, None, self.codec_name)
         return self.codec
@@ -277,7 +280,8 @@ class TopicStream:
         partition = self.number if row.partition is None else row.partition
         found = error(self.name, row.partition_offset, reason, partition)
         found.behind = row.stop
-        return found
+        has_clients = not (isinstance(self.log, ReadsForeignTopics) and self.log.is_foreign)
+        return found if has_clients else found.without_clients()
 
     def values(self, span: Span) -> Iterator[Any]:
         """The values of a span, decoded many at a time where the codec can."""

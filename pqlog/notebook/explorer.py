@@ -235,6 +235,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @_guarded
     def _load(self) -> None:
+        if self._topics.value is None:  # a log on a cluster need not have the topic that it stands for
+            topics = "choose one above" if self._topics.options else "the log has none"
+            raise ArgumentError(f"there is no topic {self._topic.name!r}: {topics}")
         self._show_timeline()
         self._show_page()
         self._show_clients()
@@ -499,6 +502,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         """In a plain terminal: the page as text."""
+        if self._topics.value is None:
+            return f"no topic chosen: the log has {', '.join(label for label, _ in self._topics.options) or 'none'}"
         frame = self.frame
         return f"{self._topic.name}: {len(frame):,} messages\n{frame.head(ROWS)}"
 

@@ -19,6 +19,8 @@ LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
 MEMORY = ":memory:"
 """The path of a log that is kept in memory."""
+SCHEME = "kafka://"
+"""What the address of a log on a cluster begins with."""
 MAX_PARTITIONS = 256
 """The most partitions that a topic can have: each is a table, and readers of all hold some messages of each."""
 NEAR = 50

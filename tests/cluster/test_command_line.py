@@ -11,7 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 import pqlog
+from pqlog.cli.commands import EXAMPLES
 from pqlog.store.kafka.topic import KafkaTopic
+from tests.cli.conftest import ENVIRONMENT
 from tests.cluster.foreign import Foreign
 
 DEVELOPMENT = "--durability=development"
@@ -113,6 +115,27 @@ def test_options_for_a_cluster(run, cluster_url, tmp_path):
     run("put", "events.db", "1")
     assert "--config is for a cluster" in run("topics", "events.db", "--config", "client.properties", code=1)
     assert "--durability is for a cluster" in run("put", "events.db", "1", DEVELOPMENT, code=1)
+
+
+@pytest.mark.parametrize("example", [one for some in EXAMPLES.values() for one in some if "kafka://" in one])
+def test_the_examples_of_the_help_run(example, foreign, tmp_path):
+    with pqlog.open(tmp_path / "events.db") as log:
+        log.put({"n": 1})
+    foreign.make("web")
+    foreign.put("web", [b'{"n": 1}'])
+    command = example.replace("kafka://localhost:9092", foreign.whole).replace("/etl", f"/{foreign.log}")
+    command = command.replace("web.*", f"{foreign.log}.w*")
+    is_endless = "--follow" in example
+    said = subprocess.run(
+        ["bash", "-c", f"timeout -s INT {10 if is_endless else 60} {command}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert said.returncode in ((124, 130) if is_endless else (0,)), said
+    assert "1 message" in said.stdout + said.stderr
 
 
 def test_topics_of_others(run, foreign):

@@ -76,6 +76,9 @@ def test_a_cluster_need_not_have_a_main_topic(foreign):
         assert log.topics() == ["orders"]
         with pytest.raises(pqlog.UnknownTopicError, match="did you mean 'orders'"):
             list(log)
+        for put in (log.put, lambda value: log.put_many([value]), lambda value: log.put(value, id="x")):
+            with pytest.raises(pqlog.ReadOnlyError, match=f"{foreign.log}'"):
+                put(1)
         with pytest.raises(pqlog.UnknownTopicError):
             pqlog.open(foreign.url, "order", readonly=True)
         with pytest.raises(pqlog.UnknownTopicError):
@@ -109,7 +112,7 @@ def test_odd_records_are_read_exactly(foreign):
     with foreign.open("odd") as log:
         assert [(message.value, message.key, message.headers) for message in log] == READ
         assert list(log.history().values()) == [value for value, _, _ in READ]
-        assert [message.key for message in log.history(key="\\xff\\xfe")] == []  # a key is looked for as it is
+        assert [message.value for message in log.history(key="\\xff\\xfe")] == ["text"]  # as it is shown
         assert [message.value for message in log.history(key="é\x00")] == ["é\U0001f600"]
     with foreign.open("odd", codec="bytes") as log:
         assert [message.value for message in log] == [value or b"" for value, _, _ in ODD]
@@ -394,3 +397,49 @@ def test_a_key_is_found_that_others_put_into_a_log_of_pqlog(cluster_url):
         check_keys(orders, where)
         with pqlog.open(cluster_url, "orders", readonly=True) as seen:
             check_keys(seen, where)
+
+
+def test_a_log_that_does_not_exist_is_not_an_empty_one(foreign, tmp_path):
+    with pytest.raises(pqlog.StoreError, match=f"there is no log '{foreign.log}'"):
+        pqlog.open(foreign.url, readonly=True)
+    with pytest.raises(pqlog.StoreError, match="does not exist"):
+        pqlog.mirror(foreign.url, tmp_path / "a.db")
+    assert not list(tmp_path.iterdir())
+    pqlog.open(foreign.url, durability="development").close()
+    pqlog.open(foreign.url, readonly=True).close()
+    with pytest.raises(pqlog.StoreError, match=f"did you mean .*'{foreign.log}'"):
+        pqlog.open(foreign.url[:-1], readonly=True)
+
+
+def test_a_whole_cluster_offers_its_topics(foreign):
+    foreign.make("orders")
+    foreign.put("orders", json_values(5))
+    with pqlog.open(foreign.whole, readonly=True) as log:
+        topics = log.topics()
+        with pytest.raises(pqlog.UnknownTopicError, match=r"is a whole cluster.*log\.topic\(") as told:
+            list(log)
+        assert str(told.value).count("'") < 20
+        assert told.value.near == tuple(topics)
+        with pytest.raises(pqlog.ReadOnlyError, match=f"{foreign.whole}/etl"):
+            log.put(1)
+    explorer = pqlog.explore(foreign.whole)
+    assert "choose one above" in explorer._error.value
+    assert foreign.name("orders") in repr(explorer)
+    explorer._topics.value = dict(explorer._topics.options)[foreign.name("orders")]
+    assert explorer._error.value == ""
+    assert len(explorer.frame) == 5
+    assert explorer.code == f"frame = log.topic({foreign.name('orders')!r}).history().to_pandas()"
+
+
+def test_an_empty_value_is_missing_and_what_cannot_be_decoded_says_how_to_go_on(foreign):
+    foreign.make("orders", 2)
+    foreign.put("orders", [b'{"n": 1}', b"", None, b'{"n": 2}'])
+    with foreign.open("orders") as log:
+        assert [message.value for message in log] == [{"n": 1}, None, None, {"n": 2}]
+        assert [len(log.to_pandas()), len(log.tail(3)), len(log.explore().frame)] == [4, 3, 4]
+        assert [message.value for message in log.topic("orders", codec="bytes")][1:3] == [b"", b""]
+        foreign.put("orders", [b"\xff", b'{"n": 3}'])
+        with pytest.raises(pqlog.DecodeError, match=r"log\.topic\('orders'\)\.partition\(0\)\.history") as told:
+            list(log)
+        after = log.partition(0).history(start=told.value.offset + 1)
+        assert [message.value for message in after] == [{"n": 3}]

@@ -319,8 +319,8 @@ class KafkaPartition:
     def _values(self, messages: Sequence[Any]) -> list[bytes]:
         """The values of single messages; JSON in one line each."""
         values = [message.value() for message in messages]
-        if None in values:
-            values = [self._nothing if value is None else value for value in values]
+        if not all(values):
+            values = [value or self._nothing for value in values]
         if self.is_text and b"\n" in b"".join(values):
             values = [value.replace(b"\n", b" ") for value in values]  # outside of strings: within, JSON has none
         return values

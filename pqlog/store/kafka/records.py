@@ -28,7 +28,10 @@ A segment has at most 65,536 messages, and a record offset may be as large as 2*
 """
 ROWS_HEADER, KEY_HEADER = "pqlog-rows", "pqlog-key"
 NOTHING = {"json": b"null", "msgpack": b"\xc0"}
-"""What stands for a missing value, by the name of the codec; no bytes for others."""
+"""What stands for a missing value, by the name of the codec; no bytes for others.
+
+An empty value is missing, too, where it would be no value: some programs put that in place of a tombstone.
+"""
 
 UNREADABLE = ()
 """Headers of which a name is not UTF-8: reading the message's headers raises `DecodeError`, the rest of it is there."""
@@ -137,7 +140,7 @@ def row_of(message: Message, span: Span, nothing: bytes = b"") -> Row | None:
 def row_with(message: Message, offset: int, headers: Any, span: Span, nothing: bytes) -> Row | None:
     """The same of a record whose offset and headers were asked for already."""
     value: Any = message.value()
-    if value is None:
+    if not value:
         value = nothing
     if not headers or (rows := rows_of(headers)) is None:
         if not span.first <= offset < span.stop:
