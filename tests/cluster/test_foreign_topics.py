@@ -13,6 +13,7 @@ import pytest
 
 import pqlog
 from tests.cluster.foreign import Foreign
+from tests.docs import pages
 
 
 @pytest.fixture
@@ -431,7 +432,7 @@ def test_a_whole_cluster_offers_its_topics(foreign):
     assert explorer.code == f"frame = log.topic({foreign.name('orders')!r}).history().to_pandas()"
 
 
-def test_an_empty_value_is_missing_and_what_cannot_be_decoded_says_how_to_go_on(foreign):
+def test_an_empty_value_is_missing_and_what_cannot_be_decoded_says_how_to_go_on(foreign, tmp_path):
     foreign.make("orders", 2)
     foreign.put("orders", [b'{"n": 1}', b"", None, b'{"n": 2}'])
     with foreign.open("orders") as log:
@@ -443,3 +444,7 @@ def test_an_empty_value_is_missing_and_what_cannot_be_decoded_says_how_to_go_on(
             list(log)
         after = log.partition(0).history(start=told.value.offset + 1)
         assert [message.value for message in after] == [{"n": 3}]
+    (tmp_path / "lenient.py").write_text(pages.file("beyond-one-machine.md", "lenient.py"))
+    script = [sys.executable, tmp_path / "lenient.py", foreign.url, "orders"]
+    printed = subprocess.run(script, capture_output=True, check=True, text=True).stdout
+    assert len(printed.splitlines()) == 2 + 6

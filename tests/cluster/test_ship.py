@@ -183,8 +183,7 @@ def test_a_message_that_the_cluster_does_not_take_is_named(log, cluster_url):
 
 def test_a_log_is_moved_with_its_clients_as_the_page_shows(tmp_path, cluster_url):
     """A stage continues with what it had not read, and puts nothing twice."""
-    (script,) = [text for kind, text in pages.blocks(pages.ROOT / "docs" / "beyond-one-machine.md") if kind == "file"]
-    (tmp_path / "move.py").write_text(script)
+    (tmp_path / "move.py").write_text(pages.file("beyond-one-machine.md", "move.py"))
     with pqlog.open(tmp_path / "events.db") as log:
         orders, clean = log.topic("orders", partitions=3), log.topic("clean", partitions=2)
         for n in range(0, 3000, 300):
