@@ -96,11 +96,12 @@ _WELL_KNOWN = {
 """Of the families that are passed on, and of Java's: what a misspelt name may mean."""
 _FILES = ("ssl.ca", "ssl.certificate", "ssl.key", "ssl.keystore", "ssl.crl", "https.ca")
 """Their ``.location`` is a file, or a folder, or ``probe``."""
-_PASSWORDS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _VALUES = {
     "security.protocol": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
-    "sasl.mechanism": (*_PASSWORDS, "OAUTHBEARER"),
+    "sasl.mechanism": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"),
 }
+_SCRAM = re.compile(r"SCRAM-SHA-\d+", re.IGNORECASE)
+"""One of these that is another is refused by the broker, which says what it has."""
 
 
 def of(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _check_login(found: Mapping[str, Any]) -> None:
     """What librdkafka would answer with silence, or with Kerberos."""
     chosen = {"security.protocol": found.get("security.protocol"), "sasl.mechanism": _mechanism(found)}
     for name, value in chosen.items():
-        if value is not None and value.upper() not in _VALUES[name]:
+        if value is not None and value.upper() not in _VALUES[name] and not _SCRAM.fullmatch(value):
             if value.upper() == "GSSAPI":
                 raise ArgumentError(f"config: {name}: {_NO_KERBEROS}")
             near = difflib.get_close_matches(value.upper(), _VALUES[name], n=1, cutoff=0.6)
@@ -171,7 +172,7 @@ def _check_login(found: Mapping[str, Any]) -> None:
             )
     elif not mechanism:
         raise ArgumentError(f"config: {protocol} needs sasl.mechanism, one of {', '.join(_VALUES['sasl.mechanism'])}")
-    elif mechanism in _PASSWORDS and (missing := {"sasl.username", "sasl.password"} - found.keys()):
+    elif mechanism != "OAUTHBEARER" and (missing := {"sasl.username", "sasl.password"} - found.keys()):
         raise ArgumentError(f"config: {mechanism} needs {' and '.join(sorted(missing, reverse=True))}")
 
 
