@@ -116,9 +116,8 @@ class Copier:
         if position is not None and position.key != self._choice.key:
             was, now = (_messages_with(key) for key in (position.key, self._choice.key))
             raise StoreError(
-                f"{self._title} cannot be copied: {was} were copied to {self.into.log.name} before, and this is {now}; "
-                f"the copy would have some messages twice, or not at all. Copy to another file, or choose the "
-                f"same again"
+                f"{self._title}: {was} were copied to {self.into.log.name} before, and {now} are to be copied now: the "
+                f"copy would have some messages twice, or not at all. Copy to another file, or choose the same again"
             )
         self._position = position
         self.at = self._begin() if position is None else position.next

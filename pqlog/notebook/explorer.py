@@ -17,7 +17,7 @@ import ipywidgets as widgets
 
 from pqlog.client import target_of
 from pqlog.clients import position_text
-from pqlog.errors import ArgumentError, DecodeError
+from pqlog.errors import ArgumentError, DecodeError, UnknownTopicError
 from pqlog.history import History, timeline
 from pqlog.log import Log
 from pqlog.message import Message, from_micros
@@ -236,8 +236,9 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     @_guarded
     def _load(self) -> None:
         if self._topics.value is None:  # a log on a cluster need not have the topic that it stands for
-            topics = "choose one above" if self._topics.options else "the log has none"
-            raise ArgumentError(f"there is no topic {self._topic.name!r}: {topics}")
+            hint = ": choose one above" if self._topics.options else ""
+            self._say(f"UnknownTopicError: {UnknownTopicError(self._topic.name, ())}{hint}")
+            return
         self._show_timeline()
         self._show_page()
         self._show_clients()
