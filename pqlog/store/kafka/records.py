@@ -140,19 +140,17 @@ def row_of(message: Message, span: Span, nothing: bytes = b"") -> Row | None:
 def row_with(message: Message, offset: int, headers: Any, span: Span, nothing: bytes) -> Row | None:
     """The same of a record whose offset and headers were asked for already."""
     value: Any = message.value()
-    if not value:
-        value = nothing
     if not headers or (rows := rows_of(headers)) is None:
         if not span.first <= offset < span.stop:
             return None
-        return Row(offset, time_of(message), key_of(message), header_text(headers), value, None, 0, None)
+        return Row(offset, time_of(message), key_of(message), header_text(headers), value or nothing, None, 0, None)
     first, stop = max(offset, span.first), min(offset + rows, span.stop)
     if first >= stop:
         return None
     field = next((text for name, text in headers if name == KEY_HEADER), None)
     key = None if field is None else decoded(field)
     others = [header for header in headers if header[0] not in (ROWS_HEADER, KEY_HEADER)]
-    return Row(first, time_of(message), key, header_text(others), value, stop - first, first - offset, rows)
+    return Row(first, time_of(message), key, header_text(others), value or b"", stop - first, first - offset, rows)
 
 
 def header_text(headers: Headers) -> str | None:
