@@ -28,8 +28,9 @@ from pqlog.errors import (
     UncertainError,
 )
 from pqlog.message import from_micros
-from pqlog.store.api import IsAFile, ReadsForeignTopics, Store, TopicStore
-from pqlog.store.values import Chunk, Cursor, Output, Row, Segment, Singles, Span
+from pqlog.partitioning import partition_of
+from pqlog.store.api import IsAFile, PlacesKeys, ReadsForeignTopics, Store, TopicStore
+from pqlog.store.values import Chunk, Cursor, Output, Row, Segment, Singles, Span, TopicInfo
 from pqlog.stream import headers_of
 
 ROWS, BYTES = 10_000, 8 << 20
@@ -117,10 +118,10 @@ class Copier:
         if position is not None and position.into != self._topic:
             position = None  # that topic was deleted, with all that was copied
         if position is not None and position.key != self._choice.key:
-            of = "all its messages" if position.key is None else f"the messages with the key {position.key!r}"
+            was, now = (_messages_with(key) for key in (position.key, self._choice.key))
             raise StoreError(
-                f"{self._title} was copied to {self.into.log.name} before, but {of}: the copy would have some "
-                f"messages twice, or not at all. Copy to another file, or choose the same again"
+                f"{self._title}: {was} were copied to {self.into.log.name} before, and {now} are to be copied now: the "
+                f"copy would have some messages twice, or not at all. Copy to another file, or choose the same again"
             )
         self._position = position
         self.at = self._begin() if position is None else position.next
@@ -227,7 +228,8 @@ class Copier:
         cursor = Cursor(cursor_name(self.source), value, self._text or "null")
         began = time.monotonic()
         try:
-            self.into.log.append([Output(self.into, chunks)], cursor=cursor)
+            output = Output(self.into, chunks, is_placed=self._is_placed(rows))
+            self.into.log.append([output], cursor=cursor)
         except CursorError:
             self._load()
             self._looks_at = time.monotonic() + self._rest_s
@@ -249,6 +251,19 @@ class Copier:
         self._position, self._text, self.at = position, value, position.next
         self._rows = min(ROWS, 2 * self._rows)
         return sum(chunk.rows if isinstance(chunk, Segment) else len(chunk.values) for chunk in chunks)
+
+    def _is_placed(self, rows: Iterable[Row]) -> bool:
+        """Whether the partition into which rows are copied is known to be that which their keys name.
+
+        Other programs choose partitions by other rules; and a topic may have more partitions than that it is copied
+        from.
+        """
+        source, into = self.source, self.into.info
+        if into.partitions == 1:
+            return True
+        if source.info.partitions == into.partitions and isinstance(source.log, PlacesKeys):
+            return source.log.places_keys(source) or all(_is_of(row, into) for row in rows)
+        return all(_is_of(row, into) for row in rows)
 
     def _make_smaller(self, rows: Sequence[Row], error: TooLargeError) -> None:
         """Try less at a time; raise if it is one message that is too large."""
@@ -358,6 +373,17 @@ class Copier:
         half = row.rows // 2
         yield from self._halves(row._replace(rows=half))
         yield from self._halves(row._replace(offset=row.offset + half, rows=row.rows - half, skip=row.skip + half))
+
+
+def _is_of(row: Row, partition: TopicInfo) -> bool:
+    """Whether the key of a row names a partition, as far as that can be told without reading a segment."""
+    if row.key is None:
+        return True
+    return row.rows is None and partition_of(row.key, partition.partitions) == partition.partition
+
+
+def _messages_with(key: str | None) -> str:
+    return "all its messages" if key is None else f"the messages with the key {key!r}"
 
 
 class _Head(NamedTuple):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from pqlog import check
 from pqlog.copier import Choice, Copier, position_of
 from pqlog.errors import (
     ArgumentError,
@@ -23,6 +24,8 @@ from pqlog.stream import near_topics
 
 TICK_S = 0.1
 """How often a file is asked for messages that another process put, where the system does not tell."""
+ALL = "*"
+"""The pattern of all topics, if there are any."""
 LOOK_S = 2.0
 """How often a follower looks for topics that are new."""
 RETRY_S = 60.0
@@ -44,15 +47,17 @@ class Copies:
         self._copiers: dict[int, Copier] = {}
         self._refused: dict[int, Error] = {}
         self._stuck: dict[int, _Stuck] = {}
+        self._missing: set[str] = set()
 
     def find(self, must_exist: bool = False) -> list[Error]:
         """Add the topics that are new; why some of them, which are told once, cannot be copied."""
         found = chosen(self._source, self._patterns)
-        if must_exist:
-            names = {info.name for info in found}
-            for name in self._patterns:
-                if name not in names and not _is_pattern(name):
-                    raise UnknownTopicError(name, near_topics(self._source, name))
+        names = {info.name for info in found}
+        for name in self._patterns:
+            if must_exist and name not in names and not _is_pattern(name):
+                raise UnknownTopicError(name, near_topics(self._source, name))
+            if name != ALL and not any(_fits(one, name) for one in names):
+                self._tell_missing(name)
         refused = dict[int, Error]()
         for info in found:
             if info.id not in self._copiers:
@@ -66,13 +71,19 @@ class Copies:
             raise new[0]
         return new
 
+    def _tell_missing(self, name: str) -> None:
+        """Warn once of a name or a pattern that no topic has: one may come, and it may be misspelt."""
+        if name not in self._missing:
+            self._missing.add(name)
+            check.warn(f"no topic of {self._source.name} {'fits' if _is_pattern(name) else 'has the name'} {name!r}")
+
     def _add(self, partitions: Sequence[TopicStore]) -> None:
         if not partitions:  # it was deleted just now
             return
         name = partitions[0].info.name
         if self._choice.start is not None:
             if len(partitions) > 1:
-                raise PartitionsError.by_offset(name, len(partitions), "start", "A time is of all of them: since=")
+                raise PartitionsError.of_start(name, len(partitions))
             if self._copiers:
                 raise ArgumentError("start is an offset of one topic: name the topic, or give a time with since=")
         into = self._into(partitions)
@@ -170,11 +181,12 @@ def _is_pattern(name: str) -> bool:
 
 def chosen(source: Store, patterns: Sequence[str]) -> list[TopicInfo]:
     """The topics that have one of the names, or fit one of the patterns."""
-    return [
-        info
-        for info in source.topics()
-        if info.name in patterns or any(fnmatch.fnmatchcase(info.name, pattern) for pattern in patterns)
-    ]
+    return [info for info in source.topics() if any(_fits(info.name, pattern) for pattern in patterns)]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a topic is chosen by a name or a pattern."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _is_there(partition: TopicStore) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from pqlog import check, extras, files
 from pqlog.codecs import safe
 from pqlog.copier import Choice
-from pqlog.copies import Copies, chosen, lag
+from pqlog.copies import ALL, Copies, chosen, lag
 from pqlog.errors import (
     ArgumentError,
     CorruptLogError,
@@ -26,6 +26,7 @@ from pqlog.errors import (
     StoreError,
     UncertainError,
     UnsafeStorageError,
+    UnsupportedError,
 )
 from pqlog.history import Time, time_of
 from pqlog.log import Log
@@ -109,7 +110,7 @@ Report = Callable[[CopyProgress], object]
 def mirror(
     source: End,
     path: End,
-    topics: str | Sequence[str] = ("*",),
+    topics: str | Sequence[str] = (ALL,),
     *,
     since: Time | None = None,
     start: int | None = None,
@@ -131,7 +132,7 @@ def mirror(
     source : str, os.PathLike or Log
         The other log; it is only read.
     path : str, os.PathLike or Log
-        The file; created if it does not exist.
+        The file; created if it does not exist. `Log.ship` copies into a cluster.
     topics : str or sequence of str
         Names or patterns, as in ``"web.*"``; all topics by default.
     since : datetime, date, timedelta or str, optional
@@ -175,6 +176,8 @@ def mirror(
     choice = Choice(begin, start, key)
     if codec is not None:
         safe(codec)
+    if files.is_cluster(path):
+        raise UnsupportedError(f"a mirror is a file, and {path} is on a cluster: log.ship({path!r}) copies a log there")
     ends = _Ends(source, path, {"timeout": timeout, "config": config, "codec": codec}, {})
     return _run(_Run(ends, _patterns(topics), choice), follow, progress, "mirror")
 
@@ -189,7 +192,7 @@ def ship(
 ) -> Copied:
     """Copy topics of a log into another: see `Log.ship`. The source may be a path, which is opened read-only."""
     ends = _Ends(source, target, {}, options)
-    return _run(_Run(ends, _patterns("*" if topics is None else topics), Choice()), follow, progress, "ship")
+    return _run(_Run(ends, _patterns(ALL if topics is None else topics), Choice()), follow, progress, "ship")
 
 
 def _patterns(topics: str | Sequence[str]) -> tuple[str, ...]:

@@ -155,7 +155,7 @@ class Log(Topic):
         """
         other = existing_topic(self._log, name)[0]
         if other.info.id == self.store.info.id:
-            raise ArgumentError(f"this log stands for {name!r} itself: open the file at another topic to delete it")
+            raise ArgumentError(f"this log stands for {name!r} itself: open the log at another topic to delete it")
         other.delete(force)
 
     def cursor(self, name: str) -> Any:
@@ -192,7 +192,7 @@ class Log(Topic):
         stay as they are, and so do frames; messages go into the partition with the same number. They get new offsets
         and times. What they were here is in the headers ``pqlog-time`` (ISO 8601), ``pqlog-offset`` and, if there are
         several, ``pqlog-partition``, unless a message has such headers already. Messages of a frame have those of the
-        first message of their segment.
+        first message of their segment. Clients, ids and cursors are not copied.
 
         Parameters
         ----------

@@ -19,12 +19,13 @@ from pqlog.errors import (
     Error,
     PartitionsError,
     PickleRefusedError,
+    ReadOnlyError,
     UnknownTopicError,
 )
 from pqlog.merged import merge
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import Merged, MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
+from pqlog.store.api import Merged, MessageSource, PlacesKeys, ReadsForeignTopics, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -85,7 +86,7 @@ class TopicStream:
         if asked is not None and asked.name != found[0].info.codec:
             raise CodecMismatchError(name, asked.name, found[0].info.codec)
         if partitions is not None and partitions != len(found):
-            raise PartitionsError.of(name, partitions, len(found))
+            raise PartitionsError.of(name, partitions, len(found), log.readonly)
         if asked is None and is_safe(found[0].info.codec):
             asked = codec_for(found[0].info.codec, type)
         return cls.of(found, asked)
@@ -101,8 +102,13 @@ class TopicStream:
         return self if len(self.partitions) == 1 else TopicStream.of(self.partitions[number : number + 1], self.codec)
 
     def of_key(self, key: str) -> TopicStream:
-        """That of the partition that has the messages of a key."""
+        """That of the partition that a key names: it has all messages of the key if the topic `places_keys`."""
         return self.partition(partition_of(key, len(self.partitions)))
+
+    def places_keys(self) -> bool:
+        """Whether each message lies in the partition that its key names; if that is not known, it may lie anywhere."""
+        log = self.log
+        return isinstance(log, PlacesKeys) and log.places_keys(self.partitions[0])
 
     def for_one_reading(self) -> TopicStream:
         """The same for one reading: merged partitions remember where places are, and a trim may move these."""
@@ -162,15 +168,32 @@ class TopicStream:
 
     def writable(self) -> Codec:
         """The codec to put with; raises `CodecMismatchError` if it is unknown here."""
+        if self.log.readonly:
+            raise ReadOnlyError(f"{self.log.name} was opened for reading only: open it without readonly=True to write")
         if self.codec is None:
             raise CodecMismatchError(self.name, None, self.codec_name)
         return self.codec
 
+    def read(
+        self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
+    ) -> Sequence[Row]:
+        """`MessageSource.read`, also of merged partitions with a key: they have places, so all messages are counted."""
+        if key is None or not self.is_merged:
+            return self.store.read(span, rows, max_bytes, key, damaged)
+        while span:
+            chunk = self.store.read(span, max(rows, CHUNK_ROWS), max_bytes, None, damaged)
+            found = [row for row in chunk if row.key == key or (row.rows is not None and row.key is not None)]
+            if found or not chunk:
+                return found[:rows]
+            span = Span(chunk[-1].stop, span.stop)
+        return []
+
     def rows(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Row]:
         """The rows of a span, read in chunks; no statement is open while the caller works."""
-        limit = CHUNK_ROWS if key is None else 1  # what lies behind the first of a key may be all of the topic
+        # What lies behind the first of a key may be all of the topic; merged partitions are read in chunks anyway.
+        limit = CHUNK_ROWS if key is None or self.is_merged else 1
         while span:
-            chunk = self.store.read(span, limit, CHUNK_BYTES, key, damaged)
+            chunk = self.read(span, limit, CHUNK_BYTES, key, damaged)
             if not chunk:
                 return
             yield from chunk
@@ -257,7 +280,8 @@ class TopicStream:
         partition = self.number if row.partition is None else row.partition
         found = error(self.name, row.partition_offset, reason, partition)
         found.behind = row.stop
-        return found
+        has_clients = not (isinstance(self.log, ReadsForeignTopics) and self.log.is_foreign)
+        return found if has_clients else found.without_clients()
 
     def values(self, span: Span) -> Iterator[Any]:
         """The values of a span, decoded many at a time where the codec can."""

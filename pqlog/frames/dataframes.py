@@ -23,7 +23,7 @@ from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
 from pqlog.frames.tables import check_size, regroup
 from pqlog.store.values import Span
-from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, TopicStream
 
 
 def to_pandas(selection: Selection, projection: Projection, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def _up_to(selection: Selection, n: int) -> Selection:
     if key is None:
         return selection
     rest = span
-    while n > 0 and (rows := stream.store.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
+    while n > 0 and (rows := stream.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
         n -= sum(1 for _ in stream.messages(rows, key))
         rest = Span(rows[-1].stop, rest.stop)
     return selection._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
@@ -76,10 +76,27 @@ def tail(selection: Selection, n: int) -> pd.DataFrame:
         return _latest_frame(selection, slice(-n, None) if n else slice(0))
     if key is None:
         first = stream.store.from_end(n, span)
+    elif stream.is_merged:
+        first = _place_from_end(stream, span, key, n)
     else:
         newest = list(itertools.islice(stream.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
     return _inferred_frame(selection, read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
+
+
+def _place_from_end(stream: TopicStream, span: Span, key: str, n: int) -> int:
+    """The place of the last message but `n` - 1 that has a key; of the first if there are fewer."""
+    first, newest = span.stop, list[int]()
+    while first > span.first and len(newest) < n:
+        part = Span(stream.store.from_end(CHUNK_ROWS, Span(span.first, first)), first)
+        places = [
+            row.offset + message.offset - row.partition_offset
+            for row in stream.rows(part, key)
+            for message in stream.messages([row], key)
+        ]
+        newest += reversed(places)
+        first = part.first
+    return min(newest[:n], default=span.stop)
 
 
 def _latest_frame(selection: Selection, chosen: slice) -> pd.DataFrame:

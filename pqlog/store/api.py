@@ -335,6 +335,18 @@ class Merged(Protocol):
 
 
 @runtime_checkable
+class PlacesKeys(Protocol):
+    """A log that may know that the messages of a key are all in the partition that the key names.
+
+    Elsewhere any partition may have some: other programs put into topics of a cluster, each by a rule of its own.
+    """
+
+    def places_keys(self, topic: TopicStore) -> bool:
+        """Whether that is known of a topic, of which a partition is given: each `Output.is_placed` that it got."""
+        ...
+
+
+@runtime_checkable
 class MergesPartitions(Protocol):
     """A log that merges the partitions of a topic itself."""
 

@@ -19,6 +19,8 @@ LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
 MEMORY = ":memory:"
 """The path of a log that is kept in memory."""
+SCHEME = "kafka://"
+"""What the address of a log on a cluster begins with."""
 MAX_PARTITIONS = 256
 """The most partitions that a topic can have: each is a table, and readers of all hold some messages of each."""
 NEAR = 50
@@ -465,6 +467,8 @@ class Output(NamedTuple):
     topic: TopicStore
     chunks: Iterable[Chunk]
     ids: Ids | None = None
+    is_placed: bool = True
+    """Whether the partition is the one that the key of each message names, as `pqlog.partitioning` has it."""
 
 
 class Done(NamedTuple):

@@ -152,3 +152,7 @@ class Foreign:
         consumer.close()
         groups = [group.group_id for group in self.admin.list_consumer_groups().result().valid]
         return {**found, "groups": [name for name in groups if "pqlog" in name]}
+
+    def mirror(self, topic, path, **options):
+        """Copy a topic into a file, where it has the same name."""
+        return pqlog.mirror(self.whole, path, self.name(topic), **options)

@@ -12,7 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 import pqlog
+from pqlog.cli.commands import EXAMPLES
 from pqlog.store.kafka.topic import KafkaTopic
+from tests.cli.conftest import ENVIRONMENT
 from tests.cluster.foreign import Foreign
 
 DEVELOPMENT = "--durability=development"
@@ -114,6 +116,27 @@ def test_options_for_a_cluster(run, cluster_url, tmp_path):
     run("put", "events.db", "1")
     assert "--config is for a cluster" in run("topics", "events.db", "--config", "client.properties", code=1)
     assert "--durability is for a cluster" in run("put", "events.db", "1", DEVELOPMENT, code=1)
+
+
+@pytest.mark.parametrize("example", [one for some in EXAMPLES.values() for one in some if "kafka://" in one])
+def test_the_examples_of_the_help_run(example, foreign, tmp_path):
+    with pqlog.open(tmp_path / "events.db") as log:
+        log.put({"n": 1})
+    foreign.make("web")
+    foreign.put("web", [b'{"n": 1}'])
+    command = example.replace("kafka://localhost:9092", foreign.whole).replace("/etl", f"/{foreign.log}")
+    command = command.replace("web.*", f"{foreign.log}.w*")
+    is_endless = "--follow" in example
+    said = subprocess.run(
+        ["bash", "-c", f"timeout -s INT {10 if is_endless else 60} {command}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert said.returncode in ((124, 130) if is_endless else (0,)), said
+    assert "1 message" in said.stdout + said.stderr
 
 
 def test_topics_of_others(run, foreign):
@@ -234,18 +257,24 @@ def test_a_pickle_of_others_is_read_only_if_it_is_trusted(run, foreign, tmp_path
     foreign.make("pickled")
     foreign.put("pickled", [pickle.dumps(RunsCode(tmp_path / "ran"))])
     for command in (
-        ["get", foreign.url],
-        ["tail", foreign.url],
-        ["export", foreign.url, "x.ndjson"],
-        ["schema", foreign.url],
-        ["explore", foreign.url],
-        ["mirror", foreign.url, "local.db"],
+        ["get", foreign.whole],
+        ["tail", foreign.whole],
+        ["export", foreign.whole, "x.ndjson"],
+        ["schema", foreign.whole],
+        ["explore", foreign.whole],
+        ["mirror", foreign.whole, "local.db"],
     ):
-        for topic in ([], ["--topic", "pickled"]) if command[0] == "explore" else (["--topic", "pickled"],):
+        for topic in (
+            ([], ["--topic", foreign.name("pickled")])
+            if command[0] == "explore"
+            else (["--topic", foreign.name("pickled")],)
+        ):
             assert "--trust-pickle" in run(*command, *topic, "--codec", "pickle", code=1)
-    assert "no codec 'nothing'" in run("get", foreign.url, "--topic", "pickled", "--codec", "nothing", code=1)
+    assert "no codec 'nothing'" in run(
+        "get", foreign.whole, "--topic", foreign.name("pickled"), "--codec", "nothing", code=1
+    )
     assert not list(tmp_path.iterdir())
-    run("get", foreign.url, "--topic", "pickled", "--trust-pickle")
+    run("get", foreign.whole, "--topic", foreign.name("pickled"), "--trust-pickle")
     assert (tmp_path / "ran").exists()
 
 

@@ -1,6 +1,7 @@
 """Anybody's topics: whatever others write is read, and nothing is written."""
 
 import datetime
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import pqlog
 from tests.cluster.foreign import Foreign
 from tests.cluster.plugin import delete_topics
+from tests.docs import pages
 
 
 @pytest.fixture
@@ -75,6 +77,9 @@ def test_a_cluster_need_not_have_a_main_topic(foreign):
     foreign.make("orders")
     with pqlog.open(foreign.whole, readonly=True) as log:
         assert foreign.topics(log) == ["orders"]
+        for put in (log.put, lambda value: log.put_many([value]), lambda value: log.put(value, id="x")):
+            with pytest.raises(pqlog.ReadOnlyError, match="/etl'"):
+                put(1)
         with pytest.raises(pqlog.UnknownTopicError):
             list(log)
         with pytest.raises(pqlog.UnknownTopicError, match=f"did you mean '{foreign.name('orders')}'"):
@@ -127,7 +132,7 @@ def test_odd_records_are_read_exactly(foreign):
     with foreign.open("odd") as log:
         assert [(message.value, message.key, message.headers) for message in log] == READ
         assert list(log.history().values()) == [value for value, _, _ in READ]
-        assert [message.key for message in log.history(key="\\xff\\xfe")] == []  # a key is looked for as it is
+        assert [message.value for message in log.history(key="\\xff\\xfe")] == ["text"]  # as it is shown
         assert [message.value for message in log.history(key="é\x00")] == ["é\U0001f600"]
     with foreign.open("odd", codec="bytes") as log:
         assert [message.value for message in log] == [value or b"" for value, _, _ in ODD]
@@ -378,8 +383,8 @@ def test_a_header_of_others_does_not_make_a_segment(foreign, tmp_path):
         assert [message.headers["pqlog-rows"] for message in log][:5] == ROWS_OF_OTHERS
         assert len(log) == 8
         assert len(log.to_pandas()) == 8
-    pqlog.mirror(foreign.url, tmp_path / "local.db", "odd", codec="bytes")
-    with pqlog.open(tmp_path / "local.db", "odd") as local:
+    foreign.mirror("odd", tmp_path / "local.db", codec="bytes")
+    with pqlog.open(tmp_path / "local.db", foreign.name("odd")) as local:
         assert [message.value for message in local][:5] == values
         assert len(local.to_pandas()) == 8
         assert local.verify() == []
@@ -392,9 +397,9 @@ def test_a_segment_that_cannot_be_read_is_not_mirrored(foreign, tmp_path):
     for rows in (b"2", b"3"):
         foreign.put("odd", [stream], headers=[("pqlog-rows", rows), ("pqlog-bytes", b"%d" % len(stream))])
     for _ in range(2):
-        with pytest.raises(pqlog.DecodeError, match=r"message 300000 of topic 'odd' .* segment is damaged"):
-            pqlog.mirror(foreign.url, tmp_path / "local.db", "odd")
-    with pqlog.open(tmp_path / "local.db", "odd") as local:
+        with pytest.raises(pqlog.DecodeError, match=r"message 300000 of topic '.*odd' .* segment is damaged"):
+            foreign.mirror("odd", tmp_path / "local.db")
+    with pqlog.open(tmp_path / "local.db", foreign.name("odd")) as local:
         assert local.to_pandas(metadata=False)["n"].tolist() == [0, 1, 7, 8]
 
 
@@ -411,12 +416,113 @@ def test_times_that_python_cannot_have_are_read_as_the_first_or_the_last_that_it
         assert [message.time for message in log] == expected
         assert log.to_pandas()["_time"].dt.to_pydatetime().tolist() == expected
         assert log.to_pandas()["n"].tolist() == [value["n"] for value in log.history().values()] == list(range(5))
-        assert log.topic("late").partition(0)[200_000].time == last
+        assert log.topic(foreign.name("late")).partition(0)[200_000].time == last
         assert len(list(log.history(since="1h"))) == 5
         assert log.tail(1)["n"].tolist() == [4]
         assert log.live().refresh()["n"].tolist() == list(range(5))
         log._repr_html_(), log.explore()
-    pqlog.mirror(foreign.url, tmp_path / "local.db", "late")
-    with pqlog.open(tmp_path / "local.db", "late") as local:
+    foreign.mirror("late", tmp_path / "local.db")
+    with pqlog.open(tmp_path / "local.db", foreign.name("late")) as local:
         assert [message.headers["pqlog-time"] for message in local] == [time.isoformat() for time in expected]
-        assert pqlog.mirror(foreign.url, tmp_path / "local.db", "late").messages == 0
+        assert foreign.mirror("late", tmp_path / "local.db").messages == 0
+
+
+def check_keys(topic, where):
+    """Whatever partitions the messages of a key are in, reading the key finds them."""
+    for key, numbers in where.items():
+        found = topic.history(key=key)
+        assert sorted(message.value["n"] for message in found) == numbers
+        assert [message.value["n"] for message in reversed(found)] == [message.value["n"] for message in found][::-1]
+        assert sorted(found.to_pandas()["n"]) == numbers
+        assert len(found.tail(5)) == len(found.head(5)) == min(5, len(numbers))
+        assert [message.value["n"] for message in found.latest()] == [list(found)[-1].value["n"]]
+
+
+def test_a_key_is_found_whatever_partitioner_put_it(foreign, tmp_path):
+    foreign.make("keys", 3)
+    where: dict[str, list[int]] = {}
+    for turn, partitioner in enumerate(("consistent_random", "murmur2_random", "fnv1a_random")):
+        producer = foreign.producer(partitioner=partitioner)
+        for n in range(turn * 700, turn * 700 + 700):
+            producer.produce(foreign.name("keys"), json.dumps({"n": n}), f"order-{n % 7}")
+            where.setdefault(f"order-{n % 7}", []).append(n)
+        assert producer.flush(30) == 0
+    foreign.put("keys", [b'{"n": 5000}', b'{"n": 5001}'], 2, [b"\xff", b"caf\xc3\xa9"])
+    where |= {"\\xff": [5000], "caf\u00e9": [5001]}
+    with foreign.open("keys") as topic:
+        frame = topic.to_pandas()
+        assert frame.groupby("_key")["_partition"].nunique().max() > 1
+        check_keys(topic, where)
+        assert [one.value["n"] for one in topic.partition(2).history(key="\\xff")] == [5000]
+    foreign.mirror("keys", tmp_path / "keys.db")
+    with pqlog.open(tmp_path / "keys.db", foreign.name("keys")) as topic:
+        check_keys(topic, where)
+        script = [
+            sys.executable,
+            "-m",
+            "pqlog",
+            "get",
+            str(tmp_path / "keys.db"),
+            "--topic",
+            foreign.name("keys"),
+            "--key",
+            "order-1",
+        ]
+        printed = subprocess.run(script, capture_output=True, check=True, text=True).stdout
+        assert len(printed.splitlines()) == 300
+
+
+def test_a_key_is_found_that_others_put_into_a_log_of_pqlog(cluster_url):
+    where: dict[str, list[int]] = {}
+    with pqlog.open(cluster_url) as log:
+        orders = log.topic("orders", partitions=3)
+        orders.put_many([{"key": f"k{n % 5}", "n": n} for n in range(100)], key="key")
+        orders.put_many(pd.DataFrame({"key": [f"k{n % 5}" for n in range(100, 200)], "n": range(100, 200)}), key="key")
+        kafka = orders.stream.partitions[0].kafka_topic
+        producer = Foreign(cluster_url).producer()
+        for n in range(200, 300):
+            producer.produce(kafka, json.dumps({"key": f"k{n % 5}", "n": n}), f"k{n % 5}", n % 3)
+        assert producer.flush(30) == 0
+        for n in range(300):
+            where.setdefault(f"k{n % 5}", []).append(n)
+        check_keys(orders, where)
+        with pqlog.open(cluster_url, "orders", readonly=True) as seen:
+            check_keys(seen, where)
+
+
+def test_a_whole_cluster_offers_its_topics(foreign):
+    foreign.make("orders")
+    foreign.put("orders", json_values(5))
+    with pqlog.open(foreign.whole, readonly=True) as log:
+        topics = log.topics()
+        with pytest.raises(pqlog.UnknownTopicError, match=r"is a whole cluster.*log\.topic\(") as told:
+            list(log)
+        assert str(told.value).count("'") < 20
+        assert told.value.near == tuple(topics)
+        with pytest.raises(pqlog.ReadOnlyError, match=f"{foreign.whole}/etl"):
+            log.put(1)
+    explorer = pqlog.explore(foreign.whole)
+    assert "choose one above" in explorer._error.value
+    assert foreign.name("orders") in repr(explorer)
+    explorer._topics.value = dict(explorer._topics.options)[foreign.name("orders")]
+    assert explorer._error.value == ""
+    assert len(explorer.frame) == 5
+    assert explorer.code == f"frame = log.topic({foreign.name('orders')!r}).history().to_pandas()"
+
+
+def test_an_empty_value_is_missing_and_what_cannot_be_decoded_says_how_to_go_on(foreign, tmp_path):
+    foreign.make("orders", 2)
+    foreign.put("orders", [b'{"n": 1}', b"", None, b'{"n": 2}'])
+    with foreign.open("orders") as log:
+        assert [message.value for message in log] == [{"n": 1}, None, None, {"n": 2}]
+        assert [len(log.to_pandas()), len(log.tail(3)), len(log.explore().frame)] == [4, 3, 4]
+        assert [message.value for message in log.topic(foreign.name("orders"), codec="bytes")][1:3] == [b"", b""]
+        foreign.put("orders", [b"\xff", b'{"n": 3}'])
+        with pytest.raises(pqlog.DecodeError, match=r"log\.topic\('.*orders'\)\.partition\(0\)\.history") as told:
+            list(log)
+        after = log.partition(0).history(start=told.value.offset + 1)
+        assert [message.value for message in after] == [{"n": 3}]
+    (tmp_path / "lenient.py").write_text(pages.file("beyond-one-machine.md", "lenient.py"))
+    script = [sys.executable, tmp_path / "lenient.py", foreign.whole, foreign.name("orders")]
+    printed = subprocess.run(script, capture_output=True, check=True, text=True).stdout
+    assert len(printed.splitlines()) == 2 + 6

@@ -5,6 +5,7 @@ import datetime
 import itertools
 import shutil
 import threading
+import warnings
 
 import apsw
 import msgspec
@@ -339,7 +340,6 @@ def test_topics_are_chosen_by_names_and_patterns(tmp_path, log):
         assert log.ship(other, ["till", "a[b]"]).topics == {"a[b]": 1, "till": 1}
         with pytest.raises(pqlog.UnknownTopicError, match="did you mean 'till'"):
             log.ship(other, ["til"])
-        assert log.ship(other, ["nothing*"]).messages == 0
 
 
 def damage(path, offset):
@@ -684,3 +684,31 @@ def test_a_follower_does_not_hold_up_those_who_put(path, tmp_path):
         following.stop()
         assert [message.value for message in other] == list(range(200))
         assert len(log) == 200
+
+
+def test_a_pattern_that_no_topic_fits_is_told(tmp_path, log):
+    with pqlog.open(tmp_path / "empty.db") as empty, pqlog.open(tmp_path / "other.db") as other:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert empty.ship(other).messages == 0
+            log.put(1)
+            assert log.ship(other, "ma*").messages == 1
+        with pytest.warns(UserWarning, match=r"no topic of .* fits 'zzz\*'"):
+            assert log.ship(other, ["main", "zzz*"]).messages == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_follower_tells_of_a_name_that_is_not_there_yet(tmp_path, log):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        following = Following(lambda report: log.ship(tmp_path / "other.db", "clean", follow=True, progress=report))
+        wait_until(lambda: len(told) == 1)
+        log.topic("clean").put(1)
+        wait_until(lambda: following.has(1))
+        following.stop()
+    assert ["has the name 'clean'" in str(one.message) for one in told] == [True]
+
+
+def test_a_mirror_is_a_file(log):
+    with pytest.raises(pqlog.UnsupportedError, match=r"log\.ship\('kafka://host/etl'\)"):
+        pqlog.mirror(log, "kafka://host/etl")

@@ -266,7 +266,6 @@ class KafkaPartition:
         if not wanted:
             return found
         until = record_behind(wanted.stop)
-        of_key = None if key is None else key.encode("utf-8", "surrogatepass")
         with self._reading(wanted.first) as (reader, part):
             while len(found) < rows and max_bytes > 0:
                 reader.fill(self.info.partition, until)
@@ -274,7 +273,7 @@ class KafkaPartition:
                     break
                 batch = part.batches[0]
                 end = batch.end(until, rows - len(found))
-                some, end = self.rows_of(batch, end, wanted, max_bytes, of_key)
+                some, end = self.rows_of(batch, end, wanted, max_bytes, key)
                 max_bytes -= sum([len(row[4]) for row in some])
                 found += some
                 is_cut = batch.stop_of(end - 1) > wanted.stop  # the rest of the segment is read from there
@@ -285,7 +284,7 @@ class KafkaPartition:
         return found
 
     def rows_of(
-        self, batch: Batch, end: int, span: Span, max_bytes: int, key: bytes | None = None
+        self, batch: Batch, end: int, span: Span, max_bytes: int, key: str | None = None
     ) -> tuple[list[Row], int]:
         """The next records of a batch as rows, up to one that is the last that fits, and where that is."""
         messages = batch.messages[batch.at : end]
@@ -295,7 +294,7 @@ class KafkaPartition:
         for index in range(batch.at, end):
             message = batch.messages[index]
             rows = batch.rows[index] if batch.rows else None
-            if key is not None and rows is None and message.key() != key:
+            if key is not None and rows is None and not _has_key(message, key):
                 continue
             headers = batch.headers[index] if batch.headers else None
             row = self.row(message, batch.records[index], headers, span)
@@ -318,8 +317,8 @@ class KafkaPartition:
     def _values(self, messages: Sequence[Any]) -> list[bytes]:
         """The values of single messages; JSON in one line each."""
         values = [message.value() for message in messages]
-        if None in values:
-            values = [self._nothing if value is None else value for value in values]
+        if not all(values):
+            values = [value or self._nothing for value in values]
         if self.is_text and b"\n" in b"".join(values):
             values = [value.replace(b"\n", b" ") for value in values]  # outside of strings: within, JSON has none
         return values
@@ -380,6 +379,12 @@ def _keys(messages: Sequence[Any]) -> list[str | None]:
         return [None if key is None else key.decode() for key in keys]
     except (UnicodeDecodeError, AttributeError):
         return [None if key is None else decoded(key) for key in keys]
+
+
+def _has_key(message: Message, key: str) -> bool:
+    """Whether the key of a single message is one, as it is shown: what is not UTF-8 is escaped."""
+    found = message.key()
+    return found is not None and decoded(found) == key
 
 
 def record_behind(offset: int) -> int:

@@ -7,7 +7,6 @@ import time
 
 from pqlog.errors import StoreError, UnknownTopicError
 from pqlog.store import owners
-from pqlog.store.kafka import SCHEME
 from pqlog.store.kafka.catalogue import LOG, Known, Seen, View
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.lane import shown
@@ -16,7 +15,7 @@ from pqlog.store.kafka.refusing import NoClient, ReadsOnly, Refusing
 from pqlog.store.kafka.standing import Lease, Standing, lanes_of
 from pqlog.store.kafka.state import CATALOGUE, IDS, STATE, State
 from pqlog.store.owners import Fate
-from pqlog.store.values import Claim, ClientState, Span
+from pqlog.store.values import SCHEME, Claim, ClientState, Span
 
 
 class Published(View):

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pqlog.errors import ClusterError, Error, StoreError, TooLargeError, UncertainError
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.faults import GONE, PASSING, told
+from pqlog.store.kafka.faults import GONE, PASSING, told, words_of
 from pqlog.store.kafka.ids import NewIds
 from pqlog.store.kafka.lane import Transaction
 from pqlog.store.kafka.outcome import Outcome, offset_of, uninterrupted
@@ -254,7 +254,7 @@ class SinglePuts:
         if error.code() in GONE:
             topic.check()
         if error.code() in PASSING or error.fatal():
-            return _unacknowledged(topic, error.str())
+            return _unacknowledged(topic, words_of(error))
         return told(error, _doing(topic))
 
     def close(self) -> None:

@@ -31,8 +31,6 @@ from pqlog.store.values import (
     TopicInfo,
 )
 
-SHOWN = 5
-"""How many topics an error names."""
 POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
@@ -62,9 +60,7 @@ class ReadOnlyStore:
     capabilities = Capabilities(
         durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False, ordered_partitions=False
     )
-    advice = (
-        'if the values of this topic are something else, say what: codec="bytes", or an object of yours that decodes'
-    )
+    advice = 'if its values are something else, say what: codec="bytes", or an object of yours that decodes'
 
     def __init__(
         self,
@@ -72,7 +68,7 @@ class ReadOnlyStore:
         timeout_s: float = 60.0,
         codec: str = "json",
     ) -> None:
-        self.name = str(address)
+        self.name, self.address = str(address), address
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self._codec = codec
@@ -143,6 +139,13 @@ class ReadOnlyStore:
         """In place of a topic that does not exist, for a log that need not stand for one."""
         return MissingTopic(self, TopicInfo(0, name, self._codec))
 
+    def not_there(self, name: str) -> UnknownTopicError:
+        """The error for a topic that does not exist."""
+        names = [info.name for info in self.topics()]
+        if self.address.log is None:
+            return UnknownTopicError.of_cluster(name, self.name, names)
+        return UnknownTopicError(name, names)
+
     def topic(self, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
         return self.find_topic(name) or self.refuse()
 
@@ -196,8 +199,8 @@ class ReadOnlyStore:
         """In place of whatever writes."""
         self.cluster.check()
         raise ReadOnlyError(
-            f"{self.name} was opened for reading only: pqlog.open('kafka://host:9092/LOG'), without readonly=True, "
-            f"opens a log of its own on a cluster for writing"
+            f"{self.name} was opened for reading only: pqlog.open({self._log_to_write()!r}), without readonly=True, "
+            f"opens a log of pqlog's for writing"
         )
 
     def no_clients(self) -> NoReturn:
@@ -207,9 +210,13 @@ class ReadOnlyStore:
         self.cluster.check()
         raise UnsupportedError(
             f"{self.name} was opened for reading only, and a client needs a place to keep its position: open a log "
-            f"with pqlog.open('kafka://host:9092/LOG'), or copy the topic into a file; history(), tail() and live() "
+            f"with pqlog.open({self._log_to_write()!r}), or copy the topic into a file; history(), tail() and live() "
             f"need no client"
         )
+
+    def _log_to_write(self) -> str:
+        """The address of a log on the cluster, as an example where this one names none."""
+        return self.name if self.address.log is not None else f"{self.name}/etl"
 
     def append(
         self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None
@@ -249,7 +256,7 @@ class MissingTopic(Refusing):
         self.log, self.info = log, info
 
     def _missing(self) -> NoReturn:
-        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
+        raise self.log.not_there(self.info.name)
 
     def span(self) -> Span:
         self._missing()

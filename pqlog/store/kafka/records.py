@@ -37,7 +37,10 @@ OWN = "pqlog-own-"
 _OURS = re.compile(r"pqlog-(own-)*(rows|bytes|key)")
 """Names that a header of a user's can have only with one more ``own-``."""
 NOTHING = {"json": b"null", "msgpack": b"\xc0"}
-"""What stands for a missing value, by the name of the codec; no bytes for others."""
+"""What stands for a missing value, by the name of the codec; no bytes for others.
+
+An empty value is missing, too, where it would be no value: some programs put that in place of a tombstone.
+"""
 
 UNREADABLE = ()
 """Headers of which a name is not UTF-8: reading the message's headers raises `DecodeError`, the rest of it is there."""
@@ -170,19 +173,17 @@ def row_of(message: Message, span: Span, nothing: bytes = b"") -> Row | None:
 def row_with(message: Message, offset: int, headers: Any, span: Span, nothing: bytes) -> Row | None:
     """The same of a record whose offset and headers were asked for already."""
     value: Any = message.value()
-    if value is None:
-        value = nothing
     if not headers or (rows := rows_of(message, headers)) is None:
         if not span.first <= offset < span.stop:
             return None
-        return Row(offset, time_of(message), key_of(message), header_text(headers), value, None, 0, None)
+        return Row(offset, time_of(message), key_of(message), header_text(headers), value or nothing, None, 0, None)
     first, stop = max(offset, span.first), min(offset + rows, span.stop)
     if first >= stop:
         return None
     field = next((text for name, text in headers if name == KEY_HEADER), None)
     key = None if field is None else decoded(field)
     others = [header for header in headers if header[0] not in (*_OF_SEGMENTS, KEY_HEADER)]
-    return Row(first, time_of(message), key, header_text(others), value, stop - first, first - offset, rows)
+    return Row(first, time_of(message), key, header_text(others), value or b"", stop - first, first - offset, rows)
 
 
 def header_text(headers: Headers) -> str | None:

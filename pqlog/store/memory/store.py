@@ -75,6 +75,10 @@ class MemoryStore:
             self._topics.append(Partitions(self, name, codec, partitions))
         return self.find_topic(name)
 
+    def places_keys(self, topic: TopicStore) -> bool:
+        """Whether each message lies in the partition that its key names: `pqlog.store.api.PlacesKeys`."""
+        return _ours(MemoryTopic, topic).partitions.places_keys
+
     def has(self, topic: Partitions) -> bool:
         """Whether a topic was not deleted."""
         return topic in self._topics
@@ -106,6 +110,8 @@ class MemoryStore:
         topics = [_ours(MemoryTopic, one.topic) for one in outputs]
         times = {topic.partitions: topic.partitions.next_time() for topic in topics}
         calls = defaultdict[int, Kept](Kept)
+        for topic, one in zip(topics, outputs, strict=True):  # not taken back: then all is read, and nothing lost
+            topic.partitions.places_keys = topic.partitions.places_keys and one.is_placed
         try:
             return [
                 topic.add(one.chunks, one.ids, times[topic.partitions], calls[id(one.ids and one.ids.call)])

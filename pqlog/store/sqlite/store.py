@@ -193,6 +193,11 @@ class SqliteStore:
         made = self.write(Task(lambda transaction: _make_topic(transaction.db, name, codec, partitions)))
         return [self.handle(info) for info in made]
 
+    def places_keys(self, topic: TopicStore) -> bool:
+        """Whether each message lies in the partition that its key names: `pqlog.store.api.PlacesKeys`."""
+        id = topic.info.id - topic.info.partition
+        return self.read(lambda db: fetch_one(db.execute(statements.IS_UNPLACED, (id,)))) is None
+
     def handle(self, info: TopicInfo) -> SqliteTopic:
         """The partition of that description: one object for all who ask, since it knows where the partition ends."""
         topic = self._topics.get(info.id)
