@@ -498,7 +498,7 @@ def test_a_whole_cluster_offers_its_topics(foreign):
         with pytest.raises(pqlog.UnknownTopicError, match=r"is a whole cluster.*log\.topic\(") as told:
             list(log)
         assert str(told.value).count("'") < 20
-        assert told.value.near == tuple(topics)
+        assert foreign.name("orders") in told.value.near
         with pytest.raises(pqlog.ReadOnlyError, match=f"{foreign.whole}/etl"):
             log.put(1)
     explorer = pqlog.explore(foreign.whole)
