@@ -141,7 +141,7 @@ class History(Readable):
 
     def _selection(self) -> Selection:
         if not self._clients:
-            stream = self._stream.for_one_reading()
+            stream = self._stream.for_one_reading().within(self._since, self._until)
             return Selection(stream, self._span(stream.store), self._key, self._latest)
         states = self._stream.log.states(self._clients)
         if len(states) > 1:

@@ -24,7 +24,7 @@ from pqlog.errors import (
 from pqlog.merged import merge
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import Merged, MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
+from pqlog.store.api import HasAnyTimes, Merged, MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -111,6 +111,13 @@ class TopicStream:
     def beginning(self, offsets: Sequence[int]) -> TopicStream:
         """The same partitions merged, each from an offset on."""
         return TopicStream(merge(self.partitions, offsets), self.codec, self.partitions)
+
+    def within(self, since: int | None, until: int | None) -> TopicStream:
+        """The same for a range of times: where these may run backwards, without the messages that are not in it."""
+        if since is None and until is None:
+            return self
+        partitions = [one.within(since, until) if isinstance(one, HasAnyTimes) else one for one in self.partitions]
+        return self if tuple(partitions) == self.partitions else TopicStream.of(partitions, self.codec)
 
     @property
     def is_merged(self) -> bool:
