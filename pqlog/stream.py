@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pqlog import check, extras
-from pqlog.codecs import UNDECODABLE, Codec, Json, codec_for, is_safe
+from pqlog.codecs import UNDECODABLE, Codec, Json, codec_for, is_safe, why_undecodable
 from pqlog.errors import (
     CodecMismatchError,
     CorruptLogError,
@@ -302,7 +302,7 @@ class TopicStream:
             raise
         except Exception as error:  # a codec of the user's may raise anything
             hint = f"; {self.log.advice}" if isinstance(self.log, ReadsForeignTopics) else ""
-            raise self._undecodable(row, f"{type(error).__name__}: {error}{hint}") from error
+            raise self._undecodable(row, f"{why_undecodable(self.codec, row.value, error)}{hint}") from error
 
 
 def _size(row: Row) -> int:
