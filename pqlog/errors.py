@@ -84,7 +84,7 @@ class EncodeError(Error, ValueError):
     index : int
         The position of the value in the call; 0 is the first.
     offset : int or None
-        The offset that the message would have had, if known.
+        The offset that the message would have had; None where offsets have gaps.
     value_type : str
         The type of the value.
     codec : str

@@ -150,7 +150,7 @@ class History(Readable):
     def _of(self, stream: TopicStream) -> Selection:
         """What is read of a topic, or of a partition of it."""
         if not self._clients:
-            stream = stream.for_one_reading()
+            stream = stream.for_one_reading().within(self._since, self._until)
             return Selection(stream, self._span(stream.store), self._key, self._latest)
         states = self._stream.log.states(self._clients)
         if len(states) > 1:

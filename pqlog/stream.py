@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pqlog import check, extras
-from pqlog.codecs import UNDECODABLE, Codec, Json, codec_for, is_safe
+from pqlog.codecs import UNDECODABLE, Codec, Json, codec_for, is_safe, why_undecodable
 from pqlog.errors import (
     CodecMismatchError,
     CorruptLogError,
@@ -25,7 +25,16 @@ from pqlog.errors import (
 from pqlog.merged import merge
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import Merged, MessageSource, PlacesKeys, ReadsForeignTopics, ReadsLines, Store, TopicStore
+from pqlog.store.api import (
+    HasAnyTimes,
+    Merged,
+    MessageSource,
+    PlacesKeys,
+    ReadsForeignTopics,
+    ReadsLines,
+    Store,
+    TopicStore,
+)
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -117,6 +126,13 @@ class TopicStream:
     def beginning(self, offsets: Sequence[int]) -> TopicStream:
         """The same partitions merged, each from an offset on."""
         return TopicStream(merge(self.partitions, offsets), self.codec, self.partitions)
+
+    def within(self, since: int | None, until: int | None) -> TopicStream:
+        """The same for a range of times: where these may run backwards, without the messages that are not in it."""
+        if since is None and until is None:
+            return self
+        partitions = [one.within(since, until) if isinstance(one, HasAnyTimes) else one for one in self.partitions]
+        return self if tuple(partitions) == self.partitions else TopicStream.of(partitions, self.codec)
 
     @property
     def is_merged(self) -> bool:
@@ -319,7 +335,7 @@ class TopicStream:
             raise
         except Exception as error:  # a codec of the user's may raise anything
             hint = f"; {self.log.advice}" if isinstance(self.log, ReadsForeignTopics) else ""
-            raise self._undecodable(row, f"{type(error).__name__}: {error}{hint}") from error
+            raise self._undecodable(row, f"{why_undecodable(self.codec, row.value, error)}{hint}") from error
 
 
 def _size(row: Row) -> int:

@@ -379,6 +379,15 @@ class ReadsForeignTopics(Protocol):
 
 
 @runtime_checkable
+class HasAnyTimes(Protocol):
+    """A partition whose times are those of its writers and may run backwards: a range of them is not one of offsets."""
+
+    def within(self, since: int | None, until: int | None) -> TopicStore:
+        """The same without the messages before one time, and at or after another."""
+        ...
+
+
+@runtime_checkable
 class Surveys(Protocol):
     """A source of messages that is counted by reading it, so that counting many parts of it takes long."""
 

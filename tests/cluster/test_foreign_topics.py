@@ -1,8 +1,10 @@
 """Anybody's topics: whatever others write is read, and nothing is written."""
 
 import datetime
+import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -248,6 +250,59 @@ def test_create_times_may_run_backwards(foreign):
         assert [n for n in values if n < 10] == [0, 1, 2, 3]
         assert sorted(values) == [0, 1, 2, 3, 10, 11, 12, 13]
         assert sorted(log.history().to_pandas()["n"]) == sorted(values)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("kind", ["plain", "headers", "segments"])
+def test_a_range_of_times_is_exact_though_times_run_backwards(foreign, tmp_path, partitions, kind):
+    base, chance = 1_700_000_000, random.Random(1)
+    foreign.make("late", partitions, message_timestamp_type="CreateTime", retention_ms="-1")
+    times = [base + chance.randrange(100) for _ in range(300)]
+    stream = segment_of(pd.DataFrame({"n": [-1, -2]}))
+    for number in range(partitions):
+        own = range(number, 300, partitions)
+        keys = ["ab"[n % 2] for n in own]
+        values = [json_values(1, n)[0] for n in own]
+        headers = None if kind == "plain" else [("h", "1")]
+        foreign.put("late", values, number, keys=keys, headers=headers, times=[1000 * times[n] for n in own])
+    at = [-1, -2] if kind == "segments" else []
+    if kind == "segments":
+        headers = [("pqlog-rows", b"2"), ("pqlog-bytes", b"%d" % len(stream))]
+        for when in (base + 50, base + 500):
+            foreign.put("late", [stream], headers=headers, times=[1000 * when])
+    with foreign.open("late") as log:
+        for since, until in ((40, 60), (None, 50), (95, None), (None, 0), (200, None), (0, 100)):
+            bounds = [None if bound is None else datetime.datetime.fromtimestamp(base + bound, datetime.UTC)
+                      for bound in (since, until)]  # fmt: skip
+            history = log.history(since=bounds[0], until=bounds[1])
+            low, high = since or 0, 1000 if until is None else until
+            expected = [n for n, when in enumerate(times) if low <= when - base < high]
+            expected += [*(at if low <= 50 < high else []), *(at if low <= 500 < high else [])]
+            assert sorted(message.value["n"] for message in history) == sorted(expected)
+            assert sorted(value["n"] for value in history.values()) == sorted(expected)
+            assert len(history) == len(expected)
+            frame = history.to_pandas()
+            assert sorted(frame["n"] if len(frame) else []) == sorted(expected)
+            assert len(history.tail(7)) == len(list(itertools.islice(reversed(history), 7))) == min(7, len(expected))
+            if partitions == 1:  # else the keys are not where Kafka's own producers put them
+                some = log.history(since=bounds[0], until=bounds[1], key="a")
+                assert sorted(one.value["n"] for one in some) == sorted(n for n in expected if n >= 0 and n % 2 == 0)
+    with foreign.open("late") as log:
+        log.history(since=bounds[0], until=bounds[1]).to_parquet(tmp_path, rows_per_file=50)
+    assert sorted(pd.read_parquet(tmp_path)["n"]) == sorted(expected)
+
+
+def test_a_topic_whose_brokers_give_the_times_is_not_read_behind_the_range(foreign):
+    foreign.make("ordered", message_timestamp_type="LogAppendTime")
+    foreign.put("ordered", json_values(10))
+    time.sleep(0.05)
+    until = datetime.datetime.now(datetime.UTC)
+    time.sleep(0.05)
+    foreign.put("ordered", json_values(10, 10))
+    with foreign.open("ordered") as log:
+        history = log.history(until=until)
+        assert [value["n"] for value in history.values()] == list(range(10))
+        assert history._selection().span.stop <= 1_000_000
 
 
 def test_a_topic_that_is_deleted_underneath(foreign):

@@ -230,6 +230,10 @@ class KafkaPartition:
                 reader.fill(self.info.partition, until, part.buffered + 1)
         return found[1] if found is not None and found[0] < stop else None
 
+    def is_behind(self, time: int) -> bool:
+        """Whether no message is given out from a time on, whatever lies there."""
+        return False
+
     def offset_at(self, time: int) -> int:
         ms = -(-time // 1000)
         record = self._log.cluster.offset_for_time(self.kafka_topic, self.info.partition, ms)
@@ -306,8 +310,23 @@ class KafkaPartition:
                 return found, index + 1
         return found, end
 
+    def is_chosen(self, message: Any) -> bool:
+        """Whether a record is given out."""
+        return True
+
+    def chosen(self, messages: Sequence[Any]) -> Sequence[int] | None:
+        """Which of some single messages are given out; None if all are."""
+        return None
+
+    def _chosen(self, messages: Sequence[Any], records: Sequence[int]) -> tuple[Sequence[Any], Sequence[int]]:
+        chosen = self.chosen(messages)
+        if chosen is None:
+            return messages, records
+        return [messages[index] for index in chosen], [records[index] for index in chosen]
+
     def _plain_rows(self, messages: Sequence[Any], records: Sequence[int]) -> list[Row]:
         """Single messages without headers as rows."""
+        messages, records = self._chosen(messages, records)
         values, new = self._values(messages), tuple.__new__  # half the time of calling a named tuple
         return [
             new(Row, (record * ROWS, time, key, None, value, None, 0, None, None, 0))
@@ -347,12 +366,13 @@ class KafkaPartition:
                     end = next((at for at in range(batch.at, end) if batch.rows[at] is not None), end)
                 if end == batch.at:
                     break
-                some = batch.messages[batch.at : end]  # taken apart while they are in the processor's cache
-                values.append(b"\n".join(self._values(some)))
-                times.extend(times_of(some))
-                keys += _keys(some)
-                offsets.extend([record * ROWS for record in batch.records[batch.at : end]])
-                max_bytes -= len(values[-1])
+                some, records = self._chosen(batch.messages[batch.at : end], batch.records[batch.at : end])
+                if some:  # taken apart while they are in the processor's cache
+                    values.append(b"\n".join(self._values(some)))
+                    times.extend(times_of(some))
+                    keys += _keys(some)
+                    offsets.extend([record * ROWS for record in records])
+                    max_bytes -= len(values[-1])
                 is_cut = end < len(batch.records)
                 part.consume(end - batch.at)
                 if is_cut:

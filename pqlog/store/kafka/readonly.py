@@ -7,19 +7,23 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster, is_allowed
 from pqlog.store.kafka.merged import KafkaMerged
-from pqlog.store.kafka.partition import KafkaPartition
+from pqlog.store.kafka.partition import COUNTED, COUNTED_BYTES, KafkaPartition
 from pqlog.store.kafka.published import Published, PublishedPartition, published
 from pqlog.store.kafka.reader import ReaderPool
+from pqlog.store.kafka.records import time_of, times_of
 from pqlog.store.kafka.refusing import Refusing
 from pqlog.store.values import (
+    LATEST,
     Capabilities,
     ClientState,
     Cursor,
@@ -246,7 +250,66 @@ class ReadOnlyStore:
 
 
 class ForeignPartition(Refusing, KafkaPartition):
-    """A partition of anybody's topic; the protocol is `pqlog.store.api.TopicStore`."""
+    """A partition of anybody's topic; the protocols are `pqlog.store.api.TopicStore` and `HasAnyTimes`."""
+
+    def within(self, since: int | None, until: int | None) -> TopicStore:
+        return TimedPartition(self, since, until)
+
+
+class TimedPartition(ForeignPartition):
+    """The messages of a partition that are within a range of times, which may run backwards."""
+
+    def __init__(self, whole: ForeignPartition, since: int | None, until: int | None) -> None:
+        super().__init__(whole.log, whole.info, whole.kafka_topic)
+        self.index, self._whole = whole.index, whole
+        self._since, self._until = since or 0, LATEST + 1 if until is None else until
+
+    def chosen(self, messages: Sequence[Any]) -> Sequence[int] | None:
+        times = times_of(messages)
+        if not times or (min(times) >= self._since and max(times) < self._until):
+            return None
+        return [index for index, time in enumerate(times) if self._since <= time < self._until]
+
+    def is_chosen(self, message: Message) -> bool:
+        return self._since <= time_of(message) < self._until
+
+    def row(self, message: Message, record: int, headers: Any, span: Span) -> Row | None:
+        return super().row(message, record, headers, span) if self.is_chosen(message) else None
+
+    def counted(self, wanted: Span) -> int:
+        return sum(row.rows or 1 for row in self._all(wanted))
+
+    def _all(self, span: Span) -> Iterator[Row]:
+        while rows := self.read(span, COUNTED, COUNTED_BYTES) if span else ():
+            yield from rows
+            span = Span(rows[-1].stop, span.stop)
+
+    def from_end(self, messages: int, span: Span | None = None) -> int:
+        wanted, step = self.span() if span is None else span, messages
+        if messages <= 0 or not wanted:
+            return wanted.stop
+        while True:
+            first = self._whole.from_end(step, wanted)
+            runs = [(row.offset, row.rows or 1) for row in self._all(Span(first, wanted.stop))]
+            left = messages
+            for offset, count in reversed(runs):
+                if left <= count:
+                    return offset + count - left
+                left -= count
+            if first <= wanted.first:
+                return runs[0][0] if runs else wanted.stop
+            step *= 8
+
+    def is_behind(self, time: int) -> bool:
+        return time >= self._until
+
+    def offset_at(self, time: int) -> int:
+        if not self.is_behind(time):
+            return super().offset_at(time)
+        kept, begin = self.kept(), super().offset_at(self._until)
+        message = self._peek(begin, kept.stop) if begin < kept.stop else None
+        is_ordered = message is not None and message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME
+        return begin if is_ordered else kept.stop
 
 
 class MissingTopic(Refusing):

@@ -32,7 +32,7 @@ A segment has at most 65,536 messages, and a record offset may be as large as 2*
 ROWS_HEADER, BYTES_HEADER, KEY_HEADER = "pqlog-rows", "pqlog-bytes", "pqlog-key"
 MOST_ROWS = 65_536
 """Messages in a segment, at most."""
-_OF_SEGMENTS = (ROWS_HEADER, BYTES_HEADER)
+_OURS_ALONE = (ROWS_HEADER, BYTES_HEADER, KEY_HEADER)
 OWN = "pqlog-own-"
 _OURS = re.compile(r"pqlog-(own-)*(rows|bytes|key)")
 """Names that a header of a user's can have only with one more ``own-``."""
@@ -145,15 +145,20 @@ def rows_of(message: Message, headers: Headers) -> int | None:
 
     Others may write a header ``pqlog-rows``, too, so all that a segment has must fit.
     """
-    found = {name: value for name, value in headers or () if name in _OF_SEGMENTS}
-    if len(found) < len(_OF_SEGMENTS) or message.key() is not None:
+    rows = length = None
+    for name, value in headers or ():
+        if name == ROWS_HEADER:
+            rows = value
+        elif name == BYTES_HEADER:
+            length = value
+    if rows is None or length is None or message.key() is not None:
         return None
-    rows, length = (_number(found[name]) for name in _OF_SEGMENTS)
-    return rows if 0 < rows <= MOST_ROWS and length == len(message.value() or b"") else None
+    count = _number(rows)
+    return count if 0 < count <= MOST_ROWS and _number(length) == len(message.value() or b"") else None
 
 
-def _number(value: bytes | None) -> int:
-    return int(value) if value is not None and value.isdigit() and len(value) <= 10 else -1
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) <= 10 else -1
 
 
 def offset_of(message: Message) -> int:
@@ -182,7 +187,7 @@ def row_with(message: Message, offset: int, headers: Any, span: Span, nothing: b
         return None
     field = next((text for name, text in headers if name == KEY_HEADER), None)
     key = None if field is None else decoded(field)
-    others = [header for header in headers if header[0] not in (*_OF_SEGMENTS, KEY_HEADER)]
+    others = [header for header in headers if header[0] not in _OURS_ALONE]
     return Row(first, time_of(message), key, header_text(others), value or b"", stop - first, first - offset, rows)
 
 
