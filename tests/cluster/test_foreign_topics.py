@@ -549,7 +549,6 @@ def test_a_whole_cluster_offers_its_topics(foreign):
     foreign.make("orders")
     foreign.put("orders", json_values(5))
     with pqlog.open(foreign.whole, readonly=True) as log:
-        topics = log.topics()
         with pytest.raises(pqlog.UnknownTopicError, match=r"is a whole cluster.*log\.topic\(") as told:
             list(log)
         assert str(told.value).count("'") < 20
