@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, extras, producer
@@ -13,7 +14,8 @@ from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.partition import Messages, Partition
 from pqlog.partitioning import Partitioner
-from pqlog.store.values import Output, PartitionOffset, Put, Singles, Span
+from pqlog.sender import Sender
+from pqlog.store.values import Output, PartitionOffset, Put, Single, Singles, Span
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
@@ -37,8 +39,9 @@ class Topic(Messages):
     (1, 0)
     """
 
-    def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
+    def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None, sender: Sender | None = None) -> None:
         super().__init__(stream)
+        self._sender = Sender(stream.log) if sender is None else sender
         self._partitioner = Partitioner(len(stream.partitions), stream.partitions[0].info.max_bytes)
         self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
         self._handed_out: HandedOut = {} if handed_out is None else handed_out
@@ -122,6 +125,8 @@ class Topic(Messages):
         >>> log.topic("orders", partitions=8).put("paid", key="order-17")
         PartitionOffset(partition=1, offset=1)
         """
+        if self._sender.is_busy:  # it comes behind what this thread has sent
+            return self.send(value, key=key, headers=headers, id=id).result()
         codec = self.stream.codec or self.stream.writable()
         try:  # producer.encode in place: each call less counts on the way of a single put
             data = codec.encode(value)
@@ -142,6 +147,57 @@ class Topic(Messages):
         producer.check_id(id)
         partition, put = min(store.log.append([Output(store, [Singles([data], [key], text)])], id).items())
         return put.first if self._only is not None else PartitionOffset(partition, put.first)
+
+    def send(
+        self, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
+    ) -> Future[Any]:
+        """Put a message without waiting for the disk: returns at once, and the future is done when it is durable.
+
+        What is sent while the disk is busy shares the next sync, so one thread can put thousands of messages a second.
+        What a thread sends and puts into one partition is there in the order of its calls. At most 1,000 messages, or
+        64 MB, are under way; beyond that `send` waits. `Log.close` waits for all of them, and so does a program's end.
+
+        Parameters
+        ----------
+        value, key, headers, id
+            As for `put`. The value is encoded at once, so it may be changed afterwards.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Its ``result()`` is what `put` returns, or raises what `put` raises: the failure of one message is told to
+            its own future only. ``cancel()`` succeeds as long as the message is not being committed; then it is not
+            put. Callbacks run in the thread that commits, one after the other: they should be short.
+
+        Raises
+        ------
+        ClosedError
+            The log was closed.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> futures = [log.send({"n": n}) for n in range(1000)]
+        >>> futures[-1].result(), len(log)
+        (1000, 1000)
+        >>> bad, good = log.send(object()), log.send("good")
+        >>> good.result(), type(bad.exception()).__name__
+        (1001, 'EncodeError')
+        """
+        try:
+            single = self._single(value, key, headers, id)
+        except Error as error:
+            return self._sender.refused(error)
+        return self._sender.send(single)
+
+    def _single(self, value: Any, key: str | None, headers: Mapping[str, str] | None, id: str | None) -> Single:
+        """A message, encoded and checked."""
+        data = producer.encode(self.stream.codec or self.stream.writable(), value)
+        producer.check_key(key)
+        producer.check_id(id)
+        text = producer.header_text(headers)
+        return Single(self.stream.partitions[self._partitioner.choose(key)], data, key, text, id)
 
     def put_many(
         self,
@@ -219,6 +275,7 @@ class Topic(Messages):
             raise ArgumentError("id is one for all of a call, ids the field that is each message's: give one of them")
         mark = None if cursor is None else producer.cursor_of(cursor)
         if producer.check_id(id) is not None:
+            self._sender.flush()
             found = self.stream.partitions[0].find_id(id or "")
             if found is not None:
                 return Put.of(found, len(self.stream.partitions))
@@ -230,6 +287,7 @@ class Topic(Messages):
             raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
             if put.messages or id or mark:
+                self._sender.flush()  # it comes behind what this thread has sent
                 went = self.stream.partitions[0].log.append(put.outputs(self.stream), id, mark)
                 return Put.of(went, len(self.stream.partitions))
         finally:

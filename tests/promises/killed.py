@@ -29,6 +29,16 @@ def produce(path, report, name):
                 say(offset, offset + 1)
 
 
+def send(path, report, name):
+    """What is told comes from the thread that commits: it must be there whatever ends the process then."""
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for n in range(sys.maxsize):
+            future = log.send([name, n], id=f"{name}-{n}" if n % 7 == 0 else None)
+            future.add_done_callback(lambda future, n=n: say(n, future.result()))
+
+
 def produce_keys(path, report, name):
     say = _reporting(report)
     with pqlog.open(path) as log:

@@ -245,6 +245,20 @@ class Story(RuleBasedStateMachine):
         assert self.put_into("main", [(partition, value)]) == {partition: [offset]}
         self.step()
 
+    @rule(keyed=st.booleans(), id=st.none() | st.sampled_from(IDS))
+    def send(self, keyed, id):
+        (value,) = self.new(1)
+        at = self.log.send(value, key=value["k"] if keyed else None, id=id).result()
+        partition, offset = at if self.partitions > 1 else (0, at)
+        if id in self.state.ids:
+            assert (partition, offset) == min(self.state.ids[id].items())
+        else:
+            assert not keyed or partition == partition_of(value["k"], self.partitions)
+            assert self.put_into("main", [(partition, value)]) == {partition: [offset]}
+            if id is not None:
+                self.use_id(id, {partition: [offset]})
+        self.step()
+
     @rule(
         count=st.sampled_from([0, 2, 5, 300]),
         frame=st.booleans(),

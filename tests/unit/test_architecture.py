@@ -26,7 +26,7 @@ LAYERS = [
     ["batch", "clients", "partition"],
     ["lease"],
     ["frames"],
-    ["copier", "copies", "history", "producer"],
+    ["copier", "copies", "history", "producer", "sender"],
     ["readable"],
     ["stream"],
     ["extras", "codecs", "message"],

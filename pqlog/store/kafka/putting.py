@@ -157,8 +157,8 @@ class _Served:
         self.is_broken = False
         """Whether what it was told may have been lost: Ctrl-C struck."""
 
-    def wait(self, done: Sequence[object], check: Callable[[], None]) -> None:
-        """Wait until something is done."""
+    def wait(self, done: Sequence[object] | _UnderWay, check: Callable[[], None]) -> None:
+        """Wait until something is done, that is, true."""
         while not done:
             check()
             if self.is_broken:
@@ -189,6 +189,26 @@ class _Served:
     def _tell(self) -> None:
         with self.moved:
             self.moved.notify_all()
+
+
+class _UnderWay:
+    """Records that were sent together: true once it was said of each what became of it."""
+
+    def __init__(self) -> None:
+        self.came: dict[int, tuple[KafkaError | None, int | None]] = {}
+        """By number: the error, or the offset."""
+        self.sent = 0
+
+    def __bool__(self) -> bool:
+        return len(self.came) == self.sent
+
+    def told_of(self, number: int) -> Callable[[KafkaError | None, Message], None]:
+        """What is to be told of a record."""
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            self.came[number] = error, message.offset()
+
+        return delivered
 
 
 class SinglePuts:
@@ -223,6 +243,47 @@ class SinglePuts:
             self._renew(served)
             raise
         return offset
+
+    def put_each(self, records: Sequence[tuple[KafkaTopic, Record]]) -> list[int | Error]:
+        """Put some, all under way at once; of each the offset, or the error."""
+        outcomes: dict[int, int | Error] = {}
+        under_way, served = _UnderWay(), self._current()
+        try:
+            for number, (topic, record) in enumerate(records):
+                try:
+                    served = self._sent(topic, record, under_way.told_of(number))
+                    under_way.sent += 1
+                except Error as error:  # its producer is not used again, and what is under way there comes first
+                    outcomes[number] = error
+                    served.wait(under_way, self._cluster.check)
+            served.wait(under_way, self._cluster.check)
+        except (KafkaException, ClusterError) as error:
+            self._renew(served)
+            lost = str(error)
+        except BaseException:
+            self._renew(served)
+            raise
+        else:
+            lost = "it was not said where it went"
+        for number, (topic, _) in enumerate(records):
+            if number not in outcomes:
+                outcomes[number] = self._came(topic, served, under_way.came.get(number), lost)
+        return [outcomes[number] for number in range(len(records))]
+
+    def _came(
+        self, topic: KafkaTopic, served: _Served, came: tuple[KafkaError | None, int | None] | None, lost: str
+    ) -> int | Error:
+        """What became of a record."""
+        error, offset = (None, None) if came is None else came
+        if error is None and offset is not None:
+            return offset
+        self._renew(served)
+        if error is None:
+            return _unacknowledged(topic, lost)
+        try:
+            return self._problem(topic, error)
+        except Error as gone:
+            return gone
 
     def _sent(self, topic: KafkaTopic, record: Record, delivered: Callable[..., None], again: bool = True) -> _Served:
         """Send a record; the producer that has it."""
@@ -260,7 +321,7 @@ class SinglePuts:
                 self._served = None
 
     @staticmethod
-    def _problem(topic: KafkaTopic, error: KafkaError) -> Exception:
+    def _problem(topic: KafkaTopic, error: KafkaError) -> Error:
         if error.code() in GONE:
             topic.check()
         if error.code() in PASSING or error.fatal():
