@@ -361,6 +361,7 @@ class Log(Topic):
         pqlog.errors.ClosedError: :memory: was closed; nothing was written
         """
         try:
+            self._handed_out.acknowledge()
             self._sender.close()
         finally:
             self._log.close()

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pqlog import check, extras, producer
 from pqlog.batch import Batch
-from pqlog.client import Client, HandedOut
+from pqlog.client import Client
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.partition import Messages, Partition
 from pqlog.partitioning import Partitioner
+from pqlog.reading import HandedOut
 from pqlog.sender import Sender
 from pqlog.store.values import Output, PartitionOffset, Put, Single, Singles, Span
 from pqlog.stream import TopicStream
@@ -44,7 +45,7 @@ class Topic(Messages):
         self._sender = Sender(stream.log) if sender is None else sender
         self._partitioner = Partitioner(len(stream.partitions), stream.partitions[0].info.max_bytes)
         self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
-        self._handed_out: HandedOut = {} if handed_out is None else handed_out
+        self._handed_out = HandedOut() if handed_out is None else handed_out
 
     @property
     def name(self) -> str:
@@ -339,7 +340,14 @@ class Topic(Messages):
         """
         return client_table(self.stream.partitions)
 
-    def get(self, client: str | int | None = None, *, messages: bool = False) -> Iterator[Any]:
+    def get(
+        self,
+        client: str | int | None = None,
+        *,
+        messages: bool = False,
+        ack_every: int = 1,
+        ack_seconds: float = 1.0,
+    ) -> Iterator[Any]:
         """``client(name).get()``: what a client has not acknowledged, one by one; see `Client.get`.
 
         Examples
@@ -351,10 +359,16 @@ class Topic(Messages):
         >>> list(log.get("billing"))
         ['a']
         """
-        return self.client(client).get(messages=messages)
+        return self.client(client).get(messages=messages, ack_every=ack_every, ack_seconds=ack_seconds)
 
     def get_blocking(
-        self, client: str | int | None = None, *, tick: float | None = None, messages: bool = False
+        self,
+        client: str | int | None = None,
+        *,
+        tick: float | None = None,
+        messages: bool = False,
+        ack_every: int = 1,
+        ack_seconds: float = 1.0,
     ) -> Iterator[Any]:
         """``client(name).get_blocking()``: the same, waiting for more; see `Client.get_blocking`.
 
@@ -367,7 +381,8 @@ class Topic(Messages):
         >>> next(log.get_blocking("billing"))
         'a'
         """
-        return self.client(client).get_blocking(tick=tick, messages=messages)
+        client_of = self.client(client)
+        return client_of.get_blocking(tick=tick, messages=messages, ack_every=ack_every, ack_seconds=ack_seconds)
 
     def get_one(self, client: str | int | None = None, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """``client(name).get_one()``: the next message of a client; see `Client.get_one`.

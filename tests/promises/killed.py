@@ -71,6 +71,14 @@ def consume(path, report, name):
             say(message.offset)
 
 
+def consume_in_steps(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for message in log.get_blocking("steps", messages=True, ack_every=10, ack_seconds=1e6):
+            say(message.offset)
+
+
 def stage(path, report, name):
     say = _reporting(report)
     with pqlog.open(path) as log:

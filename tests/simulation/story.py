@@ -335,6 +335,31 @@ class Story(RuleBasedStateMachine):
                 break
         self.lost.append(reader)
 
+    @precondition(lambda self: self.partitions == 1)  # of several, each would be acknowledged in a commit of its own
+    @rule(count=st.integers(1, 9), every=st.integers(2, 4))
+    def get_in_steps(self, count, every):
+        """The same, acknowledged in steps; a break acknowledges what is done."""
+        self.join("reader")
+        (client,) = self.state.clients["reader"]
+        reader = self.log.get("reader", ack_every=every, ack_seconds=1e6)
+        unread, done = self.unread("reader"), list[Kept]()
+        before = None
+        for _ in range(count):
+            value, expected = next(reader, None), next(unread, None)
+            done += [] if before is None else [before]
+            if done and (len(done) == every or value is None):
+                client.position = done[-1].offset + 1
+                done.clear()
+                self.step()
+            assert value == (expected and expected.value)
+            before = expected
+            if value is None:
+                break
+        reader.close()
+        if done:
+            client.position = done[-1].offset + 1
+            self.step()
+
     # stages
 
     @rule(size=st.integers(1, 4), turn=st.integers(0, 2))

@@ -18,7 +18,7 @@ from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
-from pqlog import atomic, delivery, file_set, sender
+from pqlog import atomic, delivery, file_set, reading, sender
 from pqlog.store.sqlite import append, claims, client, connections, copies, file, identity, store, wal, writer
 from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.values import PartitionOffset, Put, Span
@@ -134,15 +134,38 @@ def rollback_journal():
 
 @contextlib.contextmanager
 def acknowledged_before_processing():
-    def get(self, *, messages=False):
-        delivery.join(self.partitions)
+    def messages(self):
+        delivery.join(self._partitions)
         for one in self._oldest_first():
             state = one.client.state()
             for message in one.topic.messages(one.store.read(state.unread, 100, 1 << 20)):
                 one.client.acknowledge(message.offset, state.epoch)
-                yield message if messages else message.value
+                yield message
 
-    with mock.patch.object(pqlog.Client, "get", get):
+    with mock.patch.object(reading.Reading, "messages", messages):
+        yield
+
+
+@contextlib.contextmanager
+def acknowledged_with_the_one_that_is_worked_on():
+    """A loop that ends acknowledges also the message that it was handed last."""
+    real = reading.Reading.next_run
+
+    def next_run(self):
+        run = real(self)
+        return run and run._replace(messages=noting(self, run))
+
+    def noting(self, run):
+        for message in run.messages:
+            self.last = run.one.number, message.offset, run.epoch
+            yield message
+
+    def leave(self):
+        if self._steps.every > 1 and hasattr(self, "last"):
+            number, *self._done[self.last[0]] = self.last
+            self.acknowledge()
+
+    with mock.patch.multiple(reading.Reading, next_run=next_run, leave=leave):
         yield
 
 
@@ -471,6 +494,7 @@ def times_of_one_partition():
         (synchronous_off, stories),
         (rollback_journal, stories),
         (acknowledged_before_processing, stories),
+        (acknowledged_with_the_one_that_is_worked_on, stories),
         pytest.param(claims_not_synced, stories, marks=pytest.mark.slow),
         pytest.param(outputs_before_the_acknowledgement, stories, marks=pytest.mark.slow),
         pytest.param(outputs_after_the_acknowledgement, stories, marks=pytest.mark.slow),

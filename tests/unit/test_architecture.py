@@ -22,6 +22,7 @@ LAYERS = [
     ["log"],
     ["topic"],
     ["client"],
+    ["reading"],
     ["delivery"],
     ["batch", "clients", "partition"],
     ["lease"],

@@ -1,0 +1,183 @@
+"""Reading message by message: in turn from the partitions of a topic, acknowledged in steps."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
+
+from pqlog import check, delivery
+from pqlog.delivery import ClientPartition
+from pqlog.errors import ClaimedError, Error
+from pqlog.message import Message
+from pqlog.store.values import ClientState, Span
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS
+
+RUN_ROWS, RUN_BYTES = 100, 1 << 20
+"""How much is delivered of one partition before it is the next one's turn; one row may be larger."""
+
+
+class Steps(NamedTuple):
+    """When what is done is acknowledged: after so many messages, or so many seconds, whichever comes first."""
+
+    every: int = 1
+    seconds: float = 1.0
+
+    @classmethod
+    def of(cls, ack_every: int, ack_seconds: float) -> Steps:
+        """The parameters of `Client.get`, checked."""
+        every = check.count("ack_every", ack_every, "messages")
+        return cls(every, check.seconds("ack_seconds", ack_seconds))
+
+
+class Run(NamedTuple):
+    """The next messages of one partition."""
+
+    one: ClientPartition
+    epoch: int
+    """The client's when they were read."""
+    messages: Iterator[Message]
+
+
+class HandedOut:
+    """What the clients of an open log have been handed and not acknowledged."""
+
+    def __init__(self) -> None:
+        self.single: dict[tuple[int, str], threading.local] = {}
+        """What `get_one` handed out: for each topic and client, the batches of one message of each thread."""
+        self.readings: weakref.WeakSet[Reading] = weakref.WeakSet()
+        """Those that acknowledge in steps."""
+
+    def acknowledge(self) -> None:
+        """Before the log is closed: acknowledge what is done."""
+        for reading in list(self.readings):
+            reading.leave()
+
+
+class Reading:
+    """What a client gets message by message, and how far it is done.
+
+    Parameters
+    ----------
+    partitions : sequence of ClientPartition
+    steps : Steps
+    handed_out : HandedOut
+        That of the open log.
+    """
+
+    def __init__(self, partitions: Sequence[ClientPartition], steps: Steps, handed_out: HandedOut) -> None:
+        self._partitions, self._steps = partitions, steps
+        self._limits = (CHUNK_ROWS, CHUNK_BYTES) if len(partitions) == 1 else (RUN_ROWS, RUN_BYTES)
+        self._turns: Iterator[ClientPartition] | None = None
+        self._done: dict[int, tuple[int, int]] = {}
+        """What is done and not acknowledged: the last offset and the epoch, by partition."""
+        self._count, self._due = 0, 0.0
+        self._pid = os.getpid()
+        if steps.every > 1:
+            handed_out.readings.add(self)
+
+    def messages(self) -> Generator[Message, None, None]:
+        """All until there is nothing more. However it ends, what was asked past is acknowledged."""
+        try:
+            while (run := self.next_run()) is not None:
+                for message in run.messages:
+                    yield message
+                    self.note(run, message)
+                    if self.is_due and not self.acknowledge():
+                        break  # moved by seek meanwhile: continue at the new position
+            self.acknowledge()
+        except BaseException:  # also GeneratorExit: after a break, or an exception in the loop
+            self.leave()
+            raise
+
+    def next_run(self) -> Run | None:
+        """The next messages of a partition, of each in turn; None if none has any."""
+        if self._turns is None:
+            delivery.join(self._partitions)
+            self._turns = itertools.cycle(self._oldest_first())
+        for _ in self._partitions:
+            one = next(self._turns)
+            state = self._state(one)
+            if rows := one.store.read(self._unread(one, state), *self._limits):
+                return Run(one, state.epoch, one.topic.messages(rows))
+        return None
+
+    def note(self, run: Run, message: Message) -> None:
+        """Note that the next message was asked for."""
+        check.process(self._pid, "this loop over messages")
+        if not self._count:
+            self._due = time.monotonic() + self._steps.seconds
+        self._done[run.one.number] = message.offset, run.epoch
+        self._count += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether what is done is to be acknowledged now."""
+        return self._count >= self._steps.every or time.monotonic() >= self._due
+
+    def acknowledge(self) -> bool:
+        """Acknowledge what is done; False if the client was moved meanwhile."""
+        is_in_place = True
+        for one in self._partitions if self._done else ():
+            if (done := self._done.get(one.number)) is not None:
+                is_in_place &= one.client.acknowledge(*done)
+                if self._done.get(one.number) == done:  # else more was done meanwhile, in the thread of the loop
+                    del self._done[one.number]
+        self._count = len(self._done)
+        return is_in_place
+
+    def leave(self) -> None:
+        """The loop is over: acknowledge what is done; what fails comes again.
+
+        A finalizer calls it, too. In the midst of a call of a log, for which a commit might wait for ever, it does
+        nothing.
+        """
+        if self._done and self._pid == os.getpid() and not _is_within_a_store():
+            with contextlib.suppress(Error):
+                self.acknowledge()
+
+    def _unread(self, one: ClientPartition, state: ClientState) -> Span:
+        """What is to be read, behind what is done."""
+        offset, epoch = self._done.get(one.number, (0, state.epoch))
+        if epoch != state.epoch:
+            del self._done[one.number]
+        elif one.number in self._done:
+            return Span(max(state.unread.first, Span.at(offset).stop), state.unread.stop)
+        return state.unread
+
+    def _state(self, one: ClientPartition) -> ClientState:
+        """Where the client stands, without an open batch; created, in all partitions, if it was deleted meanwhile."""
+        while True:
+            state = one.client.state()
+            if state is None:
+                one.topic.log.join([each.client for each in self._partitions])
+            elif not state.open:
+                return state
+            else:
+                for claim in one.client.claims():
+                    raise ClaimedError.of(claim, one.store.info)  # unless it was acknowledged meanwhile
+
+    def _oldest_first(self) -> Sequence[ClientPartition]:
+        """The partitions in turn, beginning with the one that has the oldest message for the client."""
+        parts = self._partitions
+        if len(parts) == 1:
+            return parts
+        places = zip(parts, parts[0].topic.log.states([one.client for one in parts]), strict=True)
+        times = [state and one.store.time_at(state.position) for one, state in places]
+        _, first = min(((time, index) for index, time in enumerate(times) if time is not None), default=(0, 0))
+        return [*parts[first:], *parts[:first]]
+
+
+def _is_within_a_store() -> bool:
+    frame = sys._getframe(1)
+    while (back := frame.f_back) is not None:
+        frame = back
+        if str(frame.f_globals.get("__name__")).startswith("pqlog.store."):
+            return True
+    return False
