@@ -162,7 +162,7 @@ def acknowledged_with_the_one_that_is_worked_on():
 
     def leave(self):
         if self._steps.every > 1 and hasattr(self, "last"):
-            number, *self._done[self.last[0]] = self.last
+            _, *self._done[self.last[0]] = self.last
             self.acknowledge()
 
     with mock.patch.multiple(reading.Reading, next_run=next_run, leave=leave):
