@@ -15,7 +15,7 @@ from pqlog.delivery import ClientPartition
 from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
 from pqlog.history import History, Time, offset_of, time_of
 from pqlog.message import Message
-from pqlog.reading import HandedOut, Reading, Steps
+from pqlog.reading import HandedOut, Reading, Steps, has_unread
 from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import ClientState, Moved, Size
 from pqlog.stream import TopicStream
@@ -325,8 +325,23 @@ class Client:
         """
         return self._got(Steps.of(ack_every, ack_seconds), messages)
 
+    def reading(self, steps: Steps) -> Reading:
+        """What `get` reads by; for pqlog itself.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> from pqlog.reading import Steps
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> [message.value for message in log.client("billing").reading(Steps()).messages()]
+        ['a']
+        """
+        return Reading(self.partitions, steps, self._handed_out)
+
     def _got(self, steps: Steps, messages: bool) -> Iterator[Any]:
-        reading = Reading(self.partitions, steps, self._handed_out).messages()
+        reading = self.reading(steps).messages()
         return reading if messages else _values(reading)
 
     def get_blocking(
@@ -371,10 +386,7 @@ class Client:
     def _get_blocking(self, tick_s: float, steps: Steps, messages: bool) -> Iterator[Any]:
         while True:
             yield from self._got(steps, messages)
-            delivery.wait(self.partitions, self._has_unread, None, tick_s)
-
-    def _has_unread(self) -> bool:
-        return any(state is None or state.lag > 0 for state in self.stream.log.states(self._clients))
+            delivery.wait(self.partitions, lambda: has_unread(self.partitions), None, tick_s)
 
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.

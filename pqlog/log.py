@@ -83,7 +83,7 @@ class Log(Topic):
         (1, [1, 2, 3])
         """
         stream = TopicStream.open(self._log, name, codec, type, partitions=partitions)
-        return Topic(stream, self._handed_out, self._sender)
+        return Topic(stream, self._handed_out, self.sender)
 
     def topics(self) -> list[str]:
         """The names of all topics of the file.
@@ -362,7 +362,7 @@ class Log(Topic):
         """
         try:
             self._handed_out.acknowledge()
-            self._sender.close()
+            self.sender.close()
         finally:
             self._log.close()
 

@@ -36,6 +36,12 @@ class Steps(NamedTuple):
         return cls(every, check.seconds("ack_seconds", ack_seconds))
 
 
+def has_unread(partitions: Sequence[ClientPartition]) -> bool:
+    """Whether there is something that a client has not acknowledged."""
+    states = partitions[0].topic.log.states([one.client for one in partitions])
+    return any(state is None or state.lag > 0 for state in states)
+
+
 class Run(NamedTuple):
     """The next messages of one partition."""
 

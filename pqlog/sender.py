@@ -117,9 +117,15 @@ class Sender:
 
     def send(self, single: Single) -> Sent:
         """Commit a message soon; waits while too much is under way."""
-        future, size = Sent(), len(single.value)
-        while not self._add(_Waiting(future, single), size):
-            self._sleep_until(lambda: self._has_room(size))
+        while (sent := self.try_send(single)) is None:
+            self._sleep_until(lambda: self._has_room(len(single.value)))
+        return sent
+
+    def try_send(self, single: Single) -> Sent | None:
+        """The same; None if too much is under way."""
+        future = Sent()
+        if not self._add(_Waiting(future, single), len(single.value)):
+            return None
         if self._thread is None:
             self._start()
         elif self._is_asleep:

@@ -16,7 +16,7 @@ from pqlog.partition import Messages, Partition
 from pqlog.partitioning import Partitioner
 from pqlog.reading import HandedOut
 from pqlog.sender import Sender
-from pqlog.store.values import Output, PartitionOffset, Put, Single, Singles, Span
+from pqlog.store.values import Output, PartitionOffset, Put, Singles, Span
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Topic(Messages):
 
     def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None, sender: Sender | None = None) -> None:
         super().__init__(stream)
-        self._sender = Sender(stream.log) if sender is None else sender
+        self.sender = Sender(stream.log) if sender is None else sender
         self._partitioner = Partitioner(len(stream.partitions), stream.partitions[0].info.max_bytes)
         self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
         self._handed_out = HandedOut() if handed_out is None else handed_out
@@ -126,7 +126,7 @@ class Topic(Messages):
         >>> log.topic("orders", partitions=8).put("paid", key="order-17")
         PartitionOffset(partition=1, offset=1)
         """
-        if self._sender.is_busy:  # it comes behind what this thread has sent
+        if self.sender.is_busy:  # it comes behind what this thread has sent
             return self.send(value, key=key, headers=headers, id=id).result()
         codec = self.stream.codec or self.stream.writable()
         try:  # producer.encode in place: each call less counts on the way of a single put
@@ -187,18 +187,10 @@ class Topic(Messages):
         (1001, 'EncodeError')
         """
         try:
-            single = self._single(value, key, headers, id)
+            single = producer.single(self.stream, self._partitioner, value, key, headers, id)
         except Error as error:
-            return self._sender.refused(error)
-        return self._sender.send(single)
-
-    def _single(self, value: Any, key: str | None, headers: Mapping[str, str] | None, id: str | None) -> Single:
-        """A message, encoded and checked."""
-        data = producer.encode(self.stream.codec or self.stream.writable(), value)
-        producer.check_key(key)
-        producer.check_id(id)
-        text = producer.header_text(headers)
-        return Single(self.stream.partitions[self._partitioner.choose(key)], data, key, text, id)
+            return self.sender.refused(error)
+        return self.sender.send(single)
 
     def put_many(
         self,
@@ -276,7 +268,7 @@ class Topic(Messages):
             raise ArgumentError("id is one for all of a call, ids the field that is each message's: give one of them")
         mark = None if cursor is None else producer.cursor_of(cursor)
         if producer.check_id(id) is not None:
-            self._sender.flush()
+            self.sender.flush()
             found = self.stream.partitions[0].find_id(id or "")
             if found is not None:
                 return Put.of(found, len(self.stream.partitions))
@@ -288,7 +280,7 @@ class Topic(Messages):
             raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
             if put.messages or id or mark:
-                self._sender.flush()  # it comes behind what this thread has sent
+                self.sender.flush()  # it comes behind what this thread has sent
                 went = self.stream.partitions[0].log.append(put.outputs(self.stream), id, mark)
                 return Put.of(went, len(self.stream.partitions))
         finally:

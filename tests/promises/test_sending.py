@@ -193,7 +193,7 @@ def test_what_an_interrupted_send_leaves(tmp_path, wait):
 
     def call(log):
         future = log.send({"n": 1}, id="mine")
-        return future.result(60) if wait else log._sender.flush()
+        return future.result(60) if wait else log.sender.flush()
 
     with pqlog.open(tmp_path / "0.db") as log:
         count = moments(lambda: call(log))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import threading
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import pqlog
+import pqlog.aio
 from tests.simulation.disk import Disk, write
 
 
@@ -69,6 +70,29 @@ def send_from_threads(folder: Path, threads: int = 3, each: int = 40) -> tuple[D
             worker.start()
         for worker in workers:
             worker.join(120)
+    return disk, puts
+
+
+def put_from_tasks(folder: Path, tasks: int = 8, each: int = 12) -> tuple[Disk, list[Put]]:
+    """The same of tasks of an event loop."""
+    (folder / "disk").mkdir()
+    disk = Disk(folder / "disk", sync_s=0.0005)
+    puts: list[Put] = []
+
+    async def work(log: pqlog.aio.Log, name: int) -> None:
+        for n in range(each):
+            if n % 6 == 5:
+                offset = (await log.put_many([[name, n, i] for i in range(3)])).first
+            else:
+                offset = await log.put([name, n, 0])
+            puts.append(Put(disk.now, [name, n, 0], offset))
+
+    async def main() -> None:
+        async with pqlog.aio.open(folder / "disk" / "a.db", vfs=disk.vfs_name) as log:
+            await asyncio.gather(*(work(log, name) for name in range(tasks)))
+
+    with disk.listening():
+        asyncio.run(main())
     return disk, puts
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     ["demo"],
     ["export", "notebook", "pipe"],
     ["__init__"],
-    ["copying"],
+    ["aio", "copying"],
     ["files", "migration", "testing"],
     ["log"],
     ["topic"],
