@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, delivery, extras
@@ -325,7 +325,7 @@ class Client:
         """
         return self._got(Steps.of(ack_every, ack_seconds), messages)
 
-    def reading(self, steps: Steps) -> Reading:
+    def reading(self, steps: Steps, messages: bool) -> Reading:
         """What `get` reads by; for pqlog itself.
 
         Examples
@@ -335,14 +335,13 @@ class Client:
         >>> log = pqlog.open(":memory:")
         >>> log.put("a")
         1
-        >>> [message.value for message in log.client("billing").reading(Steps()).messages()]
+        >>> list(log.client("billing").reading(Steps(), messages=False).items())
         ['a']
         """
-        return Reading(self.partitions, steps, self._handed_out)
+        return Reading(self.partitions, steps, self._handed_out, messages)
 
     def _got(self, steps: Steps, messages: bool) -> Iterator[Any]:
-        reading = self.reading(steps).messages()
-        return reading if messages else _values(reading)
+        return self.reading(steps, messages).items()
 
     def get_blocking(
         self,
@@ -744,14 +743,6 @@ class Client:
         options = delivery.options(size, max_bytes, linger, follow, False, attempts, dead_letter, None, ordered)
         job = extras.pipe.Job(function, into, key, index, options)
         return extras.pipe.run(self, job, workers, progress)
-
-
-def _values(messages: Generator[Message, None, None]) -> Generator[Any, None, None]:
-    try:
-        for message in messages:
-            yield message.value
-    finally:
-        messages.close()
 
 
 _TARGET = 'to must be an offset, a time, "start" or "end"'

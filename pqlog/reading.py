@@ -10,14 +10,13 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pqlog import check, delivery
 from pqlog.delivery import ClientPartition
 from pqlog.errors import ClaimedError, Error
-from pqlog.message import Message
-from pqlog.store.values import ClientState, Span
-from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS
+from pqlog.store.values import ClientState, Row, Span
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
 
 RUN_ROWS, RUN_BYTES = 100, 1 << 20
 """How much is delivered of one partition before it is the next one's turn; one row may be larger."""
@@ -45,10 +44,12 @@ def has_unread(partitions: Sequence[ClientPartition]) -> bool:
 class Run(NamedTuple):
     """The next messages of one partition."""
 
-    one: ClientPartition
+    number: int
+    """The partition's."""
     epoch: int
     """The client's when they were read."""
-    messages: Iterator[Message]
+    items: Iterator[tuple[int, Any]]
+    """The offset of each, and what the user gets: the message, or its value."""
 
 
 class HandedOut:
@@ -75,10 +76,14 @@ class Reading:
     steps : Steps
     handed_out : HandedOut
         That of the open log.
+    messages : bool
+        Whether the user gets `Message` objects instead of values.
     """
 
-    def __init__(self, partitions: Sequence[ClientPartition], steps: Steps, handed_out: HandedOut) -> None:
-        self._partitions, self._steps = partitions, steps
+    def __init__(
+        self, partitions: Sequence[ClientPartition], steps: Steps, handed_out: HandedOut, messages: bool = False
+    ) -> None:
+        self._partitions, self._steps, self._messages = partitions, steps, messages
         self._limits = (CHUNK_ROWS, CHUNK_BYTES) if len(partitions) == 1 else (RUN_ROWS, RUN_BYTES)
         self._turns: Iterator[ClientPartition] | None = None
         self._done: dict[int, tuple[int, int]] = {}
@@ -88,14 +93,13 @@ class Reading:
         if steps.every > 1:
             handed_out.readings.add(self)
 
-    def messages(self) -> Generator[Message, None, None]:
+    def items(self) -> Generator[Any, None, None]:
         """All until there is nothing more. However it ends, what was asked past is acknowledged."""
         try:
             while (run := self.next_run()) is not None:
-                for message in run.messages:
-                    yield message
-                    self.note(run, message)
-                    if self.is_due and not self.acknowledge():
+                for offset, item in run.items:
+                    yield item
+                    if self.note(run, offset) and not self.acknowledge():
                         break  # moved by seek meanwhile: continue at the new position
             self.acknowledge()
         except BaseException:  # also GeneratorExit: after a break, or an exception in the loop
@@ -111,21 +115,24 @@ class Reading:
             one = next(self._turns)
             state = self._state(one)
             if rows := one.store.read(self._unread(one, state), *self._limits):
-                return Run(one, state.epoch, one.topic.messages(rows))
+                return Run(one.number, state.epoch, self._items(one.topic, rows))
         return None
 
-    def note(self, run: Run, message: Message) -> None:
-        """Note that the next message was asked for."""
-        check.process(self._pid, "this loop over messages")
-        if not self._count:
-            self._due = time.monotonic() + self._steps.seconds
-        self._done[run.one.number] = message.offset, run.epoch
-        self._count += 1
+    def _items(self, topic: TopicStream, rows: Sequence[Row]) -> Iterator[tuple[int, Any]]:
+        if self._messages:
+            return ((message.offset, message) for message in topic.messages(rows))
+        return topic.offsets_and_values(rows)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether what is done is to be acknowledged now."""
-        return self._count >= self._steps.every or time.monotonic() >= self._due
+    def note(self, run: Run, offset: int) -> bool:
+        """Note that the next message was asked for; whether what is done is to be acknowledged now."""
+        if os.getpid() != self._pid:
+            check.process(self._pid, "this loop over messages")
+        now = time.monotonic()
+        if not self._count:
+            self._due = now + self._steps.seconds
+        self._done[run.number] = offset, run.epoch
+        self._count += 1
+        return self._count >= self._steps.every or now >= self._due
 
     def acknowledge(self) -> bool:
         """Acknowledge what is done; False if the client was moved meanwhile."""

@@ -109,7 +109,7 @@ class Client:
         return self._got(Steps.of(ack_every, ack_seconds), messages, follow=True)
 
     async def _got(self, steps: Steps, messages: bool, follow: bool) -> AsyncGenerator[Any, None]:
-        reading = self.sync.reading(steps)
+        reading = self.sync.reading(steps, messages)
         try:
             while True:
                 run, found, error = await self._bridge.run(partial(_next, reading))
@@ -119,14 +119,13 @@ class Client:
                     await self._wait("get", partial(has_unread, self.sync.partitions))
                 is_in_place = True
                 while run is not None and found and is_in_place:
-                    for message in found:
-                        yield message if messages else message.value
-                        reading.note(run, message)
-                        if reading.is_due and not await self._bridge.run(reading.acknowledge):
+                    for offset, item in found:
+                        yield item
+                        if reading.note(run, offset) and not await self._bridge.run(reading.acknowledge):
                             is_in_place = False  # moved by seek meanwhile: continue at the new position
                             break
                     if is_in_place and error is None:
-                        found, error = await self._bridge.run(partial(some, run.messages))
+                        found, error = await self._bridge.run(partial(some, run.items))
                     elif is_in_place:
                         break
                 if error is not None and is_in_place:
@@ -293,13 +292,13 @@ class Client:
         return await self._bridge.run(partial(self.sync.seek, to, partition=partition))
 
 
-def _next(reading: Reading) -> tuple[Run | None, list[Message], Exception | None]:
+def _next(reading: Reading) -> tuple[Run | None, list[tuple[int, Any]], Exception | None]:
     """The next messages; if there are none, what is done is acknowledged."""
     run = reading.next_run()
     if run is None:
         reading.acknowledge()
         return None, [], None
-    return run, *some(run.messages)
+    return run, *some(run.items)
 
 
 class Batch(AsFrames[batch.Batch]):

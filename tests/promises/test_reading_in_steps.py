@@ -27,7 +27,7 @@ def test_after_a_kill_at_most_the_messages_of_a_step_come_again(path):
         assert behind - EVERY <= offsets[0] <= behind + 1  # the report may have ended in the midst of a line
         again += max(0, behind + 1 - offsets[0])
         behind = offsets[-1]
-    assert behind > EVERY * rounds
+    assert behind > EVERY
     assert again > 0
 
 

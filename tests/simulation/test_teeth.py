@@ -134,15 +134,15 @@ def rollback_journal():
 
 @contextlib.contextmanager
 def acknowledged_before_processing():
-    def messages(self):
+    def items(self):
         delivery.join(self._partitions)
         for one in self._oldest_first():
             state = one.client.state()
             for message in one.topic.messages(one.store.read(state.unread, 100, 1 << 20)):
                 one.client.acknowledge(message.offset, state.epoch)
-                yield message
+                yield message.value
 
-    with mock.patch.object(reading.Reading, "messages", messages):
+    with mock.patch.object(reading.Reading, "items", items):
         yield
 
 
@@ -153,12 +153,12 @@ def acknowledged_with_the_one_that_is_worked_on():
 
     def next_run(self):
         run = real(self)
-        return run and run._replace(messages=noting(self, run))
+        return run and run._replace(items=noting(self, run))
 
     def noting(self, run):
-        for message in run.messages:
-            self.last = run.one.number, message.offset, run.epoch
-            yield message
+        for offset, item in run.items:
+            self.last = run.number, offset, run.epoch
+            yield offset, item
 
     def leave(self):
         if self._steps.every > 1 and hasattr(self, "last"):
