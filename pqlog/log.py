@@ -83,7 +83,7 @@ class Log(Topic):
         (1, [1, 2, 3])
         """
         stream = TopicStream.open(self._log, name, codec, type, partitions=partitions)
-        return Topic(stream, self._handed_out)
+        return Topic(stream, self._handed_out, self.sender)
 
     def topics(self) -> list[str]:
         """The names of all topics of the file.
@@ -348,6 +348,9 @@ class Log(Topic):
     def close(self) -> None:
         """Release all resources; calls that wait in other threads raise `ClosedError`. Closing twice is not an error.
 
+        It waits until all is durable that was sent (see `send`), and raises the error of a message that could not be
+        put if nobody has asked its future.
+
         Examples
         --------
         >>> import pqlog
@@ -357,7 +360,11 @@ class Log(Topic):
         Traceback (most recent call last):
         pqlog.errors.ClosedError: :memory: was closed; nothing was written
         """
-        self._log.close()
+        try:
+            self._handed_out.acknowledge()
+            self.sender.close()
+        finally:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -365,7 +372,12 @@ class Log(Topic):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Error as failed:
+            if error is None:
+                raise
+            error.add_note(f"Closing {self.path} failed, too: {type(failed).__name__}: {failed}")
 
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.log_view, self)

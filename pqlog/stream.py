@@ -285,6 +285,14 @@ class TopicStream:
                     if (key is None or of == key) and (at is None or row.offset + index in at):
                         yield Message(row.partition_offset + index, when, value, of, headers.copy(), partition)
 
+    def offsets_and_values(self, rows: Iterable[Row]) -> Iterator[tuple[int, Any]]:
+        """The same of rows of one partition for who needs no more of a message: in half the time."""
+        for row in rows:
+            if row.rows is None:
+                yield row.offset, self._decode(row)
+            else:
+                yield from enumerate(self._unpacked(row)[1], row.partition_offset)
+
     def _unpacked(self, row: Row) -> tuple[Sequence[str | None] | None, Iterable[Any]]:
         try:
             return extras.frames.unpack(row, self.name)

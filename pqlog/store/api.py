@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from pqlog.errors import Error
 from pqlog.store.values import (
     CachedSchema,
     Capabilities,
@@ -25,8 +26,10 @@ from pqlog.store.values import (
     Lines,
     Moved,
     Output,
+    PartitionOffset,
     Put,
     Row,
+    Single,
     Size,
     Span,
     TopicInfo,
@@ -83,6 +86,14 @@ class Store(Protocol):
 
         All messages of one call have one time. In a topic of several partitions, it is later than that of any message
         put before into any of them.
+        """
+        ...
+
+    def append_each(self, singles: Sequence[Single]) -> Sequence[PartitionOffset | Error]:
+        """Put single messages, each as by a call of its own, though they share what a call takes; at least one.
+
+        For each, where it went, or why it was not put. Those of one partition go there in their order. What fails all
+        alike, such as a full disk, is raised instead: then none was put, but for an `UncertainError`.
         """
         ...
 

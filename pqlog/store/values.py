@@ -471,6 +471,22 @@ class Output(NamedTuple):
     """Whether the partition is the one that the key of each message names, as `pqlog.partitioning` has it."""
 
 
+class Single(NamedTuple):
+    """One message that is put by a call of its own, together with those of others."""
+
+    topic: TopicStore
+    value: bytes
+    key: str | None
+    headers: str | None
+    id: str | None
+    """Puts nothing where the topic has it: then this only says where that went."""
+
+    @property
+    def output(self) -> Output:
+        """The same for `Store.append`."""
+        return Output(self.topic, [Singles([self.value], [self.key], self.headers)])
+
+
 class Done(NamedTuple):
     """A batch that is acknowledged, and what a stage puts with the acknowledgement."""
 

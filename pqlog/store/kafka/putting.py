@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -156,8 +156,8 @@ class _Served:
         self.is_broken = False
         """Whether what it was told may have been lost: Ctrl-C struck."""
 
-    def wait(self, done: Sized, check: Callable[[], None]) -> None:
-        """Wait until something is done."""
+    def wait(self, done: object, check: Callable[[], None]) -> None:
+        """Wait until something is done, that is, true."""
         while not done:
             check()
             if self.is_broken:
@@ -188,6 +188,25 @@ class _Served:
             self.moved.notify_all()
 
 
+class _UnderWay:
+    """Records that were sent together: true once it was said of each what became of it."""
+
+    def __init__(self) -> None:
+        self.outcomes = dict[int, Outcome]()
+        """By number."""
+        self._waiting = deque[Outcome]()
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """One more was sent."""
+        self.outcomes[number] = outcome
+        self._waiting.append(outcome)
+
+    def __bool__(self) -> bool:
+        while self._waiting and self._waiting[0]:
+            self._waiting.popleft()
+        return not self._waiting
+
+
 class SinglePuts:
     """Single messages put one by one, by any number of threads: acknowledged by all replicas, without a transaction."""
 
@@ -213,6 +232,47 @@ class SinglePuts:
         except BaseException:  # the message may be on its way, to a topic that is gone
             self._renew(served)
             raise
+
+    def put_each(self, records: Sequence[tuple[KafkaTopic, Record]]) -> list[int | Error]:
+        """Put some, all under way at once; of each the offset, or the error."""
+        failed = dict[int, Error]()
+        under_way, served = _UnderWay(), self._current()
+        try:
+            for number, (topic, record) in enumerate(records):
+                outcome = Outcome()
+                try:
+                    served = self._sent(topic, record, outcome.setdefault)
+                    under_way.add(number, outcome)
+                except Error as error:  # its producer is not used again, and what is under way there comes first
+                    failed[number] = error
+                    served.wait(under_way, self._cluster.check)
+            served.wait(under_way, self._cluster.check)
+        except (KafkaException, ClusterError) as error:
+            self._renew(served)
+            lost = str(error)
+        except BaseException:
+            self._renew(served)
+            raise
+        else:
+            lost = "it was not said where it went"
+        return [
+            failed.get(number) or self._came(topic, served, under_way.outcomes.get(number), lost)
+            for number, (topic, _) in enumerate(records)
+        ]
+
+    def _came(self, topic: KafkaTopic, served: _Served, outcome: Outcome | None, lost: str) -> int | Error:
+        """What became of a record."""
+        if not outcome:
+            self._renew(served)
+            return _unacknowledged(topic, lost)
+        try:
+            return offset_of(outcome)
+        except KafkaException as error:
+            self._renew(served)
+            try:
+                return self._problem(topic, error.args[0])
+            except Error as gone:
+                return gone
 
     def _sent(self, topic: KafkaTopic, record: Record, report: Callable[..., object], again: bool = True) -> _Served:
         """Send a record; the producer that has it."""
@@ -250,7 +310,7 @@ class SinglePuts:
                 self._served = None
 
     @staticmethod
-    def _problem(topic: KafkaTopic, error: KafkaError) -> Exception:
+    def _problem(topic: KafkaTopic, error: KafkaError) -> Error:
         if error.code() in GONE:
             topic.check()
         if error.code() in PASSING or error.fatal():

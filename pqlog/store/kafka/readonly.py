@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
-from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
+from pqlog.errors import Error, ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster, is_allowed
@@ -29,8 +29,10 @@ from pqlog.store.values import (
     Cursor,
     Moved,
     Output,
+    PartitionOffset,
     Put,
     Row,
+    Single,
     Span,
     TopicInfo,
 )
@@ -225,6 +227,9 @@ class ReadOnlyStore:
     def append(
         self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None
     ) -> Mapping[int, Put]:
+        self.refuse()
+
+    def append_each(self, singles: Sequence[Single]) -> Sequence[PartitionOffset | Error]:
         self.refuse()
 
     def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> Sequence[int]:

@@ -19,6 +19,7 @@ from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.each import Outcome, put_each
 from pqlog.store.kafka.fencing import Fenced, give_way
 from pqlog.store.kafka.incomplete import check_new
 from pqlog.store.kafka.lane import Transaction, id_lane
@@ -32,7 +33,7 @@ from pqlog.store.kafka.records import ROWS
 from pqlog.store.kafka.standing import Standing
 from pqlog.store.kafka.state import CATALOGUE, PARTITIONS, PUT, State
 from pqlog.store.kafka.topic import KafkaTopic
-from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Single, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -212,10 +213,16 @@ class KafkaStore:
             return went
 
         went = self.lanes.change(lanes, work)
-        self._show([_ours(KafkaTopic, one.topic) for one in outputs])
+        self.show([_ours(KafkaTopic, one.topic) for one in outputs])
         return went
 
-    def _show(self, topics: Sequence[KafkaTopic]) -> None:
+    def append_each(self, singles: Sequence[Single]) -> list[Outcome]:
+        self.check()
+        outcomes = put_each(self, singles)
+        self.wake()
+        return outcomes
+
+    def show(self, topics: Sequence[KafkaTopic]) -> None:
         """Wait until other processes see what was put, too: a moment after the commit, unless a transaction is open.
 
         Whether they do, or the cluster does not answer: it was put.

@@ -21,7 +21,19 @@ from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.memory.client import MemoryClient
 from pqlog.store.memory.topic import MemoryTopic, Partitions
 from pqlog.store.memory.transaction import Transactions, changing, reading
-from pqlog.store.values import Capabilities, ClientState, Cursor, Kept, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import (
+    Capabilities,
+    ClientState,
+    Cursor,
+    Kept,
+    Moved,
+    Output,
+    PartitionOffset,
+    Put,
+    Single,
+    Span,
+    TopicInfo,
+)
 
 T = TypeVar("T")
 
@@ -103,6 +115,17 @@ class MemoryStore:
         if cursor is not None:
             self._cursors[cursor.name] = cursor.value
         return went
+
+    def append_each(self, singles: Sequence[Single]) -> list[PartitionOffset | errors.Error]:
+        self.check()
+        return [self._append_single(single) for single in singles]
+
+    def _append_single(self, single: Single) -> PartitionOffset | errors.Error:
+        try:
+            ((partition, put), *_) = sorted(self.append([single.output], single.id).items())
+        except errors.Error as error:
+            return error
+        return PartitionOffset(partition, put.first)
 
     @changing
     def put_all(self, outputs: Sequence[Output]) -> list[Put]:

@@ -31,6 +31,7 @@ from pqlog.store.sqlite import (
 from pqlog.store.sqlite.append import append_all
 from pqlog.store.sqlite.client import SqliteClient
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
+from pqlog.store.sqlite.each import Outcome, put_each
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.renewal import Renewal
@@ -38,7 +39,7 @@ from pqlog.store.sqlite.table import Table, put_of
 from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
-from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Single, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -231,6 +232,9 @@ class SqliteStore:
             return {output.topic.info.partition: put_of(span) for output, span in zip(outputs, went, strict=True)}
 
         return self.write(Task(put))
+
+    def append_each(self, singles: Sequence[Single]) -> list[Outcome]:
+        return put_each(self.write, singles)
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         tables: list[Table] = [topic.table for topic in topics]  # type: ignore[attr-defined]
