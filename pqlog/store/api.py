@@ -27,6 +27,7 @@ from pqlog.store.values import (
     Output,
     Put,
     Row,
+    SegmentStatistics,
     Size,
     Span,
     TopicInfo,
@@ -303,6 +304,20 @@ class ReadsLines(Protocol):
 
     def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
         """The first single messages in a span; None if it begins with a segment, or is empty."""
+        ...
+
+
+@runtime_checkable
+class HasStatistics(Protocol):
+    """A topic that knows something about the messages of its segments without reading them."""
+
+    def statistics(self, span: Span) -> Sequence[SegmentStatistics]:
+        """Those of the segments that have messages in a span, ascending; a message outside all of them is a row.
+
+        They may begin before the span, and end behind it. What they say is true of all messages of a segment, and so of
+        those that are kept. Another process may seal messages at any time: what was a row is in a segment then, with
+        the same offset and value.
+        """
         ...
 
 

@@ -307,6 +307,34 @@ def _is_same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
+class ColumnStatistics(NamedTuple):
+    """What is known of one field over the messages of a segment."""
+
+    least: int | float | str | bool | None
+    most: int | float | str | bool | None
+    """Bounds of its values that are not null: no value lies outside, and none need lie on them.
+
+    None if nothing is known of them: there are values of several types, or nested ones. An integer and a double are of
+    one type here, and numbers bound numbers only. Texts are compared by their code points, and long ones are cut.
+    """
+    nulls: int
+    """In how many messages it is null."""
+    absent: int
+    """In how many messages it is absent."""
+
+
+class SegmentStatistics(NamedTuple):
+    """What is known of the messages of a segment without reading them."""
+
+    span: Span
+    times: tuple[int, int]
+    """The least and the greatest of their times."""
+    columns: Mapping[str, ColumnStatistics] | None = None
+    """By the name of the field: a field that is not there is absent from all messages. None if nothing is known."""
+    may_have_key: Callable[[str], bool] = lambda key: True
+    """Whether a message may have that key; False only if none has."""
+
+
 class CachedSchema(NamedTuple):
     """What a reader inferred about the columns of a span of messages, so that nobody has to read them again for it."""
 

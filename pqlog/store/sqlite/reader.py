@@ -11,7 +11,7 @@ from pqlog.errors import DamagedError
 from pqlog.store.sqlite import checksums
 from pqlog.store.sqlite.connections import fetch_one
 from pqlog.store.sqlite.table import Table, messages_in
-from pqlog.store.values import Lines, Row, Span
+from pqlog.store.values import Lines, Row, SegmentStatistics, Span
 
 
 def span(db: apsw.Connection, table: Table) -> Span:
@@ -239,6 +239,13 @@ def _fits(db: apsw.Connection, table: Table, wanted: Span, values: bytes) -> boo
         if lines is not None:
             crc = checksums.extend(crc, lines)
     return crc == checksums.unmask(kept, table.seed)[0]
+
+
+def statistics(db: apsw.Connection, table: Table, wanted: Span) -> list[SegmentStatistics]:
+    """What is known of the segments that have messages in `wanted`."""
+    wanted = Span(max(wanted.first, table.read_first(db)), wanted.stop)
+    found = db.execute(table.segments, tuple(wanted)) if wanted else ()
+    return [SegmentStatistics(Span(first, stop), (time, time)) for first, stop, time in found]
 
 
 def offset_at(db: apsw.Connection, table: Table, time: int) -> int:

@@ -83,6 +83,13 @@ ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
 
 NEXT_SEGMENT = "SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset >= ? ORDER BY offset LIMIT 1"
 
+# The segments that have messages from an offset on, up to another.
+SEGMENTS = """
+SELECT offset, offset + max(1, rows), time FROM {m} WHERE rows IS NOT NULL AND offset < ?2 AND offset >= ifnull(
+    (SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset <= ?1 ORDER BY offset DESC LIMIT 1), ?1
+) AND offset + max(1, rows) > ?1 ORDER BY offset
+"""
+
 # Where a checksum that covers what lies behind it begins: behind the last row before an offset that has one.
 ANCHOR = """
 SELECT offset + ifnull(rows, 1), crc FROM {m}

@@ -73,6 +73,7 @@ class Table:
         self.next_with_key = fill(statements.NEXT_WITH_KEY)
         self.row_of = fill(statements.ROW_OF)
         self.next_segment = fill(statements.NEXT_SEGMENT)
+        self.segments = fill(statements.SEGMENTS)
         self.lines_size = fill(statements.LINES_SIZE)
         self.lines = fill(statements.LINES)
         self.lines_time = fill(statements.LINES_TIME)

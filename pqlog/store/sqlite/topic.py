@@ -25,6 +25,7 @@ from pqlog.store.values import (
     Lines,
     Put,
     Row,
+    SegmentStatistics,
     Span,
     TopicInfo,
 )
@@ -155,6 +156,9 @@ class SqliteTopic:
         if not self.table.is_json:
             return None
         return self.log.read(lambda db: reader.read_lines(db, self.table, span, rows, max_bytes), snapshot=True)
+
+    def statistics(self, span: Span) -> list[SegmentStatistics]:
+        return self.log.read(lambda db: reader.statistics(db, self.table, span), snapshot=True)
 
     # the schema cache
 
