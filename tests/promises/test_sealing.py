@@ -348,6 +348,7 @@ def test_ctrl_c_in_seal_leaves_each_message_sealed_or_not(tmp_path):
 def test_a_full_put_is_sealed_by_itself(path, monkeypatch):
     monkeypatch.setattr(sealer, "DUE", 1000)
     monkeypatch.setattr(sealer, "KEPT", 700)
+    monkeypatch.setattr(sealer, "FIRST_S", 0.01)
     with pqlog.open(path) as log, pqlog.open(path, "other", seal=None) as other:
         other.put_many(event(n) for n in range(3000))
         fill(log, 2000)
