@@ -91,7 +91,7 @@ class BlockParser:
     def _parse_sealed(self, part: SealedPart) -> Chunk:
         try:
             offsets = pa.array(np.arange(part.offset, part.stop))
-            chunk = self._without_fields(offsets, pieces.times(part).cast(TIME), pieces.keys(part), (None, None))
+            chunk = self._without_fields(offsets, pieces.times(part).view(TIME), pieces.keys(part), (None, None))
             return chunk._replace(fields=pieces.table_of(part, self._fields, self._mixed))
         except (*DAMAGE, pa.ArrowException) as error:
             raise DamagedError(self._topic, part.offset, part.last, self._stream.number) from error
