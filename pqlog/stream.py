@@ -32,9 +32,11 @@ from pqlog.store.api import (
     PlacesKeys,
     ReadsForeignTopics,
     ReadsLines,
+    ReadsSealed,
     Store,
     TopicStore,
 )
+from pqlog.store.sealed import SealedPart
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -228,6 +230,13 @@ class TopicStream:
     def lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
         """The first single messages of a span in one piece; None where there are none, or the store has no such way."""
         return self.store.read_lines(span, rows, max_bytes) if isinstance(self.store, ReadsLines) else None
+
+    def sealed(self, span: Span) -> SealedPart | None:
+        """The first sealed messages of a span as they are kept, if they are objects in columns."""
+        if not isinstance(self.store, ReadsSealed):
+            return None
+        found = self.store.read_sealed(span)
+        return found if found is not None and found.piece.head.form == "objects" else None
 
     def backwards(self, span: Span, key: str | None = None, at: Container[int] | None = None) -> Iterator[Message]:
         """The messages of a span, the newest first, read in chunks from the end; `key` and `at` as for `messages`."""

@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pqlog.codecs import UNDECODABLE, is_text
-from pqlog.errors import DecodeError
-from pqlog.frames import places, segments
+from pqlog.errors import DamagedError, DecodeError
+from pqlog.frames import pieces, places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
 from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
 from pqlog.frames.latest import contains
 from pqlog.frames.parse import JsonParser
 from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
+from pqlog.store.sealed import DAMAGE, SealedPart
 from pqlog.store.values import Lines, Row
 from pqlog.stream import TopicStream, headers_of
 
@@ -61,10 +62,13 @@ class BlockParser:
         self._key, self._offsets, self._has_headers, self._reread = key, offsets, headers, reread
         self._json = JsonParser(fields, mixed)
 
-    def parse(self, block: Block) -> Iterator[Chunk]:
+    def parse(self, block: Block | SealedPart) -> Iterator[Chunk]:
         """The messages of a block as columns."""
         if isinstance(block, Lines):
             yield from self._parse_lines(block)
+            return
+        if isinstance(block, SealedPart):
+            yield self._parse_sealed(block)
             return
         for part in split_segments(block):
             yield from self._parse_segment(part) if isinstance(part, Row) else self._parse_singles(part)
@@ -83,6 +87,14 @@ class BlockParser:
             yield from self._with_fields(chunk.filter(pa.array(mask)), b"\n".join(selected))
         else:
             yield from self._with_fields(chunk, lines.values)
+
+    def _parse_sealed(self, part: SealedPart) -> Chunk:
+        try:
+            offsets = pa.array(np.arange(part.offset, part.stop))
+            chunk = self._without_fields(offsets, pieces.times(part).view(TIME), pieces.keys(part), (None, None))
+            return chunk._replace(fields=pieces.table_of(part, self._fields, self._mixed))
+        except (*DAMAGE, pa.ArrowException) as error:
+            raise DamagedError(self._topic, part.offset, part.last, self._stream.number) from error
 
     def _parse_singles(self, rows: Sequence[Row]) -> Iterator[Chunk]:
         if self._offsets is not None:

@@ -19,7 +19,7 @@ from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
 from pqlog.frames.latest import latest_of, nearby
 from pqlog.frames.places import unmoved
-from pqlog.frames.prefetch import blocks
+from pqlog.frames.prefetch import blocks, column_blocks
 from pqlog.frames.projection import Projection
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
@@ -48,7 +48,7 @@ def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[
             yield from chunks_at(stream, latest_of(selection), projection, mixed)
         return
     parser = _parser(stream, projection, mixed, key=key)
-    for block in blocks(stream, span, key, headers=projection.has_headers):
+    for block in column_blocks(stream, span, key, headers=projection.has_headers):
         for chunk in parser.parse(block):
             yield _projected(chunk, projection, mixed)
 

@@ -309,6 +309,34 @@ def _is_same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
+class ColumnStatistics(NamedTuple):
+    """What is known of one field over the messages of a segment."""
+
+    least: int | float | str | bool | None
+    most: int | float | str | bool | None
+    """Bounds of its values that are not null: no value lies outside, and none need lie on them.
+
+    None if nothing is known of them: there are values of several types, or nested ones. An integer and a double are of
+    one type here, and numbers bound numbers only. Texts are compared by their code points, and long ones are cut.
+    """
+    nulls: int
+    """In how many messages it is null."""
+    absent: int
+    """In how many messages it is absent."""
+
+
+class SegmentStatistics(NamedTuple):
+    """What is known of the messages of a segment without reading them."""
+
+    span: Span
+    times: tuple[int, int]
+    """The least and the greatest of their times."""
+    columns: Mapping[str, ColumnStatistics] | None = None
+    """By the name of the field: a field that is not there is absent from all messages. None if nothing is known."""
+    may_have_key: Callable[[str], bool] = lambda key: True
+    """Whether a message may have that key; False only if none has."""
+
+
 class CachedSchema(NamedTuple):
     """What a reader inferred about the columns of a span of messages, so that nobody has to read them again for it."""
 
@@ -331,6 +359,8 @@ class Capabilities:
         Whether several processes can use it at once.
     exact_counts : bool
         Whether the number of messages is always exact. Else, of many that nobody has read yet it is an estimate.
+    seals : bool
+        Whether old messages can be sealed: `Topic.seal`.
     ordered_partitions : bool
         Whether what one call puts into several partitions has one time, later than that of all that was put before, and
         is seen at once. Else each partition has its own clock, and the newest messages of one may be seen before older
@@ -348,6 +378,7 @@ class Capabilities:
     shared_by_processes: bool
     exact_counts: bool = True
     ordered_partitions: bool = True
+    seals: bool = False
 
 
 @dataclass(frozen=True, slots=True)

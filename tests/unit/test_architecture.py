@@ -36,6 +36,8 @@ LAYERS = [
     ["check", "exact", "fields"],
     ["store.sqlite", "store.memory", "store.kafka"],
     ["store.api"],
+    ["store.sealed"],
+    ["store.columns"],
     ["store.values", "store.owners"],
     ["file_set"],
     ["errors", "atomic"],
