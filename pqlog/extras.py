@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pqlog.cli import commands as commands
     from pqlog.frames import dataframes as dataframes
     from pqlog.frames import live as live
+    from pqlog.frames import matching as matching
+    from pqlog.frames import predicates as predicates
     from pqlog.frames import schema_cache as schema_cache
     from pqlog.notebook import explorer as explorer
     from pqlog.notebook import magic as magic
@@ -45,6 +47,8 @@ _MODULES = {
     "frames": "frames",
     "schema_cache": "frames.schema_cache",
     "live": "frames.live",
+    "matching": "frames.matching",
+    "predicates": "frames.predicates",
     "magic": "notebook.magic",
     "pipe": "pipe",
     "views": "notebook.views",
@@ -57,7 +61,7 @@ _EXTRA = {
     "notebook": "notebook",
     "pipe": "pandas",
 }
-_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars"}
+_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars", "sqlglot": "sql"}
 """Packages that are needed only by a part of a module, and their extra."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,11 +19,13 @@ from pqlog.frames import places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
 from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
-from pqlog.frames.latest import contains
 from pqlog.frames.parse import JsonParser
 from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
 from pqlog.store.values import Lines, Row
 from pqlog.stream import TopicStream, headers_of
+
+Choose = Callable[[Lines | Row | Sequence[Row]], Any]
+"""For each message of lines, a segment or single messages whether it is taken: a NumPy array of booleans."""
 
 
 class BlockParser:
@@ -37,8 +40,8 @@ class BlockParser:
         Fields whose values must each stay as they are.
     key : str, optional
         Take only messages with this key. (Single messages were already selected when the block was read.)
-    offsets : numpy.ndarray, optional
-        Take only the messages at these offsets, ascending.
+    choose : callable, optional
+        Take only the messages of a part that it chooses: it is given lines, a segment or single messages.
     headers : bool
         Whether chunks have the messages' headers.
     reread : callable, optional
@@ -52,13 +55,13 @@ class BlockParser:
         mixed: frozenset[str],
         *,
         key: str | None = None,
-        offsets: Any = None,
+        choose: Choose | None = None,
         headers: bool = False,
         reread: Reread | None = None,
     ) -> None:
         self._stream, self._topic = stream, stream.name
         self._fields, self._mixed = fields, mixed
-        self._key, self._offsets, self._has_headers, self._reread = key, offsets, headers, reread
+        self._key, self._choose, self._has_headers, self._reread = key, choose, headers, reread
         self._json = JsonParser(fields, mixed)
 
     def parse(self, block: Block) -> Iterator[Chunk]:
@@ -72,22 +75,19 @@ class BlockParser:
     def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
         offsets = pa.array(np.asarray(lines.all_offsets, np.int64))
         chunk = self._without_fields(offsets, _times_of(lines), _keys_of(lines), places.origins(lines))
-        if self._offsets is not None:
-            mask = contains(self._offsets, offsets.to_numpy())
+        mask = None if self._choose is None else self._choose(lines)
+        if mask is None or mask.all():
+            yield from self._with_fields(chunk, lines.values)
+        elif mask.any():
             texts = lines.values.split(b"\n")
             if len(texts) != lines.rows:
                 raise_undecodable(None, self._stream, offsets.to_pylist())
-            selected = [texts[index] for index in np.flatnonzero(mask)]
-            if not selected:
-                return
-            yield from self._with_fields(chunk.filter(pa.array(mask)), b"\n".join(selected))
-        else:
-            yield from self._with_fields(chunk, lines.values)
+            selected = b"\n".join(itertools.compress(texts, mask))
+            yield from self._with_fields(chunk.filter(pa.array(mask)), selected)
 
     def _parse_singles(self, rows: Sequence[Row]) -> Iterator[Chunk]:
-        if self._offsets is not None:
-            mask = contains(self._offsets, np.array([row.offset for row in rows]))
-            rows = [row for row, is_selected in zip(rows, mask, strict=True) if is_selected]
+        if self._choose is not None:
+            rows = list(itertools.compress(rows, self._choose(rows)))
         if not rows:
             return
         offsets = pa.array([row.offset for row in rows], pa.int64())
@@ -157,14 +157,18 @@ class BlockParser:
         return pa.array(maps, HEADERS).take(pa.array([positions[row.headers] for row in rows]))
 
     def _parse_segment(self, row: Row) -> Iterator[Chunk]:
+        mask = None if self._choose is None else self._choose(row)
+        if mask is not None and not mask.any():
+            return
         with segments.row_errors(self._topic, row):
             chunk = self._chunk_of(row)
         if self._key is not None:
             if chunk.keys is None:
                 return
-            chunk = chunk.filter(pc.equal(chunk.keys, self._key).fill_null(False))
-        if self._offsets is not None:
-            chunk = chunk.filter(pa.array(contains(self._offsets, chunk.offsets.to_numpy())))
+            of_key = pc.equal(chunk.keys, self._key).fill_null(False)
+            mask = of_key if mask is None else pc.and_(of_key, pa.array(mask))
+        if mask is not None:
+            chunk = chunk.filter(mask if isinstance(mask, pa.Array) else pa.array(mask))
         if len(chunk.offsets):
             yield chunk
 

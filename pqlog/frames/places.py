@@ -57,7 +57,7 @@ def is_from_beginning(selection: Selection) -> bool:
 
 def identity(selection: Selection) -> tuple[object, ...]:
     """The same for the same messages of one open topic: those of a span never change, but a trim may move places."""
-    return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest
+    return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest, selection.where
 
 
 def mark_of(stream: TopicStream, offset: int) -> int | Positions:

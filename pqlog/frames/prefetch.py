@@ -57,11 +57,11 @@ def _fetch(
         lines = stream.lines(span, max_rows, max_bytes)
         if lines is not None:
             return _numbered_lines(stream, lines), Span(lines.stop, span.stop)
-    rows = _numbered(stream, stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
+    rows = numbered(stream, stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
 
 
-def _numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
+def numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
     """Rows that say of which partition they are, if their topic has several, though only one is read."""
     number = stream.number
     return rows if number is None else [row._replace(partition=number) for row in rows]
@@ -145,4 +145,4 @@ def row_at(stream: TopicStream, offset: int) -> Row:
     rows = stream.store.read(Span.at(offset), 1, READ_BYTES)
     if not rows:
         raise TrimmedError(None) if stream.is_merged else TrimmedError(offset, stream.store.span().first, stream.number)
-    return _numbered(stream, rows)[0]
+    return numbered(stream, rows)[0]

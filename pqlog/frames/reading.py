@@ -17,7 +17,8 @@ from pqlog.frames.chunks import Chunk
 from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
-from pqlog.frames.latest import latest_of, nearby
+from pqlog.frames.latest import at_offsets, latest_of, nearby
+from pqlog.frames.matching import matcher_of
 from pqlog.frames.places import unmoved
 from pqlog.frames.prefetch import blocks
 from pqlog.frames.projection import Projection
@@ -42,24 +43,28 @@ def read_chunks(
 
 
 def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[str]) -> Iterator[Chunk]:
-    stream, span, key, by = selection
+    stream, span, key, by, _ = selection
     if by is not None:
         with unmoved(stream):
             yield from chunks_at(stream, latest_of(selection), projection, mixed)
         return
-    parser = _parser(stream, projection, mixed, key=key)
-    for block in blocks(stream, span, key, headers=projection.has_headers):
-        for chunk in parser.parse(block):
-            yield _projected(chunk, projection, mixed)
+    matcher, spans, headers = matcher_of(selection), [span], projection.has_headers
+    if matcher is not None:
+        spans, headers = matcher.spans(span), headers or matcher.projection.has_headers
+    parser = _parser(stream, projection, mixed, key=key, choose=matcher and matcher.mask)
+    for part in spans:
+        for block in blocks(stream, part, key, headers=headers):
+            for chunk in parser.parse(block):
+                yield project(chunk, projection, mixed)
 
 
 def chunks_at(
     stream: TopicStream, offsets: Any, projection: Projection, mixed: frozenset[str] = frozenset()
 ) -> Iterator[Chunk]:
     """The messages at some ascending offsets; messages between them do not influence the columns."""
-    parser = _parser(stream, projection, mixed, offsets=offsets)
+    parser = _parser(stream, projection, mixed, choose=functools.partial(at_offsets, offsets))
     for chunk in _parse_at(parser, stream, offsets, projection.has_headers):
-        yield _projected(chunk, projection, mixed)
+        yield project(chunk, projection, mixed)
 
 
 def _parser(stream: TopicStream, projection: Projection, mixed: frozenset[str], **options: Any) -> BlockParser:
@@ -79,7 +84,7 @@ def _parse_at(parser: BlockParser, stream: TopicStream, offsets: Any, headers: b
             yield from parser.parse(block)
 
 
-def _projected(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> Chunk:
+def project(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> Chunk:
     """A chunk in the form that a projection asks for."""
     with chunk.as_decode_errors():
         if projection.flatten:
@@ -104,9 +109,10 @@ def _reread(stream: TopicStream, is_flat: bool, chunk: Chunk, mixed: frozenset[s
     inference, tables = SchemaInference(), list[pa.Table]()
     parts = _parts(stream, chunk)
     for part, _, offsets in parts:
-        parser, rows = BlockParser(part, fields, projection.top_level(mixed), offsets=offsets), 0
+        choose = functools.partial(at_offsets, offsets)
+        parser, rows = BlockParser(part, fields, projection.top_level(mixed), choose=choose), 0
         for found in _parse_at(parser, part, offsets):
-            table = _projected(found, projection, mixed).fields
+            table = project(found, projection, mixed).fields
             table = table.select([name for name in table.schema.names if name in mixed])
             inference.add(table)
             tables.append(table)
