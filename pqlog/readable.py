@@ -176,6 +176,42 @@ class Readable:
         frame: polars.DataFrame = extras.frames.to_polars(self._selection(), projection, progress)
         return frame
 
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        flatten: bool = False,
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
+    ) -> polars.LazyFrame:
+        """The messages as a LazyFrame of polars: a query reads only the columns and the ranges that it needs.
+
+        The range is that of now, also where messages are put later. Of a whole topic that was read before, the columns
+        are known; of any other range all messages are read once to infer them, so narrow the query and not the range.
+
+        Parameters
+        ----------
+        columns, flatten, metadata, parse_dates
+            As for `to_pandas`.
+
+        Returns
+        -------
+        polars.LazyFrame
+            With the columns of `to_polars`.
+
+        Examples
+        --------
+        >>> import polars, pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many({"n": n, "city": "Brno"} for n in range(1000))
+        Put(first=1, last=1000, messages=1000)
+        >>> log.scan().filter(polars.col("offset") > 997).select("n").collect()["n"].to_list()
+        [997, 998, 999]
+        """
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        frame: polars.LazyFrame = extras.scans.to_lazy(self._selection(), projection)
+        return frame
+
     def to_arrow(
         self,
         columns: Sequence[str] | None = None,

@@ -6,13 +6,14 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs
 
+from pqlog import extras
 from pqlog.errors import ArgumentError
 from pqlog.fields import METADATA_COLUMNS
+from pqlog.frames.arrays import filter_rows
 from pqlog.frames.comparing import kind_of_value
 from pqlog.frames.conditions import (
     Among,
@@ -35,15 +36,25 @@ from pqlog.frames.conditions import (
 _ROW = "pqlog row"
 
 
+def select(expression: Any, table: pa.Table) -> pa.Table:
+    """The rows of a table of which an expression is true."""
+    try:
+        return table.filter(expression)
+    except pa.ArrowNotImplementedError:  # its own filter lacks some types
+        return filter_rows(table, mask(expression, table))
+
+
 def mask(expression: Any, table: pa.Table) -> Any:
     """For each row of a table whether an expression is true."""
-    rows = pa.array(range(table.num_rows), pa.int64())
+    rows = pa.array(np.arange(table.num_rows))
     columns = {**dict(zip(table.column_names, table.columns, strict=True)), _ROW: rows}
     try:
         found = pa.table(columns).filter(expression).column(_ROW)
     except pa.ArrowException as error:
         raise ArgumentError(f"where: pyarrow cannot evaluate {expression}: {error}") from error
-    return pc.is_in(rows, value_set=found.combine_chunks())
+    answer = np.zeros(table.num_rows, bool)
+    answer[found.to_numpy()] = True
+    return pa.array(answer)
 
 
 def names_of(expression: Any, schema: pa.Schema) -> tuple[str, ...]:
@@ -77,7 +88,8 @@ class Guarantee:
 
     def __init__(self, expression: Any, schema: pa.Schema) -> None:
         self._expression, self._schema = expression, schema
-        self._format, self._files = ds.IpcFileFormat(), pa.fs.LocalFileSystem()
+        self._dataset = dataset = extras.package("pyarrow.dataset")  # it takes a second to load
+        self._format, self._files = dataset.IpcFileFormat(), extras.package("pyarrow.fs").LocalFileSystem()
 
     def may_match(self, known: Known) -> bool:
         """Whether it may be true of a message, given what is known of columns."""
@@ -85,7 +97,7 @@ class Guarantee:
         for of, bounds in known.items():
             guarantee = guarantee & self._within(of.path[0], bounds)
         fragment = self._format.make_fragment("none", self._files, guarantee)
-        dataset = ds.FileSystemDataset([fragment], self._schema, self._format, self._files)
+        dataset = self._dataset.FileSystemDataset([fragment], self._schema, self._format, self._files)
         return any(True for _ in dataset.get_fragments(self._expression))
 
     def _within(self, name: str, bounds: Bounds) -> Any:

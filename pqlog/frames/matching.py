@@ -85,6 +85,10 @@ class Matcher:
                 masks.append(pc.fill_null(self.evaluate(chunk), False).to_numpy(zero_copy_only=False))
         return np.concatenate(masks) if masks else np.zeros(0, bool)
 
+    def of_segments(self, part: Part) -> Any:
+        """The same for a segment; messages of other parts may all match."""
+        return self.mask(part) if isinstance(part, Row) else np.ones(_messages_in(part), bool)
+
     def offsets(self, rows: Sequence[Row]) -> set[int]:
         """The offsets, or places, of those messages of rows that match."""
         found = set[int]()
@@ -157,6 +161,10 @@ class Matcher:
         begin = bisect.bisect_left(numbers, True, key=lambda number: may(low, number))
         end = bisect.bisect_left(numbers, True, key=lambda number: not may(number, high))
         return numbers[begin], numbers[0] + end
+
+
+def _messages_in(part: Part) -> int:
+    return part.rows if isinstance(part, Lines) else 1 if isinstance(part, Row) else len(part)
 
 
 def matcher_of(selection: Selection) -> Matcher | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -153,15 +153,24 @@ class ArrowWhere:
 
     def matcher(self, selection: Selection) -> Matcher:
         """What finds its messages in a range."""
-        projection = Projection(metadata=_all_metadata(selection))
-        output = infer_output(selection._replace(where=None), projection)
-        names = expressions.names_of(self.expression, output.schema)
+        return self.bound(selection, *_all_columns(selection))
+
+    def names(self, schema: pa.Schema) -> tuple[str, ...]:
+        """The columns that it needs."""
+        return expressions.names_of(self.expression, schema)
+
+    def bound(self, selection: Selection, projection: Projection, output: OutputSchema) -> Matcher:
+        """The same, where the columns of the range are known."""
         guarantee = expressions.Guarantee(self.expression, output.schema)
-        return bound(selection, projection, output, names, self.evaluate, guarantee.may_match)
+        return _bound(selection, projection, output, self, guarantee.may_match)
 
     def evaluate(self, table: pa.Table) -> Any:
         """Whether it is true of each row of a table."""
         return expressions.mask(self.expression, table)
+
+    def select(self, table: pa.Table) -> pa.Table:
+        """The rows of a table that it is true of."""
+        return expressions.select(self.expression, table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,20 +198,27 @@ class PolarsWhere:
             )
         return cls(_digest(expression.meta.serialize()), expression, expressions.condition_of(tree))
 
+    @classmethod
+    def pushed(cls, expression: Any) -> PolarsWhere:
+        """That of an expression that polars itself asks to apply to each piece of what it scans."""
+        condition = expressions.condition_of(expressions.tree_of(expression))
+        return cls(_digest(expression.meta.serialize()), expression, condition)
+
     def matcher(self, selection: Selection) -> Matcher:
         """What finds its messages in a range."""
-        projection = Projection(metadata=_all_metadata(selection))
-        output = infer_output(selection._replace(where=None), projection)
-        return self.bound(selection, projection, output)
+        return self.bound(selection, *_all_columns(selection))
+
+    def names(self, schema: pa.Schema) -> tuple[str, ...]:
+        """The columns that it needs."""
+        return tuple(dict.fromkeys(self.expression.meta.root_names()))
 
     def bound(self, selection: Selection, projection: Projection, output: OutputSchema) -> Matcher:
         """The same, where the columns of the range are known."""
-        names = dict.fromkeys(self.expression.meta.root_names())
 
         def may_match(known: Known) -> bool:
             return bool(self.condition.possible(known) & TRUE)
 
-        return bound(selection, projection, output, tuple(names), self.evaluate, may_match)
+        return _bound(selection, projection, output, self, may_match)
 
     def evaluate(self, table: pa.Table) -> Any:
         """Whether it is true of each row of a table."""
@@ -213,30 +229,35 @@ class PolarsWhere:
         return pa.repeat(mask[0], table.num_rows) if len(mask) == 1 != table.num_rows else mask
 
 
-def _all_metadata(selection: Selection) -> tuple[str, ...]:
-    """The options for all metadata columns that a range may have."""
-    return tuple(option for option in METADATA_COLUMNS if option != "partition" or selection.topic.has_partitions)
+ExpressionWhere = ArrowWhere | PolarsWhere
 
 
-def bound(
+def _all_columns(selection: Selection) -> tuple[Projection, OutputSchema]:
+    """All columns of a range, whatever a predicate selects of it, with all the metadata."""
+    options = tuple(option for option in METADATA_COLUMNS if option != "partition" or selection.topic.has_partitions)
+    projection = Projection(metadata=options)
+    return projection, infer_output(selection._replace(where=None), projection)
+
+
+def _bound(
     selection: Selection,
     projection: Projection,
     output: OutputSchema,
-    names: tuple[str, ...],
-    evaluate: Any,
-    may_match: Any,
+    where: ExpressionWhere,
+    may_match: Callable[[Known], bool],
 ) -> Matcher:
-    """What finds messages by some columns of a range, as they are in its table."""
+    """What finds messages by columns of a range, as they are in its table."""
+    names = where.names(output.schema)
     unknown = [name for name in names if name not in output.schema.names]
     if unknown:
         near = check.near(unknown[0], output.schema.names)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(output.schema.names[:8])}"
         raise ArgumentError(f"where: no message here has a field {unknown[0]!r}: {hint}")
     part = output.select(names)
-    narrow = replace(projection.narrowed(part), lenient=True)
+    narrow = projection.narrowed(part)
 
     def mask(chunk: Chunk) -> Any:
-        return evaluate(part.table([project(chunk, narrow, part.mixed)]))
+        return where.evaluate(part.table([project(chunk, narrow, part.mixed)]))
 
     fields = frozenset(Field((name,), is_metadata=name in output.metadata) for name in names)
     return Matcher(selection.topic, narrow, part.mixed, mask, may_match, fields)

@@ -61,7 +61,7 @@ class Projection:
         columns = tuple(".".join(path_of(name)) if self.flatten else name for name in names)
         metadata = tuple(option for option, name in METADATA_COLUMNS.items() if name in output.metadata)
         dates = tuple(name for name in self.parse_dates if name in columns)
-        return replace(self, columns=columns, parse_dates=dates, metadata=metadata)
+        return replace(self, columns=columns, parse_dates=dates, metadata=metadata, lenient=True)
 
     def metadata_columns(self, has_partitions: bool, has_keys: bool) -> tuple[str, ...]:
         """The metadata columns of a table: they depend on whether the topic has several partitions, and keys."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pqlog import extras
 from pqlog.errors import TrimmedError
 from pqlog.frames import dates, flatten
-from pqlog.frames.block_parser import BlockParser
+from pqlog.frames.block_parser import BlockParser, Choose
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
@@ -29,20 +29,26 @@ _MAKERS = {b"json": JSON_COLUMNS, b"pickle": PYTHON_COLUMNS}
 
 
 def read_chunks(
-    selection: Selection, projection: Projection, progress: bool = False, mixed: frozenset[str] = frozenset()
+    selection: Selection,
+    projection: Projection,
+    progress: bool = False,
+    mixed: frozenset[str] = frozenset(),
+    choose: Choose | None = None,
 ) -> Iterator[Chunk]:
     """The messages of a range in order, in chunks of bounded size.
 
     The values of `mixed` fields each stay as they are. (If it is found out only later that a field is mixed, see
-    `Chunk.with_exact_values`.)
+    `Chunk.with_exact_values`.) With `choose`, only messages that it chooses, of those of the range.
     """
     with extras.progress_bar(selection.total() if progress else None, "reading", progress) as done:
-        for chunk in _read_chunks(selection, projection, mixed):
+        for chunk in _read_chunks(selection, projection, mixed, choose):
             done(len(chunk.offsets))
             yield chunk
 
 
-def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[str]) -> Iterator[Chunk]:
+def _read_chunks(
+    selection: Selection, projection: Projection, mixed: frozenset[str], choose: Choose | None
+) -> Iterator[Chunk]:
     stream, span, key, by, _ = selection
     if by is not None:
         with unmoved(stream):
@@ -51,11 +57,16 @@ def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[
     matcher, spans, headers = matcher_of(selection), [span], projection.has_headers
     if matcher is not None:
         spans, headers = matcher.spans(span), headers or matcher.projection.has_headers
-    parser = _parser(stream, projection, mixed, key=key, choose=matcher and matcher.mask)
+        choose = matcher.mask if choose is None else _both(matcher.mask, choose)
+    parser = _parser(stream, projection, mixed, key=key, choose=choose)
     for part in spans:
         for block in blocks(stream, part, key, headers=headers):
             for chunk in parser.parse(block):
                 yield project(chunk, projection, mixed)
+
+
+def _both(one: Choose, other: Choose) -> Choose:
+    return lambda part: one(part) & other(part)
 
 
 def chunks_at(
