@@ -15,6 +15,7 @@ from pqlog.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pqlog import copying as copying
+    from pqlog import dask as dask
     from pqlog import demo as demo
     from pqlog import export as export
     from pqlog import frames as frames
@@ -42,6 +43,7 @@ else:
 _MODULES = {
     "commands": "cli.commands",
     "copying": "copying",
+    "dask": "dask",
     "dataframes": "frames.dataframes",
     "demo": "demo",
     "explorer": "notebook.explorer",
@@ -59,6 +61,7 @@ _MODULES = {
 }
 _EXTRA = {
     "cli": "cli",
+    "dask": "dask",
     "demo": "demo",
     "export": "pandas",
     "frames": "pandas",
@@ -66,7 +69,14 @@ _EXTRA = {
     "pipe": "pandas",
     "sql": "sql",
 }
-_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars", "duckdb": "sql", "sqlglot": "sql"}
+_OF_PACKAGE = {
+    "dask": "dask",
+    "jupyterlab": "lab",
+    "matplotlib": "demo",
+    "polars": "polars",
+    "duckdb": "sql",
+    "sqlglot": "sql",
+}
 """Packages that are needed only by a part of a module, and their extra."""
 
 

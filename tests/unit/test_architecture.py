@@ -15,7 +15,7 @@ ROOT = Path(pqlog.__file__).parent
 LAYERS = [
     ["cli", "__main__"],
     ["demo"],
-    ["export", "notebook", "pipe", "sql"],
+    ["dask", "export", "notebook", "pipe", "sql"],
     ["__init__"],
     ["copying"],
     ["files", "migration", "testing"],
