@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pqlog import check, extras
 from pqlog.codecs import Codec, codec_for, is_safe
@@ -42,6 +42,7 @@ def open(
     network: bool = False,
     config: Config | None = None,
     durability: str | None = None,
+    seal: Literal["auto"] | None = "auto",
 ) -> Log:
     """Open a log; create the file if it does not exist.
 
@@ -76,6 +77,10 @@ def open(
         of a properties file.
     durability : {"synced", "replicated", "development"}, optional
         What a cluster must promise: by default that two machines have synced a message before it is acknowledged.
+    seal : {"auto", None}
+        Whether a thread turns old messages into compressed columns while the log is put into: all but the newest
+        100,000 of each partition. To readers nothing changes; see `Topic.seal`. Elsewhere than in a file it means
+        nothing.
 
     Returns
     -------
@@ -116,6 +121,7 @@ def open(
         config=config,
         durability=durability,
         codec=known,
+        seal=seal,
     )
     try:
         if isinstance(store, ReadsForeignTopics) and topic == DEFAULT_TOPIC and not store.find_topic(topic):
@@ -141,6 +147,7 @@ def opened(
     config: Config | None = None,
     durability: str | None = None,
     codec: str | None = None,
+    seal: str | None = None,
 ) -> Store:
     """The store of a log, without a topic; the parameters are those of `open`.
 
@@ -149,6 +156,8 @@ def opened(
     for name, given in (("readonly", readonly), ("network", network)):
         if not isinstance(given, bool):
             raise ArgumentError(f"{name} must be True or False, not {given!r}")
+    if seal not in ("auto", None):
+        raise ArgumentError(f'seal must be "auto" or None, not {seal!r}')
     if is_cluster(path):
         if vfs is not None or network:
             raise ArgumentError("vfs and network are for a file, not for a cluster: leave them out")
@@ -161,7 +170,14 @@ def opened(
     if vfs is not None:
         check.name("vfs", vfs)
     timeout_s = check.seconds("timeout", TIMEOUT_S if timeout is None else timeout, most=1e6)
-    return SqliteStore(check.path("path", path), readonly=readonly, vfs=vfs, timeout_s=timeout_s, network=network)
+    return SqliteStore(
+        check.path("path", path),
+        readonly=readonly,
+        vfs=vfs,
+        timeout_s=timeout_s,
+        network=network,
+        seals=seal == "auto",
+    )
 
 
 def is_cluster(path: object) -> bool:

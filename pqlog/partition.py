@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import overload
 
-from pqlog import history
-from pqlog.errors import ArgumentError, Error, PartitionsError
+from pqlog import extras, history
+from pqlog.errors import ArgumentError, Error, PartitionsError, UnsupportedError
 from pqlog.history import History, Time, Where
 from pqlog.message import Message
 from pqlog.readable import Readable, selection_of
+from pqlog.store.api import Seals
 from pqlog.stream import Selection, TopicStream
 
 
@@ -158,14 +159,67 @@ class Messages(Readable):
         >>> log.first, log.put("e")
         (3, 5)
         """
+        marks = self._marks("trim", before)
+        return sum(self.store.log.trim(list(zip(self.stream.partitions, marks, strict=True)), force))
+
+    def seal(self, before: int | Time | None = None, *, progress: bool = False) -> int:
+        """Turn old single messages into compressed columns, and give the disk space back.
+
+        Nothing else changes: each keeps its offset, time, key, headers and value, exactly. A log in a file does so by
+        itself with all but the newest 100,000 messages of a topic, unless it was opened with ``seal=None``. Puts
+        continue meanwhile. If it is interrupted, what was sealed stays sealed.
+
+        Parameters
+        ----------
+        before : int, datetime, date, timedelta or str, optional
+            The first offset that stays as it is (negative: counted from the end), or a time as for `history`; by
+            default, all messages are sealed. A topic of several partitions takes a time, or each of its partitions an
+            offset.
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        int
+            How many messages were sealed.
+
+        Raises
+        ------
+        UnsupportedError
+            The log is not in a file.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many({"n": n} for n in range(5000))
+        Put(first=1, last=5000, messages=5000)
+        >>> log.seal(before=4001)
+        4000
+        >>> log[4000].value
+        {'n': 4000}
+        """
+        partitions = self.stream.partitions
+        if before is None:
+            marks = [span.stop for span in self.store.log.spans(partitions)]
+        else:
+            marks = self._marks("seal", before)
+        sealed = 0
+        with extras.progress_bar(None, "seal", progress) as report:
+            for partition, mark in zip(partitions, marks, strict=True):
+                if not isinstance(partition, Seals):
+                    raise UnsupportedError(f"seal() needs a log in a file, which {self.store.log.name} is not")
+                sealed += partition.seal(mark, report)
+        return sealed
+
+    def _marks(self, what: str, before: int | Time) -> list[int]:
+        """An offset in each partition, from an offset in the one, or a time."""
         said = "before must be an offset or a time"
         if isinstance(before, int) and not isinstance(before, bool):
-            self._one(f"trim(before={before})", "A time is of all of them: trim(before='30d')")
-            marks = [history.offset_of(self.stream.partitions[0], before, said)]
-        else:
-            time = history.time_of(before, said)
-            marks = [partition.offset_at(time) for partition in self.stream.partitions]
-        return sum(self.store.log.trim(list(zip(self.stream.partitions, marks, strict=True)), force))
+            self._one(f"{what}(before={before})", f"A time is of all of them: {what}(before='30d')")
+            return [history.offset_of(self.stream.partitions[0], before, said)]
+        time = history.time_of(before, said)
+        return [partition.offset_at(time) for partition in self.stream.partitions]
 
 
 class Partition(Messages):

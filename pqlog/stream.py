@@ -24,7 +24,8 @@ from pqlog.errors import (
 from pqlog.merged import merge
 from pqlog.message import Message, from_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.api import Merged, MessageSource, ReadsForeignTopics, ReadsLines, Store, TopicStore
+from pqlog.store.api import Merged, MessageSource, ReadsForeignTopics, ReadsLines, ReadsSealed, Store, TopicStore
+from pqlog.store.sealed import SealedPart
 from pqlog.store.values import MAX_PARTITIONS, NEAR, Lines, Row, Span
 
 CHUNK_ROWS = 4_096
@@ -194,6 +195,13 @@ class TopicStream:
     def lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
         """The first single messages of a span in one piece; None where there are none, or the store has no such way."""
         return self.store.read_lines(span, rows, max_bytes) if isinstance(self.store, ReadsLines) else None
+
+    def sealed(self, span: Span) -> SealedPart | None:
+        """The first sealed messages of a span as they are kept, if they are objects in columns."""
+        if not isinstance(self.store, ReadsSealed):
+            return None
+        found = self.store.read_sealed(span)
+        return found if found is not None and found.piece.head.form == "objects" else None
 
     def backwards(
         self,

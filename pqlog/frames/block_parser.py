@@ -14,18 +14,19 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pqlog.codecs import UNDECODABLE, is_text
-from pqlog.errors import DecodeError
-from pqlog.frames import places, segments
+from pqlog.errors import DamagedError, DecodeError
+from pqlog.frames import pieces, places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
 from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
 from pqlog.frames.parse import JsonParser
-from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
+from pqlog.frames.prefetch import Block, Part, json_lines, raise_undecodable, split_segments
+from pqlog.store.sealed import DAMAGE, SealedPart
 from pqlog.store.values import Lines, Row
 from pqlog.stream import TopicStream, headers_of
 
-Choose = Callable[[Lines | Row | Sequence[Row]], Any]
-"""For each message of lines, a segment or single messages whether it is taken: a NumPy array of booleans."""
+Choose = Callable[[Part], Any]
+"""For each message of a part whether it is taken: a NumPy array of booleans."""
 
 
 class BlockParser:
@@ -41,7 +42,7 @@ class BlockParser:
     key : str, optional
         Take only messages with this key. (Single messages were already selected when the block was read.)
     choose : callable, optional
-        Take only the messages of a part that it chooses: it is given lines, a segment or single messages.
+        Take only the messages of a part that it chooses: it is given one part after the other.
     headers : bool
         Whether chunks have the messages' headers.
     reread : callable, optional
@@ -64,10 +65,13 @@ class BlockParser:
         self._key, self._choose, self._has_headers, self._reread = key, choose, headers, reread
         self._json = JsonParser(fields, mixed)
 
-    def parse(self, block: Block) -> Iterator[Chunk]:
+    def parse(self, block: Block | SealedPart) -> Iterator[Chunk]:
         """The messages of a block as columns."""
         if isinstance(block, Lines):
             yield from self._parse_lines(block)
+            return
+        if isinstance(block, SealedPart):
+            yield from self._parse_sealed(block)
             return
         for part in split_segments(block):
             yield from self._parse_segment(part) if isinstance(part, Row) else self._parse_singles(part)
@@ -84,6 +88,21 @@ class BlockParser:
                 raise_undecodable(None, self._stream, offsets.to_pylist())
             selected = b"\n".join(itertools.compress(texts, mask))
             yield from self._with_fields(chunk.filter(pa.array(mask)), selected)
+
+    def _parse_sealed(self, part: SealedPart) -> Iterator[Chunk]:
+        mask = None if self._choose is None else self._choose(part)
+        if mask is not None and not mask.any():
+            return
+        chunk = self._chunk_of_sealed(part)
+        yield chunk if mask is None or mask.all() else chunk.filter(pa.array(mask))
+
+    def _chunk_of_sealed(self, part: SealedPart) -> Chunk:
+        try:
+            offsets = pa.array(np.arange(part.offset, part.stop))
+            chunk = self._without_fields(offsets, pieces.times(part).cast(TIME), pieces.keys(part), (None, None))
+            return chunk._replace(fields=pieces.table_of(part, self._fields, self._mixed))
+        except (*DAMAGE, pa.ArrowException) as error:
+            raise DamagedError(self._topic, part.offset, part.last, self._stream.number) from error
 
     def _parse_singles(self, rows: Sequence[Row]) -> Iterator[Chunk]:
         if self._choose is not None:

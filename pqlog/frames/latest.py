@@ -24,15 +24,11 @@ from pqlog.frames.dtypes import python_values
 from pqlog.frames.matching import matcher_of
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
-from pqlog.frames.places import unmoved
-from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
-from pqlog.store.values import Lines, Row, Span
-from pqlog.stream import Selection, TopicStream
-
-MAX_GAP = 512
-"""Latest messages that are no further apart than this are read together."""
-MAX_MERGED_GAP = 3_000
-"""The same for merged partitions, where finding a place takes as long as reading this many messages: about 5 ms."""
+from pqlog.frames.places import nearby, unmoved
+from pqlog.frames.prefetch import Part, blocks, called, json_lines, raise_undecodable, read_values, split_segments
+from pqlog.store.sealed import SealedPart
+from pqlog.store.values import Lines, Row
+from pqlog.stream import Selection
 
 _PLAIN = (str, int, bool, bytes)
 """Types whose equal values are identical."""
@@ -198,21 +194,11 @@ def latest_groups(selection: Selection) -> Iterator[list[int]]:
         yield from nearby(selection.topic, latest_of(selection))
 
 
-def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
-    """Ascending offsets in groups that are close together."""
-    gap = MAX_MERGED_GAP if stream.is_merged else MAX_GAP
-    if len(offsets):
-        if not stream.log.capabilities.dense_offsets:  # messages are further apart
-            first, last = offsets[0].item(), offsets[-1].item()
-            gap = gap * (last - first) // max(1, stream.store.count(Span.through(first, last))) + gap
-        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
-
-
-def at_offsets(offsets: Any, part: Lines | Row | Sequence[Row]) -> Any:
-    """For each message of lines, a segment or single messages whether it is at one of some ascending offsets."""
+def at_offsets(offsets: Any, part: Part) -> Any:
+    """For each message of a part whether it is at one of some ascending offsets."""
     if isinstance(part, Lines):
         return contains(offsets, np.asarray(part.all_offsets, np.int64))
-    if isinstance(part, Row):
+    if isinstance(part, Row | SealedPart):
         return contains(offsets, np.arange(part.offset, part.stop))
     return contains(offsets, np.array([row.offset for row in part]))
 

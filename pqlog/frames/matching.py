@@ -14,17 +14,16 @@ import pyarrow.compute as pc
 from pqlog.frames.block_parser import BlockParser
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.conditions import Bounds, Field
-from pqlog.frames.prefetch import numbered, split_segments
+from pqlog.frames.places import nearby
+from pqlog.frames.prefetch import FIRST_READ_ROWS, Part, numbered, split_segments
 from pqlog.frames.projection import Projection
 from pqlog.message import Message, from_micros
 from pqlog.store.api import HasStatistics
+from pqlog.store.sealed import SealedPart
 from pqlog.store.values import Lines, Row, SegmentStatistics, Span
-from pqlog.stream import Selection, TopicStream
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, TopicStream
 
 OFFSET, TIME = Field(("offset",), is_metadata=True), Field(("_time",), is_metadata=True)
-
-Part = Lines | Row | Sequence[Row]
-"""What is matched at a time: lines, a segment, or single messages."""
 
 
 class Where(Protocol):
@@ -85,9 +84,11 @@ class Matcher:
                 masks.append(pc.fill_null(self.evaluate(chunk), False).to_numpy(zero_copy_only=False))
         return np.concatenate(masks) if masks else np.zeros(0, bool)
 
-    def of_segments(self, part: Part) -> Any:
-        """The same for a segment; messages of other parts may all match."""
-        return self.mask(part) if isinstance(part, Row) else np.ones(_messages_in(part), bool)
+    def of_columns(self, part: Part) -> Any:
+        """The same for messages that are kept in columns; others may all match."""
+        if isinstance(part, Row | SealedPart):
+            return self.mask(part)
+        return np.ones(part.rows if isinstance(part, Lines) else len(part), bool)
 
     def offsets(self, rows: Sequence[Row]) -> set[int]:
         """The offsets, or places, of those messages of rows that match."""
@@ -163,10 +164,6 @@ class Matcher:
         return numbers[begin], numbers[0] + end
 
 
-def _messages_in(part: Part) -> int:
-    return part.rows if isinstance(part, Lines) else 1 if isinstance(part, Row) else len(part)
-
-
 def matcher_of(selection: Selection) -> Matcher | None:
     """What finds the messages of a selection that its predicate is true of; None if it has none."""
     where: Any = selection.where
@@ -178,8 +175,26 @@ def matching_rows(selection: Selection) -> Iterator[tuple[Sequence[Row], set[int
     matcher = matcher_of(selection)
     assert matcher is not None
     for span in matcher.spans(selection.span):
-        for rows in selection.topic.reads(span, selection.key):
-            yield rows, matcher.offsets(rows)
+        yield from _rows_within(selection, matcher, span)
+
+
+def _rows_within(selection: Selection, matcher: Matcher, span: Span) -> Iterator[tuple[Sequence[Row], set[int]]]:
+    stream, limit = selection.topic, FIRST_READ_ROWS
+    is_plain = selection.key is None and not matcher.projection.has_headers and stream.number is None
+    while span:
+        sealed = stream.sealed(span) if is_plain else None
+        if sealed is not None:  # only those that match are made of the columns
+            offsets = np.arange(sealed.offset, sealed.stop)[matcher.mask(sealed)]
+            for group in nearby(stream, offsets):
+                for rows in stream.reads(Span.through(group[0], group[-1])):
+                    yield rows, set(group)
+            span = Span(sealed.stop, span.stop)
+            continue
+        found = stream.store.read(span, limit, CHUNK_BYTES, selection.key)
+        if not found:
+            return
+        yield found, matcher.offsets(found)
+        span, limit = Span(found[-1].stop, span.stop), min(2 * limit, CHUNK_ROWS)
 
 
 def messages_backwards(selection: Selection) -> Iterator[Message]:

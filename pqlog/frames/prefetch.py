@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from pqlog.codecs import is_text
 from pqlog.errors import DecodeError, Error, TrimmedError
 from pqlog.frames import parse, segments
 from pqlog.frames.background import submit
 from pqlog.frames.parse import decode_lines
+from pqlog.store.sealed import SealedPart
 from pqlog.store.values import Lines, PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
 
@@ -27,12 +28,30 @@ MIN_THREADED_ROWS = 20_000
 Block = Lines | Sequence[Row]
 """What one read returns; lines only if the topic's codec is JSON. If the topic has several partitions, it says of which
 they are."""
+Part = Lines | SealedPart | Row | Sequence[Row]
+"""What is parsed at a time: lines, sealed messages, a segment, or single messages."""
+_Sizes = Iterator[tuple[int, int]]
+B = TypeVar("B")
+_Fetched = tuple[B, Span]
 
 
 def blocks(stream: TopicStream, span: Span, key: str | None = None, *, headers: bool = False) -> Iterator[Block]:
     """The rows of a span, in order; with `headers` always as rows, since lines have no headers."""
+    return _blocks(stream, span, functools.partial(_fetch, stream, key, headers))
+
+
+def column_blocks(
+    stream: TopicStream, span: Span, key: str | None = None, *, headers: bool = False
+) -> Iterator[Block | SealedPart]:
+    """The same for a reader of columns: sealed messages as they are kept, where that is in columns."""
+    if key is not None or headers or stream.number is not None:
+        return blocks(stream, span, key, headers=headers)
+    return _blocks(stream, span, functools.partial(_fetch_columns, stream))
+
+
+def _blocks(stream: TopicStream, span: Span, fetch_with: Callable[[_Sizes, Span], _Fetched[B] | None]) -> Iterator[B]:
     sizes = zip(growing(FIRST_READ_ROWS, READ_ROWS), growing(FIRST_READ_BYTES, READ_BYTES), strict=True)
-    fetch = functools.partial(_fetch, stream, key, headers, sizes)
+    fetch = functools.partial(fetch_with, sizes)
     fetched = fetch(span)
     if fetched is None or not fetched[1] or stream.store.count(fetched[1]) <= MIN_THREADED_ROWS:
         while fetched is not None:
@@ -46,9 +65,7 @@ def blocks(stream: TopicStream, span: Span, key: str | None = None, *, headers: 
             fetched = future.result()
 
 
-def _fetch(
-    stream: TopicStream, key: str | None, headers: bool, sizes: Iterator[tuple[int, int]], span: Span
-) -> tuple[Block, Span] | None:
+def _fetch(stream: TopicStream, key: str | None, headers: bool, sizes: _Sizes, span: Span) -> _Fetched[Block] | None:
     """The first block of a span, and the rest of the span; None at its end."""
     if not span:
         return None
@@ -59,6 +76,11 @@ def _fetch(
             return _numbered_lines(stream, lines), Span(lines.stop, span.stop)
     rows = numbered(stream, stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
+
+
+def _fetch_columns(stream: TopicStream, sizes: _Sizes, span: Span) -> _Fetched[Block | SealedPart] | None:
+    part = stream.sealed(span) if span else None
+    return _fetch(stream, None, False, sizes, span) if part is None else (part, Span(part.stop, span.stop))
 
 
 def numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:

@@ -17,10 +17,10 @@ from pqlog.frames.chunks import Chunk
 from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
-from pqlog.frames.latest import at_offsets, latest_of, nearby
+from pqlog.frames.latest import at_offsets, latest_of
 from pqlog.frames.matching import matcher_of
-from pqlog.frames.places import unmoved
-from pqlog.frames.prefetch import blocks
+from pqlog.frames.places import nearby, unmoved
+from pqlog.frames.prefetch import blocks, column_blocks
 from pqlog.frames.projection import Projection
 from pqlog.store.values import Span
 from pqlog.stream import Selection, TopicStream
@@ -60,7 +60,7 @@ def _read_chunks(
         choose = matcher.mask if choose is None else _both(matcher.mask, choose)
     parser = _parser(stream, projection, mixed, key=key, choose=choose)
     for part in spans:
-        for block in blocks(stream, part, key, headers=headers):
+        for block in column_blocks(stream, part, key, headers=headers):
             for chunk in parser.parse(block):
                 yield project(chunk, projection, mixed)
 

@@ -74,7 +74,7 @@ class Scan:
         if where is not None:
             matcher = where.bound(selection, self.projection, self.output)
             spans = matcher.spans(selection.span)
-            choose = matcher.of_segments if is_more else None
+            choose = matcher.of_columns if is_more else None
         for span in spans:
             part_of_it = selection._replace(span=span)
             yield from regroup(read_chunks(part_of_it, narrow, mixed=part.mixed, choose=choose), None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from pqlog.store.sealed import SealedPart
 from pqlog.store.values import (
     CachedSchema,
     Capabilities,
@@ -308,6 +309,15 @@ class ReadsLines(Protocol):
 
 
 @runtime_checkable
+class ReadsSealed(Protocol):
+    """A topic whose sealed messages can be read in columns, of which only those that are asked for are unpacked."""
+
+    def read_sealed(self, span: Span) -> SealedPart | None:
+        """The first sealed messages in a span, those of one piece; None if it begins with other messages."""
+        ...
+
+
+@runtime_checkable
 class HasStatistics(Protocol):
     """A topic that knows something about the messages of its segments without reading them."""
 
@@ -317,6 +327,19 @@ class HasStatistics(Protocol):
         They may begin before the span, and end behind it. What they say is true of all messages of a segment, and so of
         those that are kept. Another process may seal messages at any time: what was a row is in a segment then, with
         the same offset and value.
+        """
+        ...
+
+
+@runtime_checkable
+class Seals(Protocol):
+    """A topic whose old messages can be kept in less space."""
+
+    def seal(self, before: int, report: Callable[[int], object]) -> int:
+        """Seal the single messages before an offset; returns how many were sealed now.
+
+        To every reader they stay what they were: single messages with their offsets, times, keys, headers and values,
+        byte for byte. `report` is called with numbers of messages. If it is interrupted, each message is sealed or not.
         """
         ...
 

@@ -357,6 +357,8 @@ class Capabilities:
         Whether several processes can use it at once.
     exact_counts : bool
         Whether the number of messages is always exact. Else, of many that nobody has read yet it is an estimate.
+    seals : bool
+        Whether old messages can be sealed: `Topic.seal`.
     ordered_partitions : bool
         Whether what one call puts into several partitions has one time, later than that of all that was put before, and
         is seen at once. Else each partition has its own clock, and the newest messages of one may be seen before older
@@ -374,6 +376,7 @@ class Capabilities:
     shared_by_processes: bool
     exact_counts: bool = True
     ordered_partitions: bool = True
+    seals: bool = False
 
 
 @dataclass(frozen=True, slots=True)

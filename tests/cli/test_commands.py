@@ -305,6 +305,17 @@ def test_seek_and_delete_client(sh):
     assert "no client 'other'" in sh("pqlog delete-client events.db other", code=1)
 
 
+def test_seal(sh):
+    assert sh("pqlog seal events.db") == "0 messages sealed\n"  # fewer than are worth it
+    before = sh("pqlog get events.db")
+    sh("seq 1000 | pqlog put events.db --topic numbers")
+    assert json.loads(sh("pqlog seal events.db 501 --topic numbers --json"))["sealed"] in range(200, 501)
+    assert sh("pqlog seal events.db --topic numbers").endswith(" messages sealed\n")
+    assert sh("pqlog get events.db --topic numbers").split() == [str(n) for n in range(1, 1001)]
+    assert sh("pqlog get events.db") == before
+    assert "did you mean 'numbers'" in sh("pqlog seal events.db --topic number", code=1)
+
+
 def test_trim_and_compact(sh):
     assert "'billing' (1 message)" in sh("pqlog trim events.db 4", code=1)
     assert json.loads(sh("pqlog trim events.db 3 --json")) == {"dropped": 2, "kept": 4}

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import pqlog
-from pqlog.store.api import CachesSchema
+from pqlog.store.api import CachesSchema, Seals
 from pqlog.store.values import CachedSchema, Cursor, Done, Ids, Moved, Output, Put, Segment, Singles, Size, Span
 from tests.contract.engines import (
     append,
@@ -249,6 +249,23 @@ def test_a_read_is_bounded_but_never_empty(topic):
     assert 1 <= len(topic.read(topic.span(), 100, 950)) <= 10
     assert [row.offset for row in topic.read(topic.span(), 100, 1)] == at[:1]
     assert topic.read(Span(topic.span().stop, topic.span().stop + 100), 100, 1 << 20) == []
+
+
+def test_sealed_messages_are_what_they_were(engine, topic, client):
+    assert isinstance(topic, Seals) is engine.capabilities.seals
+    if not isinstance(topic, Seals):
+        return
+    append(topic, [Singles([b'{"n":%d}' % n for n in range(300)], [f"k{n % 7}" for n in range(300)], '{"a":"b"}')])
+    topic.append_one(b'"last"', None, None)
+    span = topic.span()
+    rows, claim = topic.read(span, 1000, 1 << 20), take(client, messages=150)
+    assert topic.seal(span.stop, lambda messages: None) >= 300
+    assert topic.read(span, 1000, 1 << 20) == rows
+    assert [topic.time_at(row.offset) for row in rows] == [row.time for row in rows]
+    assert topic.offset_at(rows[-1].time) == next(row.offset for row in rows if row.time == rows[-1].time)
+    assert topic.read(span, 1000, 1 << 20, "k3")[-1] == [row for row in rows if row.key == "k3"][-1]
+    assert client.claims() == [claim]
+    assert topic.seal(span.stop, lambda messages: None) == 0
 
 
 def test_a_key_is_of_single_messages_and_perhaps_of_segments(topic):

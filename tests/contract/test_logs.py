@@ -5,6 +5,7 @@ import gc
 import itertools
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ import pqlog
 from pqlog.history import timeline
 from pqlog.log import Log
 from pqlog.notebook import views
+from pqlog.store import sealed
+from pqlog.store.sqlite import sealing
 from pqlog.stream import TopicStream
 from pqlog.testing import sparse_log
 from tests.interrupts import last, moments, struck
@@ -134,9 +137,17 @@ def compare(one, other):
 
 
 @settings(max_examples=by_ring(15, 300))
-@given(puts=PUTS, codec=st.sampled_from(["json", "msgpack"]), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_reading(other_engine, puts, codec, ends):
+@given(
+    puts=PUTS,
+    codec=st.sampled_from(["json", "msgpack"]),
+    ends=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    seals=st.booleans(),
+)
+def test_reading(other_engine, puts, codec, ends, seals):
     with both(other_engine, puts, codec) as ((log, its), (other, theirs)):
+        if seals:
+            with mock.patch.object(sealing, "LEAST", 2), mock.patch.object(sealed, "MAX_ROWS", 12):
+                log.seal()
         if not len(its.at):
             assert (len(other), other.first, other.last, list(other)) == (0, None, None, [])
             return

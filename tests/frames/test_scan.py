@@ -40,7 +40,7 @@ QUERIES = [
 ]
 
 
-@pytest.fixture(params=["values", "partitions", "frames"])
+@pytest.fixture(params=["values", "sealed", "partitions", "frames"])
 def log(request):
     log = pqlog.open(":memory:").topic("t", partitions=3 if request.param == "partitions" else 1)
     levels = ["error", "info", None]
@@ -48,6 +48,8 @@ def log(request):
     for at in range(0, 100, 25):
         part = values[at : at + 25]
         log.put_many(pd.DataFrame(part).assign(o="{}") if request.param == "frames" else part, key="level")
+        if request.param == "sealed" and at < 75:
+            log.seal(before=at + 20)
     return log
 
 
@@ -112,12 +114,12 @@ def test_any_filter_gives_what_it_gives_on_the_frame(rows, expression):
 def read(monkeypatch):
     """The fields of segments that are read, and the spans."""
     found = []
-    original, chunks = segments.read, reading.blocks
+    original, chunks = segments.read, reading.column_blocks
     monkeypatch.setattr(
         segments, "read", lambda row, name, columns: found.append(columns) or original(row, name, columns)
     )
     monkeypatch.setattr(
-        reading, "blocks", lambda s, span, *a, **k: found.append(tuple(span)) or chunks(s, span, *a, **k)
+        reading, "column_blocks", lambda s, span, *a, **k: found.append(tuple(span)) or chunks(s, span, *a, **k)
     )
     return found
 

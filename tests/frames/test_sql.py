@@ -31,7 +31,7 @@ QUERIES = [
 ]
 
 
-@pytest.fixture(params=["values", "partitions", "frames"])
+@pytest.fixture(params=["values", "sealed", "partitions", "frames"])
 def log(request):
     log = pqlog.open(":memory:")
     topic = log if request.param != "partitions" else log.topic("log", partitions=3)
@@ -41,6 +41,8 @@ def log(request):
         part = values[at : at + 25]
         frame = pd.DataFrame(part).assign(o='{"x": 7}') if request.param == "frames" else part
         topic.put_many(frame, key="level")
+        if request.param == "sealed" and at < 75:
+            topic.seal(before=at + 20)
     log.put_late = lambda: topic.put({"ms": 990, "level": "late"})
     return log
 

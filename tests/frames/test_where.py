@@ -142,12 +142,14 @@ def combined(inner):
 CONDITIONS = st.recursive(st.one_of(comparisons(), nulls(), among(), likes(), betweens()), combined, max_leaves=5)
 
 
-@given(MESSAGES, CONDITIONS, st.integers(1, 3))
-def test_it_has_the_messages_that_the_condition_is_true_of_however_it_is_read(messages, condition, partitions):
+@given(MESSAGES, CONDITIONS, st.integers(1, 3), st.integers(0, 30))
+def test_it_has_the_messages_that_the_condition_is_true_of_however_it_is_read(messages, condition, partitions, sealed):
     text, test = condition
     log = pqlog.open(":memory:").topic("t", partitions=partitions)
     for at in range(0, len(messages), 7):  # with several times
         log.put_many(messages[at : at + 7])
+    for partition in map(log.partition, range(partitions)):
+        partition.seal(before=min(sealed, len(partition)) + 1)
     whole = list(log)
     wanted = [m for m in whole if test(m.value) is True]
     history = log.history(where=text)

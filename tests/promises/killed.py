@@ -9,6 +9,8 @@ import sys
 import traceback
 
 import pqlog
+from pqlog.store import sealed
+from pqlog.store.sqlite import sealing
 
 
 def _reporting(path):
@@ -51,6 +53,15 @@ def handle(path, report, name):
         for batch in log.topic("orders").batches("stage", size=7, follow=True):
             say(batch.partition, batch.number, batch.first, batch.last)
             batch.put_many(list(batch), topic="handled", key="key")
+
+
+def seal(path, report, name):
+    sealed.MAX_ROWS, sealing.LEAST = 200, 2
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        while True:
+            say(log.seal())
 
 
 def consume(path, report, name):

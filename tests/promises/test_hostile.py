@@ -63,7 +63,9 @@ def put(value, rows=None, key=None, headers=None, offset=4):
         crc = checksums.extend(checksums.unmask(kept, seed)[0], value)
         crc = checksums.mask(crc, checksums.of_metadata(time, headers, (key,), rows), seed)
         put = value if rows is not None else value.decode()
-        db.execute("INSERT INTO messages_1 VALUES (?, ?, ?, ?, ?, ?, ?)", (offset, time, key, headers, put, rows, crc))
+        db.execute(
+            "INSERT INTO messages_1 VALUES (?, ?, ?, ?, ?, NULL, ?, ?)", (offset, time, key, headers, rows, crc, put)
+        )
 
     return edit
 

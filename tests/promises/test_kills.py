@@ -14,7 +14,7 @@ from tests.messages import values
 from tests.processes import Process, wait_until
 
 ROUNDS = 80
-WORK = ("produce", "consume", "stage")
+WORK = ("produce", "consume", "stage", "seal")
 
 
 def report_of(path, name, number):

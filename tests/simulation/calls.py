@@ -22,6 +22,7 @@ CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
     "compact": lambda log, folder: log.compact(),
     "compact, then another opens": lambda log, folder: (log.compact(), pqlog.open(folder / "a.db").close()),
     "trim": lambda log, folder: log.trim(before=400, force=True),
+    "seal": lambda log, folder: log.seal(),
     "backup": lambda log, folder: log.backup(folder / "b.db"),
     "salvage": lambda log, folder: pqlog.salvage(folder / "a.db", folder / "b.db"),
     "export": lambda log, folder: log.history().to_parquet(folder / "out", rows_per_file=200),
@@ -32,7 +33,7 @@ CALLS: dict[str, Callable[[pqlog.Log, Path], Any]] = {
     "close": lambda log, folder: log.close(),
 }
 
-AT_ONCE = {"trim", "checkpoint", "compact", "compact, then another opens", "close"}
+AT_ONCE = {"trim", "seal", "checkpoint", "compact", "compact, then another opens", "close"}
 """After these, a cut leaves nothing but the log."""
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from unittest import mock
 
 import pqlog
-from pqlog.store.sqlite import checkpointer
+from pqlog.store import sealed
+from pqlog.store.sqlite import checkpointer, sealing
 from tests.simulation.disk import Disk, Event, short_logs, write
 
 NAMES = "abc"
@@ -100,7 +101,8 @@ def work(folder: Path, name: str, seed: int, dies_at: int) -> None:
     chance = random.Random(f"{seed} {name}")
     disk = SharedDisk(folder, dies_at)
     number = 0
-    with disk.listening(), mock.patch.object(checkpointer, "PAGES", 10):
+    small = mock.patch.object(sealed, "MAX_ROWS", 10), mock.patch.object(sealing, "LEAST", 2)
+    with disk.listening(), mock.patch.object(checkpointer, "PAGES", 10), small[0], small[1]:
         for _ in range(3):
             with pqlog.open(folder / "a.db") as log:
                 for _ in range(chance.randrange(2, 8)):
@@ -111,6 +113,8 @@ def work(folder: Path, name: str, seed: int, dies_at: int) -> None:
                     disk.returned(first, values)
                     if not chance.randrange(6):
                         log.compact()
+                    if not chance.randrange(4):
+                        log.seal()
 
 
 def put_from_processes(folder: Path, seed: int) -> SharedDisk:

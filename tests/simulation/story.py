@@ -32,7 +32,8 @@ import pqlog
 from pqlog import delivery
 from pqlog.message import from_micros, to_micros
 from pqlog.partitioning import partition_of
-from pqlog.store.sqlite import checkpointer, claims
+from pqlog.store import sealed
+from pqlog.store.sqlite import checkpointer, claims, sealing
 from tests import seams
 from tests.simulation.disk import Disk, write
 
@@ -138,6 +139,8 @@ class Story(RuleBasedStateMachine):
         for patch in (
             mock.patch.multiple(checkpointer, PAGES=30, threading=at_once),  # in short stories too...
             mock.patch.object(claims, "now_micros", side_effect=lambda: self.clock),
+            mock.patch.object(sealing, "LEAST", 2),
+            mock.patch.object(sealed, "MAX_ROWS", 5),
             mock.patch.object(delivery, "any_of", lambda count: self.turn % count),
         ):
             self.patches.enter_context(patch)  # ... and at the same events when a story is repeated
@@ -504,6 +507,13 @@ class Story(RuleBasedStateMachine):
             for id, went in state.ids.items()
         }
         state.ids = {id: went for id, went in left.items() if went}
+        self.step()
+
+    @rule(before=st.none() | TIMES)
+    def seal(self, before):
+        """Whatever is sealed of it, a log shows the same."""
+        time = None if before is None else from_micros(self.time_of(before[1]))
+        self.log.seal(time)
         self.step()
 
     @precondition(lambda self: self.held is None)

@@ -19,7 +19,20 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
 from pqlog import atomic, delivery, file_set
-from pqlog.store.sqlite import append, claims, client, connections, copies, file, identity, store, wal, writer
+from pqlog.store.sqlite import (
+    append,
+    claims,
+    client,
+    connections,
+    copies,
+    file,
+    identity,
+    sealing,
+    statements,
+    store,
+    wal,
+    writer,
+)
 from pqlog.store.sqlite import ids as message_ids
 from pqlog.store.values import Put, Span
 from tests.simulation.calls import cut_a_call
@@ -413,6 +426,33 @@ def ids_of_one_partition():
         yield
 
 
+def sealed_in_a_commit_behind_the_one_that_drops_the_rows():
+    return mock.patch.object(statements, "DROP_RUN", f"{statements.DROP_RUN}; COMMIT; BEGIN IMMEDIATE")
+
+
+def put_where_another_sealed():
+    """The end of a topic is remembered although another process has sealed what lies before and behind it."""
+    statement = statements.REMEMBERED_OFFSET.replace("max(first, sealed)", "first")
+    return mock.patch.object(statements, "REMEMBERED_OFFSET", statement)
+
+
+def sealed_by_turns(tmp_path):
+    """Two open a log; each puts, seals, and puts what lies behind."""
+    path = tmp_path / "a.db"
+    with mock.patch.object(sealing, "LEAST", 2), pqlog.open(path) as one, pqlog.open(path) as other:
+        for number in range(0, 40, 4):
+            first, second = (one, other) if number % 8 else (other, one)
+            assert [first.put(number), first.put(number + 1)] == [number + 1, number + 2]
+            assert [second.put(number + 2), second.put(number + 3)] == [number + 3, number + 4]
+            second.seal()
+        assert [message.value for message in one] == list(range(40))
+        assert one.verify() == []
+
+
+def test_two_who_put_and_seal_by_turns_keep_every_message(tmp_path):
+    sealed_by_turns(tmp_path)
+
+
 @contextlib.contextmanager
 def times_of_one_partition():
     with mock.patch.object(append, "next_time", side_effect=lambda transaction, tables: claims.now_micros()):
@@ -451,6 +491,9 @@ def times_of_one_partition():
         (zeros_over_what_was_not_durably_cut_off, calls("compact, then another opens")),
         (published_before_it_is_durable, calls("export")),
         (published_without_a_journal, calls("export by partition")),
+        (sealed_in_a_commit_behind_the_one_that_drops_the_rows, calls("seal")),
+        pytest.param(sealed_in_a_commit_behind_the_one_that_drops_the_rows, stories, marks=pytest.mark.slow),
+        (put_where_another_sealed, sealed_by_turns),
         (made_where_it_will_be, calls("backup")),
         (made_where_it_will_be, calls("salvage")),
         (a_file_that_is_never_synced, processes),

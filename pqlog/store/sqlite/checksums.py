@@ -61,6 +61,11 @@ def of_metadata(time: int, headers: str | None, keys: Sequence[str | None], rows
     return crc32(text.encode(errors="surrogatepass"))
 
 
+def of_sealed(head_crc: int, crc: int, time: int, key: str | None, rows: int, last: int) -> int:
+    """The sum of the metadata of sealed messages, of the head of their piece, and of the sum behind them."""
+    return crc32(f"{time}\n{'-' if key is None else key}\n{rows}\n{last}\n{crc}\n{head_crc}".encode())
+
+
 def mask(crc: int, metadata_crc: int, seed: int) -> int:
     """Both sums as they are kept: one signed number of eight bytes."""
     return ((metadata_crc << 32 | crc) ^ seed) - _SIGN

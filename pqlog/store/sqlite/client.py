@@ -12,7 +12,7 @@ import apsw
 from pqlog import errors
 from pqlog.store import owners
 from pqlog.store.owners import Fate
-from pqlog.store.sqlite import claims, statements
+from pqlog.store.sqlite import claims, pieces, statements
 from pqlog.store.sqlite.append import append_all
 from pqlog.store.sqlite.claims import ClaimKey
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
@@ -339,7 +339,10 @@ def _cut(db: apsw.Connection, table: Table, unclaimed: Span, size: Size) -> Span
     begin = fetch_one(db.execute(table.row_of, (first,)))
     left = float(size.max_bytes)
     cursor = db.execute(table.sizes, (begin[0] if begin else first, stop))
-    for offset, bytes_, count in cursor:
+    for offset, bytes_, count, is_sealed in cursor:
+        if is_sealed:  # what its messages take when they are read, and took before
+            with pieces.look(db, table, offset) as (_, piece):
+                bytes_ = piece.head.text
         each = bytes_ / count  # of a segment, each message counts as much
         here = max(offset, first)
         fitting = int(left / each) if each else count

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
+import itertools
+from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import apsw
 
 from pqlog.errors import DamagedError
-from pqlog.store.sqlite import checksums
-from pqlog.store.sqlite.connections import fetch_one
+from pqlog.store.sealed import DAMAGE, Piece, SealedPart
+from pqlog.store.sqlite import checksums, pieces
+from pqlog.store.sqlite.connections import fetch_all, fetch_one
+from pqlog.store.sqlite.pieces import SealedRow, damage_told
 from pqlog.store.sqlite.table import Table, messages_in
 from pqlog.store.values import Lines, Row, SegmentStatistics, Span
 
@@ -31,10 +37,10 @@ def read(
     if not wanted:
         return []
     found: list[Row] = []
-    runs = _runs(db, table, wanted, damaged)
+    found_runs = runs(db, table, wanted, damaged)
     try:
-        for run in runs:
-            for one in _clipped(run, wanted):
+        for run in found_runs:
+            for one in _clipped(table, run, wanted):
                 found.append(one)
                 max_bytes -= len(one.value)
                 if max_bytes <= 0 or len(found) >= rows:
@@ -43,23 +49,23 @@ def read(
         if not found:  # else the caller is given what is whole, and the error when it asks for more
             raise
     finally:
-        runs.close()
+        found_runs.close()
     if not found and not damaged:
         _check_missing(db, table, wanted)
     return found
 
 
-_Stored = tuple[int, int, str | None, str | None, bytes, int | None, int | None]
-"""A row as it is stored: offset, time, key, headers, value, rows, crc."""
+Stored = tuple[int, int, str | None, str | None, bytes, int | None, int | None, int | None]
+"""A row as it is stored: offset, time, key, headers, value, rows, last, crc."""
 
 
-def _runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool) -> Generator[list[_Stored], None, None]:
+def runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool = False) -> Generator[list[Stored], None, None]:
     """The rows that lie in `wanted`, and those whose checksum covers one of them: run by run, up to each checksum.
 
     Each run is verified before it is handed out, unless `damaged` ones are wanted, too.
     """
     begin, crc = anchor(db, table, wanted.first)
-    run: list[_Stored] = []
+    run: list[Stored] = []
     cursor = db.execute(table.read, (begin or 0,))
     try:
         for stored in cursor:
@@ -69,10 +75,10 @@ def _runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool) -> Gen
             if stored[-1] is None and len(run) < checksums.ROWS:  # so that no missing checksum fills the memory
                 continue
             sums = checksums.unmask(stored[-1], table.seed)
-            if not damaged and not _is_whole(run, begin, crc, sums):
+            if not damaged and not _is_whole(table, run, begin, crc, sums):
                 raise _damage(db, table, begin, wanted.first)
             yield run
-            begin, crc, run = _stop(stored), sums[0], []
+            begin, crc, run = stop_of(stored), sums[0], []
     except (TypeError, ValueError):  # a value has not even the type of its column, or a text is not UTF-8
         if damaged:  # nobody can have it; what lies behind it is not to be left out without a word
             raise
@@ -85,22 +91,40 @@ def _runs(db: apsw.Connection, table: Table, wanted: Span, damaged: bool) -> Gen
         yield run
 
 
-def _is_whole(run: Sequence[_Stored], begin: int | None, crc: int, sums: tuple[int, int]) -> bool:
+def _is_whole(table: Table, run: Sequence[Stored], begin: int | None, crc: int, sums: tuple[int, int]) -> bool:
     """Whether rows are what their checksums say; `crc` is the checksum before them, which ends at `begin`."""
-    offset, time, key, header, value, count, _ = run[0]
+    offset, time, key, header, value, count, last, _ = run[0]
     if begin not in (None, offset):
         return False  # some are missing
+    if last is not None:
+        return len(run) == 1 and _is_piece(table, run[0])
     if len(run) == 1:  # as each that was put by itself: half the time of what follows
         if count is not None and count < 1:
             return False
         return sums == (checksums.extend(crc, value), checksums.of_metadata(time, header, (key,), count))
-    offsets, times, keys, headers, values, counts, _ = zip(*run, strict=True)
-    put_at_once = times.count(time) == headers.count(header) == counts.count(None) == len(run)
+    offsets, times, keys, headers, values, counts, lasts, _ = zip(*run, strict=True)
+    put_at_once = times.count(time) == headers.count(header) == counts.count(None) == lasts.count(None) == len(run)
     return (
         put_at_once
         and offsets == tuple(range(offset, offset + len(run)))
         and sums == (checksums.extend(crc, b"\n".join(values)), checksums.of_metadata(time, header, keys))
     )
+
+
+def _is_piece(table: Table, stored: Stored) -> bool:
+    """Whether a row of sealed messages is what was written."""
+    try:
+        pieces.opened(table, _sealed_row(stored), stored[4])
+    except DAMAGE:
+        return False
+    return stored[3] is None
+
+
+def _sealed_row(stored: Stored) -> SealedRow:
+    offset, time, key, headers, _, rows, last, crc = stored
+    if not isinstance(last, int):
+        raise ValueError("no row of sealed messages")
+    return SealedRow(offset, time, key, headers, rows or 0, last, crc)
 
 
 def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) -> DamagedError:
@@ -111,11 +135,17 @@ def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) ->
     return DamagedError(table.topic, first, last, table.partition)
 
 
-def _clipped(run: Iterable[_Stored], wanted: Span) -> Iterator[Row]:
-    """The parts of rows that lie in `wanted`."""
+def _clipped(table: Table, run: Iterable[Stored], wanted: Span) -> Iterator[Row]:
+    """The parts of rows that lie in `wanted`; of sealed messages each."""
     begin, end = wanted
-    for offset, time, key, headers, value, count, _ in run:
-        if count is None:
+    for stored in run:
+        offset, time, key, headers, value, count, last, _ = stored
+        if last is not None:
+            row = _sealed_row(stored)
+            with damage_told(table, row):
+                part = slice(max(begin - offset, 0), max(end - offset, 0))
+                yield from single_rows(row, pieces.opened(table, row, value), range(row.rows)[part])
+        elif count is None:
             if begin <= offset < end:
                 yield Row(offset, time, key, headers, value, None, 0, None)
         else:
@@ -124,7 +154,20 @@ def _clipped(run: Iterable[_Stored], wanted: Span) -> Iterator[Row]:
                 yield Row(first, time, key, headers, value, stop - first, first - offset, count)
 
 
-def _stop(stored: _Stored) -> int:
+def single_rows(row: SealedRow, piece: Piece, indexes: Sequence[int]) -> list[Row]:
+    """Some of the messages of a piece, each as it was before it was sealed."""
+    parts: list[Sequence[Any]] = [piece.times, piece.keys, piece.headers, piece.values]
+    if not isinstance(indexes, range):
+        parts = [list(map(part.__getitem__, indexes)) for part in parts]
+    elif len(indexes) < row.rows:
+        parts = [part[indexes.start : indexes.stop] for part in parts]
+    offsets = map(row.offset.__add__, indexes)
+    nothing = itertools.repeat(None)
+    rows = zip(offsets, *parts, nothing, itertools.repeat(0), nothing, nothing, itertools.repeat(0), strict=False)
+    return list(map(functools.partial(tuple.__new__, Row), rows))
+
+
+def stop_of(stored: Stored) -> int:
     """The offset behind a row."""
     offset, count = stored[0], stored[5]
     return offset + (1 if count is None else max(1, count))
@@ -150,6 +193,11 @@ def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_byt
             candidate = fetch_one(db.execute(table.next_with_key, (at, wanted.stop, key)))
             if candidate is None:
                 break
+            if candidate[1]:
+                some, at = _sealed_with_key(db, table, candidate[0], wanted, key)
+                found += some
+                max_bytes -= sum([len(one.value) for one in some])
+                continue
             run = read(db, table, Span(max(candidate[0], wanted.first), wanted.stop), checksums.ROWS, max_bytes)
             if not run:
                 break
@@ -164,6 +212,20 @@ def read_key(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_byt
     return found[:rows]
 
 
+def _sealed_with_key(db: apsw.Connection, table: Table, offset: int, wanted: Span, key: str) -> tuple[list[Row], int]:
+    """The messages of a piece that have a key, and the offset behind the piece."""
+    with pieces.look(db, table, offset) as (row, piece):
+        if not piece.may_have_key()(key):
+            return [], row.stop
+        within = range(row.rows)[max(wanted.first - offset, 0) : max(wanted.stop - offset, 0)]
+        indexes = [index for index in within if piece.keys[index] == key]
+    if not indexes:
+        return [], row.stop
+    row, piece = pieces.whole(db, table, offset)
+    with damage_told(table, row):
+        return single_rows(row, piece, indexes), row.stop
+
+
 def anchor(db: apsw.Connection, table: Table, offset: int) -> tuple[int | None, int]:
     """Where a checksum begins that covers an offset, and what it continues; None at the topic's first row."""
     found = fetch_one(db.execute(table.anchor, (offset,)))
@@ -175,6 +237,8 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
     kept = span(db, table)
     first, stop = max(wanted.first, kept.first), min(wanted.stop, kept.stop)
     begin = fetch_one(db.execute(table.row_of, (first,)))
+    if first < stop and begin is not None and begin[1]:
+        return _sealed_lines(db, table, begin[0], Span(first, min(stop, first + rows)), max_bytes)
     if first >= stop or (begin is not None and begin[0] != first):
         return None
     segment = fetch_one(db.execute(table.next_segment, (first,)))
@@ -201,6 +265,34 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
         read(db, table, run, count, max_bytes)  # says which is damaged, unless the first are whole
         return None
     return Lines(first, count, values, times, keys)
+
+
+def _sealed_lines(db: apsw.Connection, table: Table, offset: int, wanted: Span, max_bytes: int) -> Lines | None:
+    """The first sealed messages in `wanted`, as text: those of one piece."""
+    row, piece = pieces.whole(db, table, offset)
+    with damage_told(table, row):
+        lines = piece.lines
+        first = wanted.first - offset
+        if lines is None or first >= row.rows:
+            return None
+        count = min(row.rows - first, wanted.stop - wanted.first, max(1, max_bytes * row.rows // (piece.head.text + 1)))
+        some = slice(first, first + count)
+        if count < row.rows:
+            lines = b"\n".join(piece.values[some])
+        keys = piece.keys[some] if piece.has_keys else None
+        return Lines(wanted.first, count, lines, array("q", piece.times[some]), keys)
+
+
+def read_sealed(db: apsw.Connection, table: Table, wanted: Span) -> SealedPart | None:
+    """The first sealed messages in `wanted`; None where other messages come first, or none."""
+    kept = span(db, table)
+    first, stop = max(wanted.first, kept.first), min(wanted.stop, kept.stop)
+    begin = fetch_one(db.execute(table.row_of, (first,)))
+    if first >= stop or begin is None or not begin[1]:
+        return None
+    row, piece = pieces.whole(db, table, begin[0], keep=False)
+    rows = min(stop, row.stop) - first
+    return SealedPart(first, rows, piece, first - row.offset) if rows > 0 else None
 
 
 def _column(db: apsw.Connection, statement: str, run: Span, count: int) -> bytes | None:
@@ -244,8 +336,16 @@ def _fits(db: apsw.Connection, table: Table, wanted: Span, values: bytes) -> boo
 def statistics(db: apsw.Connection, table: Table, wanted: Span) -> list[SegmentStatistics]:
     """What is known of the segments that have messages in `wanted`."""
     wanted = Span(max(wanted.first, table.read_first(db)), wanted.stop)
-    found = db.execute(table.segments, tuple(wanted)) if wanted else ()
-    return [SegmentStatistics(Span(first, stop), (time, time)) for first, stop, time in found]
+    found = fetch_all(db.execute(table.segments, tuple(wanted))) if wanted else ()
+    return [
+        _of_piece(db, table, first) if is_sealed else SegmentStatistics(Span(first, stop), (time, time))
+        for first, stop, time, is_sealed in found
+    ]
+
+
+def _of_piece(db: apsw.Connection, table: Table, offset: int) -> SegmentStatistics:
+    with pieces.look(db, table, offset) as (row, piece):
+        return piece.statistics(offset, (row.time, row.last))
 
 
 def offset_at(db: apsw.Connection, table: Table, time: int) -> int:
@@ -257,7 +357,11 @@ def offset_at(db: apsw.Connection, table: Table, time: int) -> int:
     while low < high:
         middle = (low + high) // 2
         begin = fetch_one(db.execute(table.row_of, (middle,)))
-        offset, found, count = fetch_one(db.execute(table.probe, (begin[0] if begin else middle,)))
+        offset, found, count, last = fetch_one(db.execute(table.probe, (begin[0] if begin else middle,)))
+        if last is not None and found < time <= last:
+            with pieces.look(db, table, offset) as (_, piece):
+                behind: int = offset + bisect.bisect_left(piece.times, time)
+                return max(low, behind)
         if found >= time:
             high = max(low, offset)
             if offset <= low:
@@ -273,6 +377,10 @@ def time_at(db: apsw.Connection, table: Table, offset: int) -> int | None:
     if not kept.first <= offset < kept.stop:
         return None
     begin = fetch_one(db.execute(table.row_of, (offset,)))
+    if begin is not None and begin[1]:
+        with pieces.look(db, table, begin[0]) as (row, piece):
+            if offset < row.stop:
+                return piece.times[offset - row.offset]
     return fetch_one(db.execute(table.probe, (begin[0],)))[1] if begin else None
 
 

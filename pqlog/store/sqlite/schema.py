@@ -35,6 +35,7 @@ CREATE TABLE topics (                 -- a row for each partition; those of one 
     partition  INTEGER NOT NULL,      -- its number, from 0
     partitions INTEGER NOT NULL,      -- how many the topic has
     first      INTEGER NOT NULL,      -- the first offset that is kept: what lies before is trimmed
+    sealed     INTEGER NOT NULL,      -- behind the last message that was sealed: nothing may be put before it
     created    INTEGER NOT NULL,      -- microseconds since 1970, UTC
     crc        INTEGER NOT NULL,
     UNIQUE (name, partition)
@@ -117,6 +118,7 @@ CREATE TABLE schema_cache (        -- what readers inferred about the columns; w
 ) STRICT
 """
 
+# The value comes last: whatever else a row has is read without all pages of a large value.
 # No AUTOINCREMENT: its bookkeeping would write a second page at every commit. Offsets are never used twice because
 # trim keeps the newest row.
 MESSAGES = """
@@ -125,9 +127,10 @@ CREATE TABLE messages_{id} (
     time    INTEGER NOT NULL,      -- microseconds since 1970, UTC
     key     TEXT,                  -- of a segment: the name of the field that is its key
     headers TEXT,                  -- a JSON object of strings
-    value   ANY NOT NULL,          -- TEXT for JSON, BLOB for other codecs; of a segment: an Arrow IPC stream
     rows    INTEGER,               -- NULL for a single message; of a segment: how many messages it holds
-    crc     INTEGER                -- checksums of the rows since the last that has them: see checksums.py
+    last    INTEGER,               -- of sealed messages: the time of the last of them; NULL otherwise
+    crc     INTEGER,               -- checksums of the rows since the last that has them: see checksums.py
+    value   ANY NOT NULL           -- TEXT for JSON, BLOB for other codecs; of a segment: an Arrow IPC stream, or sealed
 ) STRICT
 """
 

@@ -16,7 +16,7 @@ from pqlog.errors import CorruptLogError
 
 COLUMNS = {
     "file": ("name", "value"),
-    "topics": ("id", "name", "codec", "partition", "partitions", "first", "created"),
+    "topics": ("id", "name", "codec", "partition", "partitions", "first", "sealed", "created"),
     "clients": ("partition", "name", "next", "claimed", "epoch", "batches", "seen"),
     "claims": (
         *("partition", "client", "number", "first", "stop", "token", "attempt"),

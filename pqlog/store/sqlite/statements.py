@@ -7,7 +7,7 @@ PROPERTIES = f"SELECT name, value, {fits('file')} FROM file"
 SET_UUID = f"UPDATE file SET value = ?1, crc = {sum_of('file', value='?1')} WHERE name = 'uuid' AND {fits('file')}"
 
 # The newest row: the next offset, the time that must not be run behind, and the checksum to continue.
-TAIL = "SELECT offset + max(1, ifnull(rows, 1)), time, crc FROM {m} ORDER BY offset DESC LIMIT 1"
+TAIL = "SELECT offset + max(1, ifnull(rows, 1)), ifnull(last, time), crc FROM {m} ORDER BY offset DESC LIMIT 1"
 
 # Many values without keys, headers or segments among them: one call hands SQLite a whole array. The last has the sum.
 PUT_ARRAY = """
@@ -18,8 +18,9 @@ SELECT ?1 + rowid - 1, ?2, ?3, {array_value}, iif(rowid = ?5, ?6, NULL) FROM car
 PUT = "INSERT INTO {m} (offset, time, key, headers, value, crc) VALUES (?, ?, ?, ?, {value}, ?)"
 # The offset of a put that rests on the remembered end of the topic. Another process may have put since: then the offset
 # is taken, and the insertion fails. Or it has put and trimmed what it put: then `first` is beyond the offset, and ''
-# is no offset either. Looking up that one row costs nothing that could be measured.
-REMEMBERED_OFFSET = "(SELECT iif(first > ?1, '', ?1) FROM topics WHERE id = {id})"
+# is no offset either. Or it has put and sealed what it put, into a row that begins before the offset: then `sealed` is
+# beyond it. Looking up that one row costs nothing that could be measured.
+REMEMBERED_OFFSET = "(SELECT iif(max(first, sealed) > ?1, '', ?1) FROM topics WHERE id = {id})"
 PUT_SEGMENT = "INSERT INTO {m} (offset, time, key, headers, value, crc, rows) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 ID = "SELECT run FROM ids WHERE topic = ? AND id = ?"
@@ -72,20 +73,25 @@ TOPIC = f"SELECT id, name, codec, partition, partitions FROM topics WHERE name =
 FIRST = f"SELECT iif({fits('topics')}, first, 1) FROM topics WHERE id = ?"
 
 # Rows from an offset on. A text value is read as its bytes, which costs nothing.
-READ = "SELECT offset, time, key, headers, CAST(value AS BLOB), rows, crc FROM {m} WHERE offset >= ? ORDER BY offset"
-# The first that has a key, or may have it: of a segment only the name of the key's field is known here, if it has one.
+READ = """
+SELECT offset, time, key, headers, CAST(value AS BLOB), rows, last, crc FROM {m} WHERE offset >= ? ORDER BY offset
+"""
+# The first that has a key, or may have it: of a frame only the name of the key's field is known here, if it has one.
 NEXT_WITH_KEY = """
-SELECT offset FROM {m} WHERE offset >= ? AND offset < ? AND (key = ? OR (rows IS NOT NULL AND key IS NOT NULL))
-ORDER BY offset LIMIT 1
+SELECT offset, last IS NOT NULL FROM {m}
+WHERE offset >= ? AND offset < ? AND (key = ? OR (rows IS NOT NULL AND key IS NOT NULL)) ORDER BY offset LIMIT 1
 """
 # The row in which an offset lies: itself, or the segment that began before it.
-ROW_OF = "SELECT offset FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
+ROW_OF = "SELECT offset, last IS NOT NULL FROM {m} WHERE offset <= ? ORDER BY offset DESC LIMIT 1"
+# All of a row of sealed messages but their values.
+SEALED_ROW = "SELECT time, key, headers, rows, last, crc FROM {m} WHERE offset = ? AND last IS NOT NULL"
 
 NEXT_SEGMENT = "SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset >= ? ORDER BY offset LIMIT 1"
 
 # The segments that have messages from an offset on, up to another.
 SEGMENTS = """
-SELECT offset, offset + max(1, rows), time FROM {m} WHERE rows IS NOT NULL AND offset < ?2 AND offset >= ifnull(
+SELECT offset, offset + max(1, rows), time, last IS NOT NULL FROM {m}
+WHERE rows IS NOT NULL AND offset < ?2 AND offset >= ifnull(
     (SELECT offset FROM {m} WHERE rows IS NOT NULL AND offset <= ?1 ORDER BY offset DESC LIMIT 1), ?1
 ) AND offset + max(1, rows) > ?1 ORDER BY offset
 """
@@ -126,7 +132,7 @@ SELECT CAST(group_concat(json_quote(CAST(key AS TEXT)), char(10)) AS BLOB), sum(
 """
 
 # A step of the search for a time: the first row kept at or after an offset. Time never runs backwards: no index.
-PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
+PROBE = "SELECT offset, time, max(1, ifnull(rows, 1)), last FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
 
 _CLIENT = f"""
 SELECT name, next, claimed, epoch, batches, seen,
@@ -260,7 +266,8 @@ WHERE partition = ?1 AND name = ?2 AND {fits("clients")}
 """
 # The messages behind an offset with the size of their rows: where a batch ends that is bounded by bytes.
 SIZES = """
-SELECT offset, octet_length(value), max(1, ifnull(rows, 1)) FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
+SELECT offset, octet_length(value), max(1, ifnull(rows, 1)), last IS NOT NULL
+FROM {m} WHERE offset >= ? AND offset < ? ORDER BY offset
 """
 
 CURSOR = f"SELECT value FROM cursors WHERE name = ? AND {fits('cursors')}"
@@ -292,8 +299,10 @@ INSERT INTO file VALUES ('deleted topic', ?1, {sum_of("file", name="'deleted top
 ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc WHERE excluded.value > file.value
 """
 MAKE_TOPIC = f"""
-INSERT INTO topics VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, {
-    sum_of("topics", id="?1", name="?2", codec="?3", partition="?4", partitions="?5", first="1", created="?6")
+INSERT INTO topics VALUES (?1, ?2, ?3, ?4, ?5, 1, 1, ?6, {
+    sum_of(
+        "topics", id="?1", name="?2", codec="?3", partition="?4", partitions="?5", first="1", sealed="1", created="?6"
+    )
 })
 """
 RENAME_TOPIC = f"UPDATE topics SET name = ?1, crc = {sum_of('topics', name='?1')} WHERE id = ?2 AND {fits('topics')}"
@@ -312,6 +321,17 @@ BEHIND = f"SELECT name, next FROM clients WHERE partition = ?1 AND iif({fits('cl
 TRIM = f"""
 UPDATE topics SET first = ?1, crc = {sum_of("topics", first="?1")} WHERE id = ?2 AND first < ?1 AND {fits("topics")}
 """
+NEXT_ROW = "SELECT offset, rows FROM {m} WHERE offset >= ? ORDER BY offset LIMIT 1"
+VALUE_OF = "SELECT CAST(value AS BLOB) FROM {m} WHERE offset = ?"
+
+# Sealing: a run of rows becomes one, if nobody else has sealed since it was read.
+SEALED = f"SELECT sealed FROM topics WHERE id = ? AND {fits('topics')}"
+SET_SEALED = f"""
+UPDATE topics SET sealed = ?1, crc = {sum_of("topics", sealed="?1")} WHERE id = ?2 AND sealed = ?3 AND {fits("topics")}
+"""
+DROP_RUN = "DELETE FROM {m} WHERE offset >= ? AND offset < ?"
+PUT_SEALED = "INSERT INTO {m} (offset, time, key, rows, last, crc, value) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
 # Rows that are trimmed, oldest first, a step at a time. The last of them that has a checksum stays, and what lies
 # behind it: the sums of what is kept continue it. So the newest row always stays. It is sought from the first offset
 # that is kept downwards: without `offset < ?1` each step would walk over all that is kept.

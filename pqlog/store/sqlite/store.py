@@ -33,7 +33,9 @@ from pqlog.store.sqlite.client import SqliteClient
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
+from pqlog.store.sqlite.pieces import Pieces
 from pqlog.store.sqlite.renewal import Renewal
+from pqlog.store.sqlite.sealer import Sealer
 from pqlog.store.sqlite.table import Table, put_of
 from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_infos
 from pqlog.store.sqlite.watch import Watch
@@ -55,6 +57,8 @@ class SqliteStore:
     ----------
     path, readonly, vfs, timeout_s, network, damaged
         As for `SqliteFile`.
+    seals : bool
+        Whether old messages are sealed by themselves.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class SqliteStore:
         timeout_s: float = 30.0,
         network: bool = False,
         damaged: bool = False,
+        seals: bool = False,
     ) -> None:
         self._closed = False
         self._timeout_s = timeout_s
@@ -82,9 +87,13 @@ class SqliteStore:
         self.name = self.path = self._file.path
         self.readonly = readonly
         in_memory = self._file.in_memory
-        self.capabilities = Capabilities(durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory)
-        self.opening = {"vfs": vfs, "timeout": timeout_s, "network": network}
+        self.capabilities = Capabilities(
+            durable=not in_memory, dense_offsets=True, shared_by_processes=not in_memory, seals=True
+        )
+        self.opening = {"vfs": vfs, "timeout": timeout_s, "network": network, "seal": "auto" if seals else None}
+        self.sealer = Sealer(seals and not readonly and not in_memory)
         self.uuid, self.seed = self._file.uuid, self._file.seed
+        self.pieces = Pieces()
         self.read = self._file.read
         guard = self._file.guard if in_memory else None  # a database in memory has one connection for all
         self._watch = Watch(self.path, None if in_memory else self.path + "-wal")
@@ -92,7 +101,13 @@ class SqliteStore:
         self.write = self._refuse if readonly else self._writer.submit
         self.renewal = Renewal(weakref.WeakMethod(self._renew))
         self.held_claims = HeldClaims(self.uuid, self.renewal.wake)
-        self._file.on_fork = [self._writer.forked, self._watch.forked, self.renewal.forked, self._forked]
+        self._file.on_fork = [
+            self._writer.forked,
+            self._watch.forked,
+            self.renewal.forked,
+            self.sealer.forked,
+            self._forked,
+        ]
 
     @property
     def lost(self) -> list[str]:
@@ -104,6 +119,7 @@ class SqliteStore:
     def close(self) -> None:
         if self._file.is_lost:
             return
+        self.sealer.close()
         self._closed = True
         self.write = self._refuse
         self.renewal.stop()
@@ -123,6 +139,11 @@ class SqliteStore:
         self._file.check()
         if self._closed:
             raise errors.ClosedError(f"{self.path} was closed")
+
+    def check_writable(self) -> None:
+        """Raise if nothing can be written."""
+        if self.readonly or self._closed:
+            self._refuse()
 
     def _refuse(self, job: Job[T] | None = None) -> T:
         """In place of the writer's `submit`, where nothing can be written."""
@@ -225,7 +246,11 @@ class SqliteStore:
                 db.execute(statements.SET_CURSOR, (cursor.name, cursor.value))
             return {output.topic.info.partition: put_of(span) for output, span in zip(outputs, went, strict=True)}
 
-        return self.write(Task(put))
+        went = self.write(Task(put))
+        for output in outputs:
+            if (into := went.get(output.topic.info.partition)) is not None:
+                self.sealer.look(output.topic, into.last)  # type: ignore[arg-type]
+        return went
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         tables: list[Table] = [topic.table for topic in topics]  # type: ignore[attr-defined]
@@ -342,8 +367,7 @@ class SqliteStore:
 
         While somebody reads, it is cut off only when it starts again, that is by a commit after the reader has gone.
         """
-        if self.readonly:
-            self._refuse()
+        self.check_writable()
 
         def vacuum(db: apsw.Connection) -> int:
             pages: int = db.pragma("page_count")

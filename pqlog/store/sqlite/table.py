@@ -8,6 +8,7 @@ import msgspec
 from pqlog.errors import CorruptLogError, UnknownTopicError
 from pqlog.store.sqlite import checksums, statements
 from pqlog.store.sqlite.connections import fetch_one
+from pqlog.store.sqlite.pieces import Pieces
 from pqlog.store.values import LATEST, Put, Span, TopicInfo
 
 LAST_OFFSET = 2**62
@@ -34,9 +35,12 @@ class Table:
         Its id is in the table's name, so that no name of a topic is ever quoted.
     seed : int
         The file's, of the checksums.
+    pieces : Pieces, optional
+        The file's, of sealed messages that were read last.
     """
 
-    def __init__(self, info: TopicInfo, seed: int) -> None:
+    def __init__(self, info: TopicInfo, seed: int, pieces: Pieces | None = None) -> None:
+        self.pieces = Pieces() if pieces is None else pieces
         self.id, self.name, self.topic, self.seed = info.id, f"messages_{info.id}", info.name, seed
         self.topic_id = info.id - info.partition
         self.parts = range(self.topic_id, self.topic_id + info.partitions)
@@ -74,6 +78,11 @@ class Table:
         self.row_of = fill(statements.ROW_OF)
         self.next_segment = fill(statements.NEXT_SEGMENT)
         self.segments = fill(statements.SEGMENTS)
+        self.sealed_row = fill(statements.SEALED_ROW)
+        self.next_row = fill(statements.NEXT_ROW)
+        self.value_of = fill(statements.VALUE_OF)
+        self.drop_run = fill(statements.DROP_RUN)
+        self.put_sealed = fill(statements.PUT_SEALED)
         self.lines_size = fill(statements.LINES_SIZE)
         self.lines = fill(statements.LINES)
         self.lines_time = fill(statements.LINES_TIME)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import apsw
 
 from pqlog import errors
+from pqlog.store.sealed import SealedPart
 from pqlog.store.sqlite import ids as message_ids
-from pqlog.store.sqlite import reader, statements
+from pqlog.store.sqlite import reader, sealing, statements
 from pqlog.store.sqlite.append import PutOne, append_at, begin_at, next_time
 from pqlog.store.sqlite.client import SqliteClient, positions, states
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
+from pqlog.store.sqlite.sealer import LOOK_EVERY
 from pqlog.store.sqlite.table import Table, messages_in, put_of
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import (
@@ -46,8 +48,10 @@ class SqliteTopic:
 
     def __init__(self, log: SqliteStore, info: TopicInfo) -> None:
         self.log, self.info = log, info
-        self.table = Table(info, log.seed)
+        self.table = Table(info, log.seed, log.pieces)
         self._tables: list[Table] = []
+        self.looked_to = 0
+        """Up to which offset the sealer has looked for messages to seal."""
 
     def named(self, info: TopicInfo) -> None:
         """Note what it is called now."""
@@ -103,7 +107,10 @@ class SqliteTopic:
     # putting
 
     def append_one(self, value: bytes, key: str | None, headers: str | None) -> int:
-        return self.log.write(PutOne(self.tables, self.table, value, key, headers))
+        offset = self.log.write(PutOne(self.tables, self.table, value, key, headers))
+        if not offset % LOOK_EVERY:
+            self.log.sealer.look(self, offset)
+        return offset
 
     def adopt(self, first: int, chunks: Sequence[tuple[int, Chunk]], cursor: tuple[str, str] | None = None) -> Span:
         """Put chunks at times of their own (microseconds; 0 is now); in a new topic `first` is the first offset."""
@@ -157,6 +164,9 @@ class SqliteTopic:
             return None
         return self.log.read(lambda db: reader.read_lines(db, self.table, span, rows, max_bytes), snapshot=True)
 
+    def read_sealed(self, span: Span) -> SealedPart | None:
+        return self.log.read(lambda db: reader.read_sealed(db, self.table, span), snapshot=True)
+
     def statistics(self, span: Span) -> list[SegmentStatistics]:
         return self.log.read(lambda db: reader.statistics(db, self.table, span), snapshot=True)
 
@@ -205,6 +215,12 @@ class SqliteTopic:
         return SqliteClient(self, name)
 
     # keeping
+
+    def seal(self, before: int, report: Callable[[int], object]) -> int:
+        self.log.check_writable()
+        count = sealing.seal(self, min(before, self.span().stop), report)
+        self.log.give_back()
+        return count
 
     def losing(self, db: apsw.Connection, before: int) -> dict[str, int]:
         """How many messages before an offset each client has not acknowledged."""
