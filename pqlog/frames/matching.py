@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pqlog import check, fields
 from pqlog.frames.block_parser import BlockParser
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.conditions import Bounds, Field
@@ -23,6 +25,8 @@ from pqlog.store.sealed import SealedPart
 from pqlog.store.values import Lines, Row, SegmentStatistics, Span
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, TopicStream
 
+LOOK = 1_000
+"""Of how many messages the fields are suggested in place of one that no message has."""
 OFFSET, TIME = Field(("offset",), is_metadata=True), Field(("_time",), is_metadata=True)
 
 
@@ -61,6 +65,8 @@ class Matcher:
         Whether the predicate may be true of a message, given what is known of columns.
     fields : frozenset of Field
         The columns that the predicate is about.
+    unseen : set of str
+        Those of its fields that no message had so far of which something was read.
     """
 
     stream: TopicStream
@@ -69,6 +75,7 @@ class Matcher:
     evaluate: Callable[[Chunk], pa.Array]
     may_match: Callable[[Mapping[Field, Bounds]], bool]
     fields: frozenset[Field]
+    unseen: set[str] = field(default_factory=set)
 
     def mask(self, part: Part) -> Any:
         """For each message of a part whether it matches."""
@@ -80,9 +87,25 @@ class Matcher:
         )
         masks = []
         for chunk in parser.parse([part] if isinstance(part, Row) else part):
+            self._see(chunk.fields)
             with chunk.as_decode_errors():
                 masks.append(pc.fill_null(self.evaluate(chunk), False).to_numpy(zero_copy_only=False))
         return np.concatenate(masks) if masks else np.zeros(0, bool)
+
+    def _see(self, table: pa.Table) -> None:
+        for name in self.unseen.intersection(table.schema.names):
+            column = table.column(name)
+            if column.null_count < len(column):
+                self.unseen.discard(name)
+
+    def warn(self, span: Span) -> None:
+        """At the end of a reading: warn of a field that looks misspelt, since no message had it."""
+        if self.unseen:
+            rows = self.stream.rows(span)
+            values = (message.value for message in itertools.islice(self.stream.messages(rows), LOOK))
+            unknown = fields.unknown(self.unseen, values, fields.columns)
+            if unknown is not None and unknown.near:
+                check.warn(f"where: {unknown.said}")
 
     def of_columns(self, part: Part) -> Any:
         """The same for messages that are kept in columns; others may all match."""
@@ -132,6 +155,7 @@ class Matcher:
                 if column is None:
                     known[of] = Bounds(None, None, has_values=False)
                 else:
+                    self.unseen.discard(name)
                     known[of] = Bounds(column.least, column.most, has_nulls=column.nulls + column.absent > 0)
         return known
 
@@ -150,12 +174,12 @@ class Matcher:
                 span = Span(first, span.stop if end > high else max(first, min(span.stop, store.offset_at(end))))
         return span
 
-    def _between(self, field: Field, numbers: range, value: Callable[[int], Any]) -> tuple[int, int]:
+    def _between(self, column: Field, numbers: range, value: Callable[[int], Any]) -> tuple[int, int]:
         """The part of the numbers that a column may have outside of which the predicate cannot be true."""
         low, high = numbers[0], numbers[-1]
 
         def may(least: int, most: int) -> bool:
-            return self.may_match({field: Bounds(value(least), value(most), has_nulls=False)})
+            return self.may_match({column: Bounds(value(least), value(most), has_nulls=False)})
 
         if not may(low, high):
             return low, low
@@ -176,6 +200,7 @@ def matching_rows(selection: Selection) -> Iterator[tuple[Sequence[Row], set[int
     assert matcher is not None
     for span in matcher.spans(selection.span):
         yield from _rows_within(selection, matcher, span)
+    matcher.warn(selection.span)
 
 
 def _rows_within(selection: Selection, matcher: Matcher, span: Span) -> Iterator[tuple[Sequence[Row], set[int]]]:

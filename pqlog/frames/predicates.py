@@ -76,6 +76,7 @@ class TextWhere:
             lambda chunk: self.condition.mask(_ChunkColumns(chunk)),
             lambda known: bool(self.condition.possible(known) & TRUE),
             fields,
+            set(columns),
         )
 
 

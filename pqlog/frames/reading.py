@@ -63,6 +63,8 @@ def _read_chunks(
         for block in column_blocks(stream, part, key, headers=headers):
             for chunk in parser.parse(block):
                 yield project(chunk, projection, mixed)
+    if matcher is not None:
+        matcher.warn(span)
 
 
 def _both(one: Choose, other: Choose) -> Choose:

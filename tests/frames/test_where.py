@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import pqlog
 from pqlog.errors import ArgumentError, MissingExtraError, UncountedError
 from pqlog.frames import segments
+from pqlog.history import History
 
 NAMES = ["a", "b", "c.x", "value", '"odd ""name"']
 TEXTS = st.sampled_from(["", "a", "b", "error", "Brno", "%", "x\ny", "é"])
@@ -370,6 +371,16 @@ def test_it_combines_with_the_other_bounds_latest_and_live(tmp_path):
     assert repr(history).endswith("key='a', where n > 10 and n < 40>")
 
 
+def test_a_field_that_no_message_has_is_told_if_it_looks_misspelt():
+    log = pqlog.open(":memory:")
+    log.put_many([{"carrier": "UA", "n": 1}, {"carrier": "B6", "n": 2}])
+    history = log.history(where="carier = 'UA' and n > 0")
+    for read in (list, History.to_pandas, History.count):
+        with pytest.warns(UserWarning, match="no message here has a field 'carier': did you mean 'carrier'"):
+            read(history)
+    assert log.history(where="error is null").count() == 2
+
+
 def test_an_export_is_of_one_predicate(tmp_path):
     log = pqlog.open(tmp_path / "events.db")
     log.put_many([{"n": n} for n in range(50)])
@@ -417,3 +428,36 @@ def test_segments_that_cannot_match_are_not_read(where, wanted, tmp_path, monkey
     monkeypatch.setattr(segments, "read", lambda row, *a: decoded.append(row.offset) or original(row, *a))
     assert log.history(where=where).to_arrow()["offset"].to_pylist() == list(wanted)
     assert set(decoded) == {offset - (offset - 1) % 10 for offset in wanted}
+
+
+def test_sealed_messages_that_cannot_match_are_not_read(tmp_path, monkeypatch):
+    log = pqlog.open(tmp_path / "events.db", seal=None)
+    for piece in range(5):
+        log.put_many([{"n": piece * 100 + n, "city": f"city-{piece}"} for n in range(100)], key="city")
+        log.seal()
+    read = []
+    original = type(log.stream.store).read_sealed
+    monkeypatch.setattr(
+        type(log.stream.store), "read_sealed", lambda self, span: read.append(span.first) or original(self, span)
+    )
+    for where, wanted in [
+        ("n = 250", [251]),
+        ("n in (7, 8) or n > 498", [8, 9, 500]),
+        ("city = 'city-3' and n < 302", [301, 302]),
+        ("_key = 'city-4' and n < 401", [401]),
+        ("nothing is not null", []),
+        ("nothing is null and offset = 3", [3]),
+    ]:
+        read.clear()
+        assert log.history(where=where).to_arrow(columns=[])["offset"].to_pylist() == wanted
+        assert {(first - 1) // 100 for first in read} == {(offset - 1) // 100 for offset in wanted}
+        assert [m.offset for m in log.history(where=where)] == wanted
+    c = pl.col
+    scan = log.scan()
+    scan.collect_schema()
+    read.clear()
+    assert scan.filter(c("n").is_between(220, 229)).select(c("n").sum()).collect().item() == 2245
+    assert read == [201]
+    read.clear()
+    assert log.sql("select sum(n) from log where n between 220 and 229").fetchall() == [(2245,)]
+    assert read == [201]
