@@ -73,12 +73,12 @@ class Buffers:
     """Collects the buffers of a piece; `rest` is called before each."""
 
     def __init__(self, rest: Callable[[], object] = lambda: None) -> None:
-        self._rest = rest
+        self.rest = rest
         self.kept: list[bytes] = []
         self._at = 0
 
     def add(self, data: bytes) -> Buffer:
-        self._rest()
+        self.rest()
         packed = zlib.compress(data, LEVEL)
         kept = packed if len(packed) < WORTH * len(data) else data
         made = Buffer(self._at, len(kept), len(data), zlib.crc32(kept))

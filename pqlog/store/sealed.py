@@ -27,6 +27,8 @@ MAX_ROWS = 16_384
 MAX_TEXT = 8 << 20
 """The most bytes that their values have."""
 MAX_FIELDS, MAX_SHAPES = 1_000, 100
+STEP = 2048
+"""So many are decoded at a time: nobody else in the process runs meanwhile."""
 FEW_KEYS = 256
 """Of more distinct keys, hashes are kept."""
 HEAD_BYTES = 4
@@ -130,7 +132,7 @@ def _values(texts: Sequence[bytes], out: Buffers, form: str) -> dict[str, Any]:
         return {"form": "lines", "data": out.add(lines)}
     mark = out.mark()
     try:
-        found = _objects_of_one_shape(lines, out) or _objects(lines, out)
+        found = _objects_of_one_shape(texts, out) or _objects(lines, out)
         if found is not None:
             return found
     except _NO_COLUMNS:
@@ -151,14 +153,17 @@ def _decoder(names: tuple[str, ...]) -> Any:
     return msgspec.json.Decoder(_record(names)).decode_lines
 
 
-def _objects_of_one_shape(lines: bytes, out: Buffers) -> dict[str, Any] | None:
+def _objects_of_one_shape(texts: Sequence[bytes], out: Buffers) -> dict[str, Any] | None:
     """Objects that all have the fields of the first; None if they have not."""
-    first = msgspec.json.decode(lines[: lines.find(b"\n") % (len(lines) + 1)])
+    first = msgspec.json.decode(texts[0])
     if not isinstance(first, dict) or not 0 < len(first) <= MAX_FIELDS:
         return None
     names = tuple(first)
+    decode, records = _decoder(names), list[Any]()
     try:
-        records = _decoder(names)(lines)
+        for start in range(0, len(texts), STEP):
+            records += decode(b"\n".join(texts[start : start + STEP]))
+            out.rest()
     except msgspec.ValidationError:
         return None
     fields = []

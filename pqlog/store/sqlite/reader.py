@@ -40,7 +40,7 @@ def read(
     found_runs = runs(db, table, wanted, damaged)
     try:
         for run in found_runs:
-            for one in _clipped(table, run, wanted):
+            for one in _clipped(table, run, wanted, rows - len(found)):
                 found.append(one)
                 max_bytes -= len(one.value)
                 if max_bytes <= 0 or len(found) >= rows:
@@ -135,15 +135,16 @@ def _damage(db: apsw.Connection, table: Table, begin: int | None, first: int) ->
     return DamagedError(table.topic, first, last, table.partition)
 
 
-def _clipped(table: Table, run: Iterable[Stored], wanted: Span) -> Iterator[Row]:
-    """The parts of rows that lie in `wanted`; of sealed messages each."""
+def _clipped(table: Table, run: Iterable[Stored], wanted: Span, most: int) -> Iterator[Row]:
+    """The parts of rows that lie in `wanted`; of sealed messages each, and no more than so many of a piece."""
     begin, end = wanted
     for stored in run:
         offset, time, key, headers, value, count, last, _ = stored
         if last is not None:
             row = _sealed_row(stored)
             with damage_told(table, row):
-                part = slice(max(begin - offset, 0), max(end - offset, 0))
+                first = max(begin - offset, 0)
+                part = slice(first, min(max(end - offset, 0), first + most))
                 yield from single_rows(row, pieces.opened(table, row, value), range(row.rows)[part])
         elif count is None:
             if begin <= offset < end:
@@ -247,11 +248,11 @@ def read_lines(db: apsw.Connection, table: Table, wanted: Span, rows: int, max_b
     stop = min(stop, first + rows)
     if first >= stop:
         return None
-    found = _lines(db, table, Span(first, stop), 2 * max_bytes)
+    found = lines_of(db, table, Span(first, stop), 2 * max_bytes)
     while found is None:  # too large: rows of another size than those before, say
         size = fetch_one(db.execute(table.lines_size, (first, stop)))[0]
         stop = first + max(1, min((stop - first) // 2, (stop - first) * max_bytes // size))
-        found = _lines(db, table, Span(first, stop), 2 * max_bytes if stop - first > 1 else None)
+        found = lines_of(db, table, Span(first, stop), 2 * max_bytes if stop - first > 1 else None)
     values, count, with_key, earliest, latest = found
     if not count:
         return None
@@ -308,7 +309,7 @@ def _column(db: apsw.Connection, statement: str, run: Span, count: int) -> bytes
     return text if of_type == count else None
 
 
-def _lines(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | None) -> Any:
+def lines_of(db: apsw.Connection, table: Table, wanted: Span, max_bytes: int | None) -> Any:
     """The values of a span in one piece, unless they are larger than that: SQLite stops there by itself."""
     before = db.limit(apsw.SQLITE_LIMIT_LENGTH)
     if max_bytes is not None:

@@ -26,6 +26,7 @@ DUE = KEPT + sealed.MAX_ROWS
 """From so many on there is a piece to seal."""
 PAUSE_S, SHARE = 0.1, 3
 """It pauses between two pieces: so long at least, and so many times as long as a piece took."""
+REST_S = 0.0001
 LOOK_EVERY = 1024
 """Single puts between two looks at whether there is a piece to seal."""
 
@@ -93,4 +94,4 @@ class Sealer:
     def _rest(self) -> None:
         if self._closed.is_set():
             raise _Closed
-        time.sleep(0)  # whoever waits for the interpreter's lock gets it
+        time.sleep(REST_S)  # whoever waits for the interpreter's lock gets it, as after a pause of 0 they might not

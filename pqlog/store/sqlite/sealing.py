@@ -8,14 +8,15 @@ before, is still what it was: of two processes that seal at once, one finds that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import apsw
 
-from pqlog.errors import CorruptLogError, DamagedError
+from pqlog.errors import CorruptLogError
 from pqlog.store import sealed
-from pqlog.store.sqlite import checksums, reader, statements
+from pqlog.store.sqlite import checksums, reader, runs, statements
 from pqlog.store.sqlite.connections import fetch_one
+from pqlog.store.sqlite.runs import Rest, Run
 from pqlog.store.sqlite.table import Table
 from pqlog.store.sqlite.writer import Task, Transaction
 from pqlog.store.values import Span
@@ -26,23 +27,9 @@ if TYPE_CHECKING:
 LEAST = 100
 """Fewer messages stay as they are: a piece of them would hardly be smaller."""
 
-Rest = Callable[[], object]
-"""Called between small steps: lets others go on."""
-
 
 def _no_rest() -> None:
     """Go on at once."""
-
-
-class Run(NamedTuple):
-    """Messages to seal, as they were read."""
-
-    span: Span
-    sealed_before: int
-    """Up to where the topic was sealed then."""
-    crc: int
-    """The checksum that what lies behind them continues."""
-    singles: sealed.Singles
 
 
 def seal(topic: SqliteTopic, stop: int, report: Callable[[int], object]) -> int:
@@ -80,7 +67,7 @@ def find(db: apsw.Connection, table: Table, wanted: Span, least: int, rest: Rest
         start = _first_single(db, table, start, stop)
         if start >= stop:
             break
-        run, behind = _read(db, table, Span(start, stop), sealed_before, rest)
+        run, behind = runs.read(db, table, Span(start, stop), sealed_before, rest)
         if run is not None and len(run.singles.values) >= least:
             return run, behind
         start = behind
@@ -98,38 +85,6 @@ def _first_single(db: apsw.Connection, table: Table, offset: int, stop: int) -> 
             break
         offset += max(1, rows)
     return offset
-
-
-def _read(db: apsw.Connection, table: Table, wanted: Span, before: int, rest: Rest) -> tuple[Run | None, int]:
-    """The single messages from an offset on, up to a segment, or to where a checksum covers what is to stay."""
-    found: list[reader.Stored] = []
-    crc = text = 0
-    runs = reader.runs(db, table, wanted)
-    try:
-        for some in runs:
-            behind = reader.stop_of(some[-1])
-            size = sum([len(row[4]) for row in some])
-            is_single = some[0][5] is None and size <= sealed.MAX_TEXT
-            if not found and not is_single:
-                return None, behind
-            if not is_single or behind > wanted.stop:
-                break
-            if len(found) + len(some) > sealed.MAX_ROWS or text + size > sealed.MAX_TEXT:
-                break
-            found += some
-            text += size
-            crc = checksums.unmask(some[-1][-1], table.seed)[0]
-            rest()
-    except DamagedError as error:  # what is whole before it is sealed; the damage stays as it is, for `verify` to tell
-        if not found:
-            return None, error.last + 1
-    finally:
-        runs.close()
-    if not found:
-        return None, wanted.stop
-    offsets, times, keys, headers, values, *_ = zip(*found, strict=True)
-    span = Span(offsets[0], offsets[-1] + 1)
-    return Run(span, before, crc, sealed.Singles(values, times, keys, headers)), span.stop
 
 
 def _put(transaction: Transaction, table: Table, run: Run, piece: bytes) -> bool:

@@ -326,6 +326,11 @@ VALUE_OF = "SELECT CAST(value AS BLOB) FROM {m} WHERE offset = ?"
 
 # Sealing: a run of rows becomes one, if nobody else has sealed since it was read.
 SEALED = f"SELECT sealed FROM topics WHERE id = ? AND {fits('topics')}"
+# The rows with checksums among some, and whether the others are of the times of these, and have nothing else.
+SUMS = "SELECT offset, time, crc FROM {m} WHERE offset >= ? AND offset < ? AND crc IS NOT NULL ORDER BY offset"
+SUM_OF_TIMES = """
+SELECT sum(time - ?3), count(headers) + count(rows) + count(last) FROM {m} WHERE offset >= ?1 AND offset < ?2
+"""
 SET_SEALED = f"""
 UPDATE topics SET sealed = ?1, crc = {sum_of("topics", sealed="?1")} WHERE id = ?2 AND sealed = ?3 AND {fits("topics")}
 """

@@ -79,6 +79,8 @@ class Table:
         self.next_segment = fill(statements.NEXT_SEGMENT)
         self.segments = fill(statements.SEGMENTS)
         self.sealed_row = fill(statements.SEALED_ROW)
+        self.sums = fill(statements.SUMS)
+        self.sum_of_times = fill(statements.SUM_OF_TIMES)
         self.next_row = fill(statements.NEXT_ROW)
         self.value_of = fill(statements.VALUE_OF)
         self.drop_run = fill(statements.DROP_RUN)
