@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ import pyarrow.csv
 
 from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import DamagedError, DecodeError
+from pqlog.fields import METADATA_COLUMNS
 from pqlog.frames import pieces, places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
@@ -25,6 +26,7 @@ from pqlog.store.sealed import DAMAGE, SealedPart
 from pqlog.store.values import Lines, Row
 from pqlog.stream import TopicStream, headers_of
 
+ALL_METADATA = frozenset(METADATA_COLUMNS.values())
 Choose = Callable[[Part], Any]
 """For each message of a part whether it is taken: a NumPy array of booleans."""
 
@@ -45,6 +47,8 @@ class BlockParser:
         Take only the messages of a part that it chooses: it is given one part after the other.
     headers : bool
         Whether chunks have the messages' headers.
+    metadata : collection of str
+        The metadata columns that matter: of sealed messages, others may be null.
     reread : callable, optional
         Passed to each chunk.
     """
@@ -58,12 +62,14 @@ class BlockParser:
         key: str | None = None,
         choose: Choose | None = None,
         headers: bool = False,
+        metadata: Collection[str] = ALL_METADATA,
         reread: Reread | None = None,
     ) -> None:
         self._stream, self._topic = stream, stream.name
         self._fields, self._mixed = fields, mixed
         self._key, self._choose, self._has_headers, self._reread = key, choose, headers, reread
         self._json = JsonParser(fields, mixed)
+        self._metadata = metadata
 
     def parse(self, block: Block | SealedPart) -> Iterator[Chunk]:
         """The messages of a block as columns."""
@@ -99,7 +105,9 @@ class BlockParser:
     def _chunk_of_sealed(self, part: SealedPart) -> Chunk:
         try:
             offsets = pa.array(np.arange(part.offset, part.stop))
-            chunk = self._without_fields(offsets, pieces.times(part).cast(TIME), pieces.keys(part), (None, None))
+            times = pieces.times(part).cast(TIME) if "_time" in self._metadata else pa.nulls(part.rows, TIME)
+            keys = pieces.keys(part) if "_key" in self._metadata else None
+            chunk = self._without_fields(offsets, times, keys, (None, None))
             return chunk._replace(fields=pieces.table_of(part, self._fields, self._mixed))
         except (*DAMAGE, pa.ArrowException) as error:
             raise DamagedError(self._topic, part.offset, part.last, self._stream.number) from error

@@ -84,6 +84,7 @@ class Matcher:
             self.projection.source_fields,
             self.projection.top_level(self.mixed),
             headers=self.projection.has_headers,
+            metadata={of.path[0] for of in self.fields},
         )
         masks = []
         for chunk in parser.parse([part] if isinstance(part, Row) else part):

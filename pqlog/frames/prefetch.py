@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
@@ -46,7 +47,8 @@ def column_blocks(
     """The same for a reader of columns: sealed messages as they are kept, where that is in columns."""
     if key is not None or headers or stream.number is not None:
         return blocks(stream, span, key, headers=headers)
-    return _blocks(stream, span, functools.partial(_fetch_columns, stream))
+    groups = _blocks(stream, span, functools.partial(_fetch_columns, stream))
+    return itertools.chain.from_iterable(groups)
 
 
 def _blocks(stream: TopicStream, span: Span, fetch_with: Callable[[_Sizes, Span], _Fetched[B] | None]) -> Iterator[B]:
@@ -78,9 +80,18 @@ def _fetch(stream: TopicStream, key: str | None, headers: bool, sizes: _Sizes, s
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
 
 
-def _fetch_columns(stream: TopicStream, sizes: _Sizes, span: Span) -> _Fetched[Block | SealedPart] | None:
-    part = stream.sealed(span) if span else None
-    return _fetch(stream, None, False, sizes, span) if part is None else (part, Span(part.stop, span.stop))
+def _fetch_columns(stream: TopicStream, sizes: _Sizes, span: Span) -> _Fetched[Sequence[Block | SealedPart]] | None:
+    """The first block of a span, or several pieces: one takes less time than it takes another thread to say so."""
+    parts, rows, most = list[Block | SealedPart](), 0, 0
+    while span and rows <= most and (part := stream.sealed(span)) is not None:
+        most = most or next(sizes)[0]
+        rows += part.rows
+        parts.append(part)
+        span = Span(part.stop, span.stop)
+    if parts:
+        return parts, span
+    fetched = _fetch(stream, None, False, sizes, span)
+    return None if fetched is None else ([fetched[0]], fetched[1])
 
 
 def numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:

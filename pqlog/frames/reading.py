@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pqlog import extras
 from pqlog.errors import TrimmedError
 from pqlog.frames import dates, flatten
-from pqlog.frames.block_parser import BlockParser, Choose
+from pqlog.frames.block_parser import ALL_METADATA, BlockParser, Choose
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
@@ -34,20 +34,26 @@ def read_chunks(
     progress: bool = False,
     mixed: frozenset[str] = frozenset(),
     choose: Choose | None = None,
+    metadata: Collection[str] = ALL_METADATA,
 ) -> Iterator[Chunk]:
     """The messages of a range in order, in chunks of bounded size.
 
     The values of `mixed` fields each stay as they are. (If it is found out only later that a field is mixed, see
-    `Chunk.with_exact_values`.) With `choose`, only messages that it chooses, of those of the range.
+    `Chunk.with_exact_values`.) With `choose`, only messages that it chooses, of those of the range; with `metadata`,
+    metadata columns besides these may be null.
     """
     with extras.progress_bar(selection.total() if progress else None, "reading", progress) as done:
-        for chunk in _read_chunks(selection, projection, mixed, choose):
+        for chunk in _read_chunks(selection, projection, mixed, choose, metadata):
             done(len(chunk.offsets))
             yield chunk
 
 
 def _read_chunks(
-    selection: Selection, projection: Projection, mixed: frozenset[str], choose: Choose | None
+    selection: Selection,
+    projection: Projection,
+    mixed: frozenset[str],
+    choose: Choose | None,
+    metadata: Collection[str],
 ) -> Iterator[Chunk]:
     stream, span, key, by, _ = selection
     if by is not None:
@@ -58,7 +64,7 @@ def _read_chunks(
     if matcher is not None:
         spans, headers = matcher.spans(span), headers or matcher.projection.has_headers
         choose = matcher.mask if choose is None else _both(matcher.mask, choose)
-    parser = _parser(stream, projection, mixed, key=key, choose=choose)
+    parser = _parser(stream, projection, mixed, key=key, choose=choose, metadata=metadata)
     for part in spans:
         for block in column_blocks(stream, part, key, headers=headers):
             for chunk in parser.parse(block):

@@ -77,7 +77,8 @@ class Scan:
             choose = matcher.of_columns if is_more else None
         for span in spans:
             part_of_it = selection._replace(span=span)
-            yield from regroup(read_chunks(part_of_it, narrow, mixed=part.mixed, choose=choose), None)
+            chunks = read_chunks(part_of_it, narrow, mixed=part.mixed, choose=choose, metadata=part.metadata)
+            yield from regroup(chunks, None)
 
 
 def to_lazy(selection: Selection, projection: Projection) -> Any:
