@@ -3,6 +3,7 @@
 import datetime as dt
 import operator
 import re
+from unittest import mock
 
 import duckdb
 import pandas as pd
@@ -17,6 +18,8 @@ import pqlog
 from pqlog.errors import ArgumentError, MissingExtraError, UncountedError
 from pqlog.frames import segments
 from pqlog.history import History
+from pqlog.store import sealed as sealed_pieces
+from pqlog.store.sqlite import sealing
 
 NAMES = ["a", "b", "c.x", "value", '"odd ""name"']
 TEXTS = st.sampled_from(["", "a", "b", "error", "Brno", "%", "x\ny", "é"])
@@ -143,14 +146,20 @@ def combined(inner):
 CONDITIONS = st.recursive(st.one_of(comparisons(), nulls(), among(), likes(), betweens()), combined, max_leaves=5)
 
 
+def seal(log, messages):
+    """Seal the first messages of each partition."""
+    for partition in map(log.partition, range(log.partitions)):
+        partition.seal(before=min(messages, len(partition)) + 1)
+
+
 @given(MESSAGES, CONDITIONS, st.integers(1, 3), st.integers(0, 30))
 def test_it_has_the_messages_that_the_condition_is_true_of_however_it_is_read(messages, condition, partitions, sealed):
     text, test = condition
     log = pqlog.open(":memory:").topic("t", partitions=partitions)
     for at in range(0, len(messages), 7):  # with several times
         log.put_many(messages[at : at + 7])
-    for partition in map(log.partition, range(partitions)):
-        partition.seal(before=min(sealed, len(partition)) + 1)
+    with mock.patch.object(sealing, "LEAST", 1), mock.patch.object(sealed_pieces, "MAX_ROWS", 6):
+        seal(log, sealed)
     whole = list(log)
     wanted = [m for m in whole if test(m.value) is True]
     history = log.history(where=text)
