@@ -176,10 +176,10 @@ print(len(frame) / (time.perf_counter() - start))
 
 
 def messages_file(bench: Bench, count: int) -> Path:
-    """A log of single messages."""
+    """A log of single messages, none of them sealed."""
     path = bench.folder / f"messages-{count}.db"
     if not path.exists():
-        with pqlog.open(path) as log:
+        with pqlog.open(path, seal=None) as log:
             log.put_many(event(n) for n in range(count))
     return path
 
@@ -187,8 +187,93 @@ def messages_file(bench: Bench, count: int) -> Path:
 def messages_to_pandas(bench: Bench) -> tuple[float, float]:
     count = bench.count(1_000_000)
     usual = usual_way(bench, count)
-    with pqlog.open(messages_file(bench, count)) as log:
+    with pqlog.open(messages_file(bench, count), seal=None) as log:
         return timed(lambda: log.to_pandas(), count), usual
+
+
+def sealed_file(bench: Bench, count: int) -> Path:
+    """The same log, with all of its messages sealed."""
+    path = bench.folder / f"sealed-{count}.db"
+    if not path.exists():
+        with pqlog.open(messages_file(bench, count), seal=None) as log:
+            log.backup(path)
+        with pqlog.open(path) as log:
+            log.seal()
+    return path
+
+
+def seal(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    path = bench.path()
+    with pqlog.open(messages_file(bench, count), seal=None) as log:
+        log.backup(path)
+    with pqlog.open(path) as log:
+        return timed(lambda: log.seal(), count), 500_000.0
+
+
+def sealed_size(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    return sealed_file(bench, count).stat().st_size / 1e6, messages_file(bench, count).stat().st_size / 10 / 1e6
+
+
+def sealed_to_pandas(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    usual = usual_way(bench, count)
+    with pqlog.open(sealed_file(bench, count)) as log:
+        log.head(5)  # pyarrow's parts are loaded at their first use
+        return timed(lambda: log.to_pandas(), count), usual
+
+
+def sealed_column(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    with pqlog.open(sealed_file(bench, count)) as log:
+        log.head(5)
+        one = timed(lambda: log.to_pandas(["amount"], metadata=False), count)
+        return one, timed(lambda: log.to_pandas(metadata=False), count)
+
+
+def sealed_batches(bench: Bench) -> tuple[float, float]:
+    count = bench.count(1_000_000)
+    return tuple(_batches(make(bench, count), count) for make in (sealed_file, messages_file))  # type: ignore[return-value]
+
+
+def _batches(path: Path, count: int) -> float:
+    with pqlog.open(path, seal=None) as log:
+        log.client("client").seek("start")
+        return timed(lambda: [None for batch in log.batches("client", size=1000) for _ in batch], count)
+
+
+def sealed_get(bench: Bench) -> tuple[float, float]:
+    count, rates = bench.count(5_000), []
+    for make in (sealed_file, messages_file):
+        with pqlog.open(make(bench, bench.count(1_000_000)), seal=None) as log:
+            log.client("client").seek("start")
+            values = log.get("client")
+            rates.append(timed(lambda values=values: sum(1 for _ in itertools.islice(values, count)), count))
+    return rates[0], rates[1]
+
+
+def rare_key(bench: Bench) -> tuple[float, float]:
+    """Milliseconds to find the one message of a key, where each message has a key of its own; in a new process."""
+    count = bench.count(10_000_000)
+    path = bench.folder / f"keys-{count}.db"
+    if not path.exists():
+        with pqlog.open(path, seal=None) as log:
+            for first in range(0, count, 100_000):
+                some = range(first, min(first + 100_000, count))
+                log.put_many([event(n) | {"key": f"key-{n * 7919 % count}"} for n in some], key="key")
+                log.seal()
+    script = """
+import sys, time
+import pqlog
+
+with pqlog.open(sys.argv[1], readonly=True) as log:
+    start = time.perf_counter()
+    assert len(list(log.history(key="key-7"))) == 1
+    print((time.perf_counter() - start) * 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    return float(done.stdout), 200.0
 
 
 def event_frame(count: int) -> pd.DataFrame:
@@ -199,7 +284,7 @@ def event_frame(count: int) -> pd.DataFrame:
 def two_columns(bench: Bench) -> tuple[float, float]:
     count = bench.count(1_000_000)
     messages_file(bench, count)
-    with pqlog.open(bench.folder / f"messages-{count}.db") as log:
+    with pqlog.open(bench.folder / f"messages-{count}.db", seal=None) as log:
         log.to_pandas(["id"])
         return timed(lambda: log.to_pandas(["id", "amount"]), count), timed(lambda: log.to_pandas(), count)
 
@@ -461,6 +546,16 @@ def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
         (Result("two of the six columns", "rows/s", "all six", needed=1.0), two_columns),
         (Result("memory of messages to pandas", "MB", "three times the frame", needed=1.0, less=True), frame_memory),
         (Result("memory of a stream of 10,000,000", "MB", "300 MB", needed=1.0, less=True), stream_memory),
+        (Result("seal", "/s", "500,000/s", needed=1.0), seal),
+        (Result("file of sealed messages", "MB", "a tenth of the rows", needed=1.0, less=True), sealed_size),
+        (Result("sealed messages to pandas", "rows/s", "read_sql + json.loads", needed=50.0), sealed_to_pandas),
+        (Result("one of the six columns, sealed", "rows/s", "all six", needed=3.0), sealed_column),
+        (Result("get of sealed messages", "/s", "of rows", needed=1.0), sealed_get),
+        (Result("batches of sealed messages", "/s", "of rows", needed=1.0), sealed_batches),
+        (
+            Result("a key of one of 10,000,000 sealed", "ms", "200 ms", needed=1.0, less=True),
+            rare_key,
+        ),
         (Result("worst shapes to pandas", "rows/s", "read_sql + json.loads", needed=1 / 1.2), worst_shapes),
         (Result("put_many, pandas frame", "rows/s", AT_8000, needed=1.0, absolute=4_000_000), frame_in),
         (Result("that frame by city, 8 partitions", "rows/s", "one partition", needed=0.5), frame_by_key),

@@ -105,7 +105,7 @@ class BlockParser:
     def _chunk_of_sealed(self, part: SealedPart) -> Chunk:
         try:
             offsets = pa.array(np.arange(part.offset, part.stop))
-            times = pieces.times(part).cast(TIME) if "_time" in self._metadata else pa.nulls(part.rows, TIME)
+            times = pieces.times(part).view(TIME) if "_time" in self._metadata else pa.nulls(part.rows, TIME)
             keys = pieces.keys(part) if "_key" in self._metadata else None
             chunk = self._without_fields(offsets, times, keys, (None, None))
             return chunk._replace(fields=pieces.table_of(part, self._fields, self._mixed))

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import threading
 
 import apsw
@@ -348,6 +349,7 @@ def test_ctrl_c_in_seal_leaves_each_message_sealed_or_not(tmp_path):
 def test_a_full_put_is_sealed_by_itself(path, monkeypatch):
     monkeypatch.setattr(sealer, "DUE", 1000)
     monkeypatch.setattr(sealer, "KEPT", 700)
+    monkeypatch.setattr(sealer, "FIRST_S", 0.01)
     with pqlog.open(path) as log, pqlog.open(path, "other", seal=None) as other:
         other.put_many(event(n) for n in range(3000))
         fill(log, 2000)
@@ -357,6 +359,29 @@ def test_a_full_put_is_sealed_by_itself(path, monkeypatch):
         assert len(log) == 2020
         assert log.verify() == []
     assert "pqlog-seal" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_forked_child_seals_and_puts_beside_its_parent(path, monkeypatch):
+    monkeypatch.setattr(sealer, "DUE", 1000)
+    monkeypatch.setattr(sealer, "KEPT", 700)
+    monkeypatch.setattr(sealer, "FIRST_S", 0.01)
+    with pqlog.open(path) as log:
+        log.put_many(event(n) for n in range(6000))
+        for _ in range(5):
+            while not pieces(log):  # its thread is at work
+                threading.Event().wait(0.001)
+            pid = os.fork()
+            if not pid:
+                with contextlib.suppress(BaseException):
+                    log.put_many(event(n) for n in range(1000))
+                    log.seal(before=-1000)
+                    log.close()
+                    os._exit(0)
+                os._exit(1)
+            log.put("of the parent")
+            assert os.waitpid(pid, 0)[1] == 0
+        assert len(log) == 6000 + 5 * 1001
+        assert log.verify() == []
 
 
 def damage(path, change):

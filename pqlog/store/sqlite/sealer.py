@@ -1,7 +1,8 @@
 """Sealing by itself: a thread that turns old messages into pieces while puts go on.
 
 It works in small steps, and lets others go on after each. Sealing 16,384 messages takes it about 40 ms, in which a put
-waits at most for the longest step, about 2 ms, and for one transaction of a few milliseconds.
+waits at most for the longest step, about 2 ms, and for one transaction of a few milliseconds. While others put, it
+works a tenth of the time at most: that is enough for 30,000 messages a second.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ KEPT = 100_000
 """The newest messages of a partition stay as they are."""
 DUE = KEPT + sealed.MAX_ROWS
 """From so many on there is a piece to seal."""
-PAUSE_S, SHARE = 0.1, 3
-"""It pauses between two pieces: so long at least, and so many times as long as a piece took."""
+FIRST_S = 1.0
+"""How long it waits before the first piece: most bursts of puts are over then."""
+PAUSE_S, BUSY, IDLE = 0.1, 10, 1
+"""It pauses between two pieces: so long at least, and so many times as long as one took, while somebody puts or not."""
 REST_S = 0.0001
 LOOK_EVERY = 1024
 """Single puts between two looks at whether there is a piece to seal."""
@@ -82,14 +85,19 @@ class Sealer:
                 self._seal(topic)
 
     def _seal(self, topic: SqliteTopic) -> None:
+        before, pause = 0, FIRST_S
         while True:
-            start, stop = topic.looked_to, topic.span().stop
-            if stop - start <= DUE:
+            self._closed.wait(pause)
+            self._rest()
+            stop = topic.span().stop
+            if stop - topic.looked_to <= DUE:
                 return
             began = time.monotonic()
-            _, topic.looked_to = sealing.step(topic, start, stop - KEPT, sealed.MAX_ROWS // 2, self._rest)
-            self._closed.wait(max(PAUSE_S, SHARE * (time.monotonic() - began)))
-            self._rest()
+            _, topic.looked_to = sealing.step(
+                topic, topic.looked_to, stop - KEPT, min(sealed.MAX_ROWS // 2, DUE - KEPT), self._rest
+            )
+            pause = max(PAUSE_S, (IDLE if stop == before else BUSY) * (time.monotonic() - began))
+            before = stop
 
     def _rest(self) -> None:
         if self._closed.is_set():
