@@ -38,7 +38,7 @@ $(VENV)/demo: $(INPUTS) | $(VENV)/made
 
 $(VENV)/test: $(INPUTS) | $(VENV)/made
 	@echo "Installing what the fast tests need"
-	@$(PIP) --editable ".[cli,notebook,pandas,polars]" --group test
+	@$(PIP) --editable ".[cli,dask,notebook,pandas,polars,sql]" --group test
 	@touch $@
 
 $(VENV)/all: $(INPUTS) | $(VENV)/made

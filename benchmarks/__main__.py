@@ -1,8 +1,8 @@
 """``python -m benchmarks PART``: what a sync costs on this disk, and where pqlog and its peers stand.
 
 Parts: goals (the workloads that have a goal), fsync, growth (operations on small and large logs), latency, peers,
-routes (from a log to pandas), stages, all; cluster (on Kafka; needs the extra and `make build/kafka`, and is not in
-all); and draw, which draws the pictures of docs/ from stored results.
+queries (sealed messages and Parquet), routes (from a log to pandas), stages, all; cluster (on Kafka; needs the extra
+and `make build/kafka`, and is not in all); and draw, which draws the pictures of docs/ from stored results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fsync, growth, harness, latency, peers, routes, stages, workloads
+from benchmarks import fsync, growth, harness, latency, peers, queries, routes, stages, workloads
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[..., Iterator[dict[str, object]]]] = {
     "growth": growth.run,
     "latency": latency.run,
     "peers": peers.run,
+    "queries": queries.run,
     "routes": routes.run,
     "stages": stages.run,
 }
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians count (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="amount of work; 1 is what the published figures need")
     parser.add_argument("--only", default="", help="for goals, peers and cluster: only what is named like this")
-    parser.add_argument("--large", action="store_true", help="for growth and routes: also 10,000,000 messages")
+    parser.add_argument("--large", action="store_true", help="for growth, queries and routes: also 10,000,000 messages")
     parser.add_argument("--folder", type=Path, help="the disk to measure (default: this folder's)")
     parser.add_argument(
         "--results", type=Path, help="where to save (default: nowhere; benchmarks/results is for docs/)"
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
                 shown = harness.table(results)
             else:
                 more: dict[str, object] = {}
-                if part in ("growth", "routes") and options.large:
+                if part in ("growth", "queries", "routes") and options.large:
                     more["largest"] = 10_000_000
                 if part in ("peers", "cluster"):
                     more["only"] = options.only

@@ -166,6 +166,7 @@ class _Export:
         self._options = {
             "log": selection.topic.store.log.uuid,
             "key": selection.key,
+            "where": None if selection.where is None else selection.where.identity,
             "rows_per_file": rows_per_file,
             "partition_by": list(partition_by),
             "columns": None if projection.columns is None else list(projection.columns),

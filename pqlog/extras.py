@@ -15,13 +15,18 @@ from pqlog.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pqlog import copying as copying
+    from pqlog import dask as dask
     from pqlog import demo as demo
     from pqlog import export as export
     from pqlog import frames as frames
     from pqlog import pipe as pipe
+    from pqlog import sql as sql
     from pqlog.cli import commands as commands
     from pqlog.frames import dataframes as dataframes
     from pqlog.frames import live as live
+    from pqlog.frames import matching as matching
+    from pqlog.frames import predicates as predicates
+    from pqlog.frames import scans as scans
     from pqlog.frames import schema_cache as schema_cache
     from pqlog.notebook import explorer as explorer
     from pqlog.notebook import magic as magic
@@ -38,26 +43,40 @@ else:
 _MODULES = {
     "commands": "cli.commands",
     "copying": "copying",
+    "dask": "dask",
     "dataframes": "frames.dataframes",
     "demo": "demo",
     "explorer": "notebook.explorer",
     "export": "export",
     "frames": "frames",
+    "scans": "frames.scans",
+    "sql": "sql",
     "schema_cache": "frames.schema_cache",
     "live": "frames.live",
+    "matching": "frames.matching",
+    "predicates": "frames.predicates",
     "magic": "notebook.magic",
     "pipe": "pipe",
     "views": "notebook.views",
 }
 _EXTRA = {
     "cli": "cli",
+    "dask": "dask",
     "demo": "demo",
     "export": "pandas",
     "frames": "pandas",
     "notebook": "notebook",
     "pipe": "pandas",
+    "sql": "sql",
 }
-_OF_PACKAGE = {"jupyterlab": "lab", "matplotlib": "demo", "polars": "polars"}
+_OF_PACKAGE = {
+    "dask": "dask",
+    "jupyterlab": "lab",
+    "matplotlib": "demo",
+    "polars": "polars",
+    "duckdb": "sql",
+    "sqlglot": "sql",
+}
 """Packages that are needed only by a part of a module, and their extra."""
 
 
@@ -97,7 +116,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 def package(name: str) -> Any:
     """A package that is needed only by a part of a module."""
-    with needed(_OF_PACKAGE.get(name, "pandas")):
+    with needed(_OF_PACKAGE.get(name.partition(".")[0], "pandas")):
         return importlib.import_module(name)
 
 

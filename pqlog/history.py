@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pqlog import check, extras
 from pqlog.errors import ArgumentError, Error, OffsetError, PartitionsError, TrimmedError, UncountedError
@@ -17,6 +17,12 @@ from pqlog.store.api import ClientStore, MessageSource, Surveys
 from pqlog.store.values import Span
 from pqlog.stream import CHUNK_BYTES, Selection, TopicStream
 
+if TYPE_CHECKING:
+    import polars as polars
+    import pyarrow.compute
+
+Where: TypeAlias = "str | polars.Expr | pyarrow.compute.Expression"
+"""A predicate: text in SQL's grammar, or an expression."""
 Time = datetime | date | str | timedelta
 """A time, or how long ago: a datetime or date (naive: UTC), ISO text, a timedelta, or text such as ``"1h"``."""
 
@@ -114,6 +120,7 @@ class History(Readable):
         since: Time | None = None,
         until: Time | None = None,
         key: str | None = None,
+        where: Where | None = None,
         clients: Sequence[ClientStore] = (),
     ) -> None:
         for name, offset in (("start", start), ("stop", stop)):
@@ -135,6 +142,7 @@ class History(Readable):
         self._start = None if start is None else check.bounded(start)
         self._stop = None if stop is None else check.bounded(stop)
         self._latest: str | None = None
+        self._where = None if where is None else extras.predicates.where_of(where)
         now = datetime.now(UTC)
         self._since = None if since is None else micros_of(since, now)
         self._until = None if until is None else micros_of(until, now)
@@ -142,22 +150,25 @@ class History(Readable):
     def _selection(self) -> Selection:
         stream = self._stream
         if self._key is not None and stream.is_merged and stream.places_keys():
-            selection = self._of(stream.of_key(self._key))
+            selection = self._selected(stream.of_key(self._key))
             if stream.places_keys():  # still, of all that was put by now
                 return selection
-        return self._of(stream)
+        return self._selected(stream)
 
-    def _of(self, stream: TopicStream) -> Selection:
+    def _selected(self, stream: TopicStream) -> Selection:
         """What is read of a topic, or of a partition of it."""
         if not self._clients:
             stream = stream.for_one_reading().within(self._since, self._until)
-            return Selection(stream, self._span(stream.store), self._key, self._latest)
+            return self._of(stream, self._span(stream.store))
         states = self._stream.log.states(self._clients)
         if len(states) > 1:
             stream = self._stream.beginning([0 if state is None else state.position for state in states])
-            return Selection(stream, stream.store.span(), self._key, self._latest)
+            return self._of(stream, stream.store.span())
         span = self._stream.store.span() if states[0] is None else states[0].unread
-        return Selection(self._stream, span, self._key, self._latest)
+        return self._of(self._stream, span)
+
+    def _of(self, stream: TopicStream, span: Span) -> Selection:
+        return Selection(stream, span, self._key, self._latest, self._where)
 
     def _span(self, topic: MessageSource) -> Span:
         first, stop = kept = topic.span()  # all is counted from one end, though somebody may put meanwhile
@@ -205,9 +216,15 @@ class History(Readable):
     def __iter__(self) -> Iterator[Message]:
         selection = self._selection()
         topic = selection.topic
-        if selection.latest is None:
-            return topic.messages(topic.rows(selection.span, selection.key), selection.key)
-        return self._chosen(selection)
+        if selection.latest is not None:
+            return self._chosen(selection)
+        if selection.where is not None:
+            return self._matching(selection)
+        return topic.messages(topic.rows(selection.span, selection.key), selection.key)
+
+    def _matching(self, selection: Selection) -> Iterator[Message]:
+        for rows, offsets in extras.matching.matching_rows(selection):
+            yield from selection.topic.messages(rows, selection.key, at=offsets)
 
     def _chosen(self, selection: Selection) -> Iterator[Message]:
         for offsets in extras.frames.latest_groups(selection):
@@ -217,29 +234,49 @@ class History(Readable):
     def __reversed__(self) -> Iterator[Message]:
         """The messages, the newest first."""
         selection = self._selection()
-        if selection.latest is None:
-            return selection.topic.backwards(selection.span, selection.key)
-        return self._chosen_backwards(selection)
+        if selection.latest is not None:
+            return self._chosen_backwards(selection)
+        if selection.where is not None:
+            return extras.matching.messages_backwards(selection)
+        return selection.topic.backwards(selection.span, selection.key)
 
     def _chosen_backwards(self, selection: Selection) -> Iterator[Message]:
         for offsets in reversed(list(extras.frames.latest_groups(selection))):
             yield from selection.topic.backwards(Span.through(offsets[0], offsets[-1]), at=set(offsets))
 
     def __len__(self) -> int:
-        """How many messages it has, where that is known without reading them: not of a key, nor of the latest."""
-        topic, span, key, latest = self._selection()
-        if key is None and latest is None:
-            return topic.store.count(span)
+        """How many messages it has, where that is known without reading them: not of a key, a predicate or the latest.
+
+        `count` counts any.
+        """
+        selection = self._selection()
+        if selection.is_whole:
+            return selection.total()
         raise UncountedError(
-            "how many messages a history of a key, or of the latest, has is known only when they were read: "
-            "count them with sum(1 for _ in history), or make a list or a frame of it and take its length"
+            "how many messages a history of a key, of a predicate, or of the latest, has is known only when they were "
+            "read: history.count() reads and counts them, and a list or a frame of it has a length"
         )
+
+    def count(self) -> int:
+        """How many messages it has; of a key, a predicate or the latest, what decides about them is read.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many({"n": n} for n in range(100))
+        Put(first=1, last=100, messages=100)
+        >>> log.history(where="n >= 97").count()
+        3
+        """
+        selection = self._selection()
+        return selection.total() if selection.is_whole else extras.frames.count(selection)
 
     def __bool__(self) -> bool:
         """Whether it has any message; no more than the first is read."""
-        topic, span, key, latest = self._selection()
-        if key is None and latest is None:
-            return topic.store.count(span) > 0
+        selection = self._selection()
+        if selection.is_whole:
+            return selection.total() > 0
         return any(True for _ in self)
 
     def values(self) -> Iterator[Any]:
@@ -254,8 +291,10 @@ class History(Readable):
         >>> list(log[2:].values())
         ['b', 'c']
         """
-        topic, span, key, latest = self._selection()
-        return topic.values(span) if key is None and latest is None else (message.value for message in self)
+        selection = self._selection()
+        if selection.is_whole:
+            return selection.topic.values(selection.span)
+        return (message.value for message in self)
 
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.history_view, self)
@@ -263,6 +302,7 @@ class History(Readable):
     def __repr__(self) -> str:
         only = "" if self._key is None else f", key={self._key!r}"
         only += "" if self._latest is None else f", the latest by {self._latest}"
+        only += "" if self._where is None else f", where {self._where.text}"
         try:
             topic, span, *_ = self._selection()
             if topic.is_merged:

@@ -17,6 +17,8 @@ from pqlog.stream import TopicStream, existing_topic
 from pqlog.topic import Topic
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
     from pqlog.copying import Copied, CopyProgress
     from pqlog.files import Config
 
@@ -98,6 +100,51 @@ class Log(Topic):
         ['main', 'clean']
         """
         return [info.name for info in self._log.topics()]
+
+    def sql(self, query: str, params: object = None, *, external_access: bool = False) -> DuckDBPyRelation:
+        """Query the topics of the log in SQL, by DuckDB: each is a table, with the columns of `to_arrow`.
+
+        Only the columns that the query needs are read, and segments in which its conditions cannot be true are left
+        out. A query sees each topic as it is when `sql` is called. It cannot change the log.
+
+        Parameters
+        ----------
+        query : str
+            Topics are named as tables, ``log`` is the log's main topic. ``"offset"`` needs its quotes, since it is a
+            word of SQL.
+        params : sequence or dict, optional
+            The values of ``?``, or of ``$name``, in the query. Never put a text of somebody else into the query.
+        external_access : bool
+            Let the query read and write other files, and load extensions. Only for queries that you wrote.
+
+        Returns
+        -------
+        duckdb.DuckDBPyRelation
+            Not computed yet: ``.df()``, ``.pl()``, ``.to_arrow_table()`` and ``.fetchall()`` compute it. The log has
+            to be open until then. It is in a DuckDB of its own, in memory, whose time zone is UTC.
+
+        Raises
+        ------
+        ArgumentError
+            DuckDB does not accept the query.
+        UnknownTopicError
+            It names a topic that does not exist.
+        MissingExtraError
+            The extra ``sql`` is not installed.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many([{"city": "Brno", "amount": 2}, {"city": "Praha", "amount": 5}, {"city": "Brno", "amount": 1}])
+        Put(first=1, last=3, messages=3)
+        >>> log.sql("select city, sum(amount) from log group by city order by city").fetchall()
+        [('Brno', 3), ('Praha', 5)]
+        >>> log.sql("select city from log where amount > $least", {"least": 4}).fetchall()
+        [('Praha',)]
+        """
+        relation: DuckDBPyRelation = extras.sql.query(self, query, params, external_access)
+        return relation
 
     def rename_topic(self, old: str, new: str) -> None:
         """Give a topic another name. Its messages, clients and ids stay.

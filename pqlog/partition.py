@@ -7,7 +7,7 @@ from typing import overload
 
 from pqlog import extras, history
 from pqlog.errors import ArgumentError, Error, PartitionsError, UnsupportedError
-from pqlog.history import History, Time
+from pqlog.history import History, Time, Where
 from pqlog.message import Message
 from pqlog.readable import Readable, selection_of
 from pqlog.store.api import Seals
@@ -79,6 +79,7 @@ class Messages(Readable):
         since: Time | None = None,
         until: Time | None = None,
         key: str | None = None,
+        where: Where | None = None,
     ) -> History:
         """A range of it; nothing is read yet.
 
@@ -91,10 +92,22 @@ class Messages(Readable):
             Times: from `since` up to, not including, `until`. Naive ones are UTC; ``"1h"`` is an hour ago.
         key : str, optional
             Only messages with this key.
+        where : str, polars.Expr or pyarrow.compute.Expression, optional
+            Only messages that this is true of: text in SQL's grammar, such as ``"ms > 300 and level = 'error'"``, or
+            an expression. Fields of nested objects are named ``outer.inner``; ``offset``, ``_time``, ``_key``,
+            ``_partition`` and ``_headers['name']`` are those of the message. The guide "Select, filter, query" has all
+            of it.
 
         Returns
         -------
         History
+
+        Raises
+        ------
+        ArgumentError
+            An argument is not valid; of a `where`, it shows what is not supported, and where in the text.
+        MissingExtraError
+            `where` needs the extra ``sql`` if it is text, ``pandas`` otherwise.
 
         Examples
         --------
@@ -104,8 +117,10 @@ class Messages(Readable):
         Put(first=1, last=2, messages=2)
         >>> [message.offset for message in log.history(since="1h", key="Praha")]
         [2]
+        >>> log.history(where="city like 'B%' and offset < 10").to_polars(metadata=False)["city"].to_list()
+        ['Brno']
         """
-        return History(self.stream, start=start, stop=stop, since=since, until=until, key=key)
+        return History(self.stream, start=start, stop=stop, since=since, until=until, key=key, where=where)
 
     def _selection(self) -> Selection:
         return selection_of(self.history())

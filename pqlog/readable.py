@@ -11,6 +11,7 @@ from pqlog.errors import ArgumentError
 from pqlog.stream import Selection
 
 if TYPE_CHECKING:
+    import dask.dataframe
     import pandas
     import polars
     import pyarrow
@@ -176,6 +177,42 @@ class Readable:
         frame: polars.DataFrame = extras.frames.to_polars(self._selection(), projection, progress)
         return frame
 
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        flatten: bool = False,
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
+    ) -> polars.LazyFrame:
+        """The messages as a LazyFrame of polars: a query reads only the columns and the ranges that it needs.
+
+        The range is that of now, also where messages are put later. Of a whole topic that was read before, the columns
+        are known; of any other range all messages are read once to infer them, so narrow the query and not the range.
+
+        Parameters
+        ----------
+        columns, flatten, metadata, parse_dates
+            As for `to_pandas`.
+
+        Returns
+        -------
+        polars.LazyFrame
+            With the columns of `to_polars`.
+
+        Examples
+        --------
+        >>> import polars, pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> log.put_many({"n": n, "city": "Brno"} for n in range(1000))
+        Put(first=1, last=1000, messages=1000)
+        >>> log.scan().filter(polars.col("offset") > 997).select("n").collect()["n"].to_list()
+        [997, 998, 999]
+        """
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        frame: polars.LazyFrame = extras.scans.to_lazy(self._selection(), projection)
+        return frame
+
     def to_arrow(
         self,
         columns: Sequence[str] | None = None,
@@ -210,6 +247,52 @@ class Readable:
         """
         projection = self._projection(columns, flatten, parse_dates, metadata)
         return extras.frames.to_arrow(self._selection(), projection, progress)
+
+    def to_dask(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        messages_per_part: int = 1_000_000,
+        flatten: bool = False,
+        metadata: bool | Sequence[str] = True,
+        parse_dates: Sequence[str] = (),
+    ) -> dask.dataframe.DataFrame:
+        """The messages as a frame of Dask, of parts that whoever computes them reads from the file.
+
+        The range is that of now, also where messages are put later. All parts have the columns and the dtypes of
+        `to_pandas`, which are inferred first, as for `to_batches`. A topic of several partitions comes partition by
+        partition.
+
+        Parameters
+        ----------
+        columns, flatten, metadata, parse_dates
+            As for `to_pandas`.
+        messages_per_part : int
+            How many messages a part of the frame has.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
+            Indexed by offset, with known divisions, if the topic has one partition.
+
+        Raises
+        ------
+        UnsupportedError
+            The log is not in a file.
+
+        Examples
+        --------
+        >>> import pqlog, tempfile
+        >>> log = pqlog.open(tempfile.mkdtemp() + "/events.db")
+        >>> log.put_many({"n": n} for n in range(1000))
+        Put(first=1, last=1000, messages=1000)
+        >>> frame = log.to_dask(messages_per_part=300)
+        >>> frame.npartitions, int(frame["n"].sum().compute(scheduler="threads"))
+        (4, 499500)
+        """
+        projection = self._projection(columns, flatten, parse_dates, metadata)
+        frame: dask.dataframe.DataFrame = extras.dask.to_dask(self._selection(), projection, messages_per_part)
+        return frame
 
     def to_batches(
         self,

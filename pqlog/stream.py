@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -208,13 +208,18 @@ class TopicStream:
 
     def rows(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Row]:
         """The rows of a span, read in chunks; no statement is open while the caller works."""
+        for chunk in self.reads(span, key, damaged):
+            yield from chunk
+
+    def reads(self, span: Span, key: str | None = None, damaged: bool = False) -> Iterator[Sequence[Row]]:
+        """The chunks of these rows."""
         # What lies behind the first of a key may be all of the topic; merged partitions are read in chunks anyway.
         limit = CHUNK_ROWS if key is None or self.is_merged else 1
         while span:
             chunk = self.read(span, limit, CHUNK_BYTES, key, damaged)
             if not chunk:
                 return
-            yield from chunk
+            yield chunk
             span = Span(chunk[-1].stop, span.stop)
             limit = min(2 * limit, CHUNK_ROWS)
 
@@ -238,8 +243,17 @@ class TopicStream:
         found = self.store.read_sealed(span)
         return found if found is not None and found.piece.head.form == "objects" else None
 
-    def backwards(self, span: Span, key: str | None = None, at: Container[int] | None = None) -> Iterator[Message]:
-        """The messages of a span, the newest first, read in chunks from the end; `key` and `at` as for `messages`."""
+    def backwards(
+        self,
+        span: Span,
+        key: str | None = None,
+        at: Container[int] | None = None,
+        choose: Callable[[Sequence[Row]], Container[int]] | None = None,
+    ) -> Iterator[Message]:
+        """The messages of a span, the newest first, read in chunks from the end; `key` and `at` as for `messages`.
+
+        With `choose`, only those that it chooses of rows.
+        """
         step = CHUNK_ROWS
         while span:
             part = Span(self.store.from_end(step, span), span.stop)
@@ -255,11 +269,11 @@ class TopicStream:
                 if size >= CHUNK_BYTES and step > 1:
                     step = max(1, step // 16)  # all of a chunk is held, so of large messages fewer
                     continue
-                messages = list(self.messages(rows, key, at))
+                messages = list(self.messages(rows, key, at if choose is None else choose(rows)))
             except DecodeError as error:  # first what is newer, where it says of which partition it is
                 behind = self.behind(error)
                 if behind > part.first:
-                    yield from self.backwards(Span(behind, span.stop), key, at)
+                    yield from self.backwards(Span(behind, span.stop), key, at, choose)
                 raise
             yield from reversed(messages)
             span = Span(span.first, part.first)
@@ -399,6 +413,13 @@ class Selection(NamedTuple):
     """Only messages with this key."""
     latest: str | None = None
     """Only the last message of each key ("key"), or of each value of that field."""
+    where: Any = None
+    """Only messages that a predicate is true of, one of `pqlog.frames.predicates`."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all messages of its span."""
+        return self.key is None and self.latest is None and self.where is None
 
     def total(self) -> int:
         """How many messages its span has, those of other keys included."""

@@ -210,6 +210,13 @@ Until = Annotated[str | None, typer.Option(help="Before this time.", show_defaul
 Start = Annotated[int | None, typer.Option(help="From this offset on; -5 means the last five.", show_default=False)]
 Stop = Annotated[int | None, typer.Option(help="Before this offset.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="Only messages with this key.", show_default=False)]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        help="Only messages that this is true of, in SQL's grammar: \"ms > 300 and level = 'error'\".",
+        show_default=False,
+    ),
+]
 
 
 def _safe_codec(codec: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Commands that read messages: get, tail, export, explore."""
+"""Commands that read messages: get, tail, export, sql, explore."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pqlog.errors import ArgumentError, DecodeError, UnsupportedError
 from pqlog.message import Message
 from pqlog.readable import selection_of
 from pqlog.store.values import Span
-from pqlog.stream import TopicStream
+from pqlog.stream import Selection
 
 Metadata = Annotated[
     bool, typer.Option("--metadata", "-m", help="Print whole messages: offset, time, key, headers, value.")
@@ -38,6 +38,7 @@ Limit = Annotated[
     "get",
     "pqlog get events.db --since 1h",
     "pqlog get events.db --field city --field amount",
+    "pqlog get events.db --where \"amount > 300 and city like 'B%'\"",
     "pqlog get events.db --client billing --limit 10",
     "pqlog get events.db --client etl --batch 1000 > part.ndjson",
     writes=True,
@@ -62,6 +63,7 @@ def get(
     start: app.Start = None,
     stop: app.Stop = None,
     key: app.Key = None,
+    where: app.Where = None,
     field: app.Fields = None,
     metadata: Metadata = False,
     limit: Limit = None,
@@ -78,11 +80,11 @@ def get(
             raise ArgumentError("--batch and --follow need --client; `pqlog tail -f` follows without one")
         with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
             shown = _shower(metadata, field, log.partitions > 1)
-            history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
+            history = app.part(log, partition).history(start, stop, since=since, until=until, key=key, where=where)
             _check_fields(field, itertools.islice(history, limit))
             output.lines(map(shown, itertools.islice(history, limit)))
         return
-    if any(given is not None for given in (partition, since, until, start, stop, key)):
+    if any(given is not None for given in (partition, since, until, start, stop, key, where)):
         raise ArgumentError(
             "--client reads from the client's position, so it takes no range and no partition: `pqlog seek` moves a "
             "client"
@@ -161,6 +163,7 @@ def _field(value: Any, field: str) -> Any:
     "pqlog tail events.db",
     "pqlog tail events.db -n 100 --metadata",
     "pqlog tail -f events.db --field city",
+    "pqlog tail events.db --where 'amount >= 300'",
 )
 def tail(
     file: app.File,
@@ -168,6 +171,7 @@ def tail(
     partition: app.Partition = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many messages.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more messages, until Ctrl-C.")] = False,
+    where: app.Where = None,
     field: app.Fields = None,
     metadata: Metadata = False,
     trust_pickle: app.TrustPickle = False,
@@ -176,18 +180,35 @@ def tail(
     """Print the last messages. One line of JSON each; no client is moved."""
     with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
         shown = _shower(metadata, field, log.partitions > 1)
-        stream = app.part(log, partition).stream
-        kept = stream.store.span()
-        last = Span(stream.store.from_end(limit, kept) if limit else kept.stop, kept.stop)
-        _check_fields(field, stream.messages(stream.rows(kept if follow else last)), grows=follow)
-        output.lines(map(shown, stream.messages(stream.rows(last))))
+        everything = selection_of(app.part(log, partition).history(where=where))
+        last = _last(everything, limit)
+        _check_fields(field, _messages(everything) if follow else last, grows=follow)
+        output.lines(map(shown, last))
         if follow:
-            for message in _behind(stream, last.stop):
+            for message in _behind(everything):
                 output.line(shown(message))
 
 
-def _behind(stream: TopicStream, at: int) -> Iterator[Message]:
-    """The messages that are put at or behind an offset, as they come; never ends."""
+def _last(selection: Selection, limit: int) -> list[Message]:
+    """The last messages of a selection."""
+    if selection.where is not None:
+        return list(itertools.islice(extras.matching.messages_backwards(selection), limit))[::-1]
+    stream, span = selection.topic, selection.span
+    return list(stream.messages(stream.rows(Span(stream.store.from_end(limit, span), span.stop)))) if limit else []
+
+
+def _messages(selection: Selection) -> Iterator[Message]:
+    """The messages of a selection."""
+    if selection.where is None:
+        yield from selection.topic.messages(selection.topic.rows(selection.span))
+    else:
+        for rows, offsets in extras.matching.matching_rows(selection):
+            yield from selection.topic.messages(rows, at=offsets)
+
+
+def _behind(selection: Selection) -> Iterator[Message]:
+    """The messages behind a selection that it would have, as they come; never ends."""
+    stream, at = selection.topic, selection.span.stop
 
     def has_more() -> bool:
         return stream.store.span().stop > at
@@ -195,7 +216,7 @@ def _behind(stream: TopicStream, at: int) -> Iterator[Message]:
     while True:
         stream.store.log.wait(has_more, None, TICK_S)
         kept = stream.store.span()
-        yield from stream.messages(stream.rows(Span(at, kept.stop)))
+        yield from _messages(selection._replace(span=Span(at, kept.stop)))
         at = kept.stop
 
 
@@ -204,6 +225,7 @@ def _behind(stream: TopicStream, at: int) -> Iterator[Message]:
     "export",
     "pqlog export events.db flights.parquet",
     "pqlog export events.db dataset --since 7d",
+    "pqlog export events.db errors.csv --where \"level = 'error'\"",
     "pqlog export events.db amounts.csv --field city --field amount",
     "pqlog export events.db - --format csv | head -3",
 )
@@ -225,6 +247,7 @@ def export(
     start: app.Start = None,
     stop: app.Stop = None,
     key: app.Key = None,
+    where: app.Where = None,
     field: app.Fields = None,
     flatten: Annotated[bool, typer.Option(help="Turn nested objects into columns named outer.inner.")] = False,
     trust_pickle: app.TrustPickle = False,
@@ -244,7 +267,7 @@ def export(
     if kind not in _WRITERS:
         raise ArgumentError(f"--format must be parquet, csv, tsv or ndjson, not {kind!r}")
     with app.opened(file, topic, trust_pickle=trust_pickle, codec=codec) as log:
-        history = app.part(log, partition).history(start, stop, since=since, until=until, key=key)
+        history = app.part(log, partition).history(start, stop, since=since, until=until, key=key, where=where)
         progress = app.is_watched() and out != "-"
         if kind == "parquet" and is_folder and out != "-":
             written = history.to_parquet(out, columns=field, flatten=flatten, progress=progress)
@@ -391,6 +414,35 @@ class _Piped:
 def _write(target: IO[bytes], data: bytes) -> None:
     with output.writing() if target is sys.stdout.buffer else contextlib.nullcontext():
         target.write(data)
+
+
+@app.command(
+    app.MESSAGES,
+    "sql",
+    'pqlog sql events.db "select count(*) from log"',
+    'pqlog sql events.db "select city, sum(amount) as total from log group by city order by total desc" --json',
+)
+def sql(
+    file: app.File,
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="Topics are tables; log is the one of --topic.", show_default=False)
+    ],
+    topic: app.Topic = "main",
+    as_json: app.AsJson = False,
+    external_access: Annotated[
+        bool, typer.Option("--external-access", help="Let the query read and write other files.")
+    ] = False,
+    codec: app.Codec = None,
+) -> None:
+    """Query the topics in SQL, by DuckDB.
+
+    Only the columns and the ranges that the query needs are read. It cannot change the log.
+    """
+    with app.opened(file, topic, codec=codec) as log:
+        relation = log.sql(query, external_access=external_access)
+        names = relation.columns
+        rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+    output.records(rows, as_json, "no rows")
 
 
 @app.command(app.MESSAGES, "explore", "pqlog explore events.db", "pqlog explore events.db -- --no-browser --port=8899")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,16 +15,20 @@ import pyarrow.csv
 
 from pqlog.codecs import UNDECODABLE, is_text
 from pqlog.errors import DamagedError, DecodeError
+from pqlog.fields import METADATA_COLUMNS
 from pqlog.frames import pieces, places, segments
 from pqlog.frames.arrow_types import HEADERS, TIME
 from pqlog.frames.chunks import Chunk, Reread
 from pqlog.frames.columns import PYTHON_COLUMNS, make_table, table_of
-from pqlog.frames.latest import contains
 from pqlog.frames.parse import JsonParser
-from pqlog.frames.prefetch import Block, json_lines, raise_undecodable, split_segments
+from pqlog.frames.prefetch import Block, Part, json_lines, raise_undecodable, split_segments
 from pqlog.store.sealed import DAMAGE, SealedPart
 from pqlog.store.values import Lines, Row
 from pqlog.stream import TopicStream, headers_of
+
+ALL_METADATA = frozenset(METADATA_COLUMNS.values())
+Choose = Callable[[Part], Any]
+"""For each message of a part whether it is taken: a NumPy array of booleans."""
 
 
 class BlockParser:
@@ -38,10 +43,12 @@ class BlockParser:
         Fields whose values must each stay as they are.
     key : str, optional
         Take only messages with this key. (Single messages were already selected when the block was read.)
-    offsets : numpy.ndarray, optional
-        Take only the messages at these offsets, ascending.
+    choose : callable, optional
+        Take only the messages of a part that it chooses: it is given one part after the other.
     headers : bool
         Whether chunks have the messages' headers.
+    metadata : collection of str
+        The metadata columns that matter: of sealed messages, others may be null.
     reread : callable, optional
         Passed to each chunk.
     """
@@ -53,14 +60,16 @@ class BlockParser:
         mixed: frozenset[str],
         *,
         key: str | None = None,
-        offsets: Any = None,
+        choose: Choose | None = None,
         headers: bool = False,
+        metadata: Collection[str] = ALL_METADATA,
         reread: Reread | None = None,
     ) -> None:
         self._stream, self._topic = stream, stream.name
         self._fields, self._mixed = fields, mixed
-        self._key, self._offsets, self._has_headers, self._reread = key, offsets, headers, reread
+        self._key, self._choose, self._has_headers, self._reread = key, choose, headers, reread
         self._json = JsonParser(fields, mixed)
+        self._metadata = metadata
 
     def parse(self, block: Block | SealedPart) -> Iterator[Chunk]:
         """The messages of a block as columns."""
@@ -68,7 +77,7 @@ class BlockParser:
             yield from self._parse_lines(block)
             return
         if isinstance(block, SealedPart):
-            yield self._parse_sealed(block)
+            yield from self._parse_sealed(block)
             return
         for part in split_segments(block):
             yield from self._parse_segment(part) if isinstance(part, Row) else self._parse_singles(part)
@@ -76,30 +85,36 @@ class BlockParser:
     def _parse_lines(self, lines: Lines) -> Iterator[Chunk]:
         offsets = pa.array(np.asarray(lines.all_offsets, np.int64))
         chunk = self._without_fields(offsets, _times_of(lines), _keys_of(lines), places.origins(lines))
-        if self._offsets is not None:
-            mask = contains(self._offsets, offsets.to_numpy())
+        mask = None if self._choose is None else self._choose(lines)
+        if mask is None or mask.all():
+            yield from self._with_fields(chunk, lines.values)
+        elif mask.any():
             texts = lines.values.split(b"\n")
             if len(texts) != lines.rows:
                 raise_undecodable(None, self._stream, offsets.to_pylist())
-            selected = [texts[index] for index in np.flatnonzero(mask)]
-            if not selected:
-                return
-            yield from self._with_fields(chunk.filter(pa.array(mask)), b"\n".join(selected))
-        else:
-            yield from self._with_fields(chunk, lines.values)
+            selected = b"\n".join(itertools.compress(texts, mask))
+            yield from self._with_fields(chunk.filter(pa.array(mask)), selected)
 
-    def _parse_sealed(self, part: SealedPart) -> Chunk:
+    def _parse_sealed(self, part: SealedPart) -> Iterator[Chunk]:
+        mask = None if self._choose is None else self._choose(part)
+        if mask is not None and not mask.any():
+            return
+        chunk = self._chunk_of_sealed(part)
+        yield chunk if mask is None or mask.all() else chunk.filter(pa.array(mask))
+
+    def _chunk_of_sealed(self, part: SealedPart) -> Chunk:
         try:
             offsets = pa.array(np.arange(part.offset, part.stop))
-            chunk = self._without_fields(offsets, pieces.times(part).view(TIME), pieces.keys(part), (None, None))
+            times = pieces.times(part).view(TIME) if "_time" in self._metadata else pa.nulls(part.rows, TIME)
+            keys = pieces.keys(part) if "_key" in self._metadata else None
+            chunk = self._without_fields(offsets, times, keys, (None, None))
             return chunk._replace(fields=pieces.table_of(part, self._fields, self._mixed))
         except (*DAMAGE, pa.ArrowException) as error:
             raise DamagedError(self._topic, part.offset, part.last, self._stream.number) from error
 
     def _parse_singles(self, rows: Sequence[Row]) -> Iterator[Chunk]:
-        if self._offsets is not None:
-            mask = contains(self._offsets, np.array([row.offset for row in rows]))
-            rows = [row for row, is_selected in zip(rows, mask, strict=True) if is_selected]
+        if self._choose is not None:
+            rows = list(itertools.compress(rows, self._choose(rows)))
         if not rows:
             return
         offsets = pa.array([row.offset for row in rows], pa.int64())
@@ -169,14 +184,18 @@ class BlockParser:
         return pa.array(maps, HEADERS).take(pa.array([positions[row.headers] for row in rows]))
 
     def _parse_segment(self, row: Row) -> Iterator[Chunk]:
+        mask = None if self._choose is None else self._choose(row)
+        if mask is not None and not mask.any():
+            return
         with segments.row_errors(self._topic, row):
             chunk = self._chunk_of(row)
         if self._key is not None:
             if chunk.keys is None:
                 return
-            chunk = chunk.filter(pc.equal(chunk.keys, self._key).fill_null(False))
-        if self._offsets is not None:
-            chunk = chunk.filter(pa.array(contains(self._offsets, chunk.offsets.to_numpy())))
+            of_key = pc.equal(chunk.keys, self._key).fill_null(False)
+            mask = of_key if mask is None else pc.and_(of_key, pa.array(mask))
+        if mask is not None:
+            chunk = chunk.filter(mask if isinstance(mask, pa.Array) else pa.array(mask))
         if len(chunk.offsets):
             yield chunk
 

@@ -25,6 +25,9 @@ from pqlog.frames.tables import check_size, regroup
 from pqlog.store.values import Span
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, TopicStream
 
+MAX_STEP = 1 << 20
+"""How many messages are read at a time, at most, when the last ones with a predicate are searched."""
+
 
 def to_pandas(selection: Selection, projection: Projection, dtype_backend: str | None, progress: bool) -> pd.DataFrame:
     """The messages of a range as a pandas frame."""
@@ -58,8 +61,8 @@ def head(selection: Selection, n: int) -> pd.DataFrame:
 
 def _up_to(selection: Selection, n: int) -> Selection:
     """The range up to the `n`-th message of its key, so that the rest of the topic is not read."""
-    stream, span, key, _ = selection
-    if key is None:
+    stream, span, key = selection.topic, selection.span, selection.key
+    if key is None or selection.where is not None:
         return selection
     rest = span
     while n > 0 and (rows := stream.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
@@ -71,10 +74,12 @@ def _up_to(selection: Selection, n: int) -> Selection:
 def tail(selection: Selection, n: int) -> pd.DataFrame:
     """The last `n` messages as a frame."""
     _check_count(n)
-    stream, span, key, latest = selection
+    stream, span, key, latest, where = selection
     if latest is not None:
         return _latest_frame(selection, slice(-n, None) if n else slice(0))
-    if key is None:
+    if where is not None:
+        first = _from_end(selection, n)
+    elif key is None:
         first = stream.store.from_end(n, span)
     elif stream.is_merged:
         first = _place_from_end(stream, span, key, n)
@@ -97,6 +102,20 @@ def _place_from_end(stream: TopicStream, span: Span, key: str, n: int) -> int:
         newest += reversed(places)
         first = part.first
     return min(newest[:n], default=span.stop)
+
+
+def _from_end(selection: Selection, n: int) -> int:
+    """The offset, or place, of the `n`-th message from the end of a range with a predicate."""
+    rest, step = selection.span, CHUNK_ROWS
+    first = rest.stop
+    while rest and n > 0:
+        part = Span(selection.topic.store.from_end(step, rest), rest.stop)
+        found = [chunk.offsets for chunk in read_chunks(selection._replace(span=part), Projection(columns=()))]
+        offsets = pa.chunked_array(found, pa.int64())
+        if len(offsets):
+            first = offsets[max(0, len(offsets) - n)].as_py()
+        n, rest, step = n - len(offsets), Span(rest.first, part.first), min(2 * step, MAX_STEP)
+    return first
 
 
 def _latest_frame(selection: Selection, chosen: slice) -> pd.DataFrame:

@@ -84,9 +84,12 @@ class SchemaInference:
             known = self._columns.get(field.name)
             if known is None:
                 return str(field.name)
-            merged = known.copy()
-            merged.add(field, column)
-            if merged.result() != known.result() or (column.null_count and not self.has_nulls(field.name)):
+            if not known.is_only(field, column):
+                merged = known.copy()
+                merged.add(field, column)
+                if merged.result() != known.result():
+                    return str(field.name)
+            if column.null_count and not self.has_nulls(field.name):
                 return str(field.name)
         return None
 
@@ -183,6 +186,16 @@ class _Column:
         """All that is inferred about the column, except for other people's metadata."""
         field = self.field("")
         return field.type, mark_of(field), self.is_nullable, self.note(), self.dictionaries_differ
+
+    def is_only(self, field: pa.Field, column: pa.ChunkedArray) -> bool:
+        """Whether it occurred as this plain field alone, and so does not change by more of its values."""
+        if field.metadata or pa.types.is_dictionary(field.type) or column.null_count == len(column):
+            return False
+        seen = self._with_values
+        before = seen.fields.get((field.type, None, ()))
+        if before is None or len(seen.fields) > 1 or seen.notes != {None}:
+            return False
+        return before.nullable or not field.nullable
 
     def fields(self) -> list[pa.Field]:
         """All fields that it occurred as."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -20,17 +21,14 @@ from pqlog.frames import segments
 from pqlog.frames.arrays import decode_dictionary, filter_rows
 from pqlog.frames.arrow_types import NANOSECONDS
 from pqlog.frames.dtypes import python_values
+from pqlog.frames.matching import matcher_of
 from pqlog.frames.notes import note_of
 from pqlog.frames.parse import decode_lines
-from pqlog.frames.places import unmoved
-from pqlog.frames.prefetch import blocks, called, json_lines, raise_undecodable, read_values, split_segments
-from pqlog.store.values import Lines, Row, Span
-from pqlog.stream import Selection, TopicStream
-
-MAX_GAP = 512
-"""Latest messages that are no further apart than this are read together."""
-MAX_MERGED_GAP = 3_000
-"""The same for merged partitions, where finding a place takes as long as reading this many messages: about 5 ms."""
+from pqlog.frames.places import nearby, unmoved
+from pqlog.frames.prefetch import Part, blocks, called, json_lines, raise_undecodable, read_values, split_segments
+from pqlog.store.sealed import SealedPart
+from pqlog.store.values import Lines, Row
+from pqlog.stream import Selection
 
 _PLAIN = (str, int, bool, bytes)
 """Types whose equal values are identical."""
@@ -62,16 +60,28 @@ class Latest:
 
     def add(self, selection: Selection) -> None:
         """Read the next range; ranges must be added in order."""
-        for block in blocks(selection.topic, selection.span, selection.key):
-            if isinstance(block, Lines):
-                offsets = block.all_offsets
-                self._add_keys(selection, self._keys_of_lines(selection, block, offsets), offsets)
-                continue
-            for part in split_segments(block):
-                if isinstance(part, Row):
-                    self._add_segment(selection, part)
-                else:
-                    self._add_keys(selection, self._keys_of_rows(selection, part), [row.offset for row in part])
+        matcher = matcher_of(selection)
+        spans, headers = [selection.span], False
+        if matcher is not None:
+            spans, headers = matcher.spans(selection.span), matcher.projection.has_headers
+        for span in spans:
+            for block in blocks(selection.topic, span, selection.key, headers=headers):
+                for part in [block] if isinstance(block, Lines) else split_segments(block):
+                    self._add_part(selection, part, None if matcher is None else matcher.mask(part))
+
+    def _add_part(self, selection: Selection, part: Lines | Row | Sequence[Row], mask: Any) -> None:
+        if isinstance(part, Row):
+            self._add_segment(selection, part, mask)
+            return
+        if isinstance(part, Lines):
+            offsets: Sequence[int] = part.all_offsets
+            keys = self._keys_of_lines(selection, part, offsets)
+        else:
+            offsets = [row.offset for row in part]
+            keys = self._keys_of_rows(selection, part)
+        if mask is not None:
+            keys, offsets = list(itertools.compress(keys, mask)), list(itertools.compress(offsets, mask))
+        self._add_keys(selection, keys, offsets)
 
     def check(self, selection: Selection) -> None:
         """Raise if there are no keys because no message has the field."""
@@ -119,7 +129,7 @@ class Latest:
             return value.get(self._field)
         return value if self._field == "value" else None
 
-    def _add_segment(self, selection: Selection, row: Row) -> None:
+    def _add_segment(self, selection: Selection, row: Row, mask: Any = None) -> None:
         topic = selection.topic.name
         with segments.row_errors(topic, row):
             table = segments.read(row, topic, frozenset(() if self._field is None else [self._field]))
@@ -136,8 +146,11 @@ class Latest:
             if selection.key is not None:
                 if message_keys is None:
                     return
-                mask = pc.equal(message_keys, selection.key).fill_null(False).combine_chunks()
-                column, offsets = filter_rows(column, mask), offsets[mask.to_numpy(zero_copy_only=False)]
+                of_key = pc.equal(message_keys, selection.key).fill_null(False).combine_chunks()
+                of_key = of_key.to_numpy(zero_copy_only=False)
+                mask = of_key if mask is None else of_key & mask
+            if mask is not None:
+                column, offsets = filter_rows(column, pa.array(mask)), offsets[mask]
             type_, keys = _keys_of_column(column, field)
             self._add_keys(selection, keys, offsets.tolist(), type_)
 
@@ -181,14 +194,13 @@ def latest_groups(selection: Selection) -> Iterator[list[int]]:
         yield from nearby(selection.topic, latest_of(selection))
 
 
-def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
-    """Ascending offsets in groups that are close together."""
-    gap = MAX_MERGED_GAP if stream.is_merged else MAX_GAP
-    if len(offsets):
-        if not stream.log.capabilities.dense_offsets:  # messages are further apart
-            first, last = offsets[0].item(), offsets[-1].item()
-            gap = gap * (last - first) // max(1, stream.store.count(Span.through(first, last))) + gap
-        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))
+def at_offsets(offsets: Any, part: Part) -> Any:
+    """For each message of a part whether it is at one of some ascending offsets."""
+    if isinstance(part, Lines):
+        return contains(offsets, np.asarray(part.all_offsets, np.int64))
+    if isinstance(part, Row | SealedPart):
+        return contains(offsets, np.arange(part.offset, part.stop))
+    return contains(offsets, np.array([row.offset for row in part]))
 
 
 def contains(offsets: Any, candidates: Any) -> Any:

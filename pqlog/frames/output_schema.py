@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -77,6 +77,17 @@ class OutputSchema:
         named = [field.with_name(name) for field, name in zip(self.fields, self.names, strict=True)]
         return pa.schema([*(pa.field(name, _METADATA_TYPES[name]) for name in self.metadata), *named])
 
+    def select(self, names: Sequence[str]) -> OutputSchema:
+        """The same with some of its columns only, the metadata first."""
+        chosen = [index for index, name in enumerate(self.names) if name in names]
+        return replace(
+            self,
+            fields=pa.schema([self.fields.field(index) for index in chosen]),
+            names=tuple(self.names[index] for index in chosen),
+            metadata=tuple(name for name in self.metadata if name in names),
+            is_frame_as_put=False,
+        )
+
     def table(self, chunks: Sequence[Chunk]) -> pa.Table:
         """Chunks as one table."""
         if not chunks:
@@ -91,11 +102,12 @@ class OutputSchema:
             if self.cache_check is not None:
                 self.cache_check.check(chunk, self)
             fields = conform(chunk.fields, self.fields, self.dictionaries).columns
-            metadata = [_metadata_column(chunk, name) for name in self.metadata]
+            metadata = [metadata_column(chunk, name) for name in self.metadata]
             return make_table(list(self.schema), [*metadata, *fields], len(chunk.offsets))
 
 
-def _metadata_column(chunk: Chunk, name: str) -> pa.Array:
+def metadata_column(chunk: Chunk, name: str) -> pa.Array:
+    """One of the metadata columns of a chunk."""
     if name == "offset":
         return chunk.shown_offsets
     columns = {"_partition": chunk.partitions, "_time": chunk.times, "_key": chunk.keys, "_headers": chunk.headers}

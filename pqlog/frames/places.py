@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,11 @@ from pqlog.merged import Positions
 from pqlog.store.api import Merged, TopicStore
 from pqlog.store.values import Lines, PartitionRun, Row, Span
 from pqlog.stream import Selection, TopicStream
+
+MAX_GAP = 512
+"""Messages that are no further apart than this are read together."""
+MAX_MERGED_GAP = 3_000
+"""The same for merged partitions, where finding a place takes as long as reading this many messages: about 5 ms."""
 
 
 def runs_of(rows: Sequence[Row]) -> list[PartitionRun] | None:
@@ -57,7 +63,7 @@ def is_from_beginning(selection: Selection) -> bool:
 
 def identity(selection: Selection) -> tuple[object, ...]:
     """The same for the same messages of one open topic: those of a span never change, but a trim may move places."""
-    return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest
+    return tuple(part.span for part in by_partition(selection)), selection.key, selection.latest, selection.where
 
 
 def mark_of(stream: TopicStream, offset: int) -> int | Positions:
@@ -91,3 +97,13 @@ def trimmed(store: TopicStore, first: int) -> None:
     begin = store.span().first
     if begin > first:
         raise TrimmedError(first, begin, store.info.number)
+
+
+def nearby(stream: TopicStream, offsets: Any) -> Iterator[list[int]]:
+    """Ascending offsets in groups that are close together."""
+    gap = MAX_MERGED_GAP if stream.is_merged else MAX_GAP
+    if len(offsets):
+        if not stream.log.capabilities.dense_offsets:  # messages are further apart
+            first, last = offsets[0].item(), offsets[-1].item()
+            gap = gap * (last - first) // max(1, stream.store.count(Span.through(first, last))) + gap
+        yield from (group.tolist() for group in np.split(offsets, np.flatnonzero(np.diff(offsets) > gap) + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
@@ -28,6 +29,8 @@ MIN_THREADED_ROWS = 20_000
 Block = Lines | Sequence[Row]
 """What one read returns; lines only if the topic's codec is JSON. If the topic has several partitions, it says of which
 they are."""
+Part = Lines | SealedPart | Row | Sequence[Row]
+"""What is parsed at a time: lines, sealed messages, a segment, or single messages."""
 _Sizes = Iterator[tuple[int, int]]
 B = TypeVar("B")
 _Fetched = tuple[B, Span]
@@ -44,7 +47,8 @@ def column_blocks(
     """The same for a reader of columns: sealed messages as they are kept, where that is in columns."""
     if key is not None or headers or stream.number is not None:
         return blocks(stream, span, key, headers=headers)
-    return _blocks(stream, span, functools.partial(_fetch_columns, stream))
+    groups = _blocks(stream, span, functools.partial(_fetch_columns, stream))
+    return itertools.chain.from_iterable(groups)
 
 
 def _blocks(stream: TopicStream, span: Span, fetch_with: Callable[[_Sizes, Span], _Fetched[B] | None]) -> Iterator[B]:
@@ -72,16 +76,25 @@ def _fetch(stream: TopicStream, key: str | None, headers: bool, sizes: _Sizes, s
         lines = stream.lines(span, max_rows, max_bytes)
         if lines is not None:
             return _numbered_lines(stream, lines), Span(lines.stop, span.stop)
-    rows = _numbered(stream, stream.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
+    rows = numbered(stream, stream.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
 
 
-def _fetch_columns(stream: TopicStream, sizes: _Sizes, span: Span) -> _Fetched[Block | SealedPart] | None:
-    part = stream.sealed(span) if span else None
-    return _fetch(stream, None, False, sizes, span) if part is None else (part, Span(part.stop, span.stop))
+def _fetch_columns(stream: TopicStream, sizes: _Sizes, span: Span) -> _Fetched[Sequence[Block | SealedPart]] | None:
+    """The first block of a span, or several pieces: one takes less time than it takes another thread to say so."""
+    parts, rows, most = list[Block | SealedPart](), 0, 0
+    while span and rows <= most and (part := stream.sealed(span)) is not None:
+        most = most or next(sizes)[0]
+        rows += part.rows
+        parts.append(part)
+        span = Span(part.stop, span.stop)
+    if parts:
+        return parts, span
+    fetched = _fetch(stream, None, False, sizes, span)
+    return None if fetched is None else ([fetched[0]], fetched[1])
 
 
-def _numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
+def numbered(stream: TopicStream, rows: Sequence[Row]) -> Sequence[Row]:
     """Rows that say of which partition they are, if their topic has several, though only one is read."""
     number = stream.number
     return rows if number is None else [row._replace(partition=number) for row in rows]
@@ -165,4 +178,4 @@ def row_at(stream: TopicStream, offset: int) -> Row:
     rows = stream.store.read(Span.at(offset), 1, READ_BYTES)
     if not rows:
         raise TrimmedError(None) if stream.is_merged else TrimmedError(offset, stream.store.span().first, stream.number)
-    return _numbered(stream, rows)[0]
+    return numbered(stream, rows)[0]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from pqlog.fields import METADATA_COLUMNS
 from pqlog.frames.flatten import path_of, source_fields
+
+if TYPE_CHECKING:
+    from pqlog.frames.output_schema import OutputSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,14 @@ class Projection:
         if self.columns is None:
             return None
         return frozenset(source_fields(self.columns) if self.flatten else self.columns)
+
+    def narrowed(self, output: OutputSchema) -> Projection:
+        """The projection that reads only the columns of a part of its result."""
+        names = [field.name for field in output.fields]
+        columns = tuple(".".join(path_of(name)) if self.flatten else name for name in names)
+        metadata = tuple(option for option, name in METADATA_COLUMNS.items() if name in output.metadata)
+        dates = tuple(name for name in self.parse_dates if name in columns)
+        return replace(self, columns=columns, parse_dates=dates, metadata=metadata, lenient=True)
 
     def metadata_columns(self, has_partitions: bool, has_keys: bool) -> tuple[str, ...]:
         """The metadata columns of a table: they depend on whether the topic has several partitions, and keys."""

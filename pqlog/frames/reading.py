@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ import pyarrow as pa
 from pqlog import extras
 from pqlog.errors import TrimmedError
 from pqlog.frames import dates, flatten
-from pqlog.frames.block_parser import BlockParser
+from pqlog.frames.block_parser import ALL_METADATA, BlockParser, Choose
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.columns import JSON_COLUMNS, PYTHON_COLUMNS
 from pqlog.frames.conform import conform
 from pqlog.frames.inference import SchemaInference
-from pqlog.frames.latest import latest_of, nearby
-from pqlog.frames.places import unmoved
+from pqlog.frames.latest import at_offsets, latest_of
+from pqlog.frames.matching import matcher_of
+from pqlog.frames.places import nearby, unmoved
 from pqlog.frames.prefetch import blocks, column_blocks
 from pqlog.frames.projection import Projection
 from pqlog.store.values import Span
@@ -28,38 +29,61 @@ _MAKERS = {b"json": JSON_COLUMNS, b"pickle": PYTHON_COLUMNS}
 
 
 def read_chunks(
-    selection: Selection, projection: Projection, progress: bool = False, mixed: frozenset[str] = frozenset()
+    selection: Selection,
+    projection: Projection,
+    progress: bool = False,
+    mixed: frozenset[str] = frozenset(),
+    choose: Choose | None = None,
+    metadata: Collection[str] = ALL_METADATA,
 ) -> Iterator[Chunk]:
     """The messages of a range in order, in chunks of bounded size.
 
     The values of `mixed` fields each stay as they are. (If it is found out only later that a field is mixed, see
-    `Chunk.with_exact_values`.)
+    `Chunk.with_exact_values`.) With `choose`, only messages that it chooses, of those of the range; with `metadata`,
+    metadata columns besides these may be null.
     """
     with extras.progress_bar(selection.total() if progress else None, "reading", progress) as done:
-        for chunk in _read_chunks(selection, projection, mixed):
+        for chunk in _read_chunks(selection, projection, mixed, choose, metadata):
             done(len(chunk.offsets))
             yield chunk
 
 
-def _read_chunks(selection: Selection, projection: Projection, mixed: frozenset[str]) -> Iterator[Chunk]:
-    stream, span, key, by = selection
+def _read_chunks(
+    selection: Selection,
+    projection: Projection,
+    mixed: frozenset[str],
+    choose: Choose | None,
+    metadata: Collection[str],
+) -> Iterator[Chunk]:
+    stream, span, key, by, _ = selection
     if by is not None:
         with unmoved(stream):
             yield from chunks_at(stream, latest_of(selection), projection, mixed)
         return
-    parser = _parser(stream, projection, mixed, key=key)
-    for block in column_blocks(stream, span, key, headers=projection.has_headers):
-        for chunk in parser.parse(block):
-            yield _projected(chunk, projection, mixed)
+    matcher, spans, headers = matcher_of(selection), [span], projection.has_headers
+    if matcher is not None:
+        spans, headers = matcher.spans(span), headers or matcher.projection.has_headers
+        choose = matcher.mask if choose is None else _both(matcher.mask, choose)
+    parser = _parser(stream, projection, mixed, key=key, choose=choose, metadata=metadata)
+    for part in spans:
+        for block in column_blocks(stream, part, key, headers=headers):
+            for chunk in parser.parse(block):
+                yield project(chunk, projection, mixed)
+    if matcher is not None:
+        matcher.warn(span)
+
+
+def _both(one: Choose, other: Choose) -> Choose:
+    return lambda part: one(part) & other(part)
 
 
 def chunks_at(
     stream: TopicStream, offsets: Any, projection: Projection, mixed: frozenset[str] = frozenset()
 ) -> Iterator[Chunk]:
     """The messages at some ascending offsets; messages between them do not influence the columns."""
-    parser = _parser(stream, projection, mixed, offsets=offsets)
+    parser = _parser(stream, projection, mixed, choose=functools.partial(at_offsets, offsets))
     for chunk in _parse_at(parser, stream, offsets, projection.has_headers):
-        yield _projected(chunk, projection, mixed)
+        yield project(chunk, projection, mixed)
 
 
 def _parser(stream: TopicStream, projection: Projection, mixed: frozenset[str], **options: Any) -> BlockParser:
@@ -79,7 +103,7 @@ def _parse_at(parser: BlockParser, stream: TopicStream, offsets: Any, headers: b
             yield from parser.parse(block)
 
 
-def _projected(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> Chunk:
+def project(chunk: Chunk, projection: Projection, mixed: frozenset[str]) -> Chunk:
     """A chunk in the form that a projection asks for."""
     with chunk.as_decode_errors():
         if projection.flatten:
@@ -104,9 +128,10 @@ def _reread(stream: TopicStream, is_flat: bool, chunk: Chunk, mixed: frozenset[s
     inference, tables = SchemaInference(), list[pa.Table]()
     parts = _parts(stream, chunk)
     for part, _, offsets in parts:
-        parser, rows = BlockParser(part, fields, projection.top_level(mixed), offsets=offsets), 0
+        choose = functools.partial(at_offsets, offsets)
+        parser, rows = BlockParser(part, fields, projection.top_level(mixed), choose=choose), 0
         for found in _parse_at(parser, part, offsets):
-            table = _projected(found, projection, mixed).fields
+            table = project(found, projection, mixed).fields
             table = table.select([name for name in table.schema.names if name in mixed])
             inference.add(table)
             tables.append(table)

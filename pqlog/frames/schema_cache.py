@@ -110,4 +110,4 @@ def _decode(stream: TopicStream, entry: CachedSchema | None) -> CachedInference 
 
 def _has_all_messages(selection: Selection) -> bool:
     """Whether a range has all messages of its span."""
-    return selection.key is None and selection.latest is None
+    return selection.is_whole

@@ -15,6 +15,7 @@ from pqlog.frames.chunks import Chunk
 from pqlog.frames.inference_pass import infer_output, read_all, read_stream
 from pqlog.frames.prefetch import FIRST_READ_ROWS, growing
 from pqlog.frames.projection import Projection
+from pqlog.frames.reading import read_chunks
 from pqlog.stream import Selection
 
 BATCH_ROWS = 65_536
@@ -54,6 +55,11 @@ def to_batches(
             yield from table.to_batches()
 
     return pa.RecordBatchReader.from_batches(output.schema, batches())
+
+
+def count(selection: Selection) -> int:
+    """How many messages a selection has; as few columns as can be are read for it."""
+    return sum(len(chunk.offsets) for chunk in read_chunks(selection, Projection(columns=())))
 
 
 def regroup(chunks: Iterable[Chunk], size: int | None) -> Iterator[list[Chunk]]:

@@ -385,8 +385,8 @@ def batch_view(batch: Batch) -> str:
 
 
 def _messages_of(selection: Selection) -> str:
-    stream, span, key, latest = selection
-    if latest is not None:
+    stream, span, key = selection.topic, selection.span, selection.key
+    if selection.latest is not None or selection.where is not None:
         return '<span class="dim">not computed yet: convert it to a frame</span>'
     found = read_some(stream, span, 2 * SHOWN, key)
     line = _span_line(stream, span) if key is None else ""

@@ -557,3 +557,29 @@ def test_errors_of_the_commands_speak_of_commands(sh, folder):
     ):
         said = sh(f"({line}) || exit 1", code=1)
         assert PYTHON.findall(said) == [], said
+
+
+# where and sql
+
+
+def test_where_selects_messages_in_get_tail_and_export(sh, folder):
+    cities = '{"n": 1}\n{"n": 2, "city": "Brno"}\n{"n": 3, "city": "Praha"}\n{"n": 4, "city": "Brno"}\n'
+    sh("pqlog put new.db", stdin=cities)
+    assert [value["n"] for value in ndjson(sh("""pqlog get new.db --where "n > 1 and city = 'Brno'" """))] == [2, 4]
+    assert [value["n"] for value in ndjson(sh("pqlog tail new.db -n 2 --where 'n < 4'"))] == [2, 3]
+    assert ndjson(sh("pqlog tail new.db -n 0 --where 'n < 4'")) == []
+    assert sh("pqlog export new.db out.csv --where 'city is not null' --field n") == "3 messages written to out.csv\n"
+    assert "IN, BETWEEN" in sh("pqlog get new.db --where 'sum(n) > 3'", code=1)
+    assert "position" in sh("pqlog get new.db --client a --where 'n > 3'", code=1)
+    followed = sh("timeout -s INT 8 pqlog tail -f new.db -n 1 --where 'n = 3'; test $? = 124")
+    assert [value["n"] for value in ndjson(followed)] == [3]
+
+
+def test_sql_prints_the_result_of_a_query(sh):
+    sh("""pqlog put new.db '{"n": 1}' '{"n": 2}'; pqlog put new.db -t raw '{"n": 5}'""")
+    assert json.loads(sh("pqlog sql new.db 'select sum(n) as total from log' --json")) == [{"total": 3}]
+    assert sh("pqlog sql new.db 'select n from raw'") == "n\n5\n"
+    assert sh("pqlog sql new.db 'select n from log where n > 7'") == "no rows\n"
+    assert "did you mean 'main' or 'raw'" in sh("pqlog sql new.db 'select n from row'", code=1)
+    assert "double quotes" in sh("pqlog sql new.db 'select n from log where offset > 1'", code=1)
+    assert "disabled" in sh("""pqlog sql new.db "select * from read_text('/etc/hostname')" """, code=1)

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -100,6 +101,17 @@ def reading(log, ranks, first, stop):
     yield "polars", log.to_polars(["n", "k"], metadata=False).to_dicts()
     yield "arrow", part.to_arrow(["n"], metadata=False).to_pylist()
     yield "schema", log.history().schema.names
+    at = ranks.at[first].item()
+    for where in ("n > 4 and k = 'a'", "k <> 'b' or n < 3", "_key = 'c'", f"offset > {at}", "nothing is not null"):
+        found = log.history(where=where)
+        yield where.split()[0], (ranks.messages(found), ranks.messages(reversed(found)), found.count())
+        yield (
+            "where in frames",
+            (ranks.frame(found.to_pandas()), ranks.frame(found.tail(2)), ranks.frame(found.head(2))),
+        )
+    c = polars.col
+    yield "scan", log.scan().filter((c("n") > 4) & (c("offset") >= at)).select("n", "k").collect().to_dicts()
+    yield "sql", log.sql(f'select k, sum(n) from log where "offset" >= {at} group by 1 order by 1').fetchall()
     shown = views.topic_view(log)
     yield "views", (shown.count("<tr>"), shown.split(" messages")[0])
     yield "over time", sum(timeline(log.store, log.store.span(), 12)[1])

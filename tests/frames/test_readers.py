@@ -142,7 +142,7 @@ KEYS = st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), st.booleans())
 @given(KEYS, st.integers(1, 16), st.integers(1, 3))
 def test_latest_is_the_last_message_of_each_key(puts, stop, near):
     with pqlog.open(":memory:") as log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pqlog.frames.latest.MAX_GAP", near)
+        patch.setattr("pqlog.frames.places.MAX_GAP", near)
         newest = {}
         for offset, (key, as_frame) in enumerate(puts, start=1):
             if as_frame:

@@ -15,7 +15,7 @@ ROOT = Path(pqlog.__file__).parent
 LAYERS = [
     ["cli", "__main__"],
     ["demo"],
-    ["export", "notebook", "pipe"],
+    ["dask", "export", "notebook", "pipe", "sql"],
     ["__init__"],
     ["aio", "copying"],
     ["files", "migration", "testing"],
@@ -198,7 +198,7 @@ COUNTED = {
     "errors": "where to continue behind a message: its offset + 1",
     "export": "the name of a file, which is that of a range of offsets; message i of a row",
     "frames.ipc": "offsets of Arrow's buffers",
-    "frames.latest": "how far apart messages are where offsets have gaps",
+    "frames.places": "how far apart messages are where offsets have gaps",
     "frames.pandas_table": "the bounds of a RangeIndex",
     "frames.partitioning": "offsets of Arrow's buffers",
     "frames.segments": "the bounds of a RangeIndex",
