@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pqlog.errors import CorruptLogError, UnknownTopicError
-from pqlog.store.kafka.catalogue import LOG
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.promise import Durability, Kind, is_ours, new_topic, read_settings
-from pqlog.store.kafka.state import CATALOGUE, State
+from pqlog.store.kafka.shapes import CATALOGUE, LOG
+from pqlog.store.kafka.state import State
 from pqlog.store.values import SCHEME
 
 SHOWN = 5

@@ -24,15 +24,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import msgspec
 from confluent_kafka import KafkaException
 
 from pqlog.errors import ClusterError, Error
 from pqlog.store.kafka.attempt import Attempt
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.damaged import sound
 from pqlog.store.kafka.fencing import Again, Fenced
 from pqlog.store.kafka.holding import Holding
-from pqlog.store.kafka.lane import Lane, PutsAll, Transaction, shown
+from pqlog.store.kafka.lane import Lane, PutsAll, Transaction, is_shown, shown
 from pqlog.store.kafka.locking import Busy, is_held_elsewhere, while_holding
 from pqlog.store.kafka.state import PUT, State, Tail, key_of
 from pqlog.store.kafka.transactions import Sending, abort, commit
@@ -78,36 +78,38 @@ class Lanes:
 
     def look(self, name: str) -> dict[str, Any]:
         """The values of a lane, without taking it: all that was committed before the call."""
-        return shown(self._refreshed(name).lane(name))
+        return shown(self._refreshed(name), name)
 
     def look_at(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The values of several lanes, of one moment if they lie together."""
         tails = dict.fromkeys(self._state.tail(name) for name in names)
         for tail in tails:
             self._holding.refresh(tail)
-        return [shown(self._state.tail(name).lane(name)) for name in names]
+        return [shown(self._state.tail(name), name) for name in names]
 
     def recall(self, name: str) -> dict[str, Any]:
         """The values of a lane that this process holds, by its memory: a change says whether it lost the lane since."""
         lane = self._lane(name)
         if (producer := lane.producer) is not None and not lane.is_in_doubt:
-            found = shown(lane.entries())
+            found = shown(lane.tail, name, lane.entries())
             if lane.producer is producer and not lane.is_in_doubt:
                 return found
         return self.look(name)
 
     def known(self, name: str) -> dict[str, Any]:
         """The values of a lane as the state was read last."""
-        return shown(self._state.tail(name).lane(name))
+        return shown(self._state.tail(name), name)
 
     def value(self, name: str, key: str) -> Any:
         """One value of a lane; None if there is none."""
-        entry = self._refreshed(name).entry(name, key)
-        return None if entry is None else msgspec.json.decode(entry.value)
+        tail = self._refreshed(name)
+        entry = tail.entry(name, key)
+        return None if entry is None else sound(tail.read(name, key, entry))
 
     def names(self, prefix: str) -> list[str]:
         """The lanes with values whose names begin with a prefix, which has two parts at least: ``client/7/``."""
-        return [name for name in self._refreshed(prefix).names(prefix) if shown(self._state.tail(name).lane(name))]
+        tail = self._refreshed(prefix)
+        return [name for name in tail.names(prefix) if any(map(is_shown, tail.lane(name)))]
 
     def free(self, names: Sequence[str]) -> str:
         """The first of some lanes that no thread is using; the last if all are used."""

@@ -7,13 +7,15 @@ import time
 
 from pqlog.errors import StoreError, UnknownTopicError
 from pqlog.store import owners
-from pqlog.store.kafka.catalogue import LOG, Known, Seen, View
+from pqlog.store.kafka.catalogue import Seen, View
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.damaged import sound
 from pqlog.store.kafka.lane import shown
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.refusing import NoClient, ReadsOnly, Refusing
+from pqlog.store.kafka.shapes import CATALOGUE, LOG, Known
 from pqlog.store.kafka.standing import Lease, Standing, lanes_of
-from pqlog.store.kafka.state import CATALOGUE, IDS, STATE, State
+from pqlog.store.kafka.state import IDS, STATE, State
 from pqlog.store.owners import Fate
 from pqlog.store.values import SCHEME, Claim, ClientState, Span
 
@@ -27,14 +29,14 @@ class Published(View):
 
     def uuid(self) -> str:
         """What distinguishes the log from all others."""
-        uuid: str = shown(self._tail.lane(CATALOGUE))[LOG]["uuid"]
+        uuid: str = sound(shown(self._tail, CATALOGUE)[LOG])["uuid"]
         return uuid
 
     def standings(self, prefix: str) -> dict[str, Standing]:
         """Where the clients stand whose lanes begin with a prefix, by their names."""
         tail = self._state.tail(prefix)
         tail.refresh()
-        found = {name.removeprefix(prefix): shown(tail.lane(name)) for name in tail.names(prefix)}
+        found = {name.removeprefix(prefix): shown(tail, name) for name in tail.names(prefix)}
         standings = {name: Standing.found_in(values) for name, values in found.items()}
         return {name: standing for name, standing in standings.items() if standing is not None}
 
@@ -90,9 +92,9 @@ class PublishedPartition(Refusing, KafkaPartition):
 
     def checked(self, seen: Seen) -> None:
         """The same by what is in the catalogue."""
-        if self._topic_id not in seen.topics:
+        if seen.known(self._topic_id) is None:
             raise UnknownTopicError(self.info.name, [])
-        self._trimmed = max(self._trimmed, seen.trims.get((self._topic_id, self.info.partition), 0))
+        self._trimmed = max(self._trimmed, seen.trimmed(self._topic_id, self.info.partition))
 
     def kept(self) -> Span:
         self.check()

@@ -97,7 +97,7 @@ class ReadOnlyStore:
 
     def topics(self) -> list[TopicInfo]:
         if self._published is not None:
-            return [known.info() for known in self._published.look().topics.values()]
+            return [known.info() for known in self._published.look().all()]
         return [info for _, info in self._shown()]
 
     def _shown(self) -> list[tuple[str, TopicInfo]]:

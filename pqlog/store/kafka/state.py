@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pqlog.errors import ClusterError, CorruptLogError, MovedError, UnknownTopicError
+from pqlog.errors import ClusterError, MovedError, UnknownTopicError
+from pqlog.store.kafka import shapes
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import PASSING, patient, told
 from pqlog.store.kafka.locking import Busy, while_holding
 from pqlog.store.kafka.promise import IDS_KEPT_MS
+from pqlog.store.kafka.shapes import CATALOGUE
 
 STATE, IDS = ".__state", ".__ids"
 """How the names of the topics end in which a log keeps its state, and the ids of what was put."""
@@ -36,9 +39,6 @@ LOOKED_S = 10.0
 """How often those who have a log open find out whether somebody deleted its state."""
 PAGE = 10_000
 """How many records are taken from librdkafka at once."""
-CATALOGUE = "topics"
-"""The lane of the topics: it has a partition for itself, since everything looks at it."""
-
 
 PUT = "put"
 """The kind of the lanes of puts that need no other."""
@@ -304,11 +304,15 @@ class Tail:
     def _set(self, message: Message, known: _Known | _News) -> None:
         try:
             lane, key = _KEY.decode(message.key() or b"")
-        except msgspec.MsgspecError as error:
-            raise CorruptLogError(
-                f"record {message.offset()} of {self._place.topic}, partition {self._place.partition}, was not written "
-                f"by pqlog: nobody else may write there"
-            ) from error
+        except msgspec.MsgspecError:  # no value of ours has such a key, so nobody needs it
+            if message.value() is not None:
+                warnings.warn(
+                    f"record {message.offset()} of {self._place.topic}, partition {self._place.partition}, was not "
+                    f"written by pqlog, and is ignored: nobody else may write there. Write a record with its key and "
+                    f"no value there to remove it",
+                    stacklevel=2,
+                )
+            return
         value, known.time = message.value(), message.timestamp()[1]
         known.set(lane, key, None if value is None else Entry(known.time, value))
 
@@ -323,6 +327,10 @@ class Tail:
         """One value of a lane, as it was read last."""
         with self._looking:
             return self._known.lanes.get(name, {}).get(key)
+
+    def read(self, lane: str, key: str, entry: Entry) -> Any:
+        """What a value is; a `Damaged` if somebody else wrote it."""
+        return shapes.read(entry.value, f"{self._place.topic}, partition {self._place.partition}", lane, key)
 
     def names(self, prefix: str) -> list[str]:
         """The lanes whose names begin with a prefix, as they were read last."""
@@ -346,8 +354,3 @@ def _forget(lanes: Mapping[str, dict[str, Entry]], before: int) -> None:
 
 
 _KEY = msgspec.json.Decoder(tuple[str, str])
-
-
-def decoded(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The values of a lane."""
-    return {key: msgspec.json.decode(entry.value) for key, entry in entries.items()}

@@ -15,14 +15,14 @@ from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka import client as clients_of_log
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.address import Address
-from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
+from pqlog.store.kafka.catalogue import Catalogue, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.each import Outcome, put_each
 from pqlog.store.kafka.fencing import Fenced, give_way
 from pqlog.store.kafka.incomplete import check_new
-from pqlog.store.kafka.lane import Transaction, id_lane
+from pqlog.store.kafka.lane import Transaction, id_lane, name_in_lane
 from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.leases import Leases
 from pqlog.store.kafka.merged import KafkaMerged
@@ -30,8 +30,9 @@ from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise
 from pqlog.store.kafka.putting import SinglePuts, put_all
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.kafka.records import ROWS
+from pqlog.store.kafka.shapes import CATALOGUE, GONE, TEXT, TRIM, Known
 from pqlog.store.kafka.standing import Standing
-from pqlog.store.kafka.state import CATALOGUE, PARTITIONS, PUT, State
+from pqlog.store.kafka.state import PARTITIONS, PUT, State
 from pqlog.store.kafka.topic import KafkaTopic
 from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Single, Span, TopicInfo
 
@@ -47,8 +48,6 @@ SHOWN_S = 1.0
 """How long a put waits until others see it: longer only if another transaction is open."""
 SHOWING_S = 0.002
 """How long it waits before it asks again."""
-TEXT = "text"
-"""The key of a cursor, in its lane."""
 
 
 class KafkaStore:
@@ -133,7 +132,7 @@ class KafkaStore:
 
     def topics(self) -> list[TopicInfo]:
         self.check()
-        return [self.handles(known)[0].info for known in self.catalogue.look().topics.values()]
+        return [self.handles(known)[0].info for known in self.catalogue.look().all()]
 
     def records(self, since: int | None = None) -> list[tuple[TopicInfo, int]]:
         """The same, with about how many records each keeps: `pqlog.store.api.EstimatesTopics`."""
@@ -324,6 +323,8 @@ class KafkaStore:
         until = time.monotonic() + self.cluster.timeout_s
         while new := [client for client in ours if client.look() is None]:
             began = time.monotonic()
+            if began > until + self.cluster.timeout_s:
+                raise ClusterError(f"client {new[0].name!r}: it is deleted whenever it is created")
             try:
                 self._change_clients(new, partial(_join_all, new), retake=False)
             except Fenced:  # by a process that creates them, too
@@ -415,7 +416,7 @@ def _join_all(clients: Sequence[KafkaClient], tx: Transaction) -> list[object]:
 
 
 def _cursor_lane(name: str) -> str:
-    return f"cursor/{name}"
+    return f"cursor/{name_in_lane('the name of a cursor', name)}"
 
 
 def _ours(kind: type[T], one: object) -> T:
