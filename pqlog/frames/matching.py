@@ -216,7 +216,7 @@ def _rows_within(selection: Selection, matcher: Matcher, span: Span) -> Iterator
                     yield rows, set(group)
             span = Span(sealed.stop, span.stop)
             continue
-        found = stream.store.read(span, limit, CHUNK_BYTES, selection.key)
+        found = stream.read(span, limit, CHUNK_BYTES, selection.key)
         if not found:
             return
         yield found, matcher.offsets(found)
