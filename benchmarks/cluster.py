@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 import pqlog
 from benchmarks.harness import Result, timed
+from benchmarks.producers import send_all
 from benchmarks.workloads import event, event_frame, same
 from tests.cluster.brokers import KafkaCluster, leader
 
@@ -155,6 +156,14 @@ def puts(bench: Bench) -> Iterator[dict[str, object]]:
             lambda: timed(lambda: [log.put(value) for value in values[:few]], min(few, MANY)),
             {"": lambda: timed(lambda: put_each(single, plain, values[:few]), min(few, MANY))},
             times=5,
+        )
+
+        yield from bench.in_turns(
+            "send, 256 under way",
+            "one thread that puts",
+            10,
+            lambda: timed(lambda: send_all(log, 20 * few), 20 * few),
+            {"": lambda: timed(lambda: [log.put(value) for value in values[:few]], min(few, MANY))},
         )
 
         def rate(put: Callable[[], object]) -> float:

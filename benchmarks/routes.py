@@ -36,6 +36,7 @@ PREPARE = {
     "polars": "import sqlite3, polars, pyarrow",
     "DuckDB over exported NDJSON": "import sqlite3, duckdb, os",
     "pqlog, messages": "import pqlog, pqlog.frames, pyarrow.compute, pyarrow.csv, pyarrow.json",
+    "pqlog, sealed": "import pqlog, pqlog.frames, pyarrow.compute, pyarrow.csv, pyarrow.json",
     "pqlog, segments": "import pqlog, pqlog.frames, pyarrow.compute, pyarrow.csv, pyarrow.json",
 }
 _VALUES = "(value for value, in sqlite3.connect(path).execute('SELECT value FROM plain ORDER BY id'))"
@@ -63,6 +64,10 @@ os.unlink(path + ".ndjson")
 with pqlog.open(path, readonly=True) as log:
     frame = log.to_pandas()
 """,
+    "pqlog, sealed": """
+with pqlog.open(path, readonly=True) as log:
+    frame = log.to_pandas()
+""",
     "pqlog, segments": """
 with pqlog.open(path, readonly=True) as log:
     frame = log.to_pandas()
@@ -87,7 +92,7 @@ print(seconds, cpu, peak() - before)
 
 
 def _file(folder: Path, route: str, shape: str, rows: int) -> Path:
-    kind = {"pqlog, messages": "messages", "pqlog, segments": "segments"}.get(route, "plain")
+    kind = route.removeprefix("pqlog, ") if route.startswith("pqlog") else "plain"
     path = folder / f"routes-{kind}-{shape}-{rows}.db"
     if path.exists():
         return path
@@ -100,9 +105,11 @@ def _file(folder: Path, route: str, shape: str, rows: int) -> Path:
             db.executemany("INSERT INTO plain (value) VALUES (?)", texts)
         db.close()
         return path
-    with pqlog.open(path) as log:
-        if kind == "messages":
+    with pqlog.open(path, seal=None) as log:
+        if kind != "segments":
             log.put_many(make(n) for n in range(rows))
+            if kind == "sealed":
+                log.seal()
         else:
             for first in range(0, rows, 1_000_000):
                 log.put_many(pd.DataFrame([make(n) for n in range(first, min(rows, first + 1_000_000))]))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pqlog
+import pqlog.aio
 from pqlog.cli.commands import EXAMPLES
 
 HERE = Path(__file__).parent
@@ -29,7 +29,12 @@ def commands() -> str:
 (HERE / "reference" / "commands.md").write_text(commands())
 
 
-PUBLIC = {name: thing for name in pqlog.__all__ if isinstance(thing := getattr(pqlog, name), type)}
+PUBLIC = {
+    f"{module.__name__}.{name}": thing
+    for module in (pqlog, pqlog.aio)
+    for name in module.__all__
+    if isinstance(thing := getattr(module, name), type)
+}
 
 
 def public_bases(cls: type) -> list[str]:

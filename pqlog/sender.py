@@ -8,6 +8,7 @@ until all that was sent is durable. Ctrl-C strikes the main thread only, so it n
 from __future__ import annotations
 
 import atexit
+import itertools
 import operator
 import os
 import sys
@@ -100,7 +101,7 @@ class Sender:
         self._waiting: deque[_Waiting] = deque()
         self._taken: list[_Waiting] = []
         """What is being committed."""
-        self._sent = self._settled = self._bytes = 0
+        self._settled = self._bytes = 0
         self._thread: int | None = None
         """The thread that commits."""
         self._is_asleep = False
@@ -113,7 +114,7 @@ class Sender:
     @property
     def is_busy(self) -> bool:
         """Whether something is under way that a put of the same thread must come behind."""
-        return self._sent != self._settled and self._thread != threading.get_ident()
+        return bool(self._waiting or self._taken) and self._thread != threading.get_ident()
 
     def send(self, single: Single) -> Sent:
         """Commit a message soon; waits while too much is under way."""
@@ -145,13 +146,12 @@ class Sender:
                 raise ClosedError(f"{self._log.name} was closed; nothing was written")
             if not self._has_room(size):
                 return False
-            self._waiting.append(one)
-            self._sent += 1
+            self._waiting.append(one)  # Ctrl-C may strike behind it: how many are under way is not counted apart
             self._bytes += size
             return True
 
     def _has_room(self, size: int) -> bool:
-        under_way = self._sent - self._settled
+        under_way = len(self._waiting) + len(self._taken)
         is_within = under_way < MOST and self._bytes + size <= MOST_BYTES
         return is_within or not under_way or self._thread == threading.get_ident()  # in a callback: nobody makes room
 
@@ -159,7 +159,8 @@ class Sender:
 
     def flush(self) -> None:
         """Wait until all is settled that was sent until now."""
-        until = self._sent
+        with self._lock:
+            until = self._settled + len(self._taken) + len(self._waiting)
         if self._thread != threading.get_ident():
             self._sleep_until(lambda: self._settled >= until)
 
@@ -226,7 +227,9 @@ class Sender:
         """What is to be committed next, none of it cancelled; empty if the thread is to end."""
         while self._has_more():
             with self._lock:
-                self._taken = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+                self._taken = list(itertools.islice(self._waiting, TOGETHER))  # first: `is_busy` looks at both
+                for _ in self._taken:
+                    self._waiting.popleft()
             batch = [one for one in self._taken if one.future.set_running_or_notify_cancel()]
             if batch:
                 return batch

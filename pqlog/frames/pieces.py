@@ -89,6 +89,8 @@ def _integers(part: Part, rows: int, read: columns.Read) -> Any:
 
 
 def _steps(part: Part, rows: int, read: columns.Read) -> Any:
+    if part.buffer is None:
+        return pa.array(np.arange(rows) * columns.step_of(part) + part.number)
     return pa.array(np.cumsum(np.concatenate(([part.number], _numbers(part, read)), dtype=np.int64)))
 
 

@@ -47,7 +47,8 @@ class Buffer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """How values are kept: by what kind of part.
 
-    ``same``: all are `value`. ``integers``: of the type code `code`. ``steps``: `number`, then differences.
+    ``same``: all are `value`. ``integers``: of the type code `code`. ``steps``: `number`, then differences, or steps of
+    `value`.
     ``decimals``: the integers of `inner` divided by `number`. ``doubles``. ``booleans``: a byte each. ``texts``, and
     ``json``, the JSON text of each: joined by line feeds. ``choices``: indexes into the `number` values of `inner`.
     ``nulls``: a byte each, 0 for null; `inner` has the `number` others.
@@ -157,6 +158,10 @@ def _pack_integers(values: Sequence[int], out: Buffers) -> tuple[Part, Bounds] |
         return None
     if least == most:
         return Part("same", value=least), bounds
+    step = values[1] - values[0]
+    is_even = step and values[-1] == values[0] + step * (len(values) - 1)
+    if is_even and list(values) == list(range(values[0], values[0] + step * len(values), step)):
+        return Part("steps", number=values[0], value=step), bounds
     if code in "iq":  # offsets, times, numbers that count: their differences are small
         steps = list(map(operator.sub, values[1:], values))
         narrow = _width(min(steps), max(steps))
@@ -276,7 +281,17 @@ def numbers_of(part: Part, read: Read) -> Any:
     return made
 
 
+def step_of(part: Part) -> int:
+    """The step of a part whose steps are all the same."""
+    if type(part.value) is not int or not part.value:
+        raise ValueError("a step is missing")
+    return part.value
+
+
 def _unpack_steps(part: Part, rows: int, read: Read) -> list[int]:
+    if part.buffer is None:
+        step = step_of(part)
+        return list(range(part.number, part.number + step * rows, step))
     return list(itertools.accumulate(numbers_of(part, read), initial=part.number))
 
 

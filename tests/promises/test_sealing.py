@@ -79,7 +79,7 @@ TYPED = st.sampled_from(
 META = st.tuples(st.none() | st.text("ab\n", max_size=2), st.none() | st.just({"x": "1"}))
 
 
-@settings(max_examples=by_ring(60, 1500))
+@settings(max_examples=by_ring(60, 600))
 @given(values=st.lists(JSON, min_size=2, max_size=12) | SHAPED | TYPED, meta=st.lists(META, min_size=1, max_size=4))
 def test_what_is_sealed_comes_back_exactly(values, meta):
     values = [value for value in values if not isinstance(value, float) or math.isfinite(value)]
@@ -159,7 +159,7 @@ def test_everything_works_at_any_offset_of_sealed_messages(path, tmp_path):
         rows.close()
 
 
-@settings(max_examples=by_ring(60, 1500))
+@settings(max_examples=by_ring(60, 600))
 @given(
     values=st.lists(JSON, min_size=2, max_size=12) | SHAPED | TYPED, cut=st.tuples(st.integers(0, 8), st.integers(1, 9))
 )
@@ -436,7 +436,7 @@ def test_damage_of_a_row_is_told(path, column):
         assert log.verify()
 
 
-@settings(max_examples=by_ring(100, 3000))
+@settings(max_examples=by_ring(100, 1500))
 @given(data=st.data())
 def test_a_forged_piece_raises_only_errors_that_say_so(data):
     """Whoever writes a file on purpose can make all checksums fit."""

@@ -197,7 +197,7 @@ def test_what_an_interrupted_send_leaves(tmp_path, wait):
 
     with pqlog.open(tmp_path / "0.db") as log:
         count = moments(lambda: call(log))
-    for at in range(1, count, max(1, count // by_ring(25, 200))):
+    for at in range(1, count, max(1, count // by_ring(60, 300))):
         with pqlog.open(tmp_path / f"{at}.db") as log:
             before = log.send({"n": 0})
             _, where = struck(lambda log=log: call(log), at, KeyboardInterrupt())
@@ -206,6 +206,8 @@ def test_what_an_interrupted_send_leaves(tmp_path, wait):
             values = [message.value["n"] for message in log]
             assert values in ([0, 1, 2], [0, 2]), where
             assert after == len(values)
+            log.sender.flush()
+            assert not log.sender.is_busy, where
             within(60, log.close)
 
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,12 +39,16 @@ def put_from_threads(folder: Path, threads: int = 8, each: int = 12) -> tuple[Di
                     offset = log.put([name, n, 0])
                     puts.append(Put(disk.now, [name, n, 0], offset))
 
-        workers = [threading.Thread(target=work, args=(name,)) for name in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(120)
+        _run(work, threads)
     return disk, puts
+
+
+def _run(work: Callable[[int], None], threads: int) -> None:
+    workers = [threading.Thread(target=work, args=(name,)) for name in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
 
 
 def send_from_threads(folder: Path, threads: int = 3, each: int = 40) -> tuple[Disk, list[Put]]:
@@ -65,11 +70,7 @@ def send_from_threads(folder: Path, threads: int = 3, each: int = 40) -> tuple[D
                 if n % 7 == 0:
                     time.sleep(0.0003)  # less than a sync takes: more is sent meanwhile
 
-        workers = [threading.Thread(target=work, args=(name,)) for name in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(120)
+        _run(work, threads)
     return disk, puts
 
 

@@ -560,7 +560,6 @@ def times_of_one_partition():
         (published_before_it_is_durable, calls("export")),
         (published_without_a_journal, calls("export by partition")),
         (sealed_in_a_commit_behind_the_one_that_drops_the_rows, calls("seal")),
-        pytest.param(sealed_in_a_commit_behind_the_one_that_drops_the_rows, stories, marks=pytest.mark.slow),
         (put_where_another_sealed, sealed_by_turns),
         (made_where_it_will_be, calls("backup")),
         (made_where_it_will_be, calls("salvage")),
