@@ -1,7 +1,7 @@
 """A Spark data source whose partitions are ranges of offsets: each is read by the executor that it falls to.
 
-The executors need to see the file, so this is for Spark on one machine, or with a file system that all of them mount, and
-only read. The columns are those of ``log.to_arrow()``, as they are when the frame is made.
+The executors need to see the file, so this is for Spark on one machine, or with a file system that all of them mount
+and only read. The columns are those of ``log.to_arrow()``, as they are when the frame is made.
 
 python spark_source.py events.db "SELECT city, sum(amount) FROM log GROUP BY city"
 """
