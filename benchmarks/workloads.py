@@ -518,16 +518,24 @@ def import_time(bench: Bench) -> tuple[float, float]:
 
 def run(folder: Path, rounds: int, scale: float, only: str) -> list[Result]:
     """All workloads, round by round."""
+    from benchmarks import producers
+
     bench = Bench(folder, scale, itertools.count())
     rows: list[tuple[Result, Callable[[Bench], float | tuple[float, float]]]] = [
         (Result("bare APSW, an INSERT each", "/s", DISK, needed=0.0), bare_apsw),
         (Result("put, one thread", "/s", DISK, needed=0.85), put),
         (Result("put, 16 threads", "/s", DISK, needed=3.5), put_threads),
         (Result("put, 64 threads", "/s", DISK, needed=5.0), lambda bench: put_threads(bench, 64)),
+        (Result("send, 256 under way", "/s", "one thread that puts", needed=10.0), producers.send),
+        (Result("put, 16 tasks", "/s", DISK, needed=5.0), lambda bench: producers.put_tasks(bench, 16)),
+        (Result("put, 64 tasks", "/s", DISK, needed=10.0), lambda bench: producers.put_tasks(bench, 64)),
+        (Result("put, 256 tasks", "/s", DISK, needed=15.0), lambda bench: producers.put_tasks(bench, 256)),
         (Result("put_many, 50,000 dicts", "/s", AT_8000, needed=1.0, absolute=1_000_000), put_many),
         (Result("put_many with ids, values", "/s", AT_8000, needed=1.0, absolute=300_000), put_many_with_ids),
         (Result("put_many with ids, a frame", "/s", AT_8000, needed=1.0, absolute=300_000), frame_in_with_ids),
         (Result("get, acknowledging each", "/s", DISK, needed=0.85), get),
+        (Result("get, ack_every=4", "/s", DISK, needed=3.0), lambda bench: producers.get_in_steps(bench, 4)),
+        (Result("get, ack_every=100", "/s", DISK, needed=30.0), lambda bench: producers.get_in_steps(bench, 100)),
         (Result("batches(size=1000), values", "/s", AT_8000, needed=1.0, absolute=800_000), batches),
         (Result("messages to pandas", "rows/s", "read_sql + json.loads", needed=14.0), messages_to_pandas),
         (

@@ -127,3 +127,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``pqlog.aio``, which imports asyncio, when it is first used."""
+    if name == "aio":
+        from pqlog.extras import load as _load
+
+        return _load("aio")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

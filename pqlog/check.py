@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
 
-from pqlog.errors import ArgumentError, ForkError
+from pqlog.errors import ArgumentError, ForkError, UnsupportedError
+from pqlog.store.values import SCHEME
 
 LARGEST = 2**62
 """Larger than any offset or size; SQLite's integers end at 2**63."""
@@ -77,7 +78,19 @@ def path(what: str, given: object) -> str:
         os.fsencode(found)
     except UnicodeEncodeError:
         raise ArgumentError(f"{what} has a character that no path can have: {_shown(given)}") from None
+    if _ADDRESS.match(found) and not os.path.lexists(found):
+        if found.startswith(SCHEME):
+            raise UnsupportedError(f"{what} must be a file, which a log on a cluster is not: {_shown(given)}")
+        raise ArgumentError(
+            f"{what} looks like an address: {_shown(given)}. That of a cluster is text that begins with {SCHEME}, "
+            f"as in {SCHEME}host:9092/LOG; for a file of that name write ./{found}"
+        )
     return found
+
+
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)"
+_ADDRESS = re.compile(rf"[A-Za-z][\w+.-]*:/|{_HOST}:\d{{2,5}}(?:,{_HOST}:\d{{2,5}})*(?:/|$)", re.ASCII)
+"""Paths that begin with a scheme, or are servers with their ports."""
 
 
 def bounded(number: int) -> int:

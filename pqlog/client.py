@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, delivery, extras
@@ -16,20 +15,15 @@ from pqlog.delivery import ClientPartition
 from pqlog.errors import ArgumentError, ClaimedError, Empty, PartitionsError, UnknownClientError
 from pqlog.history import History, Time, offset_of, time_of
 from pqlog.message import Message
+from pqlog.reading import HandedOut, Reading, Steps, has_unread
 from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.values import ClientState, Moved, Size
-from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, TopicStream
+from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
     import pandas
 
     from pqlog.pipe import Summary
-
-RUN_ROWS, RUN_BYTES = 100, 1 << 20
-"""How much `get` delivers of one partition before it is the next one's turn; one row may be larger."""
-
-HandedOut = dict[tuple[int, str], threading.local]
-"""What `get_one` handed out in an open log: for each topic and client, the batches of one message of each thread."""
 
 
 class Client:
@@ -82,12 +76,6 @@ class Client:
         if not any(states):
             raise self._unknown()
         return states
-
-    def _state(self, one: ClientPartition) -> ClientState:
-        """Where it stands in a partition; it is created, in all of them, if it was deleted under its readers."""
-        while (state := one.client.state()) is None:
-            self.stream.log.join(self._clients)
-        return state
 
     def _unknown(self) -> UnknownClientError:
         near = check.near(self.name, self.stream.partitions[0].clients_near(self.name))
@@ -288,7 +276,7 @@ class Client:
 
     # message by message
 
-    def get(self, *, messages: bool = False) -> Iterator[Any]:
+    def get(self, *, messages: bool = False, ack_every: int = 1, ack_seconds: float = 1.0) -> Iterator[Any]:
         """What it has not acknowledged, one by one, until there is nothing more.
 
         A message counts as consumed only when the next one is asked for, or the loop ends by itself. After a crash,
@@ -301,6 +289,13 @@ class Client:
         ----------
         messages : bool
             Yield `Message` objects instead of values.
+        ack_every : int
+            Acknowledge after this many messages, in one commit, which is what each message costs otherwise. However the
+            loop ends, by itself, by ``break``, an exception, Ctrl-C or `Log.close`, what it was done with is
+            acknowledged. After a crash, at most this many messages come again that were consumed before. A `seek` by
+            somebody else is noticed at the next acknowledgement.
+        ack_seconds : float
+            With `ack_every`: acknowledge also after this many seconds, when the next message is asked for.
 
         Yields
         ------
@@ -325,41 +320,37 @@ class Client:
         ...     print(value)
         ...     break
         a
-        >>> list(billing.get())
+        >>> list(billing.get(ack_every=100))
         ['a', 'b']
         """
-        delivery.join(self.partitions)
-        idle = 0
-        for one in itertools.cycle(self._oldest_first()):
-            idle = 0 if (yield from self._get_some(one, messages)) else idle + 1
-            if idle == len(self.partitions):
-                return
+        return self._got(Steps.of(ack_every, ack_seconds), messages)
 
-    def _oldest_first(self) -> Sequence[ClientPartition]:
-        """The partitions in turn, beginning with the one that has the oldest message for the client."""
-        if len(self.partitions) == 1:
-            return self.partitions
-        places = zip(self.partitions, self.stream.log.states(self._clients), strict=True)
-        times = [state and one.store.time_at(state.position) for one, state in places]
-        _, first = min(((time, index) for index, time in enumerate(times) if time is not None), default=(0, 0))
-        return [*self.partitions[first:], *self.partitions[:first]]
+    def reading(self, steps: Steps, messages: bool) -> Reading:
+        """What `get` reads by; for pqlog itself.
 
-    def _get_some(self, one: ClientPartition, messages: bool) -> Generator[Any, None, bool]:
-        """Some messages of one partition, acknowledged one by one; returns whether there were any."""
-        pid = os.getpid()
-        limits = (CHUNK_ROWS, CHUNK_BYTES) if len(self.partitions) == 1 else (RUN_ROWS, RUN_BYTES)
-        while (state := self._state(one)).open:
-            for claim in one.client.claims():
-                raise ClaimedError.of(claim, one.store.info)  # unless it was acknowledged meanwhile
-        rows = one.store.read(state.unread, *limits)
-        for message in one.topic.messages(rows):
-            yield message if messages else message.value
-            check.process(pid, "this loop over messages")
-            if not one.client.acknowledge(message.offset, state.epoch):
-                break  # moved by seek meanwhile: continue at the new position
-        return bool(rows)
+        Examples
+        --------
+        >>> import pqlog
+        >>> from pqlog.reading import Steps
+        >>> log = pqlog.open(":memory:")
+        >>> log.put("a")
+        1
+        >>> list(log.client("billing").reading(Steps(), messages=False).items())
+        ['a']
+        """
+        return Reading(self.partitions, steps, self._handed_out, messages)
 
-    def get_blocking(self, *, tick: float | None = None, messages: bool = False) -> Iterator[Any]:
+    def _got(self, steps: Steps, messages: bool) -> Iterator[Any]:
+        return self.reading(steps, messages).items()
+
+    def get_blocking(
+        self,
+        *,
+        tick: float | None = None,
+        messages: bool = False,
+        ack_every: int = 1,
+        ack_seconds: float = 1.0,
+    ) -> Iterator[Any]:
         """Like `get`, but never ends: waits for more.
 
         Parameters
@@ -367,8 +358,8 @@ class Client:
         tick : float, optional
             How often to look for messages of other processes while there are none, in seconds; 0.005 unless given.
             Messages of this process wake it at once.
-        messages : bool
-            As for `get`.
+        messages, ack_every, ack_seconds
+            As for `get`; before it waits, it acknowledges what is done.
 
         Yields
         ------
@@ -389,15 +380,12 @@ class Client:
         >>> next(log.client("billing").get_blocking(tick=0.5))
         'a'
         """
-        return self._get_blocking(delivery.check_tick(tick), messages)
+        return self._get_blocking(delivery.check_tick(tick), Steps.of(ack_every, ack_seconds), messages)
 
-    def _get_blocking(self, tick_s: float, messages: bool) -> Iterator[Any]:
+    def _get_blocking(self, tick_s: float, steps: Steps, messages: bool) -> Iterator[Any]:
         while True:
-            yield from self.get(messages=messages)
-            delivery.wait(self.partitions, self._has_unread, None, tick_s)
-
-    def _has_unread(self) -> bool:
-        return any(state is None or state.lag > 0 for state in self.stream.log.states(self._clients))
+            yield from self._got(steps, messages)
+            delivery.wait(self.partitions, lambda: has_unread(self.partitions), None, tick_s)
 
     def get_one(self, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """The next message; the next call of the same thread acknowledges it, and so does `ack`.
@@ -476,7 +464,7 @@ class Client:
     def _mine(self) -> dict[str, Any]:
         """What `get_one` knows of this client in this thread, by whatever object of the log it was called."""
         of = self.stream.partitions[0].info.id, self.name
-        return self._handed_out.setdefault(of, threading.local()).__dict__
+        return self._handed_out.single.setdefault(of, threading.local()).__dict__
 
     def _current(self) -> Batch | None:
         """The message that `get_one` handed to this thread, as the batch of one that it is."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,11 @@ from pqlog import exact
 from pqlog.errors import ArgumentError, EncodeError
 
 __all__ = ["UNDECODABLE", "Bytes", "Codec", "Json", "Msgpack", "Pickle", "codec_for", "unencodable"]
+
+_HALF = re.compile(
+    rb"(?<!\\)\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+"""One of the two escapes of a character beyond U+FFFF, without the other."""
 
 UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """Raised for JSON that is malformed, not UTF-8 (a ValueError), or nested too deeply."""
@@ -208,6 +214,14 @@ class Bytes:
         return data
 
 
+def why_undecodable(codec: Codec, data: bytes, error: Exception) -> str:
+    """Why a codec cannot decode some bytes, from the error that it raised."""
+    half = _HALF.search(data) if isinstance(codec, Json) else None
+    if half is not None:  # msgspec says that the input was truncated
+        return f"its JSON has {half[0].decode()}, which is half of a character: text that was cut in UTF-16"
+    return f"{type_of(error).__name__}: {error}"
+
+
 def unencodable(codec: Codec, value: Any, error: Exception) -> EncodeError:
     """The error to raise instead of the `error` that a codec raised for a value."""
     if isinstance(error, EncodeError):
@@ -238,6 +252,20 @@ def is_text(name: str) -> bool:
 def is_safe(name: str) -> bool:
     """Whether bytes mean the same to every reader, and reading them runs no code, by the name of the codec."""
     return name in _BY_NAME and _BY_NAME[name].is_safe
+
+
+def safe(codec: str | Codec) -> str:
+    """The name of a codec that is safe to read anybody's values with.
+
+    Raises
+    ------
+    ArgumentError
+        It is another one.
+    """
+    name = codec_for(codec).name
+    if not is_safe(name):
+        raise ArgumentError(f"codec must be 'json', 'msgpack' or 'bytes', not {codec!r}")
+    return name
 
 
 def codec_for(codec: str | Codec, type: Any = None) -> Codec:
@@ -271,7 +299,7 @@ def codec_for(codec: str | Codec, type: Any = None) -> Codec:
     return codec
 
 
-def type_of(codec: Codec) -> Any:
+def type_of(codec: object) -> Any:
     """The class of a codec (`type` is a parameter's name above)."""
     return codec.__class__
 

@@ -22,13 +22,15 @@ from pqlog.errors import (
     CursorError,
     DecodeError,
     Error,
+    MissingExtraError,
     StoreError,
     TooLargeError,
     UncertainError,
 )
 from pqlog.message import from_micros
-from pqlog.store.api import IsAFile, ReadsForeignTopics, Store, TopicStore
-from pqlog.store.values import Chunk, Cursor, Output, Row, Segment, Singles, Span
+from pqlog.partitioning import partition_of
+from pqlog.store.api import IsAFile, PlacesKeys, ReadsForeignTopics, Store, TopicStore
+from pqlog.store.values import Chunk, Cursor, Output, Row, Segment, Singles, Span, TopicInfo
 from pqlog.stream import headers_of
 
 ROWS, BYTES = 10_000, 8 << 20
@@ -39,6 +41,9 @@ ELECTION_S, TICK_S = 3.0, 0.1
 """How long the end of a topic may lie before what was copied, and how often it is asked for."""
 TIME, OFFSET, PARTITION = "pqlog-time", "pqlog-offset", "pqlog-partition"
 """The headers that say where a message was first. Dead letters have them too."""
+
+
+_BEFORE_IT = "All before it was copied; the next copy begins with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +118,10 @@ class Copier:
         if position is not None and position.into != self._topic:
             position = None  # that topic was deleted, with all that was copied
         if position is not None and position.key != self._choice.key:
-            of = "all its messages" if position.key is None else f"the messages with the key {position.key!r}"
+            was, now = (_messages_with(key) for key in (position.key, self._choice.key))
             raise StoreError(
-                f"{self._title} was copied to {self.into.log.name} before, but {of}: the copy would have some "
-                f"messages twice, or not at all. Copy to another file, or choose the same again"
+                f"{self._title}: {was} were copied to {self.into.log.name} before, and {now} are to be copied now: the "
+                f"copy would have some messages twice, or not at all. Copy to another file, or choose the same again"
             )
         self._position = position
         self.at = self._begin() if position is None else position.next
@@ -212,12 +217,19 @@ class Copier:
         return valid, span.first if len(valid) == len(rows) else valid[-1].stop
 
     def _put(self, rows: Sequence[Row], position: Position) -> int:
-        chunks = list(self._chunks(rows))
+        try:
+            chunks = list(self._chunks(rows))
+        except DecodeError:
+            if len(rows) == 1:
+                raise
+            self._rows = len(rows) // 2  # first what lies before
+            return 0
         value = msgspec.json.encode(position).decode()
         cursor = Cursor(cursor_name(self.source), value, self._text or "null")
         began = time.monotonic()
         try:
-            self.into.log.append([Output(self.into, chunks)], cursor=cursor)
+            output = Output(self.into, chunks, is_placed=self._is_placed(rows))
+            self.into.log.append([output], cursor=cursor)
         except CursorError:
             self._load()
             self._looks_at = time.monotonic() + self._rest_s
@@ -229,10 +241,29 @@ class Copier:
         except TooLargeError as error:
             self._make_smaller(rows, error)
             return 0
+        except ArgumentError as error:
+            if len(rows) == 1:
+                where, there = f"message {rows[0].offset} of {self._title}", self.into.log.name
+                raise ArgumentError(f"{where} cannot be put into {there}: {error}. {_BEFORE_IT}") from error
+            self._rows = len(rows) // 2
+            return 0
         self._rest_s = min(max(self._rest_s, 3 * (time.monotonic() - began)), LONGEST_REST_S)
         self._position, self._text, self.at = position, value, position.next
         self._rows = min(ROWS, 2 * self._rows)
         return sum(chunk.rows if isinstance(chunk, Segment) else len(chunk.values) for chunk in chunks)
+
+    def _is_placed(self, rows: Iterable[Row]) -> bool:
+        """Whether the partition into which rows are copied is known to be that which their keys name.
+
+        Other programs choose partitions by other rules; and a topic may have more partitions than that it is copied
+        from.
+        """
+        source, into = self.source, self.into.info
+        if into.partitions == 1:
+            return True
+        if source.info.partitions == into.partitions and isinstance(source.log, PlacesKeys):
+            return source.log.places_keys(source) or all(_is_of(row, into) for row in rows)
+        return all(_is_of(row, into) for row in rows)
 
     def _make_smaller(self, rows: Sequence[Row], error: TooLargeError) -> None:
         """Try less at a time; raise if it is one message that is too large."""
@@ -245,7 +276,7 @@ class Copier:
             where = f"message {row.offset} of {self._title}"
             raise TooLargeError(
                 f"{where} has {max(size for _, size in pieces):,} bytes, more than {self.into.log.name} takes: "
-                f"{error}. All before it was copied; the next copy begins with it"
+                f"{error}. {_BEFORE_IT}"
             ) from error
         self._most = max(1, max(size for _, size in pieces) // 2)
 
@@ -286,6 +317,12 @@ class Copier:
             try:
                 if row.rows is None:
                     decode(row.value)
+                else:
+                    extras.frames.check(row, self.source.info.name)
+            except (DecodeError, MissingExtraError):
+                if index:
+                    return rows[:index]
+                raise
             except Exception as error:
                 if index:
                     return rows[:index]
@@ -336,6 +373,17 @@ class Copier:
         half = row.rows // 2
         yield from self._halves(row._replace(rows=half))
         yield from self._halves(row._replace(offset=row.offset + half, rows=row.rows - half, skip=row.skip + half))
+
+
+def _is_of(row: Row, partition: TopicInfo) -> bool:
+    """Whether the key of a row names a partition, as far as that can be told without reading a segment."""
+    if row.key is None:
+        return True
+    return row.rows is None and partition_of(row.key, partition.partitions) == partition.partition
+
+
+def _messages_with(key: str | None) -> str:
+    return "all its messages" if key is None else f"the messages with the key {key!r}"
 
 
 class _Head(NamedTuple):

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from pqlog import check
 from pqlog.copier import Choice, Copier, position_of
-from pqlog.errors import ArgumentError, CodecMismatchError, Error, PartitionsError, UnknownTopicError
+from pqlog.errors import (
+    ArgumentError,
+    CodecMismatchError,
+    DecodeError,
+    Error,
+    PartitionsError,
+    TooLargeError,
+    UnknownTopicError,
+)
 from pqlog.store.api import Store, TopicStore
 from pqlog.store.values import Span, TopicInfo
 from pqlog.stream import near_topics
 
 TICK_S = 0.1
 """How often a file is asked for messages that another process put, where the system does not tell."""
+ALL = "*"
+"""The pattern of all topics, if there are any."""
 LOOK_S = 2.0
 """How often a follower looks for topics that are new."""
+RETRY_S = 60.0
+"""After how long a follower tries a message again that could not be copied."""
+
+
+class _Stuck(NamedTuple):
+    """Why a partition cannot be copied further, and when that is tried again."""
+
+    error: Error
+    until: float
 
 
 class Copies:
@@ -24,15 +46,18 @@ class Copies:
         self._source, self._target, self._patterns, self._choice = source, target, patterns, choice
         self._copiers: dict[int, Copier] = {}
         self._refused: dict[int, Error] = {}
+        self._stuck: dict[int, _Stuck] = {}
+        self._missing: set[str] = set()
 
     def find(self, must_exist: bool = False) -> list[Error]:
         """Add the topics that are new; why some of them, which are told once, cannot be copied."""
         found = chosen(self._source, self._patterns)
-        if must_exist:
-            names = {info.name for info in found}
-            for name in self._patterns:
-                if name not in names and not _is_pattern(name):
-                    raise UnknownTopicError(name, near_topics(self._source, name))
+        names = {info.name for info in found}
+        for name in self._patterns:
+            if must_exist and name not in names and not _is_pattern(name):
+                raise UnknownTopicError(name, near_topics(self._source, name))
+            if name != ALL and not any(_fits(one, name) for one in names):
+                self._tell_missing(name)
         refused = dict[int, Error]()
         for info in found:
             if info.id not in self._copiers:
@@ -46,13 +71,19 @@ class Copies:
             raise new[0]
         return new
 
+    def _tell_missing(self, name: str) -> None:
+        """Warn once of a name or a pattern that no topic has: one may come, and it may be misspelt."""
+        if name not in self._missing:
+            self._missing.add(name)
+            check.warn(f"no topic of {self._source.name} {'fits' if _is_pattern(name) else 'has the name'} {name!r}")
+
     def _add(self, partitions: Sequence[TopicStore]) -> None:
         if not partitions:  # it was deleted just now
             return
         name = partitions[0].info.name
         if self._choice.start is not None:
             if len(partitions) > 1:
-                raise PartitionsError.by_offset(name, len(partitions), "start", "A time is of all of them: since=")
+                raise PartitionsError.of_start(name, len(partitions))
             if self._copiers:
                 raise ArgumentError("start is an offset of one topic: name the topic, or give a time with since=")
         into = self._into(partitions)
@@ -79,19 +110,37 @@ class Copies:
         return next((found for name in names if (found := self._target.find_topic(name))), None)
 
     def round(self, until: Mapping[int, int] | None) -> Iterator[tuple[Copier, str, int]]:
-        """A batch of each partition that has one, and that is not yet at an offset: how many messages it had."""
+        """A batch of each partition that has one, and that is not yet at an offset: how many messages it had.
+
+        A partition with a message that cannot be copied does not hold up the others.
+        """
         for id, copier in list(self._copiers.items()):
-            if until is not None and copier.at >= until.get(id, 0):
+            if self._rests(id) or (until is not None and copier.at >= until.get(id, 0)):
                 continue
             try:
                 messages = copier.step()
+            except (ArgumentError, DecodeError, TooLargeError) as error:
+                self._stuck[id] = _Stuck(error, time.monotonic() + RETRY_S)
+                continue
             except UnknownTopicError:
                 if _is_there(copier.source):
                     raise  # that of the target is not
                 del self._copiers[id]
+                self._stuck.pop(id, None)
                 continue
+            self._stuck.pop(id, None)
             if messages is not None:
                 yield copier, copier.source.info.name, messages
+
+    def _rests(self, id: int) -> bool:
+        return id in self._stuck and time.monotonic() < self._stuck[id].until
+
+    def problems(self) -> list[Error]:
+        """Why some partitions cannot be copied further; raises if none can."""
+        errors = [stuck.error for stuck in self._stuck.values()]
+        if errors and len(errors) == len(self._copiers):
+            raise errors[0]
+        return errors
 
     def ends(self) -> dict[int, int]:
         """Behind what each partition has now."""
@@ -104,7 +153,7 @@ class Copies:
 
     def wait(self) -> None:
         """Wait until there may be something to copy, or it is time to look for new topics."""
-        copiers = list(self._copiers.values())
+        copiers = [copier for id, copier in self._copiers.items() if not self._rests(id)]
 
         def is_more() -> bool:
             try:
@@ -132,11 +181,12 @@ def _is_pattern(name: str) -> bool:
 
 def chosen(source: Store, patterns: Sequence[str]) -> list[TopicInfo]:
     """The topics that have one of the names, or fit one of the patterns."""
-    return [
-        info
-        for info in source.topics()
-        if info.name in patterns or any(fnmatch.fnmatchcase(info.name, pattern) for pattern in patterns)
-    ]
+    return [info for info in source.topics() if any(_fits(info.name, pattern) for pattern in patterns)]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a topic is chosen by a name or a pattern."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _is_there(partition: TopicStore) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pqlog import check, extras, files
-from pqlog.codecs import codec_for, is_safe
+from pqlog.codecs import safe
 from pqlog.copier import Choice
-from pqlog.copies import Copies, chosen, lag
+from pqlog.copies import ALL, Copies, chosen, lag
 from pqlog.errors import (
     ArgumentError,
     CorruptLogError,
@@ -26,6 +26,7 @@ from pqlog.errors import (
     StoreError,
     UncertainError,
     UnsafeStorageError,
+    UnsupportedError,
 )
 from pqlog.history import Time, time_of
 from pqlog.log import Log
@@ -109,7 +110,7 @@ Report = Callable[[CopyProgress], object]
 def mirror(
     source: End,
     path: End,
-    topics: str | Sequence[str] = ("*",),
+    topics: str | Sequence[str] = (ALL,),
     *,
     since: Time | None = None,
     start: int | None = None,
@@ -131,7 +132,7 @@ def mirror(
     source : str, os.PathLike or Log
         The other log; it is only read.
     path : str, os.PathLike or Log
-        The file; created if it does not exist.
+        The file; created if it does not exist. `Log.ship` copies into a cluster.
     topics : str or sequence of str
         Names or patterns, as in ``"web.*"``; all topics by default.
     since : datetime, date, timedelta or str, optional
@@ -173,8 +174,10 @@ def mirror(
         check.text("key", key) if isinstance(key, str) else check.name("key", key)
     begin = None if since is None else time_of(since, "since must be a time")
     choice = Choice(begin, start, key)
-    if codec is not None and not is_safe(codec_for(codec).name):
-        raise ArgumentError(f"codec must be 'json', 'msgpack' or 'bytes', not {codec!r}")
+    if codec is not None:
+        safe(codec)
+    if files.is_cluster(path):
+        raise UnsupportedError(f"a mirror is a file, and {path} is on a cluster: log.ship({path!r}) copies a log there")
     ends = _Ends(source, path, {"timeout": timeout, "config": config, "codec": codec}, {})
     return _run(_Run(ends, _patterns(topics), choice), follow, progress, "mirror")
 
@@ -189,7 +192,7 @@ def ship(
 ) -> Copied:
     """Copy topics of a log into another: see `Log.ship`. The source may be a path, which is opened read-only."""
     ends = _Ends(source, target, {}, options)
-    return _run(_Run(ends, _patterns("*" if topics is None else topics), Choice()), follow, progress, "ship")
+    return _run(_Run(ends, _patterns(ALL if topics is None else topics), Choice()), follow, progress, "ship")
 
 
 def _patterns(topics: str | Sequence[str]) -> tuple[str, ...]:
@@ -280,6 +283,7 @@ class _Run:
             while self._round(copies, until):
                 report(CopyProgress(self._copied, copies.lag()))
             copies.note()
+            refused += copies.problems()
         if refused:  # the others were copied
             raise refused[0]
         return self._result()
@@ -313,7 +317,10 @@ class _Run:
 
     def _find(self, copies: Copies) -> None:
         """Add new topics; warn of those that cannot be copied, which do not hold up the others."""
-        for error in copies.find():
+        self._warn(copies.find())
+
+    def _warn(self, errors: Sequence[Error]) -> None:
+        for error in errors:
             if str(error) not in self._warned:
                 self._warned.add(str(error))
                 check.warn(str(error))
@@ -327,7 +334,9 @@ class _Run:
                 while True:
                     while self._round(copies):
                         report(CopyProgress(self._copied, copies.lag()))
-                    report(CopyProgress(self._copied, 0))
+                    problems = copies.problems()
+                    self._warn(problems)
+                    report(CopyProgress(self._copied, copies.lag() if problems else 0))
                     copies.wait()
                     self._find(copies)
             finally:

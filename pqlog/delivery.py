@@ -244,9 +244,9 @@ class Batches(Iterator[Batch]):
                     return batch
                 left_s = None if until is None else until - time.monotonic()
                 if left_s is None or left_s > 0:
-                    wait(self.partitions, self._has_work, left_s)
+                    wait(self.partitions, self.has_work, left_s)
                 elif self._is_crew_working():
-                    wait(self.partitions, lambda: self._has_work() or not self._is_crew_working(), None)
+                    wait(self.partitions, lambda: self.has_work() or not self._is_crew_working(), None)
                 else:
                     return None
         except ForkError:
@@ -353,7 +353,8 @@ class Batches(Iterator[Batch]):
 
     # waiting
 
-    def _has_work(self) -> bool:
+    def has_work(self) -> bool:
+        """Whether there may be a batch for this worker."""
         return self._find(range(len(self.partitions))) is not None
 
     def _is_crew_working(self) -> bool:

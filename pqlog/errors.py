@@ -46,10 +46,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from pqlog.store.values import Claim, TopicInfo
+
+
+SHOWN = 5
+"""How many names an error lists."""
 
 
 class Error(Exception):
@@ -80,7 +84,7 @@ class EncodeError(Error, ValueError):
     index : int
         The position of the value in the call; 0 is the first.
     offset : int or None
-        The offset that the message would have had, if known.
+        The offset that the message would have had; None where offsets have gaps.
     value_type : str
         The type of the value.
     codec : str
@@ -120,11 +124,18 @@ class DecodeError(Error):
 
     def __init__(self, topic: str, offset: int, reason: str, partition: int | None = None) -> None:
         of, at = _in(partition)
-        super().__init__(
-            f"message {offset}{of} of topic {topic!r} cannot be decoded: {reason}. "
-            f"A client skips it with {_of(topic)}.client(name).seek({offset + 1}{at})"
-        )
+        self._said = f"message {offset}{of} of topic {topic!r} cannot be decoded: {reason}"
+        super().__init__(f"{self._said}. A client skips it with {_of(topic)}.client(name).seek({offset + 1}{at})")
         self.topic, self.offset, self.partition, self.reason = topic, offset, partition, reason
+
+    def without_clients(self) -> Self:
+        """The same error for a topic that clients cannot read."""
+        number = "" if self.partition is None else f".partition({self.partition})"
+        self.args = (
+            f"{self._said}. What lies behind it is read with "
+            f"{_of(self.topic)}{number}.history(start={self.offset + 1})",
+        )
+        return self
 
 
 class PickleRefusedError(DecodeError):
@@ -186,8 +197,13 @@ class PartitionsError(Error):
     """A topic has another number of partitions than was asked for, or a call must be told which of them is meant."""
 
     @classmethod
-    def of(cls, topic: str, asked: int, made: int) -> PartitionsError:
+    def of(cls, topic: str, asked: int, made: int, readonly: bool = False) -> PartitionsError:
         """The error for a number that was asked for."""
+        if readonly:
+            return cls(
+                f"topic {topic!r} has {made} partition{'s' * (made != 1)}, not {asked}. Leave partitions= out: it is "
+                f"for a topic that is created"
+            )
         return cls(
             f"topic {topic!r} was created with {made} partition{'s' * (made != 1)}, not {asked}, and that cannot be "
             f"changed: a key would go elsewhere. Leave partitions= out, or copy the topic into one that is created "
@@ -214,6 +230,14 @@ class PartitionsError(Error):
         )
 
     @classmethod
+    def of_start(cls, topic: str, partitions: int) -> PartitionsError:
+        """The error for a mirror that is to begin at an offset, which does not say of which partition it is."""
+        return cls(
+            f"topic {topic!r} has {partitions} partitions, each with offsets of its own, so a mirror of it cannot "
+            f"start at one: begin at a time, with since="
+        )
+
+    @classmethod
     def of_seek(cls, topic: str, partitions: int, to: int) -> PartitionsError:
         """The error for a client that is moved to an offset, without a partition."""
         return cls(
@@ -236,6 +260,18 @@ class UnknownTopicError(Error, KeyError):
     def __init__(self, topic: str, near: Sequence[str]) -> None:
         super().__init__(f"no topic {topic!r} in this log{_did_you_mean(near)}")
         self.topic, self.near = topic, tuple(near)
+
+    @classmethod
+    def of_cluster(cls, topic: str, cluster: str, topics: Sequence[str]) -> UnknownTopicError:
+        """The error for the topic of a log that is a whole cluster, where nobody may have named one."""
+        error = cls(topic, topics)
+        one = repr(topics[0]) if topics else "'orders'"
+        have = f"it has {_some(topics)}" if topics else "it has none"
+        error.args = (
+            f"no topic {topic!r}: {cluster} is a whole cluster, of which a topic must be named, as in "
+            f"log.topic({one}); {have}",
+        )
+        return error
 
     __str__ = Exception.__str__  # a KeyError would show the sentence in quotes
 
@@ -421,11 +457,11 @@ class NewerFormatError(StoreError):
 
 
 class CorruptLogError(StoreError):
-    """The file is damaged."""
+    """The file is damaged, or the state of a log on a cluster: something of it was deleted, or others wrote there."""
 
 
 class MovedError(StoreError):
-    """The file was moved, replaced or deleted while it was open."""
+    """The file, or the state of a log on a cluster, was moved, replaced or deleted while it was open."""
 
 
 class ReadOnlyError(StoreError):
@@ -482,7 +518,15 @@ class AccessError(StoreError):
 
 
 def _did_you_mean(near: Sequence[str]) -> str:
+    if len(near) > SHOWN:
+        return f"; it has {_some(near)}"
     return f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of many names, and how many there are."""
+    more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _of(topic: str) -> str:

@@ -1,13 +1,14 @@
 """Export: a range of a topic as a dataset of Parquet files.
 
-The offsets of a topic's partition are divided into *buckets* of a fixed size. What one call writes of a bucket is a
-*part*: a file, or with ``partition_by`` a file in each folder that has messages. The files of a part are published
-together, also if there is a crash, and each has a description of the whole part; so one of them tells which messages
-the folder has.
+The offsets of a topic's partition are divided into *buckets*: of a fixed size if offsets have no gaps, else of as many
+messages, from the first that the folder lacks. What one call writes of a bucket is a *part*: a file, or with
+``partition_by`` a file in each folder that has messages. The files of a part are published together, also if there is a
+crash, and each has a description of the whole part; so one of them tells which messages the folder has.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import os
@@ -32,8 +33,9 @@ from pqlog.frames.places import by_partition, trimmed
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import read_chunks
 from pqlog.frames.tables import BATCH_ROWS, check_size, regroup
+from pqlog.store.api import MessageSource
 from pqlog.store.values import Span, TopicInfo
-from pqlog.stream import Selection
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection
 
 _DESCRIPTION = b"pqlog.export"
 """In a file's metadata: what the file holds, as JSON."""
@@ -50,6 +52,8 @@ class Part(NamedTuple):
     ----------
     partition : int
     span : Span
+    messages : int or None
+        How many messages of the topic it has, those of other keys included; None if offsets have no gaps.
     schema : str
         A digest of the schema.
     columns : dict of str to str
@@ -60,6 +64,7 @@ class Part(NamedTuple):
 
     partition: int
     span: Span
+    messages: int | None
     schema: str
     columns: dict[str, str]
     files: list[str]
@@ -94,26 +99,41 @@ def to_parquet(
         written = list(files.completed)
         with extras.progress_bar(selection.total(), "exporting", progress) as done:
             for part in parts:
-                for span in _split(part.span, export.offsets):
-                    written += export.write(part._replace(span=span))
-                    done(part.topic.store.count(span))
+                for span, messages in export.buckets(part):
+                    written += export.write(part._replace(span=span), messages)
+                    done(messages or part.topic.store.count(span))
         export.warn_of_other_columns()
         return written
 
     return change_files(folder, write)
 
 
-def _split(span: Span, offsets: int) -> Iterator[Span]:
-    """The parts of a range that are in one bucket each."""
+def _aligned(span: Span, size: int) -> Iterator[tuple[Span, None]]:
+    """The parts of a range that are in one bucket each, where offsets have no gaps."""
     first = span.first
     while first < span.stop:
-        stop = min(span.stop, (_bucket(first, offsets) + 1) * offsets + 1)
-        yield Span(first, stop)
+        stop = min(span.stop, ((first - 1) // size + 1) * size + 1)
+        yield Span(first, stop), None
         first = stop
 
 
-def _bucket(offset: int, offsets: int) -> int:
-    return (offset - 1) // offsets
+def _counted(store: MessageSource, span: Span, size: int) -> Iterator[tuple[Span, int]]:
+    """The parts of a range that have as many messages each, and how many: they are read to be counted."""
+    first, stop, left = span.first, span.first, size
+    while rows := store.read(span, min(left, CHUNK_ROWS), CHUNK_BYTES) if span else ():
+        for row in rows:
+            at, last = row.offset, row.stop
+            while at < last:
+                first = at if left == size else first
+                stop = min(last, at + left)
+                left -= stop - at
+                at = stop
+                if not left:
+                    yield Span(first, stop), size
+                    left = size
+        span = Span(rows[-1].stop, span.stop)
+    if left < size:
+        yield Span(first, stop), size - left
 
 
 def missing(span: Span, present: Iterable[Span]) -> Iterator[Span]:
@@ -138,9 +158,8 @@ class _Export:
         partition_by: tuple[str, ...],
     ) -> None:
         self._projection, self._output, self._files = projection, output, files
-        self._partition_by = partition_by
-        self.offsets = rows_per_file * selection.topic.partitions[0].info.stride
-        """How many offsets a file has: the messages of segments may lie closer together than single ones."""
+        self._partition_by, self._size = partition_by, rows_per_file
+        self._is_dense = selection.topic.log.capabilities.dense_offsets
         self._schema = parquet_schema(output.schema)
         self._digest = hashlib.sha256(self._schema.serialize()).hexdigest()
         self._columns = {field.name: _shown(field) for field in self._schema if field.name not in partition_by}
@@ -155,10 +174,10 @@ class _Export:
             "parse_dates": list(projection.parse_dates),
         }
         self._partitions = {store.info.id: store.info.partition for store in selection.topic.partitions}
-        self._parts: dict[tuple[int, int], list[Part]] = {}
-        """The parts of the folder, by their partitions and buckets."""
+        self._parts: dict[int, list[Part]] = {number: [] for number in self._partitions.values()}
+        """The parts of the folder, by their partitions, in their order."""
         for part in sorted(self._existing(), key=lambda part: part.span.first):
-            self._parts.setdefault((part.partition, _bucket(part.span.first, self.offsets)), []).append(part)
+            self._parts[part.partition].append(part)
 
     def _existing(self) -> Iterator[Part]:
         """The parts of the folder; raises if it has another export."""
@@ -180,26 +199,47 @@ class _Export:
                     f"export into another folder"
                 )
             span = Span(description["first"], description["stop"])
-            yield Part(self._partitions[topic], span, description["schema"], description["columns"], files)
+            of = description["messages"], description["schema"], description["columns"]
+            yield Part(self._partitions[topic], span, *of, files)
 
-    def write(self, selection: Selection) -> list[str]:
+    def buckets(self, selection: Selection) -> Iterator[tuple[Span, int | None]]:
+        """The buckets of a range of one partition, and how many messages each has, if they were counted."""
+        span, (store,) = selection.span, selection.topic.partitions
+        if self._is_dense:
+            yield from _aligned(span, self._size)
+            return
+        first = span.first
+        for part in list(self._parts[store.info.partition]):
+            if part.span.stop <= first:
+                continue
+            yield from _counted(store, Span(first, min(part.span.first, span.stop)), self._size)
+            is_inside = _covers(span, part)
+            first = part.span.stop
+            if is_inside and part.messages == self._size:
+                yield part.span, part.messages
+            elif is_inside:  # the bucket begins with it
+                first = part.span.first
+        yield from _counted(store, Span(first, span.stop), self._size)
+
+    def write(self, selection: Selection, messages: int | None) -> list[str]:
         """Write what the folder lacks of a range in one bucket of one partition.
 
         A part that is incomplete, or has another schema, is rewritten if the range has all of its messages. Otherwise
         it stays as it is, and only what is around it is written.
         """
-        span = selection.span
-        place = selection.topic.store.info.partition, _bucket(span.first, self.offsets)
-        parts = self._parts.get(place, [])
+        span, all_parts = selection.span, self._parts[selection.topic.store.info.partition]
+        begin = bisect.bisect_right(all_parts, span.first, key=lambda part: part.span.stop)
+        end = bisect.bisect_left(all_parts, span.stop, key=lambda part: part.span.first)
+        parts = all_parts[begin:end]
         kept = [part.span for part in parts if not _covers(span, part)]
         written = []
         for gap in missing(span, kept):
             inside = [part for part in parts if _covers(gap, part)]
             is_complete = not list(missing(gap, [part.span for part in inside]))
             if not is_complete or any(part.schema != self._digest for part in inside):
-                written += self._write_part(selection._replace(span=gap), inside)
+                written += self._write_part(selection._replace(span=gap), messages, inside)
                 parts = [part for part in parts if part not in inside]
-        self._parts[place] = parts
+        all_parts[begin:end] = parts
         return written
 
     def warn_of_other_columns(self) -> None:
@@ -214,10 +254,10 @@ class _Export:
                 f"folder"
             )
 
-    def _write_part(self, selection: Selection, replaced: Sequence[Part]) -> list[str]:
+    def _write_part(self, selection: Selection, messages: int | None, replaced: Sequence[Part]) -> list[str]:
         """Write a part in place of others."""
         staging = self._files.stage()
-        self._write_files(selection, staging)
+        self._write_files(selection, messages, staging)
         (store,) = selection.topic.partitions
         trimmed(store, selection.span.first)  # these files would say that they have what was trimmed meanwhile
         moves = {file: _final(file) for file in sorted(_files(staging))}
@@ -226,12 +266,13 @@ class _Export:
         final = set(moves.values())
         return self._files.publish(moves, [file for part in replaced for file in part.files if file not in final])
 
-    def _write_files(self, selection: Selection, folder: str) -> None:
+    def _write_files(self, selection: Selection, messages: int | None, folder: str) -> None:
         info, span = selection.topic.store.info, selection.span
         description = {
             "options": {"topic": info.id, **self._options},
             "first": span.first,
             "stop": span.stop,
+            "messages": messages,
             "schema": self._digest,
             "columns": self._columns,
         }

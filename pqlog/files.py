@@ -13,8 +13,8 @@ from pqlog.errors import ArgumentError
 from pqlog.history import Time
 from pqlog.log import Log
 from pqlog.store.api import ReadsForeignTopics, Store
-from pqlog.store.kafka import SCHEME as SCHEME
 from pqlog.store.values import MEMORY, Row, Salvage
+from pqlog.store.values import SCHEME as SCHEME
 from pqlog.stream import TopicStream
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def open(
     partitions : int, optional
         How many partitions a new topic gets; as for `Log.topic`.
     readonly : bool
-        Read a file that exists and change nothing, also on a read-only disk.
+        Read a log that exists and change nothing, also on a read-only disk.
     vfs : str, optional
         The name of a SQLite VFS.
     timeout : float, optional
@@ -125,7 +125,8 @@ def open(
     )
     try:
         if isinstance(store, ReadsForeignTopics) and topic == DEFAULT_TOPIC and not store.find_topic(topic):
-            stream = TopicStream.of([store.missing(topic)], asked)
+            missing = store.missing(topic)
+            stream = TopicStream.of([missing], asked or codec_for(missing.info.codec, type))
         else:
             stream = TopicStream.open(store, topic, codec, type, partitions=partitions)
     except BaseException:
@@ -194,7 +195,10 @@ def _on_a_cluster(
         from pqlog.store.kafka.readonly import ReadOnlyStore
         from pqlog.store.kafka.store import KafkaStore
     address = Address.parse(url, config)
+    address.check()
     if readonly:
+        if durability is not None:
+            raise ArgumentError("durability is about what is put: leave it out with readonly=True")
         return ReadOnlyStore(address, timeout_s, codec or "json")
     if address.log is None:
         raise ArgumentError(

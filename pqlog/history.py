@@ -136,7 +136,7 @@ class History(Readable):
         if key is not None and not isinstance(key, str):
             raise ArgumentError(f"key must be a str, not {key!r}")
         self._key = None if key is None else check.text("key", key)
-        self._stream = stream if key is None else stream.of_key(key)
+        self._stream = stream
         self._clients = clients
         """If given, one for each partition: the history is what they have not acknowledged."""
         self._start = None if start is None else check.bounded(start)
@@ -148,8 +148,17 @@ class History(Readable):
         self._until = None if until is None else micros_of(until, now)
 
     def _selection(self) -> Selection:
+        stream = self._stream
+        if self._key is not None and stream.is_merged and stream.places_keys():
+            selection = self._selected(stream.of_key(self._key))
+            if stream.places_keys():  # still, of all that was put by now
+                return selection
+        return self._selected(stream)
+
+    def _selected(self, stream: TopicStream) -> Selection:
+        """What is read of a topic, or of a partition of it."""
         if not self._clients:
-            stream = self._stream.for_one_reading()
+            stream = stream.for_one_reading().within(self._since, self._until)
             return self._of(stream, self._span(stream.store))
         states = self._stream.log.states(self._clients)
         if len(states) > 1:

@@ -138,9 +138,9 @@ class Lease:
         """Note what is to be put into a topic with the acknowledgement."""
         return self._stage(topic, put.outputs(topic), put)
 
-    def stage_one(self, topic: TopicStream, partition: int, chunk: Chunk) -> Staged:
-        """The same of one chunk, which is put into one partition."""
-        return self._stage(topic, [Output(topic.partitions[partition], [chunk])], None)
+    def stage_one(self, topic: TopicStream, partition: int, chunk: Chunk, is_placed: bool = True) -> Staged:
+        """The same of one chunk, which is put into one partition: that of its key, or the engine is told."""
+        return self._stage(topic, [Output(topic.partitions[partition], [chunk], is_placed=is_placed)], None)
 
     def _stage(self, topic: TopicStream, outputs: Sequence[Output], spooled: producer.Encoded | None) -> Staged:
         staged = Staged(topic.name)
@@ -150,7 +150,8 @@ class Lease:
     def put_aside(self, row: Row, topic: str, reason: str) -> Staged:
         """Stage a row for a dead-letter topic, as it is: nothing is encoded again."""
         self.check_open()
-        return self.stage_one(self._dead_letters(topic), self.partition, self._letter(row, reason))
+        is_placed = self.partitions == 1 or self.topic.places_keys()
+        return self.stage_one(self._dead_letters(topic), self.partition, self._letter(row, reason), is_placed)
 
     def put_all_aside(self, topic: str | None, reason: str) -> None:
         """The same with all of its rows: they may be what cannot be decoded."""

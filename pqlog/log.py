@@ -85,7 +85,7 @@ class Log(Topic):
         (1, [1, 2, 3])
         """
         stream = TopicStream.open(self._log, name, codec, type, partitions=partitions)
-        return Topic(stream, self._handed_out)
+        return Topic(stream, self._handed_out, self.sender)
 
     def topics(self) -> list[str]:
         """The names of all topics of the file.
@@ -202,7 +202,7 @@ class Log(Topic):
         """
         other = existing_topic(self._log, name)[0]
         if other.info.id == self.store.info.id:
-            raise ArgumentError(f"this log stands for {name!r} itself: open the file at another topic to delete it")
+            raise ArgumentError(f"this log stands for {name!r} itself: open the log at another topic to delete it")
         other.delete(force)
 
     def cursor(self, name: str) -> Any:
@@ -239,7 +239,7 @@ class Log(Topic):
         stay as they are, and so do frames; messages go into the partition with the same number. They get new offsets
         and times. What they were here is in the headers ``pqlog-time`` (ISO 8601), ``pqlog-offset`` and, if there are
         several, ``pqlog-partition``, unless a message has such headers already. Messages of a frame have those of the
-        first message of their segment.
+        first message of their segment. Clients, ids and cursors are not copied.
 
         Parameters
         ----------
@@ -395,6 +395,9 @@ class Log(Topic):
     def close(self) -> None:
         """Release all resources; calls that wait in other threads raise `ClosedError`. Closing twice is not an error.
 
+        It waits until all is durable that was sent (see `send`), and raises the error of a message that could not be
+        put if nobody has asked its future.
+
         Examples
         --------
         >>> import pqlog
@@ -404,7 +407,11 @@ class Log(Topic):
         Traceback (most recent call last):
         pqlog.errors.ClosedError: :memory: was closed; nothing was written
         """
-        self._log.close()
+        try:
+            self._handed_out.acknowledge()
+            self.sender.close()
+        finally:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -412,7 +419,12 @@ class Log(Topic):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Error as failed:
+            if error is None:
+                raise
+            error.add_note(f"Closing {self.path} failed, too: {type(failed).__name__}: {failed}")
 
     def _repr_html_(self) -> str:
         return extras.views.or_reason(extras.views.log_view, self)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pqlog import extras
+from pqlog import check, extras
 from pqlog.codecs import UNDECODABLE, Json, is_text
 from pqlog.errors import ArgumentError, CorruptLogError, UntrustedPicklesError
 from pqlog.producer import cursor_value
@@ -120,7 +120,7 @@ def migrate(
     from pqlog.store.sqlite.foreign import open_foreign
     from pqlog.store.sqlite.store import SqliteStore
 
-    source, target = os.fspath(old), os.fspath(new)
+    source, target = check.path("old", old), check.path("new", new)
     with open_foreign(source) as file:
         if os.path.exists(target) and os.path.samefile(file.path, target):
             raise ArgumentError(f"{target} is the old file, which is not changed: give another path for the new one")

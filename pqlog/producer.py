@@ -16,7 +16,7 @@ from pqlog.codecs import UNDECODABLE, Codec, Json, unencodable
 from pqlog.errors import ArgumentError, CorruptLogError, DiskError, DiskFullError, EncodeError, StoreError
 from pqlog.exact import is_pydantic
 from pqlog.partitioning import Partitioner
-from pqlog.store.values import Chunk, Cursor, Ids, Output, Segment, Singles
+from pqlog.store.values import Chunk, Cursor, Ids, Output, Segment, Single, Singles
 from pqlog.stream import TopicStream
 
 CHUNK = 10_000
@@ -33,6 +33,16 @@ def encode(codec: Codec, value: Any) -> bytes:
         raise unencodable(codec, value, error) from error
     check_encoded(codec, data)
     return data
+
+
+def single(
+    topic: TopicStream, partitioner: Partitioner, value: Any, key: Any, headers: Mapping[str, str] | None, id: Any
+) -> Single:
+    """A message that is sent, encoded and checked."""
+    data = encode(topic.codec or topic.writable(), value)
+    key = check_key(key)
+    text = header_text(headers)
+    return Single(topic.partitions[partitioner.choose(key)], data, key, text, check_id(id))
 
 
 def check_no_frame(value: Any) -> None:
@@ -71,6 +81,9 @@ def header_text(headers: Mapping[str, str] | None) -> str | None:
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ArgumentError(f"headers must be a dict of str to str, not {headers!r}")
     check.texts("headers", itertools.chain(*headers.items()))
+    for name in headers:
+        if "\0" in name:
+            raise ArgumentError(f"the name of a header cannot have a NUL, which Kafka does not take: {name!r}")
     return msgspec.json.encode(dict(headers)).decode()
 
 

@@ -415,7 +415,7 @@ class Readable:
     ) -> list[str]:
         """Write the messages as a dataset of Parquet files, in bounded memory.
 
-        Each file holds a range of at most `rows_per_file` offsets and is named by the first of them. A topic with
+        Each file has at most `rows_per_file` messages and is named by the offset of the first of them. A topic with
         several partitions is written partition by partition, with their numbers in the names. Repeating the call writes
         only what the folder lacks: after a crash or a kill at any moment, when the log has grown, and when exported
         messages have been trimmed. When it returns, the folder has each message exactly once. Complete files are left
@@ -432,7 +432,7 @@ class Readable:
         path : str or os.PathLike
             A folder; created if it does not exist.
         rows_per_file : int
-            How many offsets a file covers.
+            How many messages of the topic a file covers; those of other keys, in a history with a key, are counted.
         partition_by : str or sequence of str
             Fields whose values become folders, ``city=Brno/``, as Hive, DuckDB, Polars and pandas read them. If some
             messages have no value (``city=__HIVE_DEFAULT_PARTITION__/``), pandas needs ``partitioning=None``.

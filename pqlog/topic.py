@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pqlog import check, extras, producer
 from pqlog.batch import Batch
-from pqlog.client import Client, HandedOut
+from pqlog.client import Client
 from pqlog.clients import Clients, client_name, client_table
 from pqlog.codecs import unencodable
 from pqlog.errors import ArgumentError, EncodeError, Error
 from pqlog.partition import Messages, Partition
 from pqlog.partitioning import Partitioner
+from pqlog.reading import HandedOut
+from pqlog.sender import Sender
 from pqlog.store.values import Output, PartitionOffset, Put, Singles, Span
 from pqlog.stream import TopicStream
 
@@ -37,11 +40,12 @@ class Topic(Messages):
     (1, 0)
     """
 
-    def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None) -> None:
+    def __init__(self, stream: TopicStream, handed_out: HandedOut | None = None, sender: Sender | None = None) -> None:
         super().__init__(stream)
+        self.sender = Sender(stream.log) if sender is None else sender
         self._partitioner = Partitioner(len(stream.partitions), stream.partitions[0].info.max_bytes)
         self._only = stream.partitions[0] if len(stream.partitions) == 1 else None
-        self._handed_out: HandedOut = {} if handed_out is None else handed_out
+        self._handed_out = HandedOut() if handed_out is None else handed_out
 
     @property
     def name(self) -> str:
@@ -122,6 +126,8 @@ class Topic(Messages):
         >>> log.topic("orders", partitions=8).put("paid", key="order-17")
         PartitionOffset(partition=1, offset=1)
         """
+        if self.sender.is_busy:  # it comes behind what this thread has sent
+            return self.send(value, key=key, headers=headers, id=id).result()
         codec = self.stream.codec or self.stream.writable()
         try:  # producer.encode in place: each call less counts on the way of a single put
             data = codec.encode(value)
@@ -142,6 +148,49 @@ class Topic(Messages):
         producer.check_id(id)
         partition, put = min(store.log.append([Output(store, [Singles([data], [key], text)])], id).items())
         return put.first if self._only is not None else PartitionOffset(partition, put.first)
+
+    def send(
+        self, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None, id: str | None = None
+    ) -> Future[Any]:
+        """Put a message without waiting for the disk: returns at once, and the future is done when it is durable.
+
+        What is sent while the disk is busy shares the next sync, so one thread can put thousands of messages a second.
+        What a thread sends and puts into one partition is there in the order of its calls. At most 1,000 messages, or
+        64 MB, are under way; beyond that `send` waits. `Log.close` waits for all of them, and so does a program's end.
+
+        Parameters
+        ----------
+        value, key, headers, id
+            As for `put`. The value is encoded at once, so it may be changed afterwards.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Its ``result()`` is what `put` returns, or raises what `put` raises: the failure of one message is told to
+            its own future only. ``cancel()`` succeeds as long as the message is not being committed; then it is not
+            put. Callbacks run in the thread that commits, one after the other: they should be short.
+
+        Raises
+        ------
+        ClosedError
+            The log was closed.
+
+        Examples
+        --------
+        >>> import pqlog
+        >>> log = pqlog.open(":memory:")
+        >>> futures = [log.send({"n": n}) for n in range(1000)]
+        >>> futures[-1].result(), len(log)
+        (1000, 1000)
+        >>> bad, good = log.send(object()), log.send("good")
+        >>> good.result(), type(bad.exception()).__name__
+        (1001, 'EncodeError')
+        """
+        try:
+            single = producer.single(self.stream, self._partitioner, value, key, headers, id)
+        except Error as error:
+            return self.sender.refused(error)
+        return self.sender.send(single)
 
     def put_many(
         self,
@@ -219,6 +268,7 @@ class Topic(Messages):
             raise ArgumentError("id is one for all of a call, ids the field that is each message's: give one of them")
         mark = None if cursor is None else producer.cursor_of(cursor)
         if producer.check_id(id) is not None:
+            self.sender.flush()
             found = self.stream.partitions[0].find_id(id or "")
             if found is not None:
                 return Put.of(found, len(self.stream.partitions))
@@ -230,6 +280,7 @@ class Topic(Messages):
             raise (self._placed(error) if ids is None else error) from error.__cause__
         try:
             if put.messages or id or mark:
+                self.sender.flush()  # it comes behind what this thread has sent
                 went = self.stream.partitions[0].log.append(put.outputs(self.stream), id, mark)
                 return Put.of(went, len(self.stream.partitions))
         finally:
@@ -281,7 +332,14 @@ class Topic(Messages):
         """
         return client_table(self.stream.partitions)
 
-    def get(self, client: str | int | None = None, *, messages: bool = False) -> Iterator[Any]:
+    def get(
+        self,
+        client: str | int | None = None,
+        *,
+        messages: bool = False,
+        ack_every: int = 1,
+        ack_seconds: float = 1.0,
+    ) -> Iterator[Any]:
         """``client(name).get()``: what a client has not acknowledged, one by one; see `Client.get`.
 
         Examples
@@ -293,10 +351,16 @@ class Topic(Messages):
         >>> list(log.get("billing"))
         ['a']
         """
-        return self.client(client).get(messages=messages)
+        return self.client(client).get(messages=messages, ack_every=ack_every, ack_seconds=ack_seconds)
 
     def get_blocking(
-        self, client: str | int | None = None, *, tick: float | None = None, messages: bool = False
+        self,
+        client: str | int | None = None,
+        *,
+        tick: float | None = None,
+        messages: bool = False,
+        ack_every: int = 1,
+        ack_seconds: float = 1.0,
     ) -> Iterator[Any]:
         """``client(name).get_blocking()``: the same, waiting for more; see `Client.get_blocking`.
 
@@ -309,7 +373,8 @@ class Topic(Messages):
         >>> next(log.get_blocking("billing"))
         'a'
         """
-        return self.client(client).get_blocking(tick=tick, messages=messages)
+        client_of = self.client(client)
+        return client_of.get_blocking(tick=tick, messages=messages, ack_every=ack_every, ack_seconds=ack_seconds)
 
     def get_one(self, client: str | int | None = None, *, timeout: float | None = 0, messages: bool = False) -> Any:
         """``client(name).get_one()``: the next message of a client; see `Client.get_one`.

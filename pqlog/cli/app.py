@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import pqlog
-from pqlog import check, files
+from pqlog import check, codecs, files
 from pqlog import partition as partitions
 from pqlog.cli import output
 from pqlog.errors import ArgumentError, Error, StoreError, UnsupportedError
@@ -86,17 +86,29 @@ _IN_THE_SHELL = [
             r"a topic with the codec \1 takes it, from Python",
         ),
         (
-            r"[Oo]pen it with readonly=True( to read it)?|read it with readonly=True",
-            "`pqlog get` and `pqlog export` only read it",
+            r"Open it with readonly=True, or make the file and its folder writable",
+            "Make the file and its folder writable; `pqlog get` and `pqlog export` read it as it is",
         ),
+        (r"; or read it with readonly=True", "; `pqlog get` and `pqlog export`, which only read, take it as it is"),
+        (r"open it with readonly=True to read it", "`pqlog get` and `pqlog export` only read it"),
         (r": pqlog\.open\(path\), without readonly=True, opens it for writing", ""),
         (r"pqlog\.open\(path\) creates a log there", "`pqlog put FILE ...` creates it"),
         (
-            r"open a log with pqlog\.open\('kafka://host:9092/LOG'\)",
-            "name a log of pqlog's, as in kafka://host:9092/LOG",
+            r"open a log with pqlog\.open\('([^']*)'\)",
+            r"name a log of pqlog's, as in \1",
         ),
         (r"history\(\), tail\(\) and live\(\) need", "`pqlog get`, `pqlog tail` and `pqlog export` need"),
+        (r"log\.ship\('(.*)'\) copies", r"`pqlog ship FILE \1` copies"),
         (r" in config=", " in the file given as --config"),
+        (r"must be named, as in log\.topic\(('[^']*'|\"[^\"]*\")\)", r"must be named, as in --topic \1"),
+        (r"begin at a time, with since=", "begin at a time, with --since"),
+        (r'codec="bytes", or an object of yours that decodes', "--codec bytes"),
+        (r'as in codec="bytes"', "as in --codec bytes"),
+        (r"is read with log\.history\(start=(\d+)\)", r"is read with `pqlog get FILE --start \1`"),
+        (
+            r"is read with log\.partition\((\d+)\)\.history\(start=(\d+)\)",
+            r"is read with `pqlog get FILE --partition \1 --start \2`",
+        ),
         (r", or pass network=True if you know better", ""),
     )
 ]
@@ -137,7 +149,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """A durable, persistent log and queue in one SQLite file."""
+    """A durable, persistent log and queue in one SQLite file, or on a Kafka cluster."""
 
 
 # What rich.markup.escape does; loading it would take every command 40 ms.
@@ -205,9 +217,25 @@ Where = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _safe_codec(codec: str | None) -> str | None:
+    """The codec as given; raises for one with which reading anybody's topic could run any code."""
+    if codec == codecs.Pickle.name:
+        raise ArgumentError(
+            "--codec takes json, msgpack or bytes. Pickles can run any code: commands that read them take "
+            "--trust-pickle instead, for topics whose writers you trust"
+        )
+    return None if codec is None else codecs.safe(codec)
+
+
 Codec = Annotated[
     str | None,
-    typer.Option(help="What the values of a cluster's topic are: json, msgpack or bytes.", show_default=False),
+    typer.Option(
+        help="What the values of a cluster's topic are: json, msgpack or bytes.",
+        show_default=False,
+        callback=_safe_codec,
+    ),
 ]
 Fields = Annotated[
     list[str] | None, typer.Option("--field", help="Only this field; can be repeated.", show_default=False)
@@ -263,23 +291,30 @@ def check_is_a_file(command: str, *given: str) -> None:
         raise UnsupportedError(f"`pqlog {command}` needs a log in a file, which a log on a cluster is not")
 
 
+def check_exists(file: str) -> None:
+    """Raise unless there is a file; of a cluster nothing is asked."""
+    if not files.is_cluster(file) and not os.path.exists(check.path("FILE", file)):
+        raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
+
+
 def opened(
     file: str, topic: str = "main", *, write: bool = False, trust_pickle: bool = False, codec: str | None = None
 ) -> pqlog.Log:
     """Open a log that exists, for reading only unless `write` is given."""
     options = at(file)
     if files.is_cluster(file):
-        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, **options)
-    if codec is not None:
+        if not write:
+            options = {name: value for name, value in options.items() if name != "durability"}
+    elif codec is not None:
         raise ArgumentError(f"--codec is for a cluster: a FILE that begins with {files.SCHEME}")
-    if not os.path.exists(file):
-        raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
+    else:
+        check_exists(file)
     try:
-        return pqlog.open(file, topic, "pickle" if trust_pickle else None, readonly=not write)
+        return pqlog.open(file, topic, "pickle" if trust_pickle else codec, readonly=not write, **options)
     except pqlog.CodecMismatchError:
         if not trust_pickle:
             raise
-        return pqlog.open(file, topic, readonly=not write)
+        return pqlog.open(file, topic, codec, readonly=not write, **options)
 
 
 def existing(file: str, topic: str, *, trust_pickle: bool = False) -> pqlog.Log:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -12,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import pqlog
-from pqlog import extras, files
+from pqlog import extras
 from pqlog.cli import app, output
-from pqlog.errors import StoreError
 
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Go on with what comes; wait while a log cannot be reached.")
@@ -27,6 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
     "ship",
     "pqlog ship events.db hub.db",
     "pqlog ship events.db hub.db --topic main --json",
+    "pqlog ship events.db kafka://localhost:9092/etl --follow",
     writes=True,
 )
 def ship(
@@ -48,7 +47,7 @@ def ship(
 
     Run it again to copy what has come since. It continues where it was, whatever ended it.
     """
-    _check_exists(file)
+    app.check_exists(file)
     options = app.at(file, target)
 
     def copy(progress: Progress) -> pqlog.Copied:
@@ -62,6 +61,7 @@ def ship(
     "mirror",
     "pqlog mirror events.db local.db --since 1h",
     "pqlog mirror events.db berlin.db --topic 'ma*' --key cz",
+    "pqlog mirror kafka://localhost:9092 web.db --topic 'web.*' --since 1h",
 )
 def mirror(
     source: Annotated[
@@ -89,19 +89,14 @@ def mirror(
 
     Run it again to copy what has come since. It continues where it was, whatever ended it.
     """
-    _check_exists(source)
-    topics, options = topic or ("*",), app.at(source, file)
+    app.check_exists(source)
+    topics, options = topic or "*", app.at(source, file)
 
     def copy(progress: Progress) -> pqlog.Copied:
         chosen: dict[str, Any] = {"since": since, "start": start, "key": key, "codec": codec, **options}
         return pqlog.mirror(source, file, topics, **chosen, follow=follow, progress=progress)
 
     _run(copy, f"{source} to {file}", "mirrored", follow, as_json)
-
-
-def _check_exists(file: str) -> None:
-    if not files.is_cluster(file) and not os.path.exists(file):
-        raise StoreError(f"{file} does not exist: `pqlog put {file} ...` creates it")
 
 
 class _Terminated(KeyboardInterrupt):

@@ -19,7 +19,7 @@ import pqlog
 from pqlog import atomic, check, extras, fields, files
 from pqlog.cli import app, output
 from pqlog.delivery import TICK_S
-from pqlog.errors import ArgumentError, DecodeError
+from pqlog.errors import ArgumentError, DecodeError, UnsupportedError
 from pqlog.message import Message
 from pqlog.readable import selection_of
 from pqlog.store.values import Span
@@ -258,6 +258,10 @@ def export(
     It uses little memory. A file appears complete or not at all. A folder becomes a Parquet dataset; run it again to
     add new messages.
     """
+    if files.is_cluster(out):
+        raise UnsupportedError(f"`pqlog export` writes files: `pqlog ship {file} {out}` copies a log to a cluster")
+    if out != "-":
+        check.path("OUT", out)
     is_folder = not Path(out).suffix or out.endswith(os.sep) or os.path.isdir(out)
     kind = format or _kind(out, is_folder)
     if kind not in _WRITERS:

@@ -23,7 +23,7 @@ from pqlog.frames.projection import Projection
 from pqlog.frames.reading import chunks_at, read_chunks
 from pqlog.frames.tables import check_size, regroup
 from pqlog.store.values import Span
-from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection
+from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, TopicStream
 
 MAX_STEP = 1 << 20
 """How many messages are read at a time, at most, when the last ones with a predicate are searched."""
@@ -65,7 +65,7 @@ def _up_to(selection: Selection, n: int) -> Selection:
     if key is None or selection.where is not None:
         return selection
     rest = span
-    while n > 0 and (rows := stream.store.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
+    while n > 0 and (rows := stream.read(rest, min(n, CHUNK_ROWS), CHUNK_BYTES, key)):
         n -= sum(1 for _ in stream.messages(rows, key))
         rest = Span(rows[-1].stop, rest.stop)
     return selection._replace(span=Span(span.first, span.stop if n > 0 else rest.first))
@@ -81,10 +81,27 @@ def tail(selection: Selection, n: int) -> pd.DataFrame:
         first = _from_end(selection, n)
     elif key is None:
         first = stream.store.from_end(n, span)
+    elif stream.is_merged:
+        first = _place_from_end(stream, span, key, n)
     else:
         newest = list(itertools.islice(stream.backwards(span, key), n))
         first = newest[-1].offset if newest else span.stop
     return _inferred_frame(selection, read_chunks(selection._replace(span=Span(first, span.stop)), Projection()))
+
+
+def _place_from_end(stream: TopicStream, span: Span, key: str, n: int) -> int:
+    """The place of the last message but `n` - 1 that has a key; of the first if there are fewer."""
+    first, newest = span.stop, list[int]()
+    while first > span.first and len(newest) < n:
+        part = Span(stream.store.from_end(CHUNK_ROWS, Span(span.first, first)), first)
+        places = [
+            row.offset + message.offset - row.partition_offset
+            for row in stream.rows(part, key)
+            for message in stream.messages([row], key)
+        ]
+        newest += reversed(places)
+        first = part.first
+    return min(newest[:n], default=span.stop)
 
 
 def _from_end(selection: Selection, n: int) -> int:
@@ -242,18 +259,24 @@ def _nullable(of: pa.DataType) -> Any:
 
 
 def _frame_as_put(chunks: Sequence[Chunk]) -> pd.DataFrame | None:
-    """The frame of one call of `put_many`, or consecutive rows of it, with its index; None if it is anything else."""
+    """The frame of one call of `put_many`, or rows of it, with its index; None if it is anything else.
+
+    Rows that do not follow each other in the frame, as in merged partitions or around what was trimmed, keep their
+    labels.
+    """
     origin = chunks[0].origin if chunks else None
     if origin is None:
         return None
-    start, tables = origin.start, []
+    start, parts, is_run = origin.start, list[tuple[pa.Table, int]](), True
     for chunk in chunks:
-        if chunk.origin != segments.Origin(origin.call, start) or chunk.segment is None:
+        if chunk.origin is None or chunk.origin.call != origin.call or chunk.segment is None:
             return None
-        tables.append(chunk.segment)
-        start += len(chunk.offsets)
+        parts.append((chunk.segment, chunk.origin.start))
+        is_run = is_run and chunk.origin.start == start
+        start = chunk.origin.start + len(chunk.offsets)
+    tables = [table if is_run else segments.with_index(table, first) for table, first in parts]
     note = notes.frame_note_of(tables[0].schema)
-    if note is None:
+    if note is None or any(not table.schema.equals(tables[0].schema) for table in tables):
         return None
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in tables])
     return pandas_table.from_table(table, note, origin.start)

@@ -76,7 +76,7 @@ def _fetch(stream: TopicStream, key: str | None, headers: bool, sizes: _Sizes, s
         lines = stream.lines(span, max_rows, max_bytes)
         if lines is not None:
             return _numbered_lines(stream, lines), Span(lines.stop, span.stop)
-    rows = numbered(stream, stream.store.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
+    rows = numbered(stream, stream.read(span, min(max_rows, parse.DECODED_ROWS), max_bytes, key))
     return (rows, Span(rows[-1].stop, span.stop)) if rows else None
 
 

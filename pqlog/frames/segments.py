@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 
 from pqlog.errors import DecodeError, Error, StoreError
 from pqlog.frames import dtypes, ipc, keys, notes
-from pqlog.frames.columns import without_pickle_marks
+from pqlog.frames.columns import unused_name, without_pickle_marks
 from pqlog.keys import KEY
 from pqlog.store.values import Row
 
@@ -38,6 +40,13 @@ def read(row: Row, topic: str, columns: frozenset[str] | None = None) -> pa.Tabl
     wanted = None if columns is None else columns | ({row.key} if row.key is not None else set())
     with row_errors(topic, row):
         return _part(ipc.decode, row, wanted)
+
+
+def check(row: Row, topic: str) -> None:
+    """Raise `DecodeError` unless a row can be read."""
+    table = read(row, topic)
+    with row_errors(topic, row):
+        key_texts(table, row)
 
 
 def _part(decode: Callable[[bytes, frozenset[str] | None, int], pa.Table], row: Row, wanted: Any) -> pa.Table:
@@ -88,6 +97,28 @@ def origin(table: pa.Table, row: Row) -> Origin | None:
     if CALL not in metadata:
         return None
     return Origin(metadata[CALL], int(metadata[START]) + row.skip)
+
+
+def with_index(table: pa.Table, start: int = 0) -> pa.Table:
+    """A table of pandas with its index as a column if it was a range, some numbers of which will be missing.
+
+    The number of the table's first row in its frame is `start`.
+    """
+    metadata = table.schema.metadata or {}
+    note = notes.frame_note_of(table.schema)
+    if note is None:
+        return table
+    for number, level in enumerate(note.levels):
+        level.freq = None
+        if level.step is not None and level.field is None:
+            first = level.start + start * level.step
+            values = first + np.arange(table.num_rows, dtype=np.int64) * level.step
+            level.field = unused_name(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
+            field = notes.noted(pa.field(level.field, pa.int64()), notes.Note("int64"))
+            field = field.with_metadata({**field.metadata, HIDDEN: b"index"})
+            table = table.append_column(field, pa.array(values))
+        level.step = None
+    return table.replace_schema_metadata({**metadata, notes.FRAME: msgspec.json.encode(note)})
 
 
 def is_hidden(field: pa.Field) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -17,9 +16,8 @@ from pqlog.frames import inputs, ipc, keys, notes, partitioning
 from pqlog.frames.arrays import filter_rows, identical_columns, take_rows
 from pqlog.frames.arrow_types import check_types
 from pqlog.frames.background import submit
-from pqlog.frames.columns import unused_name
 from pqlog.frames.representable import check_representable
-from pqlog.frames.segments import CALL, HIDDEN, START, is_hidden, key_texts, read, row_errors
+from pqlog.frames.segments import CALL, START, is_hidden, key_texts, read, row_errors, with_index
 from pqlog.keys import ID, KEY, RefusedError
 from pqlog.partitioning import Partitioner
 from pqlog.store.values import Row, Segment
@@ -77,7 +75,7 @@ def segments_of(
         table = reader.read_all()
         partitions = _partitions_of(table, key, 0, partitioner)
         if len(np.unique(partitions)) > 1:
-            table, pandas_frame = _with_index(table), inputs.with_plain_index(pandas_frame)
+            table, pandas_frame = with_index(table), inputs.with_plain_index(pandas_frame)
         parts = _cut(table, partitions, ids, 0)
     most = MAX_BYTES if partitioner.max_bytes is None else partitioner.max_bytes
     most -= NOTES_BYTES + len(key or "") + len(headers or "")
@@ -224,7 +222,7 @@ def thin(segment: Segment, mask: bytes | None, start: int) -> Iterator[Segment]:
     """
     table = ipc.decode(segment.value, None, segment.rows)
     metadata = table.schema.metadata or {}
-    table = _with_index(table, int(metadata[START]))
+    table = with_index(table, int(metadata[START]))
     if mask is not None:
         table = filter_rows(table, pa.array(list(map(bool, mask)))).combine_chunks()
     for encoded in _encode(_Part(0, table, range(start, start + table.num_rows), None), metadata[CALL], start):
@@ -244,7 +242,7 @@ def with_key(row: Row, topic: str, key: str) -> Row | None:
             return row
         metadata = dict(table.schema.metadata or {})
         start = int(metadata.get(START, 0)) + row.skip
-        table = filter_rows(_with_index(table, start), pa.array(has_key)).combine_chunks()
+        table = filter_rows(with_index(table, start), pa.array(has_key)).combine_chunks()
         if START in metadata:
             metadata = dict(table.schema.metadata or {}) | {START: b"%d" % (start + has_key.index(True))}
             table = table.replace_schema_metadata(metadata)
@@ -252,28 +250,6 @@ def with_key(row: Row, topic: str, key: str) -> Row | None:
         return row._replace(
             offset=row.offset + has_key.index(True), value=ipc.encode(table), rows=rows, skip=0, whole=rows
         )
-
-
-def _with_index(table: pa.Table, start: int = 0) -> pa.Table:
-    """A table of pandas with its index as a column if it was a range, some numbers of which will be missing.
-
-    The number of the table's first row in its frame is `start`.
-    """
-    metadata = table.schema.metadata or {}
-    note = notes.frame_note_of(table.schema)
-    if note is None:
-        return table
-    for number, level in enumerate(note.levels):
-        level.freq = None
-        if level.step is not None and level.field is None:
-            first = level.start + start * level.step
-            values = first + np.arange(table.num_rows, dtype=np.int64) * level.step
-            level.field = unused_name(f"__index_level_{number}__", dict.fromkeys(table.schema.names))
-            field = notes.noted(pa.field(level.field, pa.int64()), notes.Note("int64"))
-            field = field.with_metadata({**field.metadata, HIDDEN: b"index"})
-            table = table.append_column(field, pa.array(values))
-        level.step = None
-    return table.replace_schema_metadata({**metadata, notes.FRAME: msgspec.json.encode(note)})
 
 
 def _encode(part: _Part, call: bytes, start: int, most_bytes: int = MAX_BYTES) -> Iterator[_Encoded]:

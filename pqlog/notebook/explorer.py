@@ -17,7 +17,7 @@ import ipywidgets as widgets
 
 from pqlog.client import target_of
 from pqlog.clients import position_text
-from pqlog.errors import ArgumentError, DecodeError
+from pqlog.errors import ArgumentError, DecodeError, UnknownTopicError
 from pqlog.history import History, timeline
 from pqlog.log import Log
 from pqlog.message import Message, from_micros
@@ -235,6 +235,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     @_guarded
     def _load(self) -> None:
+        if self._topics.value is None:  # a log on a cluster need not have the topic that it stands for
+            hint = ": choose one above" if self._topics.options else ""
+            self._say(f"UnknownTopicError: {UnknownTopicError(self._topic.name, ())}{hint}")
+            return
         self._show_timeline()
         self._show_page()
         self._show_clients()
@@ -499,6 +503,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         """In a plain terminal: the page as text."""
+        if self._topics.value is None:
+            return f"no topic chosen: the log has {', '.join(label for label, _ in self._topics.options) or 'none'}"
         frame = self.frame
         return f"{self._topic.name}: {len(frame):,} messages\n{frame.head(ROWS)}"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from pqlog.errors import Error
 from pqlog.store.sealed import SealedPart
 from pqlog.store.values import (
     CachedSchema,
@@ -26,9 +27,11 @@ from pqlog.store.values import (
     Lines,
     Moved,
     Output,
+    PartitionOffset,
     Put,
     Row,
     SegmentStatistics,
+    Single,
     Size,
     Span,
     TopicInfo,
@@ -85,6 +88,14 @@ class Store(Protocol):
 
         All messages of one call have one time. In a topic of several partitions, it is later than that of any message
         put before into any of them.
+        """
+        ...
+
+    def append_each(self, singles: Sequence[Single]) -> Sequence[PartitionOffset | Error]:
+        """Put single messages, each as by a call of its own, though they share what a call takes; at least one.
+
+        For each, where it went, or why it was not put. Those of one partition go there in their order. What fails all
+        alike, such as a full disk, is raised instead: then none was put, but for an `UncertainError`.
         """
         ...
 
@@ -373,6 +384,18 @@ class Merged(Protocol):
 
 
 @runtime_checkable
+class PlacesKeys(Protocol):
+    """A log that may know that the messages of a key are all in the partition that the key names.
+
+    Elsewhere any partition may have some: other programs put into topics of a cluster, each by a rule of its own.
+    """
+
+    def places_keys(self, topic: TopicStore) -> bool:
+        """Whether that is known of a topic, of which a partition is given: each `Output.is_placed` that it got."""
+        ...
+
+
+@runtime_checkable
 class MergesPartitions(Protocol):
     """A log that merges the partitions of a topic itself."""
 
@@ -401,6 +424,15 @@ class ReadsForeignTopics(Protocol):
 
     def missing(self, name: str) -> TopicStore:
         """In place of a topic that does not exist, for a log that need not stand for one."""
+        ...
+
+
+@runtime_checkable
+class HasAnyTimes(Protocol):
+    """A partition whose times are those of its writers and may run backwards: a range of them is not one of offsets."""
+
+    def within(self, since: int | None, until: int | None) -> TopicStore:
+        """The same without the messages before one time, and at or after another."""
         ...
 
 

@@ -19,6 +19,8 @@ LATEST = 253_402_300_799_999_999
 """The latest time that there is: the last microsecond of the year 9999, since 1970."""
 MEMORY = ":memory:"
 """The path of a log that is kept in memory."""
+SCHEME = "kafka://"
+"""What the address of a log on a cluster begins with."""
 MAX_PARTITIONS = 256
 """The most partitions that a topic can have: each is a table, and readers of all hold some messages of each."""
 NEAR = 50
@@ -393,8 +395,6 @@ class TopicInfo:
         Its number, from 0, of how many.
     max_bytes : int or None
         The largest row that can be put, with its key and headers; None if there is no limit that matters.
-    stride : int
-        How far apart the offsets of two rows are at least, where one is a single message.
     """
 
     id: int
@@ -403,7 +403,6 @@ class TopicInfo:
     partition: int = 0
     partitions: int = 1
     max_bytes: int | None = None
-    stride: int = 1
 
     @property
     def number(self) -> int | None:
@@ -499,6 +498,24 @@ class Output(NamedTuple):
     topic: TopicStore
     chunks: Iterable[Chunk]
     ids: Ids | None = None
+    is_placed: bool = True
+    """Whether the partition is the one that the key of each message names, as `pqlog.partitioning` has it."""
+
+
+class Single(NamedTuple):
+    """One message that is put by a call of its own, together with those of others."""
+
+    topic: TopicStore
+    value: bytes
+    key: str | None
+    headers: str | None
+    id: str | None
+    """Puts nothing where the topic has it: then this only says where that went."""
+
+    @property
+    def output(self) -> Output:
+        """The same for `Store.append`."""
+        return Output(self.topic, [Singles([self.value], [self.key], self.headers)])
 
 
 class Done(NamedTuple):

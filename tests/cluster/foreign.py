@@ -14,7 +14,7 @@ import pqlog
 
 
 class Foreign:
-    """Topics on a cluster, all with the prefix of one log; `url` shows only those, `whole` all of the cluster."""
+    """Topics on a cluster, all with a prefix, which could be the name of a log (`url`); `whole` is the cluster."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -109,8 +109,13 @@ class Foreign:
         for consumer in ends:
             consumer.close()
 
-    def open(self, topic: str = "main", **options: Any) -> pqlog.Log:
-        return pqlog.open(self.url, topic, readonly=True, **options)
+    def open(self, topic: str, **options: Any) -> pqlog.Log:
+        return pqlog.open(self.whole, self.name(topic), readonly=True, **options)
+
+    def topics(self, log: pqlog.Log) -> list[str]:
+        """Which of them a log has that shows all topics of the cluster."""
+        prefix = f"{self.log}."
+        return [name.removeprefix(prefix) for name in log.topics() if name.startswith(prefix)]
 
     def plain(self, topic: str, partitions: int = 1) -> list[tuple[int, int, bytes | None]]:
         """What a plain consumer reads, committed only: partition, record offset and value, by partition."""
@@ -147,3 +152,7 @@ class Foreign:
         consumer.close()
         groups = [group.group_id for group in self.admin.list_consumer_groups().result().valid]
         return {**found, "groups": [name for name in groups if "pqlog" in name]}
+
+    def mirror(self, topic, path, **options):
+        """Copy a topic into a file, where it has the same name."""
+        return pqlog.mirror(self.whole, path, self.name(topic), **options)

@@ -7,6 +7,7 @@ import time
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+import pqlog
 from pqlog import errors
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster
@@ -154,3 +155,23 @@ def test_a_producer_that_is_fenced_writes_nothing_to_the_standard_error(cluster_
     old.poll(0.2)
     cluster.close()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("counted", ["", ", 1 identical error(s) suppressed", ", 27 identical error(s) suppressed"])
+def test_what_librdkafka_counts_is_not_said(counted):
+    text = f"127.0.0.1:1/bootstrap: Connect failed: Connection refused (after 1ms in state CONNECT{counted})"
+    said = str(told(failure(KafkaError._TRANSPORT, text), "reading"))
+    assert "failed: Connection refused. Check" in said
+    with pytest.raises(errors.ClusterError, match=r"failed: Connection refused\. Check"):
+        patient(answers(failure(KafkaError._TRANSPORT, text)), "reading", 0.1)
+
+
+def test_properties_that_cannot_work_are_refused_before_anybody_is_asked(tmp_path):
+    began = time.monotonic()
+    for readonly in (False, True):
+        config = {"security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "ca.pem")}
+        with pytest.raises(errors.ArgumentError, match=r"ssl\.ca\.location: '.*ca.pem' cannot be read"):
+            pqlog.open("kafka://127.0.0.1:1/etl", readonly=readonly, config=config)
+    with pytest.raises(errors.ArgumentError, match="leave it out with readonly=True"):
+        pqlog.open("kafka://127.0.0.1:1/etl", readonly=True, durability="replicated")
+    assert time.monotonic() - began < 2

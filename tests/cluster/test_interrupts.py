@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import pandas as pd
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
@@ -286,7 +287,7 @@ def test_a_worker_that_looks_in_vain_gives_up(stores, monkeypatch):
         raise Stale
 
     monkeypatch.setattr(Taking, "take_in", stale)
-    monkeypatch.setattr(here.cluster, "timeout_s", 1.0)
+    monkeypatch.setattr(here.cluster, "_timeout_s", 1.0)
     assert topic.client("c").advance(Size(10, None), "worker") == (None, [])
     assert len(tries) > 1
 
@@ -299,7 +300,7 @@ def test_joining_in_vain_ends(stores, monkeypatch):
         raise Fenced("another process took over")
 
     monkeypatch.setattr(here.lanes, "change", fenced)
-    monkeypatch.setattr(here.cluster, "timeout_s", 1.0)
+    monkeypatch.setattr(here.cluster, "_timeout_s", 1.0)
     with pytest.raises(Fenced):
         here.join([topic.client("c")])
 
@@ -341,3 +342,20 @@ def test_marks_of_processes_that_were_killed_get_old(stores, monkeypatch):
     tail.refresh()
     assert first._put_lane() not in tail.names(store.PUT_LANE)
     assert third._put_lane() in tail.names(store.PUT_LANE)
+
+
+@pytest.mark.parametrize(
+    "values", [[{"n": 1}], [{"n": 1}] * 5, pd.DataFrame({"n": range(9)})], ids=["put", "many", "frame"]
+)
+def test_ctrl_c_is_a_keyboard_interrupt(cluster_url, values):
+    with pqlog.open(cluster_url) as log:
+        put = (lambda: log.put(values[0])) if len(values) == 1 else (lambda: log.put_many(values))
+        put()
+        for number in range(12):
+            timer = threading.Timer(0.1 + number / 500, lambda: os.kill(os.getpid(), signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                timer.start()
+                while timer.is_alive():
+                    put()
+                time.sleep(60)
+        put()

@@ -123,7 +123,7 @@ def test_a_closed_log_gives_its_connections_back(cluster_url):
 def test_who_cannot_create_a_client_for_others_is_told_so(stores, monkeypatch):
     here = stores()
     (topic,) = here.topic("t", "json", 1)
-    here.cluster.timeout_s = 0.5
+    monkeypatch.setattr(here.cluster, "_timeout_s", 0.5)
 
     def fenced(*_, **__):
         raise Fenced("another process took over")

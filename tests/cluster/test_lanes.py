@@ -320,16 +320,6 @@ def test_the_state_is_read_on_though_much_was_written(stores):
     assert len(stores().lanes.look(THREE)) == 3_000
 
 
-def test_a_foreign_record_in_the_state_is_told(stores):
-    one = stores()
-    place = one._state.place(ONE)
-    producer = one.cluster.producer()
-    producer.produce(place.topic, b"{}", b"not ours", place.partition)
-    producer.flush()
-    with pytest.raises(pqlog.CorruptLogError, match="was not written by pqlog"):
-        one.lanes.look(ONE)
-
-
 def test_a_log_that_was_closed_ends_calls_that_wait_for_a_lane(stores):
     one = stores()
     began, ended = threading.Event(), []

@@ -26,6 +26,7 @@ class Client:
     """A client whose lane is here."""
 
     lane = "client/1/0/c"
+    is_used = False
 
     def __init__(self, noted):
         self.noted, self.standing, self.updates, self.failing = noted, Standing.begin(0), 0, None

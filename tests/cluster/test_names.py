@@ -1,10 +1,12 @@
 """Names of topics on the cluster: each is used once, by the process that created the topic."""
 
 import threading
+import time
 
 import pytest
 
 import pqlog
+from tests.cluster.logs import opened
 from tests.contract.engines import rows
 
 
@@ -111,3 +113,28 @@ def test_a_name_is_used_once(stores, name):
         with pytest.raises(pqlog.UnknownTopicError):
             topic.span()
     assert len(set(names)) == 3
+
+
+def test_names_of_clients_and_cursors_may_be_long_but_not_too_long_for_kafka(cluster_url):
+    with opened(cluster_url) as log:
+        log.put(1)
+        for name in ("c" * 30_000, "ü" * 15_000, "\x01" * 30_000):
+            assert next(iter(log.get(name))) == 1
+            log.put_many([2], cursor=(name, 1, None))
+            assert log.cursor(name) == 1
+            log.client(name).delete()
+        for name in ("c" * 30_001, "ü" * 15_001):
+            calls = [
+                lambda name=name: next(iter(log.get(name))),
+                lambda name=name: next(log.batches(name)),
+                lambda name=name: log.client(name).lag,
+                lambda name=name: log.put_many([2], cursor=(name, 1, None)),
+                lambda name=name: log.cursor(name),
+            ]
+            for call in calls:
+                began = time.monotonic()
+                with pytest.raises(pqlog.ArgumentError, match=r"has 30,00\d bytes, and a cluster takes 30,000") as told:
+                    call()
+                assert time.monotonic() - began < 1
+                assert len(str(told.value)) < 200
+        assert len(log) == 4

@@ -319,9 +319,8 @@ def test_a_chunk_of_any_kind_is_read_as_it_was(foreign):
             (b"\x00bytes", "field", '{"h":"1"}', 7, 7),
             (b"", None, None, 65_536, 65_536),
         ]
-    for name in ("pqlog-rows", "pqlog-key", "a\\u0000b"):
-        with pytest.raises(pqlog.ArgumentError, match="header"):
-            list(records_of(Singles([b"1"], None, f'{{"{name}":"1"}}')))
+    with pytest.raises(pqlog.ArgumentError, match="header"):
+        list(records_of(Singles([b"1"], None, '{"a\\u0000b":"1"}')))
 
 
 @pytest.mark.parametrize("seed", range(20))

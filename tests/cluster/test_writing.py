@@ -315,15 +315,32 @@ def test_a_put_that_takes_longer_than_a_transaction_may_gets_more_time(stores, m
 
 
 def test_ids_are_forgotten_after_the_time_that_is_documented(stores, monkeypatch):
+    monkeypatch.setattr(state, "IDS_KEPT_MS", 1_000)
     here = stores()
     topic = one_topic(here)
-    here.append([Output(topic, [Singles([b"1"])])], id="x")
-    assert topic.find_id("x") is not None
+    for id, pause in (("x", 1.5), ("y", 0)):
+        here.append([Output(topic, [Singles([b"1"])])], id=id)
+        assert topic.find_id(id) is not None
+        time.sleep(pause)
+    assert topic.find_id("x") is None
+    (same,) = stores().find_topic("main")
+    assert [same.find_id(id) is None for id in "xy"] == [True, False]
+
+
+@pytest.mark.parametrize("days", [31, -20_000])
+def test_ids_are_known_whatever_the_clock_of_the_host_says(stores, monkeypatch, days):
+    topic = one_topic(stores())
+    topic.log.append([Output(topic, [Singles([b"1"])])], id="x")
+    times = {"time": (time.time, days * 86400), "time_ns": (time.time_ns, days * 86400 * 10**9)}
+    for name, (real, ahead) in times.items():
+        monkeypatch.setattr(time, name, lambda real=real, ahead=ahead: real() + ahead)
     later = stores()
     (same,) = later.find_topic("main")
-    real = time.time
-    monkeypatch.setattr(state.time, "time", lambda: real() + state.IDS_KEPT_MS / 1000 + 10)
-    assert same.find_id("x") is None
+    for id in "xyxy":
+        later.append([Output(same, [Singles([b"1"])])], id=id)
+    assert [row.value for row in rows(same)] == [b"1", b"1"]
+    later.join([same.client("c")])
+    assert later.find_work([same.client("c")], "me") is not None
 
 
 def test_ids_are_found_by_a_process_that_did_not_put_them(stores):
@@ -467,3 +484,14 @@ def test_put_lanes_are_few(stores):
     for _ in range(3):
         here.append([Output(topic, [Singles([b"1"])])])
     assert sum(name.startswith("put/") for name in here.lanes._lanes) == 1
+
+
+def test_a_frame_in_several_partitions_keeps_its_index(cluster_url):
+    """Each partition has a clock of its own, so its parts are read in any order."""
+    frame = pd.DataFrame({"k": list("abcdefgh"), "n": range(8)}, index=list("stuvwxyz"))
+    with pqlog.open(cluster_url, durability="replicated") as log:
+        for number in range(6):
+            topic = log.topic(f"parts{number}", partitions=4)
+            topic.put_many(frame, key="k")
+            back = topic.to_pandas(metadata=False)
+            pd.testing.assert_frame_equal(back.sort_index(), frame)

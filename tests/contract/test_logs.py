@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import polars
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,7 +149,7 @@ def compare(one, other):
             raise AssertionError(f"{what}: {here} is not {there}") from error
 
 
-@settings(max_examples=by_ring(15, 300))
+@settings(max_examples=by_ring(15, 150))
 @given(
     puts=PUTS,
     codec=st.sampled_from(["json", "msgpack"]),
@@ -202,7 +203,7 @@ def consuming(log, ranks, size, stop):
     yield "clients", [(one.client, one.lag, one.batches, one.open) for one in [*log.clients(), *out.clients()]]
 
 
-@settings(max_examples=by_ring(15, 200))
+@settings(max_examples=by_ring(15, 100))
 @given(puts=PUTS, size=st.integers(1, 12), end=st.floats(0, 1))
 def test_consuming(other_engine, puts, size, end):
     with both(other_engine, puts) as ((log, its), (other, theirs)):
@@ -232,7 +233,7 @@ def keeping(log, ranks, puts, stop):
     yield "explorer of nothing", (explorer._where.value, len(explorer.frame))
 
 
-@settings(max_examples=by_ring(15, 200))
+@settings(max_examples=by_ring(15, 100))
 @given(puts=PUTS, end=st.floats(0, 1))
 def test_keeping(other_engine, puts, end):
     with both(other_engine, puts) as ((log, its), (other, theirs)):
@@ -253,6 +254,59 @@ def test_an_export_is_completed(other_engine, tmp_path, rows_per_file):
     with both(other_engine, [("many", list(range(20)), True), ("frame", [1, 2, 3], False)]) as ((log, _), (other, _)):
         found = [exported(one, tmp_path / name, rows_per_file) for one, name in ((log, "1"), (other, "2"))]
         assert found == [list(other.history().values())] * 2
+
+
+def files_of(folder):
+    """The numbers of rows of the files of a dataset, and which file each is."""
+    paths = sorted(folder.iterdir())
+    return {path.name: (pq.read_metadata(path).num_rows, path.stat().st_ino) for path in paths}
+
+
+def test_files_of_an_export_have_as_many_messages_as_was_said_and_stay(other_engine, tmp_path):
+    """Also where offsets have gaps, and a segment has more messages than a file."""
+    with both(other_engine, []) as (_, (log, _)):
+        folder, other = tmp_path / "all", tmp_path / "part"
+        log.put_many({"n": n} for n in range(5))
+        log.put_many(pd.DataFrame({"n": range(5, 16)}))
+        log.to_parquet(folder, rows_per_file=4)
+        before = files_of(folder)
+        assert [rows for rows, _ in before.values()] == [4, 4, 4, 4]
+        log.put({"n": 16})
+        assert len(log.to_parquet(folder, rows_per_file=4)) == 1
+        log.put_many({"n": n} for n in range(17, 22))
+        _, _ = log.to_parquet(folder, rows_per_file=4)
+        assert log.to_parquet(folder, rows_per_file=4) == []
+        after = files_of(folder)
+        assert [rows for rows, _ in after.values()] == [4, 4, 4, 4, 4, 2]
+        assert before.items() <= after.items()
+        assert pd.read_parquet(folder)["n"].tolist() == list(range(22))
+        offsets = [message.offset for message in log]
+        for part in (log[offsets[6] : offsets[9]], log[offsets[3] : offsets[8]], log.history(), log.history()):
+            part.to_parquet(other, rows_per_file=4)
+        assert sorted(pd.read_parquet(other)["n"]) == list(range(22))
+        log.put({"n": 22, "new": 1})  # the schema changes: all files do, and are as large as they were
+        assert len(log.to_parquet(folder, rows_per_file=4)) == 6
+        assert [rows for rows, _ in files_of(folder).values()] == [4, 4, 4, 4, 4, 3]
+        log.trim(before=offsets[10], force=True)
+        log.put_many({"n": n} for n in range(23, 26))
+        log.to_parquet(folder, rows_per_file=4)
+        assert [rows for rows, _ in files_of(folder).values()] == [4, 4, 4, 4, 4, 4, 2]
+        assert pd.read_parquet(folder)["n"].tolist() == list(range(26))
+
+
+def test_an_export_of_partitions_has_no_file_for_the_first_messages_alone(other_engine, tmp_path):
+    with both(other_engine, []) as (_, (log, _)):
+        orders = log.topic("orders", partitions=2)
+        orders.put_many([{"n": n, "key": f"k{n}"} for n in range(40)], key="key")
+        orders.to_parquet(tmp_path, rows_per_file=1000)
+        assert len(files_of(tmp_path)) == 2
+        orders.put_many([{"n": n, "key": f"k{n}"} for n in range(40, 45)], key="key")
+        orders.history(key="k3").to_parquet(tmp_path / "one", rows_per_file=4)
+        orders.history(key="k3").to_parquet(tmp_path / "one", rows_per_file=4)
+        assert pd.read_parquet(tmp_path / "one")["n"].tolist() == [3]
+        orders.to_parquet(tmp_path / "all", rows_per_file=4)
+        assert sorted(pd.read_parquet(tmp_path / "all")["n"]) == list(range(45))
+        assert {rows for rows, _ in files_of(tmp_path / "all").values()} <= {1, 2, 3, 4}
 
 
 def test_ids_and_cursors():

@@ -285,7 +285,7 @@ class Model:
         assert sum(len(offsets(one)) for one in self.out) == self.puts
 
 
-@settings(max_examples=by_ring(15, 300))
+@settings(max_examples=by_ring(15, 150))
 @given(calls=CALLS)
 def test_any_calls(make, calls):
     with tempfile.TemporaryDirectory() as folder:

@@ -37,6 +37,13 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
             yield kind, "\n".join(lines)
 
 
+def file(page: str, name: str) -> str:
+    """A block of a page that is not run but written to a file."""
+    texts = [text for kind, text in blocks(ROOT / "docs" / page) if kind == "file"]
+    (text,) = [text for text in texts if text.startswith(f"# {name}\n")]
+    return text
+
+
 MADE_UP = ["cluster-security.md"]
 """Its brokers and passwords are; tests/cluster/test_security.py has others."""
 _ALL = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in MADE_UP)]

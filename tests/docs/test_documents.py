@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pqlog
 from pqlog.cli.commands import EXAMPLES
+from pqlog.store import api
 
 ROOT = Path(pqlog.__file__).parent.parent
 
@@ -40,6 +41,36 @@ def test_links_between_documents_lead_somewhere():
             if "://" not in link:
                 to = (path.parent / link).resolve()
                 assert to in GENERATED or to.exists(), f"{path.name}: {link}"
+
+
+def slugs(path):
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    for heading in re.findall(r"^#+ (.*)$", path.read_text(), re.M):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        yield re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+
+
+def test_links_to_headings_lead_to_one():
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text()):
+            to = (path.parent / link).resolve() if link else path
+            if to.suffix == ".md" and to not in GENERATED:
+                assert anchor in set(slugs(to)), f"{path.name}: {link}#{anchor}"
+
+
+def test_the_page_for_engines_names_all_that_they_are_asked_for():
+    page = (ROOT / "docs" / "writing-an-engine.md").read_text()
+    protocols = [
+        one for one in vars(api).values() if getattr(one, "_is_protocol", False) and one.__module__ == api.__name__
+    ]
+    for protocol in protocols:
+        if protocol is api.MessageSource:  # a part of TopicStore
+            continue
+        assert f"`{protocol.__name__}`" in page, protocol
+        row = re.search(rf"^\| `{protocol.__name__}` \|.*$", page, re.M)
+        if row is not None:
+            names = {name for part in protocol.__mro__ for name in vars(part) if not name.startswith("_")}
+            assert set(re.findall(r"`(\w+)`", row[0])) == names | {protocol.__name__}
 
 
 def test_the_changelog_names_the_version():

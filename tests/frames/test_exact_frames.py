@@ -62,7 +62,7 @@ def check_frame(frame, start, stop):
 
 @shares(2)
 def test_a_frame_of_pandas_is_the_same_by_every_route(share):
-    search(check_frame, pandas_frames(), *PLACES, fast=60, long=750, share=share)
+    search(check_frame, pandas_frames(), *PLACES, fast=60, long=400, share=share)
 
 
 @shares(8)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog import producer
-from pqlog.frames import inference_pass, latest, reading, schema_cache
+from pqlog.frames import dataframes, inference_pass, latest, reading, schema_cache
 from pqlog.frames import live as live_module
+from pqlog.frames.projection import Projection
 from pqlog.partitioning import Partitioner
 from pqlog.store.values import Output, Segment, Singles, Span
 from pqlog.testing import sparse_log
@@ -280,6 +281,32 @@ def test_a_frame_put_into_several_partitions_comes_back_as_if_sorted_by_them(log
     back = topic.to_pandas(metadata=False)
     pd.testing.assert_frame_equal(back, pd.concat(parts))
     pd.testing.assert_frame_equal(back.sort_index(), frame, check_index_type=False)
+
+
+@pytest.mark.parametrize(
+    "index", [pd.RangeIndex(20, 40), pd.Index([f"r{n}" for n in range(20)], name="row"), pd.RangeIndex(20, name="row")]
+)
+def test_rows_of_a_frame_keep_their_labels_whichever_of_them_are_left(log, index, tmp_path):
+    topic, one = log.topic("several", partitions=PARTITIONS), log.topic("one")
+    frame = pd.DataFrame({"k": [f"k{n % 5}" for n in range(20)], "n": range(20)}, index)
+    for into in (topic, one):
+        into.put_many(frame, key="k")
+    log.store.log.trim([(topic.stream.partitions[1], topic.partition(1).last + 1)], True)
+    back = topic.to_pandas(metadata=False)
+    assert 0 < len(back) < 20
+    pd.testing.assert_frame_equal(back, frame.loc[back.index], check_index_type=False)
+    with pqlog.open(tmp_path / "key.db") as other:
+        pqlog.mirror(log, other, "one", key="k3")
+        back = other.topic("one").to_pandas(metadata=False)
+    pd.testing.assert_frame_equal(back, frame[frame["k"] == "k3"], check_index_type=False)
+
+
+def test_rows_that_are_joined_in_another_order_keep_their_labels(log):
+    frame = pd.DataFrame({"n": range(5)}, pd.RangeIndex(0, 50, 10))
+    log.put_many(frame)
+    (chunk,) = dataframes.read_chunks(log.history()._selection(), Projection(metadata=()))
+    parts = [chunk.slice(3, 2), chunk.slice(0, 2)]
+    pd.testing.assert_frame_equal(dataframes._frame_as_put(parts), frame.iloc[[3, 4, 0, 1]], check_index_type=False)
 
 
 def test_a_schema_is_known_while_the_log_is_open_and_forgotten_by_a_trim(log):

@@ -207,7 +207,7 @@ def test_how_messages_are_split_changes_nothing(share):
     search(check_messages, MESSAGES, SPLITS, fast=25, long=300, share=share)
 
 
-@shares(8)
+@shares(4)
 def test_the_types_of_messages_do_not_depend_on_how_they_are_read(share):
     """The same with the cheapest routes alone, in one log."""
 
@@ -276,6 +276,6 @@ def check_pieces(columns: list[Any]) -> None:
     assert table_difference(one, other) is None
 
 
-@shares(12)
+@shares(6)
 def test_the_type_of_a_column_does_not_depend_on_its_pieces(share):
     search(check_pieces, COLUMNS, fast=100, long=4_200, share=share)

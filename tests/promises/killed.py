@@ -6,6 +6,7 @@ As a program, it forks one for each line that it reads, which is much faster tha
 import os
 import signal
 import sys
+import time
 import traceback
 
 import pqlog
@@ -29,6 +30,16 @@ def produce(path, report, name):
             else:
                 offset = log.put([int(name), n, 0], id=f"{name}-{n}")
                 say(offset, offset + 1)
+
+
+def send(path, report, name):
+    """What is told comes from the thread that commits: it must be there whatever ends the process then."""
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for n in range(sys.maxsize):
+            future = log.send([name, n], id=f"{name}-{n}" if n % 7 == 0 else None)
+            future.add_done_callback(lambda future, n=n: say(n, future.result()))
 
 
 def produce_keys(path, report, name):
@@ -70,6 +81,15 @@ def consume(path, report, name):
         say("ready")
         for message in log.get_blocking("reader", messages=True):
             say(message.offset)
+
+
+def consume_in_steps(path, report, name):
+    say = _reporting(report)
+    with pqlog.open(path) as log:
+        say("ready")
+        for message in log.get_blocking("steps", messages=True, ack_every=10, ack_seconds=1e6):
+            say(message.offset)
+            time.sleep(0.0005)  # or most kills would strike in a commit
 
 
 def stage(path, report, name):

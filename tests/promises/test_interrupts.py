@@ -33,6 +33,13 @@ def get(log, folder):
             break
 
 
+def get_in_steps(log, folder):
+    log.client("reader").seek(to=-5)
+    for number, _ in enumerate(log.get("reader", ack_every=2)):
+        if number == 3:
+            break
+
+
 def batches(log, folder):
     for number, batch in enumerate(log.batches("stage", size=2)):
         batch.put_many([1, 2], topic="out")
@@ -101,6 +108,7 @@ CALLS = {
     "put frame": lambda log, folder: log.put_many(pd.DataFrame({"n": [1, 2, 3]})),
     "open": open_and_close,
     "get": get,
+    "get in steps": get_in_steps,
     "get_one": get_one,
     "get_one again": lambda log, folder: log.get_one("steady"),
     "next_batch": next_batch,

@@ -5,6 +5,7 @@ import datetime
 import itertools
 import shutil
 import threading
+import warnings
 
 import apsw
 import msgspec
@@ -262,6 +263,51 @@ def test_a_topic_that_is_refused_does_not_hold_up_the_others(tmp_path, log):
         assert [message.value for message in other.topic("till")] == [2, 3]
 
 
+class Picky(MemoryStore):
+    """Takes no message with a header of this name, and none of more than 100 bytes."""
+
+    def append(self, outputs, id=None, cursor=None):
+        for output in outputs:
+            for chunk in output.chunks:
+                if any("odd" in (text or "") for text in chunk.each_headers()):
+                    raise pqlog.ArgumentError("the header 'odd' is not allowed here")
+                if max(map(len, chunk.values)) > 100:
+                    raise TooLargeError("at most 100 bytes")
+        return super().append(outputs, id, cursor)
+
+
+@pytest.mark.parametrize(("value", "header", "error"), [(1, "odd", "'odd'"), ("x" * 200, "even", "200|202")])
+def test_a_message_that_the_target_does_not_take_is_named_and_holds_up_only_its_topic(log, value, header, error):
+    log.put_many(range(100))
+    log.put(value, headers={header: "1"})
+    log.put(102)
+    for name in ("aaa", "zzz"):
+        log.topic(name).put_many(range(copier.ROWS + 10))
+    target = Log("picky", TopicStream.open(Picky(), "main"))
+    for _ in range(2):
+        with pytest.raises((pqlog.ArgumentError, TooLargeError), match=rf"message 101 of topic 'main'.*({error})"):
+            log.ship(target)
+        assert list(target.history().values()) == list(range(100))
+        assert [len(target.topic(name)) for name in ("aaa", "zzz")] == [copier.ROWS + 10] * 2
+
+    def follow():
+        following = Following(lambda report: log.ship(target, follow=True, progress=report))
+        log.topic("zzz").put(3)
+        wait_until(lambda: following.has(1))
+        wait_until(lambda: following.reports[-1].lag == 2)
+        following.stop()
+
+    with pytest.warns(UserWarning, match="message 101 of topic 'main'"):
+        follow()
+
+
+def test_headers_that_a_cluster_cannot_have_are_refused_where_they_are_put(log):
+    for put in (log.put, lambda value, headers: log.put_many([value], headers=headers)):
+        with pytest.raises(pqlog.ArgumentError, match="cannot have a NUL"):
+            put(1, headers={"a\0b": "x"})
+    assert len(log) == 0
+
+
 def test_a_topic_with_fewer_partitions_is_refused_and_one_with_more_is_not(tmp_path, log):
     log.topic("orders", partitions=3).put_many([{"k": str(n)} for n in range(30)], key="k")
     with in_a_file(tmp_path) as fewer, in_a_file(tmp_path, "more.db") as more:
@@ -294,7 +340,6 @@ def test_topics_are_chosen_by_names_and_patterns(tmp_path, log):
         assert log.ship(other, ["till", "a[b]"]).topics == {"a[b]": 1, "till": 1}
         with pytest.raises(pqlog.UnknownTopicError, match="did you mean 'till'"):
             log.ship(other, ["til"])
-        assert log.ship(other, ["nothing*"]).messages == 0
 
 
 def damage(path, offset):
@@ -639,3 +684,31 @@ def test_a_follower_does_not_hold_up_those_who_put(path, tmp_path):
         following.stop()
         assert [message.value for message in other] == list(range(200))
         assert len(log) == 200
+
+
+def test_a_pattern_that_no_topic_fits_is_told(tmp_path, log):
+    with pqlog.open(tmp_path / "empty.db") as empty, pqlog.open(tmp_path / "other.db") as other:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert empty.ship(other).messages == 0
+            log.put(1)
+            assert log.ship(other, "ma*").messages == 1
+        with pytest.warns(UserWarning, match=r"no topic of .* fits 'zzz\*'"):
+            assert log.ship(other, ["main", "zzz*"]).messages == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_follower_tells_of_a_name_that_is_not_there_yet(tmp_path, log):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        following = Following(lambda report: log.ship(tmp_path / "other.db", "clean", follow=True, progress=report))
+        wait_until(lambda: len(told) == 1)
+        log.topic("clean").put(1)
+        wait_until(lambda: following.has(1))
+        following.stop()
+    assert ["has the name 'clean'" in str(one.message) for one in told] == [True]
+
+
+def test_a_mirror_is_a_file(log):
+    with pytest.raises(pqlog.UnsupportedError, match=r"log\.ship\('kafka://host/etl'\)"):
+        pqlog.mirror(log, "kafka://host/etl")

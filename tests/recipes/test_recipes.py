@@ -1,15 +1,21 @@
 """The recipes of docs/recipes do what they say, also when they are killed."""
 
+import http.client
 import http.server
 import importlib.util
 import json
 import os
 import random
+import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import duckdb
@@ -23,6 +29,8 @@ from tests.processes import Process, run, wait_until
 
 deltalake = pytest.importorskip("deltalake")
 pytest.importorskip("dagster")
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.slow
 
 RECIPES = Path(pqlog.__file__).parent.parent / "docs" / "recipes"
@@ -340,6 +348,75 @@ def test_a_paged_api_is_pulled_without_gap_or_duplicate(path):
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Inbox:
+    """A server of the recipe, which is killed and started again."""
+
+    def __init__(self, path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        options = ["--app-dir", str(RECIPES), "--port", str(self.port), "--log-level", "error"]
+        self._command = [sys.executable, "-m", "uvicorn", "webhook_inbox:app", *options]
+        self._path = path
+        self.start()
+
+    def start(self):
+        self.process = Process(self._command, env={**os.environ, "INBOX": str(self._path)}, stdout=subprocess.DEVNULL)
+
+    def post(self, source, webhook, id=None):
+        """The answer, however often the server is killed before it."""
+        headers = {"Content-Type": "application/json", **({} if id is None else {"webhook-id": id})}
+        url, body = f"http://127.0.0.1:{self.port}/webhooks/{source}", json.dumps(webhook).encode()
+        until = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
+                    assert answer.status == 202
+                    return json.load(answer)["offset"]
+            except urllib.error.HTTPError:
+                raise
+            except (OSError, http.client.HTTPException):  # it is not there, or not any more
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+
+def test_a_webhook_that_was_answered_is_kept_once_and_handled_once_though_the_server_is_killed(path):
+    inbox, answers, chance = Inbox(path), {}, random.Random(3)
+
+    def send(name):
+        for n in range(40):
+            webhook = {"type": "order.paid" if n % 2 else "order.made", "order": {"of": name, "n": n}}
+            answers[name, n] = inbox.post(f"shop{name}", webhook, f"{n}")
+
+    senders = [threading.Thread(target=send, args=(name,)) for name in range(8)]
+    for sender in senders:
+        sender.start()
+    kills = 0
+    while any(sender.is_alive() for sender in senders):
+        enough = len(answers) + chance.randrange(20, 80)
+        wait_until(lambda enough=enough: len(answers) >= enough or not any(map(threading.Thread.is_alive, senders)))
+        with inbox.process as process:
+            process.kill()
+        kills += 1
+        inbox.start()
+    assert kills > 2
+    assert len(answers) == 8 * 40
+    assert inbox.post("shop0", {"type": "order.made"}, "0") == answers[0, 0]
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        inbox.post("shop0", [1])
+    with pqlog.open(path) as log:
+        wait_until(lambda: log.client("orders").lag == 0)
+    inbox.process.send_signal(signal.SIGTERM)
+    inbox.process.communicate(timeout=60)
+    with pqlog.open(path) as log:
+        assert len(log) == len(answers)
+        for (name, n), offset in answers.items():
+            assert (log[offset].key, log[offset].value["order"]) == (f"shop{name}", {"of": name, "n": n})
+        paid = [(order["of"], order["n"]) for order in (message.value for message in log.topic("paid"))]
+        assert sorted(paid) == [(name, n) for name in range(8) for n in range(1, 40, 2)]
+        assert log.verify() == []
 
 
 def test_a_cron_job_runs_to_the_end_and_two_at_once_share_the_work(filled):

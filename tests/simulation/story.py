@@ -248,6 +248,20 @@ class Story(RuleBasedStateMachine):
         assert self.put_into("main", [(partition, value)]) == {partition: [offset]}
         self.step()
 
+    @rule(keyed=st.booleans(), id=st.none() | st.sampled_from(IDS))
+    def send(self, keyed, id):
+        (value,) = self.new(1)
+        at = self.log.send(value, key=value["k"] if keyed else None, id=id).result()
+        partition, offset = at if self.partitions > 1 else (0, at)
+        if id in self.state.ids:
+            assert (partition, offset) == min(self.state.ids[id].items())
+        else:
+            assert not keyed or partition == partition_of(value["k"], self.partitions)
+            assert self.put_into("main", [(partition, value)]) == {partition: [offset]}
+            if id is not None:
+                self.use_id(id, {partition: [offset]})
+        self.step()
+
     @rule(
         count=st.sampled_from([0, 2, 5, 300]),
         frame=st.booleans(),
@@ -323,6 +337,31 @@ class Story(RuleBasedStateMachine):
             if value is None:
                 break
         self.lost.append(reader)
+
+    @precondition(lambda self: self.partitions == 1)  # of several, each would be acknowledged in a commit of its own
+    @rule(count=st.integers(1, 9), every=st.integers(2, 4))
+    def get_in_steps(self, count, every):
+        """The same, acknowledged in steps; a break acknowledges what is done."""
+        self.join("reader")
+        (client,) = self.state.clients["reader"]
+        reader = self.log.get("reader", ack_every=every, ack_seconds=1e6)
+        unread, done = self.unread("reader"), list[Kept]()
+        before = None
+        for _ in range(count):
+            value, expected = next(reader, None), next(unread, None)
+            done += [] if before is None else [before]
+            if done and (len(done) == every or value is None):
+                client.position = done[-1].offset + 1
+                done.clear()
+                self.step()
+            assert value == (expected and expected.value)
+            before = expected
+            if value is None:
+                break
+        reader.close()
+        if done:
+            client.position = done[-1].offset + 1
+            self.step()
 
     # stages
 

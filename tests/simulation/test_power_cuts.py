@@ -9,7 +9,7 @@ import pqlog
 from pqlog.store.sqlite import checkpointer
 from tests.simulation.calls import CALLS, cut_a_call
 from tests.simulation.disk import Disk
-from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.group import check_cuts, put_from_tasks, put_from_threads, send_from_threads
 from tests.simulation.lives import cut_again_and_again
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
 from tests.simulation.processes import put_from_processes
@@ -31,6 +31,19 @@ def test_puts_of_many_threads_that_share_their_syncs(tmp_path, seed, monkeypatch
     if seed % 2:
         checkpoints = [event for event in disk.events if event.kind == "sync" and event.name == "a.db"]
         assert len(checkpoints) > 3
+    assert check_cuts(disk, puts, random.Random(seed), cuts=75) > 8
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
+def test_what_was_sent_is_there_once_its_future_is_done(tmp_path, seed):
+    disk, puts = send_from_threads(tmp_path)
+    assert len(puts) == 3 * 40
+    assert check_cuts(disk, puts, random.Random(seed), cuts=75) > 8
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
+def test_what_tasks_put_is_there_once_they_go_on(tmp_path, seed):
+    disk, puts = put_from_tasks(tmp_path)
     assert check_cuts(disk, puts, random.Random(seed), cuts=75) > 8
 
 

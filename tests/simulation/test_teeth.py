@@ -18,7 +18,7 @@ from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
-from pqlog import atomic, delivery, file_set
+from pqlog import atomic, delivery, file_set, reading, sender
 from pqlog.store.sqlite import (
     append,
     claims,
@@ -34,9 +34,9 @@ from pqlog.store.sqlite import (
     writer,
 )
 from pqlog.store.sqlite import ids as message_ids
-from pqlog.store.values import Put, Span
+from pqlog.store.values import PartitionOffset, Put, Span
 from tests.simulation.calls import cut_a_call
-from tests.simulation.group import check_cuts, put_from_threads
+from tests.simulation.group import check_cuts, put_from_threads, send_from_threads
 from tests.simulation.processes import check_cuts as check_cuts_among_processes
 from tests.simulation.processes import put_from_processes
 from tests.simulation.puts import cut_puts
@@ -76,6 +76,14 @@ def threads(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         disk, puts = put_from_threads(folder)
+        check_cuts(disk, puts, random.Random(number), cuts=40)
+
+
+def sends(tmp_path):
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        disk, puts = send_from_threads(folder, threads=1)  # nobody else moves the end of the topic
         check_cuts(disk, puts, random.Random(number), cuts=40)
 
 
@@ -139,15 +147,38 @@ def rollback_journal():
 
 @contextlib.contextmanager
 def acknowledged_before_processing():
-    def get(self, *, messages=False):
-        delivery.join(self.partitions)
+    def items(self):
+        delivery.join(self._partitions)
         for one in self._oldest_first():
             state = one.client.state()
             for message in one.topic.messages(one.store.read(state.unread, 100, 1 << 20)):
                 one.client.acknowledge(message.offset, state.epoch)
-                yield message if messages else message.value
+                yield message.value
 
-    with mock.patch.object(pqlog.Client, "get", get):
+    with mock.patch.object(reading.Reading, "items", items):
+        yield
+
+
+@contextlib.contextmanager
+def acknowledged_with_the_one_that_is_worked_on():
+    """A loop that ends acknowledges also the message that it was handed last."""
+    real = reading.Reading.next_run
+
+    def next_run(self):
+        run = real(self)
+        return run and run._replace(items=noting(self, run))
+
+    def noting(self, run):
+        for offset, item in run.items:
+            self.last = run.number, offset, run.epoch
+            yield offset, item
+
+    def leave(self):
+        if self._steps.every > 1 and hasattr(self, "last"):
+            _, *self._done[self.last[0]] = self.last
+            self.acknowledge()
+
+    with mock.patch.multiple(reading.Reading, next_run=next_run, leave=leave):
         yield
 
 
@@ -319,6 +350,42 @@ def released_by_an_older_sync():
 
 
 @contextlib.contextmanager
+def done_before_its_commit():
+    """The outcomes are right, but told while the commit is still under way."""
+    real, late = store.SqliteStore.append_each, []
+
+    def append_each(self, singles):
+        for thread in late[-1:]:
+            thread.join(60)
+        stop = singles[0].topic.span().stop
+        late.append(threading.Thread(target=lambda: real(self, singles)))
+        late[-1].start()
+        return [PartitionOffset(0, stop + index) for index in range(len(singles))]
+
+    with mock.patch.object(store.SqliteStore, "append_each", append_each):
+        yield
+    for thread in late:
+        thread.join(60)
+
+
+@contextlib.contextmanager
+def done_by_the_commit_before():
+    """A commit also ends the futures of what was sent while it was under way."""
+    real = sender.Sender._settle
+
+    def settle(self, batch, outcomes):
+        real(self, batch, outcomes)
+        for index, one in enumerate(list(self._waiting)):
+            if one.future.set_running_or_notify_cancel():
+                one.future.set_result(outcomes[-1].offset + 1 + index)
+                one.future.set_running_or_notify_cancel = lambda: True
+                one.future.set_result = lambda offset: None
+
+    with mock.patch.object(sender.Sender, "_settle", settle):
+        yield
+
+
+@contextlib.contextmanager
 def id_in_a_commit_of_its_own():
     real = store.SqliteStore.append
 
@@ -467,6 +534,7 @@ def times_of_one_partition():
         (synchronous_off, stories),
         (rollback_journal, stories),
         (acknowledged_before_processing, stories),
+        (acknowledged_with_the_one_that_is_worked_on, stories),
         pytest.param(claims_not_synced, stories, marks=pytest.mark.slow),
         pytest.param(outputs_before_the_acknowledgement, stories, marks=pytest.mark.slow),
         pytest.param(outputs_after_the_acknowledgement, stories, marks=pytest.mark.slow),
@@ -499,6 +567,9 @@ def times_of_one_partition():
         (a_file_that_is_never_synced, processes),
         (returned_before_its_commit, threads),
         (released_by_an_older_sync, threads),
+        (done_before_its_commit, sends),
+        (done_by_the_commit_before, sends),
+        (synchronous_normal, sends),
     ],
     ids=lambda part: part.__name__,
 )

@@ -17,16 +17,17 @@ LAYERS = [
     ["demo"],
     ["dask", "export", "notebook", "pipe", "sql"],
     ["__init__"],
-    ["copying"],
+    ["aio", "copying"],
     ["files", "migration", "testing"],
     ["log"],
     ["topic"],
     ["client"],
+    ["reading"],
     ["delivery"],
     ["batch", "clients", "partition"],
     ["lease"],
     ["frames"],
-    ["copier", "copies", "history", "producer"],
+    ["copier", "copies", "history", "producer", "sender"],
     ["readable"],
     ["stream"],
     ["extras", "codecs", "message"],
@@ -113,6 +114,19 @@ def test_only_what_opens_logs_names_an_engine():
     assert {module for module in users if not module.startswith(ENGINES)} == {"files", "migration", "testing"}
 
 
+def test_no_context_manager_made_of_a_generator_holds_a_lock():
+    """Ctrl-C can leave it where it stands, with the lock; see `pqlog.store.kafka.locking`."""
+    holders = [
+        f"{module}.{node.name}"
+        for module, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and any("contextmanager" in ast.unparse(decorator) for decorator in node.decorator_list)
+        and re.search(r"\.acquire\(|BEGIN IMMEDIATE", ast.unparse(node))
+    ]
+    assert not holders
+
+
 def names_defined(tree):
     """The private names of a module: its functions, classes and variables, and the members of its classes."""
     for node in ast.walk(tree):
@@ -182,12 +196,12 @@ OFFSETS = {"offset", "first", "last", "stop", "begin", "position"}
 COUNTED = {
     "cli.keeping": "what salvage tells of a file",
     "errors": "where to continue behind a message: its offset + 1",
-    "export": "the name of a file, which is that of a range of offsets",
+    "export": "the name of a file, which is that of a range of offsets; message i of a row",
     "frames.ipc": "offsets of Arrow's buffers",
     "frames.places": "how far apart messages are where offsets have gaps",
     "frames.pandas_table": "the bounds of a RangeIndex",
     "frames.partitioning": "offsets of Arrow's buffers",
-    "frames.writer": "the bounds of a RangeIndex",
+    "frames.segments": "the bounds of a RangeIndex",
     "merged": "the places of merged partitions, which are sums of offsets",
     "migration": "the offsets of another program's queue",
     "topic": "where dense_offsets is promised: which offset a message would have had",

@@ -5,6 +5,7 @@ import decimal
 import math
 import uuid
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pqlog
+from pqlog import codecs
 from pqlog.codecs import codec_for, unencodable
 
 
@@ -185,3 +187,29 @@ def test_a_type_is_decoded_into(path):
         assert next(reading) == Sale("Brno", 1.5)
         with pytest.raises(pqlog.DecodeError, match="message 2 of topic 'main' cannot be decoded"):
             next(reading)
+
+
+@pytest.mark.parametrize(
+    ("text", "half"),
+    [
+        ("cut \\ud83d", "\\ud83d"),
+        ("cut \\uDC00 x", "\\uDC00"),
+        ("\\ud83d\\ude00 \\ud83d", "\\ud83d"),
+        ("\\ud83d\\ude00\\ude01", "\\ude01"),
+    ],
+)
+def test_half_of_a_character_in_json_is_named(text, half):
+    data = f'{{"a":"{text}"}}'.encode()
+    with pytest.raises(msgspec.DecodeError) as caught:
+        codecs.Json().decode(data)
+    assert f"its JSON has {half}, which is half of a character" in codecs.why_undecodable(
+        codecs.Json(), data, caught.value
+    )
+
+
+@pytest.mark.parametrize("text", ['{"a":"\\ud83d\\ude00"', '{"a":"\\\\ud83d"', '{"a"'])
+def test_other_errors_of_json_are_those_of_msgspec(text):
+    data = text.encode()
+    with pytest.raises(msgspec.DecodeError) as caught:
+        codecs.Json().decode(data)
+    assert codecs.why_undecodable(codecs.Json(), data, caught.value) == f"DecodeError: {caught.value}"

@@ -288,3 +288,52 @@ def test_an_address_does_not_need_confluent_kafka():
         "from pqlog.store.kafka.address import Address\n"
         "Address.parse('kafka://h/etl', {'client.id': 'x'})"
     )
+
+
+LOGIN = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "till", "sasl.password": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"sasl.mecanism": "PLAIN"}, "sasl.mecanism: there is no such property: did you mean sasl.mechanism?"),
+        ({"security_protocol": "SSL"}, "security_protocol: there is no such property: did you mean security.protocol?"),
+        ({"ssl.ca.loction": "ca.pem"}, "ssl.ca.loction: .* did you mean ssl.ca.location?"),
+        ({"ssl.ca.location": "/missing/ca.pem"}, "ssl.ca.location: '/missing/ca.pem' cannot be read: No such file"),
+        ({"ssl.key.location": "/missing/a.key"}, "ssl.key.location: '/missing/a.key' cannot be read"),
+        ({"ssl.truststore.location": "/missing/ca.pem"}, "ssl.ca.location: '/missing/ca.pem' cannot be read"),
+        (LOGIN | {"sasl.mechanism": None}, "SASL_SSL needs sasl.mechanism, one of PLAIN"),
+        (LOGIN | {"sasl.mechanism": "GSSAPI"}, "Kerberos is not built into confluent-kafka"),
+        (LOGIN | {"sasl.mechanism": "SCRAM-SHA512"}, "did you mean SCRAM-SHA-512?"),
+        (LOGIN | {"security.protocol": "TLS"}, "security.protocol is one of PLAINTEXT, SSL"),
+        (LOGIN | {"security.protocol": "SSL"}, "needs security.protocol SASL_SSL"),
+        (LOGIN | {"security.protocol": None}, "needs security.protocol SASL_SSL"),
+        (LOGIN | {"sasl.username": None, "sasl.password": None}, "PLAIN needs sasl.username and sasl.password"),
+        (LOGIN | {"sasl.password": None}, "PLAIN needs sasl.password"),
+        ([("security.protocol", "SSL")], "config is a mapping.*not a list"),
+        (f'{{"sasl.password": "{SECRET}"}}', "config is a mapping, or the path of a file"),
+        (f"sasl.password={SECRET}", "config is a mapping, or the path of a file"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else None,
+)
+def test_a_login_that_cannot_work_is_refused_before_the_cluster_is_asked(config, says):
+    if isinstance(config, dict):
+        config = {name: value for name, value in config.items() if value is not None}
+    with pytest.raises(ArgumentError, match=says.replace("?", "[?]")) as told:
+        Address.parse("kafka://h/etl", config).check()
+    assert SECRET not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LOGIN,
+        LOGIN | {"ssl.ca.location": "probe"},
+        LOGIN | {"ssl.ca.location": "/etc/ssl"},
+        {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "OAUTHBEARER", "oauth_cb": lambda _: ("t", 1e10)},
+        {"security.protocol": "ssl"},
+        {},
+    ],
+)
+def test_a_login_that_may_work_is_not_refused(config):
+    Address.parse("kafka://host/etl", config).check()

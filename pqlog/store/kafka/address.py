@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pqlog.errors import ArgumentError
-from pqlog.store.kafka import SCHEME, properties
+from pqlog.store.kafka import properties
+from pqlog.store.values import SCHEME
 
 PORT = 9092
 LONGEST_LOG = 100
@@ -58,6 +59,10 @@ class Address:
         hosts = [_server(host) for host in servers.split(",")]
         log = log.rstrip("/")
         return cls(",".join(dict.fromkeys(hosts)), _checked(log) if log else None, _properties(config, hosts))
+
+    def check(self) -> None:
+        """Raise for properties that a client cannot log in with."""
+        properties.check(self.config)
 
     def client_config(self, **more: Any) -> dict[str, Any]:
         """What every client of the cluster is made with; a user's own properties win, as none of them is harmful."""

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SLOW_S = 1.0
 """A commit that took longer may have left a request behind."""
+COMMITTING_S = 5.0
+"""How long a commit may take at least, however late it is: better than not to know about it."""
 ASKING_S = 20.0
 """How long the outcome of a commit is asked for, at least."""
 ASKED_WITHIN_S = MARKS_KEPT_MS / 2000
@@ -70,7 +72,7 @@ class Attempt:
             if not self._tx.sets and not self._sending.has_begun:
                 self._unchanged(held, until)
                 return result
-            self._commit()
+            self._commit(until)
         except KafkaException as error:
             self._failed(error, until)
         except BaseException:
@@ -113,13 +115,13 @@ class Attempt:
             for key in lane.old_marks:
                 tx.sending.state(place, key_of(name, key), None)
 
-    def _commit(self) -> None:
+    def _commit(self, until: float) -> None:
         first, cluster = self._first, self._holding.cluster
         self._tx.flush()
         self._doubt(True)
-        self._confirm()
+        self._confirm(until)
         self._is_tried = True
-        took_s = commit(self._producer, cluster.timeout_s, cluster.check)
+        took_s = commit(self._producer, max(until - time.monotonic(), COMMITTING_S), cluster.check)
         is_long = first.timeout_ms > TRANSACTION_MS and self._sending.took_s < TRANSACTION_MS / 10_000
         if took_s > SLOW_S or is_long:
             first.timeout_ms = TRANSACTION_MS
@@ -129,10 +131,10 @@ class Attempt:
         for lane in self._lanes.values():
             lane.is_in_doubt = is_in_doubt
 
-    def _confirm(self) -> None:
+    def _confirm(self, until: float) -> None:
         """See that the other lanes are held, now that everything is written."""
         failed: Exception | None = None
-        found = all_at_once([partial(self._confirmed, lane) for lane in self._others])
+        found = all_at_once([partial(self._confirmed, lane, until) for lane in self._others])
         for lane, took in zip(self._others, found, strict=True):
             if isinstance(took, KafkaException):
                 failed = problem(took, f"confirming {lane.name}")
@@ -143,7 +145,7 @@ class Attempt:
             self._doubt(False)  # nothing was committed
             raise failed
 
-    def _confirmed(self, lane: Lane) -> KafkaException | float:
+    def _confirmed(self, lane: Lane, until: float) -> KafkaException | float:
         """How long the commit of a mark took; or why it was not made."""
         assert lane.producer is not None
         cluster = self._holding.cluster
@@ -151,7 +153,7 @@ class Attempt:
         try:
             sending.state(self._holding.state.place(lane.name), key_of(lane.name, CONFIRMED), self._holding.holder)
             sending.flush()
-            return commit(lane.producer, cluster.timeout_s, cluster.check)
+            return commit(lane.producer, max(until - time.monotonic(), COMMITTING_S), cluster.check)
         except KafkaException as error:
             return error
 
@@ -171,6 +173,9 @@ class Attempt:
         self._doubt(False)
         if lost:
             first.lose()
+        if is_late:
+            for topic in self._sending.topics:  # librdkafka waits long for one that is gone
+                self._holding.cluster.check_topic(topic, until)
         raise problem(error, f"committing {first.name}", is_late) from error
 
     def _was_committed(self, lost: bool, began: tuple[float, float], until: float) -> bool:

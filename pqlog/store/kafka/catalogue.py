@@ -10,36 +10,14 @@ from typing import Any
 
 import msgspec
 
-from pqlog.errors import Error
+from pqlog.errors import CorruptLogError, Error
 from pqlog.store.kafka.cluster import Cluster, is_allowed
-from pqlog.store.kafka.lane import Transaction
+from pqlog.store.kafka.damaged import Damaged, sound
+from pqlog.store.kafka.lane import Transaction, shown
 from pqlog.store.kafka.lanes import Lanes
-from pqlog.store.kafka.state import CATALOGUE, State, decoded
+from pqlog.store.kafka.shapes import CATALOGUE, GONE, LOG, TOPIC, TRIM, USED, Known
+from pqlog.store.kafka.state import State
 from pqlog.store.values import TopicInfo
-
-LOG, TOPIC, TRIM, GONE, USED = "log", "topic/", "trim/", "gone/", "used/"
-"""Keys: of the log; and what those begin with of topics, of how far partitions were trimmed, of topics to delete.
-
-And of names on the cluster that deleted topics had: no other topic has them, since a message may be on its way.
-"""
-
-
-class Known(msgspec.Struct, frozen=True):
-    """A topic."""
-
-    id: int
-    """That of its first partition; the others have those that follow."""
-    name: str
-    codec: str
-    partitions: int
-    kafka: str
-    """Its name on the cluster, which stays when it is renamed."""
-    max_bytes: int
-    """The largest record that it takes."""
-
-    def info(self, number: int = 0) -> TopicInfo:
-        """One of its partitions."""
-        return TopicInfo(self.id + number, self.name, self.codec, number, self.partitions, self.max_bytes)
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -52,44 +30,76 @@ class Seen(msgspec.Struct, frozen=True):
     gone: Mapping[int, str]
     """Topics that were deleted, and may still be on the cluster."""
 
+    damaged: Mapping[str, Damaged]
+    """What somebody else wrote, by its key: it concerns those who need it."""
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Seen:
         """What is in the lane."""
-        topics = {key: msgspec.convert(value, Known) for key, value in values.items() if key.startswith(TOPIC)}
-        trims = {_numbers(key, TRIM): value for key, value in values.items() if key.startswith(TRIM)}
-        gone = {int(key.removeprefix(GONE)): value for key, value in values.items() if key.startswith(GONE)}
-        return cls({one.id: one for one in sorted(topics.values(), key=lambda one: one.id)}, trims, gone)
+        damaged = {key: value for key, value in values.items() if isinstance(value, Damaged)}
+        topics = [msgspec.convert(value, Known) for value in _of(values, TOPIC).values()]
+        trims = {(int(numbers[0]), int(numbers[1])): value for numbers, value in _of(values, TRIM).items()}
+        gone = {int(numbers[0]): value for numbers, value in _of(values, GONE).items()}
+        return cls({one.id: one for one in sorted(topics, key=lambda one: one.id)}, trims, gone, damaged)
+
+    def all(self) -> list[Known]:
+        """All topics."""
+        for key, value in self.damaged.items():
+            if key.startswith(TOPIC):
+                value.tell()
+        return list(self.topics.values())
 
     def named(self, name: str) -> Known | None:
         """The topic of a name."""
-        return next((one for one in self.topics.values() if one.name == name), None)
+        found = next((one for one in self.topics.values() if one.name == name), None)
+        return found or next((one for one in self.all() if one.name == name), None)
+
+    def known(self, id: int) -> Known | None:
+        """The topic of an id."""
+        sound(self.damaged.get(f"{TOPIC}{id}"))
+        return self.topics.get(id)
+
+    def trimmed(self, id: int, partition: int) -> int:
+        """The offset up to which a partition was trimmed."""
+        sound(self.damaged.get(f"{TRIM}{id}/{partition}"))
+        return self.trims.get((id, partition), 0)
 
 
-def _numbers(key: str, kind: str) -> tuple[int, int]:
-    id, partition = map(int, key.removeprefix(kind).split("/"))
-    return id, partition
+def _of(values: Mapping[str, Any], kind: str) -> dict[tuple[str, ...], Any]:
+    """The sound values of a kind, by the numbers in their keys."""
+    found = {tuple(key.removeprefix(kind).split("/")): value for key, value in values.items() if key.startswith(kind)}
+    many = 2 if kind == TRIM else 1
+    return {
+        numbers: value
+        for numbers, value in found.items()
+        if not isinstance(value, Damaged) and len(numbers) == many and all(map(str.isdecimal, numbers))
+    }
 
 
 class View:
     """The catalogue of a log for those who only look at it."""
 
+    has_ids = False
+    """Whether ids are looked at, too: who only reads needs no rights for them."""
+
     def __init__(self, state: State) -> None:
-        self._tail = state.tail(CATALOGUE)
+        self._state, self._tail = state, state.tail(CATALOGUE)
         self._seen: tuple[int, Seen] | None = None
 
     def look(self) -> Seen:
         """What there is by now."""
-        self._tail.refresh()
+        self._state.check(self.has_ids)
+        self._state.present(self._state.topic, self._tail.refresh)
         version = self._tail.version
         found = self._seen
         if found is None or found[0] != version:
-            found = version, Seen.of(decoded(self._tail.lane(CATALOGUE)))
+            found = version, Seen.of(shown(self._tail, CATALOGUE))
             self._seen = found
         return found[1]
 
     def records(self, cluster: Cluster, since: int | None) -> list[tuple[TopicInfo, int]]:
         """All topics, with about how many records each keeps, or was put since a time."""
-        topics = self.look().topics.values()
+        topics = self.look().all()
         ms = None if since is None else since // 1000
         counts = cluster.records({one.kafka: one.partitions for one in topics}, ms)
         return [(one.info(), counts[one.kafka]) for one in topics]
@@ -105,6 +115,8 @@ class Catalogue(View):
     log : str
         The name of the log, with which those of its topics on the cluster begin.
     """
+
+    has_ids = True
 
     def __init__(self, lanes: Lanes, state: State, log: str) -> None:
         super().__init__(state)
@@ -135,7 +147,7 @@ class Catalogue(View):
             seen = Seen.of(values)
             if (found := seen.named(name)) is not None:
                 return found
-            log = values[LOG]
+            log = sound(values[LOG])
             id = log["next"]
             used = {one.kafka for one in seen.topics.values()}
             used |= {key.removeprefix(USED) for key in values if key.startswith(USED)}
@@ -159,6 +171,8 @@ class Catalogue(View):
 def _begin(tx: Transaction) -> Any:
     found = tx.value(CATALOGUE, LOG)
     if found is None:
+        if tx.values(CATALOGUE):
+            raise CorruptLogError(f"the log has topics, and the record {LOG!r} of its state, with its id, was deleted")
         found = {"uuid": str(uuid.uuid4()), "next": 1}
         tx.set(CATALOGUE, LOG, found)
     return found

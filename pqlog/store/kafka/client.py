@@ -147,10 +147,14 @@ class KafkaClient:
             result = work(tx)
             return result, self.kept_in(tx), self.leases.moment()
 
-        with self.leases.busy(self.lane):
-            result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
+        result, kept, moment = self._log.lanes.change([self.lane, *lanes], whole, retake=retake)
         self.leases.updated(self.lane, kept, moment)
         return result
+
+    @property
+    def is_used(self) -> bool:
+        """Whether another thread is changing it."""
+        return self._log.lanes.is_used(self.lane)
 
     def update(self) -> None:
         """Let the cluster know what waits: acknowledgements, claims that were left, leases that are due."""

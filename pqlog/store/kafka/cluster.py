@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import re
 import threading
@@ -88,13 +89,22 @@ class Cluster:
     """
 
     def __init__(self, address: Address, timeout_s: float = 60.0) -> None:
-        self.address, self.timeout_s = address, timeout_s
+        self.address, self._timeout_s, self._ends_by = address, timeout_s, math.inf
         self.owner, self._is_closed, self._has_answered = os.getpid(), False, False
         self._lock = threading.RLock()
         self._heard = Heard(self._serve, address)
         self._clients = weakref.WeakSet[Any]()
         self._kept: dict[str, Any] = {}
         _CLUSTERS.add(self)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long an answer is waited for that is asked for now."""
+        return max(0.1, min(self._timeout_s, self._ends_by - time.monotonic()))
+
+    def end_soon(self) -> None:
+        """From now on all questions together are waited for as long as one was: the log is being closed."""
+        self._ends_by = min(self._ends_by, time.monotonic() + self._timeout_s)
 
     # what is made of the address
 
@@ -166,7 +176,7 @@ class Cluster:
 
     # asking
 
-    def _ask(self, call: Callable[[], T], doing: str, timeout_s: float | None = None) -> T:
+    def _ask(self, call: Callable[[], T], doing: str, timeout_s: float | None = None, until: float = math.inf) -> T:
         """An answer of the cluster, however long an election takes; the first is not waited for that long."""
 
         def one(_: float) -> T:
@@ -175,7 +185,7 @@ class Cluster:
 
         if timeout_s is None:
             timeout_s = self.timeout_s if self._has_answered else min(OPENING_S, self.timeout_s)
-        answer = patient(one, doing, timeout_s, self._heard)
+        answer = patient(one, doing, min(timeout_s, max(0.1, until - time.monotonic())), self._heard)
         self._has_answered = True
         return answer
 
@@ -248,13 +258,13 @@ class Cluster:
         """How many partitions a topic has; None if it does not exist."""
         return self._partitions(topic, UNKNOWN_S)
 
-    def _partitions(self, topic: str, wait_s: float) -> int | None:
-        until = time.monotonic() + wait_s
+    def _partitions(self, topic: str, wait_s: float, until: float = math.inf) -> int | None:
+        known_by = time.monotonic() + wait_s
         while True:
-            one = self._ask(lambda: self._known(topic), f"looking for the topic {topic!r}")
+            one = self._ask(lambda: self._known(topic), f"looking for the topic {topic!r}", until=until)
             if one is not None:
                 return len(one.partitions)
-            if time.monotonic() > until:
+            if time.monotonic() > known_by:
                 return None
             time.sleep(0.02)
 
@@ -303,9 +313,9 @@ class Cluster:
         """The last stable record offsets of partitions: half the time of asking for both ends."""
         return self._offsets(topic, dict.fromkeys(partitions, LATEST), timeout_s=timeout_s)
 
-    def high(self, topic: str, partition: int) -> int:
+    def high(self, topic: str, partition: int, until: float = math.inf) -> int:
         """The high watermark: the offset behind all, open transactions included."""
-        return self._offsets(topic, {partition: LATEST}, "read_uncommitted")[partition]
+        return self._offsets(topic, {partition: LATEST}, "read_uncommitted", until=until)[partition]
 
     def offset_for_time(self, topic: str, partition: int, ms: int) -> int | None:
         """The first record offset with that time or a later one; None if there is none."""
@@ -322,6 +332,7 @@ class Cluster:
         times: Mapping[int, int],
         isolation: str = "read_committed",
         timeout_s: float | None = None,
+        until: float = math.inf,
     ) -> dict[int, int]:
         def ask() -> dict[int, int]:
             wanted = [TopicPartition(topic, number, time) for number, time in times.items()]
@@ -348,7 +359,7 @@ class Cluster:
                 raise KafkaException(new) from error
 
         doing = f"asking for offsets of the topic {topic!r}"
-        return self._ask(ask_or_look_again, doing, timeout_s)
+        return self._ask(ask_or_look_again, doing, timeout_s, until)
 
     @staticmethod
     def _checked(error: KafkaError | None, offset: int) -> int:
@@ -371,9 +382,9 @@ class Cluster:
         found = self.admin.list_offsets(specs, isolation_level=level, request_timeout=FAR_S)
         return {one.partition: self._checked(None, self._waited(future).offset) for one, future in found.items()}
 
-    def check_topic(self, topic: str) -> int:
+    def check_topic(self, topic: str, until: float = math.inf) -> int:
         """How many partitions a topic has; raises `UnknownTopicError` if it does not exist."""
-        found = self._partitions(topic, GONE_S)
+        found = self._partitions(topic, GONE_S, until)
         if found is None:
             raise UnknownTopicError(topic, [])
         return found

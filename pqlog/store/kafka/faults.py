@@ -100,6 +100,14 @@ _TOO_LONG_S = 4.0
 """A call that takes less is not begun where it would end behind the time."""
 
 
+_COUNTS = re.compile(r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)")
+
+
+def words_of(error: KafkaError) -> str:
+    """What an error says, without what librdkafka counts."""
+    return _COUNTS.sub("", error.str())
+
+
 def code(error: BaseException) -> int | None:
     """The code of a Kafka exception; None for other exceptions."""
     return int(error.args[0].code()) if isinstance(error, KafkaException) and error.args else None
@@ -220,7 +228,7 @@ def patient(
 def told(error: KafkaException | KafkaError, doing: str) -> errors.Error:
     """The error of ours: what happened, while `doing` what, and what to do."""
     found: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
-    number, text = found.code(), found.str()
+    number, text = found.code(), words_of(found)
     if number == KafkaError._INVALID_ARG:
         return errors.ArgumentError(f"{doing}: config: {text}")
     if _SASL_STATE in text:
@@ -263,9 +271,9 @@ def _late(error: KafkaException, heard: Heard | None, doing: str, waited_s: floa
     words = heard.words() if heard is not None else None
     found = error.args[0] if words is None else words
     if found.code() == KafkaError._RESOLVE:
-        return errors.ClusterError(f"{doing}: unknown host: {found.str()}. Check the address of the cluster")
+        return errors.ClusterError(f"{doing}: unknown host: {words_of(found)}. Check the address of the cluster")
     return errors.ClusterError(
-        f"{doing}: no answer from the cluster in {waited_s:.0f} seconds: {found.str()}. Check the address and "
+        f"{doing}: no answer from the cluster in {waited_s:.0f} seconds: {words_of(found)}. Check the address and "
         f"security.protocol, and that the brokers are running, then repeat the call"
     )
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
-from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -40,11 +38,6 @@ def problem(error: KafkaException, doing: str, is_late: bool = False) -> Excepti
     lost = is_fenced(error) and not is_late
     may_pass = lost or is_late or failed.code() in PASSING or failed.code() in _OURS or failed.retriable()
     return Again(told(error, doing), lost, is_late) if may_pass else told(error, doing)
-
-
-def release(lock: threading.RLock) -> None:
-    with suppress(RuntimeError):  # it is not held
-        lock.release()
 
 
 _OURS = frozenset(

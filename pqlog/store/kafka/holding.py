@@ -18,7 +18,7 @@ from pqlog.store.kafka.together import all_at_once
 from pqlog.store.kafka.transactions import dispose, initialised
 
 MARKS_KEPT_MS = 3_600_000
-"""A mark of another holder is dropped after that, when the lane is written."""
+"""A mark of another holder is dropped after twice that, when the lane is written."""
 MANY = 10_000
 """How many values of a lane may be known from this process's commits, before they are looked up in the tail."""
 
@@ -123,5 +123,4 @@ class Holding:
 
 def _is_old(lane: Lane, key: str, newest: int) -> bool:
     entry = lane.tail.entry(lane.name, key)
-    now = max(newest, int(time.time() * 1000))
-    return entry is not None and entry.time < now - 2 * MARKS_KEPT_MS and entry.time < newest - MARKS_KEPT_MS
+    return entry is not None and entry.time < newest - 2 * MARKS_KEPT_MS  # both by the clock of the cluster

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pqlog.store.kafka import shapes
 from pqlog.store.kafka.lane import Transaction, id_lane
 from pqlog.store.values import Chunk, Ids, Kept, Put
 
@@ -21,7 +22,7 @@ Went = Mapping[int, Put]
 
 def key_of(id: str) -> str:
     """The key of an id in the lane; a lane has other keys, too."""
-    return f"#{id}"
+    return f"{shapes.ID}{id}"
 
 
 def value_of(went: Went) -> list[list[int]]:

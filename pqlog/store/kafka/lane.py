@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import msgspec
 from confluent_kafka import Producer
 
+from pqlog.errors import ArgumentError
 from pqlog.store.kafka.cluster import TRANSACTION_MS
-from pqlog.store.kafka.state import Entry, Tail, decoded
+from pqlog.store.kafka.damaged import sound
+from pqlog.store.kafka.state import Entry, Tail
 from pqlog.store.kafka.transactions import Sending, dispose
 from pqlog.store.values import Output, Put
 
 MARK, CONFIRMED = "mark/", "confirmed"
 """Keys that each lane has in addition: the marks of holders, and what confirms that a lane is held."""
+
+LONGEST_NAME = 30_000
+"""The name of a lane is part of a transactional id, for which Kafka has 32,767 bytes."""
 
 
 class PutsAll(Protocol):
@@ -38,13 +42,11 @@ class Lane:
     foreign: dict[str, bytes] | None = None
     """The marks of others when it was taken; None if it is not held."""
     own: dict[str, Entry | None] = field(default_factory=dict)
-    """What was committed since."""
+    """What was committed since. Its times are never compared with others."""
     is_in_doubt: bool = False
     """Whether what this process knows of it may lack a commit: it must be read again before it is used."""
     old_marks: list[str] = field(default_factory=list)
     used: float = 0.0
-    is_used: bool = False
-    """Whether a thread is using it."""
 
     def entries(self) -> dict[str, Entry]:
         """Everything in it, marks included."""
@@ -90,8 +92,11 @@ class Transaction:
         """What is to be called once it is committed."""
 
     def values(self, name: str) -> dict[str, Any]:
-        """The lane's state, exact, with what was set in this transaction; the caller's to change."""
-        found = shown(self._lanes[name].entries())
+        """The lane's state, exact, with what was set in this transaction; the caller's to change.
+
+        A value that somebody else wrote is a `Damaged`.
+        """
+        found = shown(self._lanes[name].tail, name, self._lanes[name].entries())
         for (lane, key), value in self.sets.items():
             if lane == name:
                 found.pop(key, None)
@@ -103,8 +108,9 @@ class Transaction:
         """One value of a lane; None if there is none."""
         if (name, key) in self.sets:
             return self.sets[name, key]
-        entry = self._lanes[name].entry(key)
-        return None if entry is None else msgspec.json.decode(entry.value)
+        lane = self._lanes[name]
+        entry = lane.entry(key)
+        return None if entry is None else sound(lane.tail.read(name, key, entry))
 
     def set(self, name: str, key: str, value: Any) -> None:
         """Set a value, which can be written as JSON; None removes it."""
@@ -132,6 +138,20 @@ def id_lane(topic: Any) -> str:
     return f"id/{topic.topic_id}"
 
 
-def shown(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The values of a lane that are not ours."""
-    return decoded({key: entry for key, entry in entries.items() if key != CONFIRMED and not key.startswith(MARK)})
+def name_in_lane(what: str, name: str) -> str:
+    """The name of a client or a cursor, if a lane can have it."""
+    size = len(name.encode())
+    if size > LONGEST_NAME:
+        raise ArgumentError(f"{what} has {size:,} bytes, and a cluster takes {LONGEST_NAME:,}: {name[:20]!r}...")
+    return name
+
+
+def shown(tail: Tail, lane: str, entries: Mapping[str, Entry] | None = None) -> dict[str, Any]:
+    """The values of a lane that are not ours, as they are in a tail or in `entries`."""
+    found = tail.lane(lane) if entries is None else entries
+    return {key: tail.read(lane, key, entry) for key, entry in found.items() if is_shown(key)}
+
+
+def is_shown(key: str) -> bool:
+    """Whether a key is not one of ours."""
+    return key != CONFIRMED and not key.startswith(MARK)

@@ -20,19 +20,20 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-import msgspec
 from confluent_kafka import KafkaException
 
 from pqlog.errors import ClusterError, Error
 from pqlog.store.kafka.attempt import Attempt
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.fencing import Again, Fenced, release
+from pqlog.store.kafka.damaged import sound
+from pqlog.store.kafka.fencing import Again, Fenced
 from pqlog.store.kafka.holding import Holding
-from pqlog.store.kafka.lane import Lane, PutsAll, Transaction, shown
+from pqlog.store.kafka.lane import Lane, PutsAll, Transaction, is_shown, shown
+from pqlog.store.kafka.locking import Busy, is_held_elsewhere, while_holding
 from pqlog.store.kafka.state import PUT, State, Tail, key_of
 from pqlog.store.kafka.transactions import Sending, abort, commit
 
@@ -77,40 +78,47 @@ class Lanes:
 
     def look(self, name: str) -> dict[str, Any]:
         """The values of a lane, without taking it: all that was committed before the call."""
-        return shown(self._refreshed(name).lane(name))
+        return shown(self._refreshed(name), name)
 
     def look_at(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The values of several lanes, of one moment if they lie together."""
         tails = dict.fromkeys(self._state.tail(name) for name in names)
         for tail in tails:
             self._holding.refresh(tail)
-        return [shown(self._state.tail(name).lane(name)) for name in names]
+        return [shown(self._state.tail(name), name) for name in names]
 
     def recall(self, name: str) -> dict[str, Any]:
         """The values of a lane that this process holds, by its memory: a change says whether it lost the lane since."""
         lane = self._lane(name)
         if (producer := lane.producer) is not None and not lane.is_in_doubt:
-            found = shown(lane.entries())
+            found = shown(lane.tail, name, lane.entries())
             if lane.producer is producer and not lane.is_in_doubt:
                 return found
         return self.look(name)
 
     def known(self, name: str) -> dict[str, Any]:
         """The values of a lane as the state was read last."""
-        return shown(self._state.tail(name).lane(name))
+        return shown(self._state.tail(name), name)
 
     def value(self, name: str, key: str) -> Any:
         """One value of a lane; None if there is none."""
-        entry = self._refreshed(name).entry(name, key)
-        return None if entry is None else msgspec.json.decode(entry.value)
+        tail = self._refreshed(name)
+        entry = tail.entry(name, key)
+        return None if entry is None else sound(tail.read(name, key, entry))
 
     def names(self, prefix: str) -> list[str]:
         """The lanes with values whose names begin with a prefix, which has two parts at least: ``client/7/``."""
-        return [name for name in self._refreshed(prefix).names(prefix) if shown(self._state.tail(name).lane(name))]
+        tail = self._refreshed(prefix)
+        return [name for name in tail.names(prefix) if any(map(is_shown, tail.lane(name)))]
 
     def free(self, names: Sequence[str]) -> str:
         """The first of some lanes that no thread is using; the last if all are used."""
-        return next((name for name in names if not self._lane(name).is_used), names[-1])
+        return next((name for name in names if not is_held_elsewhere(self._lane(name).lock)), names[-1])
+
+    def is_used(self, name: str) -> bool:
+        """Whether another thread is changing a lane, which may take long."""
+        lane = self._lanes.get(name)
+        return lane is not None and is_held_elsewhere(lane.lock)
 
     def is_held(self, name: str) -> bool:
         """Whether this process holds a lane, as far as it knows."""
@@ -150,26 +158,37 @@ class Lanes:
         """
         lanes = {name: self._lane(name) for name in dict.fromkeys(names)}
         until = time.monotonic() + self._cluster.timeout_s
-        with self._locked(lanes, until):
-            for attempt in itertools.count():
-                began = time.monotonic()
-                try:
-                    held = self._holding.take(list(lanes.values()), take, until)
-                    result = Attempt(self._holding, lanes, self._put_all).run(work, held, until)
-                    break
-                except Again as again:
-                    if again.lost:
-                        self._holding.lose_lost(lanes.values(), until)
-                    if again.lost and not (take and retake):
-                        raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
-                    if again.late:
-                        until = time.monotonic() + self._cluster.timeout_s
-                    if time.monotonic() > until:
-                        raise again.error from again
-                    self._pause(attempt, time.monotonic() - began if again.lost else 0.0)
+        locks = [lanes[name].lock for name in sorted(lanes)]  # the order that every thread keeps to
+        try:
+            result = while_holding(locks, until, lambda: self._change(lanes, work, take, retake, until))
+        except Busy:
+            raise ClusterError(
+                f"{next(iter(lanes))}: other threads of this process used it, or waited for the cluster, all the time; "
+                f"repeat the call"
+            ) from None
         self._give_up_idle()
         self.committed()
         return result
+
+    def _change(
+        self, lanes: dict[str, Lane], work: Callable[[Transaction], T], take: bool, retake: bool, until: float
+    ) -> T:
+        for attempt in itertools.count():
+            began = time.monotonic()
+            try:
+                held = self._holding.take(list(lanes.values()), take, until)
+                return Attempt(self._holding, lanes, self._put_all).run(work, held, until)
+            except Again as again:
+                if again.lost:
+                    self._holding.lose_lost(lanes.values(), until)
+                if again.lost and not (take and retake):
+                    raise Fenced(f"{next(iter(lanes))}: another process took over; nothing was changed") from again
+                if again.late:  # the cluster can take it in a longer transaction
+                    until = time.monotonic() + self._cluster.timeout_s
+                if time.monotonic() > until:
+                    raise again.error from again
+                self._pause(attempt, time.monotonic() - began if again.lost else 0.0)
+        raise AssertionError("it goes on until it is done")
 
     def _pause(self, attempt: int, took_s: float) -> None:
         """Wait for a random time, so that another process can finish; the locks of the lanes stay held.
@@ -201,23 +220,6 @@ class Lanes:
                 self._lanes[name] = Lane(name, self._state.tail(name))
             return self._lanes[name]
 
-    @contextmanager
-    def _locked(self, lanes: Mapping[str, Lane], until: float) -> Iterator[None]:
-        """Hold the locks of lanes, in the order that every thread keeps to."""
-        with ExitStack() as stack:
-            for name in sorted(lanes):
-                lock = lanes[name].lock
-                stack.callback(release, lock)  # first, for Ctrl-C may strike between the two
-                if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
-                    raise ClusterError(f"{name}: other threads of this process used it all the time; repeat the call")
-            for lane in lanes.values():
-                lane.is_used = True
-            try:
-                yield
-            finally:
-                for lane in lanes.values():
-                    lane.is_used = False
-
     # keeping few
 
     def _give_up_idle(self) -> None:
@@ -232,39 +234,35 @@ class Lanes:
         for index, lane in enumerate(lanes):
             if index >= len(lanes) - MOST_HELD and lane.used > now - IDLE_S:
                 break
-            if lane.lock.acquire(blocking=False):
-                try:
-                    lane.drop()
-                finally:
-                    lane.lock.release()
+            with suppress(Busy):
+                while_holding([lane.lock], now, lane.drop)
 
     def close(self) -> None:
         """Release the producers."""
         with self._lock:
             lanes = list(self._lanes.values())
         mine = [lane for lane in lanes if lane.name.startswith(f"{PUT}/{self.holder}/")]
-        with suppress(KafkaException, Error):
+        with suppress(KafkaException, Error, Busy):
             self._leave_nothing(mine)
         for lane in lanes:
-            if lane.lock.acquire(timeout=CLOSING_S):
-                try:
-                    lane.lose()
-                finally:
-                    lane.lock.release()
+            with suppress(Busy):
+                while_holding([lane.lock], time.monotonic() + CLOSING_S, lane.lose)
 
     def _leave_nothing(self, lanes: Sequence[Lane]) -> None:
         """Remove the marks of lanes that no other process will use; those of processes that are killed get old."""
         free = next((lane for lane in lanes if lane.producer is not None and not lane.is_in_doubt), None)
-        if free is None or free.producer is None or not free.lock.acquire(blocking=False):
+        if free is None or (producer := free.producer) is None:
             return
-        try:
-            sending = Sending(free.producer, int(CLOSING_S * 1000), self._cluster.check)
-            for lane in lanes:
-                sending.state(self._state.place(lane.name), key_of(lane.name, self._holding.mark), None)
-            sending.flush()
-            commit(free.producer, CLOSING_S, self._cluster.check)
-        except BaseException:
-            abort(free.producer)
-            raise
-        finally:
-            free.lock.release()
+
+        def leave() -> None:
+            try:
+                sending = Sending(producer, int(CLOSING_S * 1000), self._cluster.check)
+                for lane in lanes:
+                    sending.state(self._state.place(lane.name), key_of(lane.name, self._holding.mark), None)
+                sending.flush()
+                commit(producer, CLOSING_S, self._cluster.check)
+            except BaseException:
+                abort(producer)
+                raise
+
+        while_holding([free.lock], time.monotonic(), leave)

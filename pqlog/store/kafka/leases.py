@@ -15,8 +15,7 @@ import queue
 import threading
 import time
 import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,8 +84,6 @@ class Leases:
         self._acks: dict[str, Acknowledgement] = {}
         self._failed: dict[str, errors.Error] = {}
         self._retry_at: dict[str, float] = {}
-        self._busy = Counter[str]()
-        """How many changes are under way, which may take long: the thread has others to look after."""
         # Of all that threads can wait on, this alone may be written to by a finalizer.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -262,19 +259,6 @@ class Leases:
             if self._is_of(lane, self._held.get(token), moment):
                 self.drop(token)
 
-    @contextlib.contextmanager
-    def busy(self, lane: str) -> Iterator[None]:
-        """While a client is changed: that tells the cluster, too."""
-        with self._lock:
-            self._busy[lane] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy[lane] -= 1
-                if not self._busy[lane]:
-                    del self._busy[lane]
-
     # the thread
 
     def _start(self) -> None:
@@ -302,7 +286,7 @@ class Leases:
         for lane, client in self._clients().items():
             if self._is_closed:
                 break
-            if lane in self._busy:
+            if client.is_used:  # that tells the cluster, too, and may take long: there are others to look after
                 self._retry_at[lane] = time.monotonic() + LAZY_S
                 continue
             try:

@@ -206,7 +206,12 @@ class KafkaMerged:
             merged, behind = self._read(tuple(positions), stop, messages, SEARCH_BYTES)
             if behind == tuple(positions):
                 break
-            for number, first, end in zip(merged.numbers, merged.offsets, merged.stops, strict=True):
+            for number, message, first, end in zip(
+                merged.numbers, merged.messages, merged.offsets, merged.stops, strict=True
+            ):
+                if not self.partitions[number].is_chosen(message):
+                    positions[number] = end
+                    continue
                 taken = min(messages, end - first)
                 positions[number] = first + taken
                 messages -= taken
@@ -245,6 +250,9 @@ class KafkaMerged:
 
     def _at(self, time: int, begin: Positions, stop: Positions) -> Positions:
         """The positions before all messages from a time on."""
+        if self.partitions[0].is_behind(time):
+            ends = (one.offset_at(time) for one in self.partitions)
+            return tuple(min(max(at, first), end) for at, first, end in zip(ends, begin, stop, strict=True))
         found = zip(self._records_at(time), begin, stop, strict=True)
         return tuple(end if record is None else min(max(record * ROWS, first), end) for record, first, end in found)
 
@@ -268,6 +276,16 @@ class KafkaMerged:
     ) -> Sequence[Row]:
         assert key is None, "the messages of a key are read in its partition"
         begin, stop = self._bounds(span)
+        found = list[Row]()
+        while begin != stop and not found:
+            found, behind = self._rows(begin, stop, rows, max_bytes)
+            if behind == begin:
+                break
+            begin = behind
+        return found
+
+    def _rows(self, begin: Positions, stop: Positions, rows: int, max_bytes: int) -> tuple[list[Row], Positions]:
+        """The next records as rows, and the positions behind them."""
         merged, behind = self._read(begin, stop, rows, max_bytes)
         found, new = list[Row](), tuple.__new__
         place = self.place(begin)
@@ -277,24 +295,30 @@ class KafkaMerged:
             part = Span(begin[number], stop[number])
             headers = None if merged.headers is None else merged.headers[index]
             row = self.partitions[number].row(message, offset // ROWS, headers, part)
-            if row is None:  # it was asked for behind its last message
+            if row is None:  # it was asked for behind its last message, or is not within the times
                 continue
             length = row.rows or 1
             place = merged.ends[index] - length
             found.append(new(Row, (place, *row[1:8], number, place - row.offset)))
         self.place(behind)
-        return found
+        return found, behind
 
     def read_lines(self, span: Span, rows: int, max_bytes: int) -> Lines | None:
         if not self.partitions[0].is_text:
             return None
         begin, stop = self._bounds(span)
-        merged, behind = self._read(begin, stop, rows, max_bytes, singles=True)
-        if not merged.messages:
-            return None
-        self.place(behind)
-        lines = self.partitions[0].lines_of(merged.messages, [end - 1 for end in merged.ends])
-        return lines._replace(origins=(array("i", merged.numbers), array("q", merged.offsets)))
+        while True:
+            merged, behind = self._read(begin, stop, rows, max_bytes, singles=True)
+            if not merged.messages:
+                return None
+            self.place(behind)
+            chosen = self.partitions[0].chosen(merged.messages)
+            if chosen is None or chosen:
+                break
+            begin = behind
+        numbers, messages, offsets, _, _, _, ends = merged if chosen is None else _at_indexes(merged, chosen)
+        lines = self.partitions[0].lines_of(messages, [end - 1 for end in ends])
+        return lines._replace(origins=(array("i", numbers), array("q", offsets)))
 
     def _read(
         self,
@@ -436,6 +460,11 @@ def _fitting(merged: _Merged, max_bytes: int, place: int | None, singles: bool) 
 
 def _first(merged: _Merged, count: int) -> _Merged:
     columns: Any = (None if column is None else column[:count] for column in merged)
+    return _Merged(*columns)
+
+
+def _at_indexes(merged: _Merged, indexes: Sequence[int]) -> _Merged:
+    columns: Any = (None if column is None else _picked(column, indexes) for column in merged)
     return _Merged(*columns)
 
 

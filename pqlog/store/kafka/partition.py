@@ -15,7 +15,7 @@ from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.cutting import Cutter
 from pqlog.store.kafka.index import Index
 from pqlog.store.kafka.reader import PROMOTED, PULLED, Batch, Part, Reader, ReaderPool
-from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of
+from pqlog.store.kafka.records import NOTHING, ROWS, decoded, row_with, time_of, times_of
 from pqlog.store.values import Lines, Row, Span, TopicInfo
 
 COUNTED = 50_000
@@ -230,6 +230,10 @@ class KafkaPartition:
                 reader.fill(self.info.partition, until, part.buffered + 1)
         return found[1] if found is not None and found[0] < stop else None
 
+    def is_behind(self, time: int) -> bool:
+        """Whether no message is given out from a time on, whatever lies there."""
+        return False
+
     def offset_at(self, time: int) -> int:
         ms = -(-time // 1000)
         record = self._log.cluster.offset_for_time(self.kafka_topic, self.info.partition, ms)
@@ -266,7 +270,6 @@ class KafkaPartition:
         if not wanted:
             return found
         until = record_behind(wanted.stop)
-        of_key = None if key is None else key.encode("utf-8", "surrogatepass")
         with self._reading(wanted.first) as (reader, part):
             while len(found) < rows and max_bytes > 0:
                 reader.fill(self.info.partition, until)
@@ -274,7 +277,7 @@ class KafkaPartition:
                     break
                 batch = part.batches[0]
                 end = batch.end(until, rows - len(found))
-                some, end = self.rows_of(batch, end, wanted, max_bytes, of_key)
+                some, end = self.rows_of(batch, end, wanted, max_bytes, key)
                 max_bytes -= sum([len(row[4]) for row in some])
                 found += some
                 is_cut = batch.stop_of(end - 1) > wanted.stop  # the rest of the segment is read from there
@@ -285,7 +288,7 @@ class KafkaPartition:
         return found
 
     def rows_of(
-        self, batch: Batch, end: int, span: Span, max_bytes: int, key: bytes | None = None
+        self, batch: Batch, end: int, span: Span, max_bytes: int, key: str | None = None
     ) -> tuple[list[Row], int]:
         """The next records of a batch as rows, up to one that is the last that fits, and where that is."""
         messages = batch.messages[batch.at : end]
@@ -295,7 +298,7 @@ class KafkaPartition:
         for index in range(batch.at, end):
             message = batch.messages[index]
             rows = batch.rows[index] if batch.rows else None
-            if key is not None and rows is None and message.key() != key:
+            if key is not None and rows is None and not _has_key(message, key):
                 continue
             headers = batch.headers[index] if batch.headers else None
             row = self.row(message, batch.records[index], headers, span)
@@ -307,21 +310,34 @@ class KafkaPartition:
                 return found, index + 1
         return found, end
 
+    def is_chosen(self, message: Any) -> bool:
+        """Whether a record is given out."""
+        return True
+
+    def chosen(self, messages: Sequence[Any]) -> Sequence[int] | None:
+        """Which of some single messages are given out; None if all are."""
+        return None
+
+    def _chosen(self, messages: Sequence[Any], records: Sequence[int]) -> tuple[Sequence[Any], Sequence[int]]:
+        chosen = self.chosen(messages)
+        if chosen is None:
+            return messages, records
+        return [messages[index] for index in chosen], [records[index] for index in chosen]
+
     def _plain_rows(self, messages: Sequence[Any], records: Sequence[int]) -> list[Row]:
         """Single messages without headers as rows."""
+        messages, records = self._chosen(messages, records)
         values, new = self._values(messages), tuple.__new__  # half the time of calling a named tuple
         return [
-            new(Row, (record * ROWS, max(0, ms) * 1000, key, None, value, None, 0, None, None, 0))
-            for record, (_, ms), key, value in zip(
-                records, [message.timestamp() for message in messages], _keys(messages), values, strict=True
-            )
+            new(Row, (record * ROWS, time, key, None, value, None, 0, None, None, 0))
+            for record, time, key, value in zip(records, times_of(messages), _keys(messages), values, strict=True)
         ]
 
     def _values(self, messages: Sequence[Any]) -> list[bytes]:
         """The values of single messages; JSON in one line each."""
         values = [message.value() for message in messages]
-        if None in values:
-            values = [self._nothing if value is None else value for value in values]
+        if not all(values):
+            values = [value or self._nothing for value in values]
         if self.is_text and b"\n" in b"".join(values):
             values = [value.replace(b"\n", b" ") for value in values]  # outside of strings: within, JSON has none
         return values
@@ -350,12 +366,13 @@ class KafkaPartition:
                     end = next((at for at in range(batch.at, end) if batch.rows[at] is not None), end)
                 if end == batch.at:
                     break
-                some = batch.messages[batch.at : end]  # taken apart while they are in the processor's cache
-                values.append(b"\n".join(self._values(some)))
-                times.extend(_times(some))
-                keys += _keys(some)
-                offsets.extend([record * ROWS for record in batch.records[batch.at : end]])
-                max_bytes -= len(values[-1])
+                some, records = self._chosen(batch.messages[batch.at : end], batch.records[batch.at : end])
+                if some:  # taken apart while they are in the processor's cache
+                    values.append(b"\n".join(self._values(some)))
+                    times.extend(times_of(some))
+                    keys += _keys(some)
+                    offsets.extend([record * ROWS for record in records])
+                    max_bytes -= len(values[-1])
                 is_cut = end < len(batch.records)
                 part.consume(end - batch.at)
                 if is_cut:
@@ -365,17 +382,12 @@ class KafkaPartition:
     def lines_of(self, messages: Sequence[Any], offsets: Sequence[int]) -> Lines:
         """Single messages in one piece."""
         values = b"\n".join(self._values(messages))
-        return _lines(values, array("q", _times(messages)), _keys(messages), array("q", offsets))
+        return _lines(values, array("q", times_of(messages)), _keys(messages), array("q", offsets))
 
 
 def _lines(values: bytes, times: array[int], keys: list[str | None], offsets: array[int]) -> Lines:
     some_keys = keys if keys.count(None) < len(keys) else None
     return Lines(offsets[0], len(offsets), values, times, some_keys, offsets=offsets)
-
-
-def _times(messages: Sequence[Any]) -> list[int]:
-    """The times of single messages, in microseconds."""
-    return [max(0, ms) * 1000 for _, ms in [message.timestamp() for message in messages]]
 
 
 def _keys(messages: Sequence[Any]) -> list[str | None]:
@@ -387,6 +399,12 @@ def _keys(messages: Sequence[Any]) -> list[str | None]:
         return [None if key is None else key.decode() for key in keys]
     except (UnicodeDecodeError, AttributeError):
         return [None if key is None else decoded(key) for key in keys]
+
+
+def _has_key(message: Message, key: str) -> bool:
+    """Whether the key of a single message is one, as it is shown: what is not UTF-8 is escaped."""
+    found = message.key()
+    return found is not None and decoded(found) == key
 
 
 def record_behind(offset: int) -> int:

@@ -116,6 +116,13 @@ _CONFIG: dict[Kind, dict[str, str]] = {
 }
 
 
+def is_ours(settings: Settings) -> bool:
+    """Whether a topic was made for messages of a log: other programs hardly choose all of these settings."""
+    wanted = {"message.timestamp.type": "LogAppendTime", **_CONFIG[Kind.MESSAGES]}
+    del wanted["max.message.bytes"]  # users change it
+    return settings.own >= wanted.keys() and all(settings.values[name] == value for name, value in wanted.items())
+
+
 # Reading
 
 

@@ -6,6 +6,7 @@ pqlog would not pass on. No error here shows a value: it may be a secret.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -68,20 +69,48 @@ _PROMISED = {
 }
 """Each could weaken a promise: what is acknowledged, in which order, once, and who is handed what."""
 
+_NO_KERBEROS = "Kerberos is not built into confluent-kafka: use SCRAM, OAUTHBEARER or certificates"
 _TO_PEM = "convert it to PEM (keytool -importkeystore to PKCS12, then openssl pkcs12 -nokeys -out ca.pem)"
 _INSTEAD = {
     "ssl.truststore.password": "a PEM file needs no password: leave it out",
     "ssl.protocol": "OpenSSL chooses the version of TLS: leave it out",
     "ssl.enabled.protocols": "OpenSSL chooses the version of TLS: leave it out",
-    "sasl.kerberos.service.name": "Kerberos is not built into confluent-kafka: use SCRAM, OAUTHBEARER or certificates",
+    "sasl.kerberos.service.name": _NO_KERBEROS,
     "sasl.client.callback.handler.class": "Java code cannot be run: for OAUTHBEARER pass oauth_cb",
     "sasl.login.class": "Java code cannot be run: for OAUTHBEARER pass oauth_cb",
 }
 _OIDC_HANDLER = "OAuthBearerLoginCallbackHandler"
 
+_WELL_KNOWN = {
+    *(f"ssl.ca.{name}" for name in ("certificate.stores", "location", "pem")),
+    *(f"ssl.certificate.{name}" for name in ("location", "pem")),
+    *(f"ssl.key.{name}" for name in ("location", "password", "pem")),
+    *(f"ssl.keystore.{name}" for name in ("certificate.chain", "key", "location", "password", "type")),
+    *(f"ssl.truststore.{name}" for name in ("certificates", "location", "password", "type")),
+    *(f"ssl.{name}" for name in ("cipher.suites", "crl.location", "curves.list", "engine.location", "providers")),
+    *(f"ssl.{name}" for name in ("endpoint.identification.algorithm", "sigalgs.list")),
+    *(f"sasl.oauthbearer.{name}" for name in ("client.id", "client.secret", "config", "extensions", "method", "scope")),
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.jaas.config",
+}
+"""Of the families that are passed on, and of Java's: what a misspelt name may mean."""
+_FILES = ("ssl.ca", "ssl.certificate", "ssl.key", "ssl.keystore", "ssl.crl", "https.ca")
+"""Their ``.location`` is a file, or a folder, or ``probe``."""
+_VALUES = {
+    "security.protocol": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+    "sasl.mechanism": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"),
+}
+_SCRAM = re.compile(r"SCRAM-SHA-\d+", re.IGNORECASE)
+"""One of these that is another is refused by the broker, which says what it has."""
+
 
 def of(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """The properties of a mapping or of a file, in librdkafka's words."""
+    if not isinstance(config, Mapping | str | os.PathLike):
+        raise ArgumentError(
+            f"config is a mapping, such as {{'security.protocol': 'SSL'}}, or the path of a file of properties, not a "
+            f"{type(config).__name__}"
+        )
     given = dict(config) if isinstance(config, Mapping) else _read(Path(config))
     for name, value in given.items():
         if not isinstance(name, str):
@@ -94,20 +123,67 @@ def of(config: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     if "oauth_cb" in words:
         words["oauth_cb"] = TokenSource(words["oauth_cb"])
     found = _translated(words)
-    refused = [f"{name}: {_reason(name)}" for name in found if not _is_passed(name)]
+    refused = [f"{name}: {_reason(name)}" for name in found if not _is_passed(name) or _meant(name)]
     if refused:
         raise ArgumentError(f"config: {'; '.join(refused)}")
     _check_token(found)
     return found
 
 
+def check(found: Mapping[str, Any]) -> None:
+    """Raise for properties that a client cannot log in with, which librdkafka would not explain."""
+    for family in _FILES:
+        _check_file(f"{family}.location", found)
+    _check_login(found)
+
+
 def _is_passed(name: str) -> bool:
     return name in _PASSED or (name.startswith(_PASSED_FAMILIES) and name not in _INSTEAD)
 
 
+def _check_file(name: str, found: Mapping[str, Any]) -> None:
+    """Librdkafka would not say which property it is."""
+    place = found.get(name)
+    if place is None or place == "probe" or os.path.isdir(place):
+        return
+    try:
+        with open(place, "rb"):
+            pass
+    except OSError as error:
+        raise ArgumentError(f"config: {name}: {place!r} cannot be read: {error.strerror}") from error
+
+
+def _check_login(found: Mapping[str, Any]) -> None:
+    """What librdkafka would answer with silence, or with Kerberos."""
+    chosen = {"security.protocol": found.get("security.protocol"), "sasl.mechanism": _mechanism(found)}
+    for name, value in chosen.items():
+        if value is not None and value.upper() not in _VALUES[name] and not _SCRAM.fullmatch(value):
+            if value.upper() == "GSSAPI":
+                raise ArgumentError(f"config: {name}: {_NO_KERBEROS}")
+            near = difflib.get_close_matches(value.upper(), _VALUES[name], n=1, cutoff=0.6)
+            raise ArgumentError(f"config: {name} is one of {', '.join(_VALUES[name])}{_did_you_mean(near)}")
+    protocol, mechanism = ((value or "").upper() for value in chosen.values())
+    logs_in = [name for name in found if name == "oauth_cb" or name.startswith("sasl.")]
+    if not protocol.startswith("SASL"):
+        if logs_in:
+            raise ArgumentError(
+                f"config: {logs_in[0]} needs security.protocol SASL_SSL, or SASL_PLAINTEXT where there is no TLS: "
+                f"without it nobody logs in"
+            )
+    elif not mechanism:
+        raise ArgumentError(f"config: {protocol} needs sasl.mechanism, one of {', '.join(_VALUES['sasl.mechanism'])}")
+    elif mechanism != "OAUTHBEARER" and (missing := {"sasl.username", "sasl.password"} - found.keys()):
+        raise ArgumentError(f"config: {mechanism} needs {' and '.join(sorted(missing, reverse=True))}")
+
+
+def _mechanism(found: Mapping[str, Any]) -> str | None:
+    mechanism: str | None = found.get("sasl.mechanism", found.get("sasl.mechanisms"))
+    return mechanism
+
+
 def _check_token(found: Mapping[str, Any]) -> None:
     """Without a way to get a token librdkafka would wait for one for ever."""
-    mechanism = found.get("sasl.mechanism", found.get("sasl.mechanisms", ""))
+    mechanism = _mechanism(found) or ""
     ways = ("oauth_cb", "sasl.oauthbearer.method", "enable.sasl.oauthbearer.unsecure.jwt")
     if mechanism.upper() == "OAUTHBEARER" and not any(way in found for way in ways):
         raise ArgumentError(
@@ -125,7 +201,21 @@ def _reason(name: str) -> str:
     """Why a property is refused, and what to do."""
     if name in _PROMISED:
         return "pqlog's promises depend on it, so pqlog sets it: leave it out"
+    if (meant := _meant(name)) and name not in _INSTEAD:
+        return f"there is no such property{_did_you_mean(meant)}"
     return _INSTEAD.get(name, "not a property that pqlog passes on: leave it out")
+
+
+def _meant(name: str) -> list[str]:
+    """What a property that is not known may be a misspelling of."""
+    known = _PASSED | _WELL_KNOWN
+    if name in known or name in _PROMISED or name in _INSTEAD:
+        return []
+    return difflib.get_close_matches(name.replace("_", ".").lower(), sorted(known), n=1, cutoff=0.85)
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f": did you mean {near[0]}?" if near else ""
 
 
 # Java's words
@@ -243,6 +333,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
+        if any(sign in str(path) for sign in "{=\n"):  # secrets may be among them
+            raise ArgumentError(
+                "config is a mapping, or the path of a file of properties: text with the properties themselves is none"
+            ) from None
         raise ArgumentError(f"config: {str(path)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise ArgumentError(f"config: {str(path)!r} is not a file of properties") from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 
-from pqlog.errors import UnknownTopicError
+from pqlog.errors import StoreError, UnknownTopicError
 from pqlog.store import owners
-from pqlog.store.kafka.catalogue import LOG, Known, Seen, View
+from pqlog.store.kafka.catalogue import Seen, View
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.damaged import sound
 from pqlog.store.kafka.lane import shown
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.refusing import NoClient, ReadsOnly, Refusing
+from pqlog.store.kafka.shapes import CATALOGUE, LOG, Known
 from pqlog.store.kafka.standing import Lease, Standing, lanes_of
-from pqlog.store.kafka.state import CATALOGUE, State
+from pqlog.store.kafka.state import IDS, STATE, State
 from pqlog.store.owners import Fate
-from pqlog.store.values import Claim, ClientState, Span
+from pqlog.store.values import SCHEME, Claim, ClientState, Span
 
 
 class Published(View):
@@ -22,35 +25,57 @@ class Published(View):
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
-        self._state = state
         self.close = state.close
 
     def uuid(self) -> str:
         """What distinguishes the log from all others."""
-        uuid: str = shown(self._tail.lane(CATALOGUE))[LOG]["uuid"]
+        uuid: str = sound(shown(self._tail, CATALOGUE)[LOG])["uuid"]
         return uuid
 
     def standings(self, prefix: str) -> dict[str, Standing]:
         """Where the clients stand whose lanes begin with a prefix, by their names."""
         tail = self._state.tail(prefix)
         tail.refresh()
-        found = {name.removeprefix(prefix): shown(tail.lane(name)) for name in tail.names(prefix)}
+        found = {name.removeprefix(prefix): shown(tail, name) for name in tail.names(prefix)}
         standings = {name: Standing.found_in(values) for name, values in found.items()}
         return {name: standing for name, standing in standings.items() if standing is not None}
 
 
-def published(cluster: Cluster, log: str) -> Published | None:
-    """The state of a log on a cluster; None if pqlog made no such log."""
+def published(cluster: Cluster, log: str) -> Published:
+    """The state of a log on a cluster.
+
+    Raises
+    ------
+    StoreError
+        pqlog made no such log, or a process is creating it just now.
+    """
     state = State(cluster, log)
     partitions = cluster.partitions(state.topic)
-    if partitions is None:
-        return None
-    state.begin(partitions)
-    state.tail(CATALOGUE).refresh()
-    if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is None:
+    try:
+        if partitions is not None:
+            state.begin(partitions)
+            state.tail(CATALOGUE).refresh()
+            if state.tail(CATALOGUE).entry(CATALOGUE, LOG) is not None:
+                return Published(state)
+        raise _missing(cluster, log)
+    except BaseException:
         state.close()
-        return None
-    return Published(state)
+        raise
+
+
+def _missing(cluster: Cluster, log: str) -> StoreError:
+    """That there is no such log, and what the user may have meant."""
+    servers = f"{SCHEME}{cluster.address.servers}"
+    there = sorted(cluster.topics())
+    logs = [topic.removesuffix(STATE) for topic in there if topic.endswith(STATE)]
+    near = difflib.get_close_matches(log, [name for name in logs if name != log], 1)
+    topic = next((topic for topic in there if topic.startswith(f"{log}.") and not topic.endswith((STATE, IDS))), None)
+    example = f", as {topic!r}" if topic is not None else ""
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return StoreError(
+        f"there is no log {cluster.address}{hint}: the first that opens it for writing creates it. Topics of other "
+        f"programs are read without the name of a log, at {servers}{example}"
+    )
 
 
 class PublishedPartition(Refusing, KafkaPartition):
@@ -67,9 +92,9 @@ class PublishedPartition(Refusing, KafkaPartition):
 
     def checked(self, seen: Seen) -> None:
         """The same by what is in the catalogue."""
-        if self._topic_id not in seen.topics:
+        if seen.known(self._topic_id) is None:
             raise UnknownTopicError(self.info.name, [])
-        self._trimmed = max(self._trimmed, seen.trims.get((self._topic_id, self.info.partition), 0))
+        self._trimmed = max(self._trimmed, seen.trimmed(self._topic_id, self.info.partition))
 
     def kept(self) -> Span:
         self.check()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pqlog.errors import ClusterError, Error, StoreError, TooLargeError, UncertainError
 from pqlog.store.kafka.cluster import Cluster
-from pqlog.store.kafka.faults import GONE, PASSING, told
+from pqlog.store.kafka.faults import GONE, PASSING, told, words_of
 from pqlog.store.kafka.ids import NewIds
 from pqlog.store.kafka.lane import Transaction
+from pqlog.store.kafka.outcome import Outcome, offset_of, uninterrupted
 from pqlog.store.kafka.records import ROWS, Record, records_of
 from pqlog.store.kafka.transactions import dispose
 from pqlog.store.values import Chunk, Kept, Output, Put, Span
@@ -91,9 +92,7 @@ class _Sending:
         value, key, headers, rows = record
         went = self._went
 
-        def delivered(offset: int | None) -> None:
-            if offset is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "it was not said where a message went"))
+        def delivered(offset: int) -> None:
             went.append(Span(offset * ROWS, offset * ROWS + rows))
 
         self._tx.sending.send(*self._where, value, key, headers, delivered)
@@ -157,8 +156,8 @@ class _Served:
         self.is_broken = False
         """Whether what it was told may have been lost: Ctrl-C struck."""
 
-    def wait(self, done: Sequence[object], check: Callable[[], None]) -> None:
-        """Wait until something is done."""
+    def wait(self, done: object, check: Callable[[], None]) -> None:
+        """Wait until something is done, that is, true."""
         while not done:
             check()
             if self.is_broken:
@@ -178,17 +177,34 @@ class _Served:
 
     def _serve(self) -> None:
         try:
-            self.producer.poll(SLICE_S)
-        except BaseException as error:  # in a callback
+            uninterrupted(self.producer.poll, SLICE_S)
+        except BaseException:
             self.is_broken = True
-            if isinstance(error, SystemError):
-                raise error.__cause__ or error.__context__ or error from None
             raise
         self._tell()
 
     def _tell(self) -> None:
         with self.moved:
             self.moved.notify_all()
+
+
+class _UnderWay:
+    """Records that were sent together: true once it was said of each what became of it."""
+
+    def __init__(self) -> None:
+        self.outcomes = dict[int, Outcome]()
+        """By number."""
+        self._waiting = deque[Outcome]()
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """One more was sent."""
+        self.outcomes[number] = outcome
+        self._waiting.append(outcome)
+
+    def __bool__(self) -> bool:
+        while self._waiting and self._waiting[0]:
+            self._waiting.popleft()
+        return not self._waiting
 
 
 class SinglePuts:
@@ -201,18 +217,12 @@ class SinglePuts:
 
     def put(self, topic: KafkaTopic, record: Record, meanwhile: Callable[[], None]) -> int:
         """Put one record; its offset. `meanwhile` is called while it is under way."""
-        done: list[tuple[KafkaError | None, int | None]] = []
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            done.append((error, message.offset()))
-
-        served = self._sent(topic, record, delivered)
+        outcome = Outcome()
+        served = self._sent(topic, record, outcome.setdefault)
         try:
             meanwhile()
-            served.wait(done, self._cluster.check)
-            ((failed, offset),) = done
-            if failed is not None or offset is None:
-                raise KafkaException(failed or KafkaError(KafkaError._TIMED_OUT, "it was not said where it went"))
+            served.wait(outcome, self._cluster.check)
+            return offset_of(outcome)
         except KafkaException as error:
             self._renew(served)
             raise self._problem(topic, error.args[0]) from error
@@ -222,30 +232,70 @@ class SinglePuts:
         except BaseException:  # the message may be on its way, to a topic that is gone
             self._renew(served)
             raise
-        return offset
 
-    def _sent(self, topic: KafkaTopic, record: Record, delivered: Callable[..., None], again: bool = True) -> _Served:
+    def put_each(self, records: Sequence[tuple[KafkaTopic, Record]]) -> list[int | Error]:
+        """Put some, all under way at once; of each the offset, or the error."""
+        failed = dict[int, Error]()
+        under_way, served = _UnderWay(), self._current()
+        try:
+            for number, (topic, record) in enumerate(records):
+                outcome = Outcome()
+                try:
+                    served = self._sent(topic, record, outcome.setdefault)
+                    under_way.add(number, outcome)
+                except Error as error:  # its producer is not used again, and what is under way there comes first
+                    failed[number] = error
+                    served.wait(under_way, self._cluster.check)
+            served.wait(under_way, self._cluster.check)
+        except (KafkaException, ClusterError) as error:
+            self._renew(served)
+            lost = str(error)
+        except BaseException:
+            self._renew(served)
+            raise
+        else:
+            lost = "it was not said where it went"
+        return [
+            failed.get(number) or self._came(topic, served, under_way.outcomes.get(number), lost)
+            for number, (topic, _) in enumerate(records)
+        ]
+
+    def _came(self, topic: KafkaTopic, served: _Served, outcome: Outcome | None, lost: str) -> int | Error:
+        """What became of a record."""
+        if not outcome:
+            self._renew(served)
+            return _unacknowledged(topic, lost)
+        try:
+            return offset_of(outcome)
+        except KafkaException as error:
+            self._renew(served)
+            try:
+                return self._problem(topic, error.args[0])
+            except Error as gone:
+                return gone
+
+    def _sent(self, topic: KafkaTopic, record: Record, report: Callable[..., object], again: bool = True) -> _Served:
         """Send a record; the producer that has it."""
         served = self._current()
         try:
-            self._produce(served.producer, topic, record, delivered)
+            self._produce(served.producer, topic, record, report)
         except KafkaException as error:
             self._renew(served)
             if again and error.args[0].code() == KafkaError._UNKNOWN_PARTITION:
                 # It may know a topic that had the name before, with fewer partitions; a new one asks.
-                return self._sent(topic, record, delivered, again=False)
+                return self._sent(topic, record, report, again=False)
             raise told(error, _doing(topic)) from error
         return served
 
-    def _produce(self, producer: Producer, topic: KafkaTopic, record: Record, delivered: Callable[..., None]) -> None:
+    def _produce(self, producer: Producer, topic: KafkaTopic, record: Record, report: Callable[..., object]) -> None:
         value, key, headers, _ = record
         where = topic.info.partition
         while True:
             try:
-                producer.produce(topic.kafka_topic, value, key, where, delivered, headers=headers)  # type: ignore[arg-type]
+                producer.produce(topic.kafka_topic, value, key, where, report, headers=headers)  # type: ignore[arg-type]
                 return
             except BufferError:
-                producer.poll(SLICE_S)
+                uninterrupted(producer.poll, SLICE_S)
 
     def _current(self) -> _Served:
         with self._lock:
@@ -260,11 +310,11 @@ class SinglePuts:
                 self._served = None
 
     @staticmethod
-    def _problem(topic: KafkaTopic, error: KafkaError) -> Exception:
+    def _problem(topic: KafkaTopic, error: KafkaError) -> Error:
         if error.code() in GONE:
             topic.check()
         if error.code() in PASSING or error.fatal():
-            return _unacknowledged(topic, error.str())
+            return _unacknowledged(topic, words_of(error))
         return told(error, _doing(topic))
 
     def close(self) -> None:

@@ -213,7 +213,11 @@ class Reader:
             if not records:
                 return
         headers = _headers(messages)
-        rows = None if headers is None else [rows_of(of) if of else None for of in headers]
+        rows = (
+            None
+            if headers is None
+            else [rows_of(one, of) if of else None for one, of in zip(messages, headers, strict=True)]
+        )
         if rows is not None and not any(rows):
             rows = None
         part.index.add(part.seen, records[-1] + 1, records, rows)

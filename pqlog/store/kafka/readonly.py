@@ -1,4 +1,4 @@
-"""Anybody's topics, read-only: nothing is written to the cluster, and nothing need be kept there."""
+"""A log on a cluster, or anybody's topics, read-only: nothing is written to the cluster, and need be kept there."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
-from pqlog.errors import ReadOnlyError, UnknownTopicError, UnsupportedError
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
+
+from pqlog.errors import Error, ReadOnlyError, UnknownTopicError, UnsupportedError
 from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka.address import Address
 from pqlog.store.kafka.cluster import Cluster, is_allowed
 from pqlog.store.kafka.merged import KafkaMerged
-from pqlog.store.kafka.partition import KafkaPartition
+from pqlog.store.kafka.partition import COUNTED, COUNTED_BYTES, KafkaPartition
 from pqlog.store.kafka.published import Published, PublishedPartition, published
 from pqlog.store.kafka.reader import ReaderPool
-from pqlog.store.kafka.records import ROWS
+from pqlog.store.kafka.records import time_of, times_of
 from pqlog.store.kafka.refusing import Refusing
 from pqlog.store.values import (
+    LATEST,
     Capabilities,
     ClientState,
     Cursor,
     Moved,
     Output,
+    PartitionOffset,
     Put,
     Row,
+    Single,
     Span,
     TopicInfo,
 )
 
-SHOWN = 5
-"""How many topics an error names."""
 POLL_S = 0.05
 """How often a waiting reader asks the cluster."""
 
@@ -46,21 +49,24 @@ class ReadOnlyStore:
     Parameters
     ----------
     address : Address
-        If it names a log, only the topics of that are shown; or those that begin with its name and a dot, if pqlog made
-        no such log.
+        If it names a log, that is read: it must exist. What is taken for a log once is never taken for the topics of
+        other programs, nor the other way round: a copy would begin again, under other ids.
     timeout_s : float
         How long an answer of the cluster is waited for.
     codec : str
-        What the values of a topic are unless the reader says otherwise: Kafka does not know.
+        What the values of other programs' topics are unless the reader says otherwise: Kafka does not know.
+
+    Raises
+    ------
+    StoreError
+        There is no such log, or it is being created.
     """
 
     readonly = True
     capabilities = Capabilities(
         durable=False, dense_offsets=False, shared_by_processes=True, exact_counts=False, ordered_partitions=False
     )
-    advice = (
-        'if the values of this topic are something else, say what: codec="bytes", or an object of yours that decodes'
-    )
+    advice = 'if its values are something else, say what: codec="bytes", or an object of yours that decodes'
 
     def __init__(
         self,
@@ -68,19 +74,16 @@ class ReadOnlyStore:
         timeout_s: float = 60.0,
         codec: str = "json",
     ) -> None:
-        self.name = str(address)
+        self.name, self.address = str(address), address
         self.cluster = Cluster(address, timeout_s)
         self.readers = ReaderPool(self.cluster)
         self._codec = codec
-        self._prefix = "" if address.log is None else f"{address.log}."
         self._woken = threading.Condition()
         self._published: Published | None = None
         try:
-            self._published = None if address.log is None else published(self.cluster, address.log)
-            if self._published is not None:
-                self.uuid = self._published.uuid()
-            else:
-                self.uuid = self.cluster.id() + ("" if address.log is None else f"/{address.log}")
+            if address.log is not None:
+                self._published = published(self.cluster, address.log)
+            self.uuid = self.cluster.id() if self._published is None else self._published.uuid()
         except BaseException:
             self.close()
             raise
@@ -94,12 +97,12 @@ class ReadOnlyStore:
 
     def topics(self) -> list[TopicInfo]:
         if self._published is not None:
-            return [known.info() for known in self._published.look().topics.values()]
+            return [known.info() for known in self._published.look().all()]
         return [info for _, info in self._shown()]
 
     def _shown(self) -> list[tuple[str, TopicInfo]]:
         """What the cluster calls each topic, and its first partition."""
-        found = sorted((name, partitions) for name, partitions in self.cluster.topics().items() if self._is_shown(name))
+        found = sorted((name, partitions) for name, partitions in self.cluster.topics().items() if _is_shown(name))
         ids = self.cluster.ids([name for name, _ in found])
         return [(name, self._info(name, ids[name], partitions)) for name, partitions in found if name in ids]
 
@@ -112,15 +115,10 @@ class ReadOnlyStore:
         counts = self.cluster.records({name: info.partitions for name, info in found}, ms)
         return [(info, counts[name]) for name, info in found]
 
-    def _is_shown(self, topic: str) -> bool:
-        """Whether a topic of the cluster is one for people: not of Kafka's own, nor of the state of a log."""
-        return topic.startswith(self._prefix) and "__" not in (topic[:2], topic.rpartition(".")[2][:2])
-
     def _info(self, topic: str, id: str, partitions: int, number: int = 0, codec: str = "") -> TopicInfo:
         """A partition; `id` is that of Kafka, or empty if it has none."""
         digest = hashlib.blake2b(f"{id or topic}/{number}".encode(), digest_size=7).digest()
-        name = topic.removeprefix(self._prefix)
-        return TopicInfo(int.from_bytes(digest, "big"), name, codec or self._codec, number, partitions, stride=ROWS)
+        return TopicInfo(int.from_bytes(digest, "big"), topic, codec or self._codec, number, partitions)
 
     def find_topic(self, name: str) -> Sequence[TopicStore]:
         return self._found(name, "")
@@ -134,19 +132,25 @@ class ReadOnlyStore:
             known = self._published.look().named(name)
             numbers = range(known.partitions if known else 0)
             return [PublishedPartition(self, self._published, known, one) for one in numbers if known]
-        topic = self._prefix + name
-        if not is_allowed(topic):
+        if not is_allowed(name):
             return ()
-        partitions = self.cluster.partitions(topic)
-        id = None if partitions is None else self.cluster.ids([topic]).get(topic)
+        partitions = self.cluster.partitions(name)
+        id = None if partitions is None else self.cluster.ids([name]).get(name)
         if partitions is None or id is None:
             return ()
-        infos = [self._info(topic, id, partitions, number, codec) for number in range(partitions)]
-        return [ForeignPartition(self, info, topic) for info in infos]
+        infos = [self._info(name, id, partitions, number, codec) for number in range(partitions)]
+        return [ForeignPartition(self, info, name) for info in infos]
 
     def missing(self, name: str) -> MissingTopic:
         """In place of a topic that does not exist, for a log that need not stand for one."""
         return MissingTopic(self, TopicInfo(0, name, self._codec))
+
+    def not_there(self, name: str) -> UnknownTopicError:
+        """The error for a topic that does not exist."""
+        names = [info.name for info in self.topics()]
+        if self.address.log is None:
+            return UnknownTopicError.of_cluster(name, self.name, names)
+        return UnknownTopicError(name, names)
 
     def topic(self, name: str, codec: str, partitions: int) -> Sequence[TopicStore]:
         return self.find_topic(name) or self.refuse()
@@ -201,8 +205,8 @@ class ReadOnlyStore:
         """In place of whatever writes."""
         self.cluster.check()
         raise ReadOnlyError(
-            f"{self.name} was opened for reading only: pqlog.open('kafka://host:9092/LOG'), without readonly=True, "
-            f"opens a log of its own on a cluster for writing"
+            f"{self.name} was opened for reading only: pqlog.open({self._log_to_write()!r}), without readonly=True, "
+            f"opens a log of pqlog's for writing"
         )
 
     def no_clients(self) -> NoReturn:
@@ -212,13 +216,20 @@ class ReadOnlyStore:
         self.cluster.check()
         raise UnsupportedError(
             f"{self.name} was opened for reading only, and a client needs a place to keep its position: open a log "
-            f"with pqlog.open('kafka://host:9092/LOG'), or copy the topic into a file; history(), tail() and live() "
+            f"with pqlog.open({self._log_to_write()!r}), or copy the topic into a file; history(), tail() and live() "
             f"need no client"
         )
+
+    def _log_to_write(self) -> str:
+        """The address of a log on the cluster, as an example where this one names none."""
+        return self.name if self.address.log is not None else f"{self.name}/etl"
 
     def append(
         self, outputs: Sequence[Output], id: str | None = None, cursor: Cursor | None = None
     ) -> Mapping[int, Put]:
+        self.refuse()
+
+    def append_each(self, singles: Sequence[Single]) -> Sequence[PartitionOffset | Error]:
         self.refuse()
 
     def trim(self, marks: Sequence[tuple[TopicStore, int]], force: bool) -> Sequence[int]:
@@ -244,7 +255,66 @@ class ReadOnlyStore:
 
 
 class ForeignPartition(Refusing, KafkaPartition):
-    """A partition of anybody's topic; the protocol is `pqlog.store.api.TopicStore`."""
+    """A partition of anybody's topic; the protocols are `pqlog.store.api.TopicStore` and `HasAnyTimes`."""
+
+    def within(self, since: int | None, until: int | None) -> TopicStore:
+        return TimedPartition(self, since, until)
+
+
+class TimedPartition(ForeignPartition):
+    """The messages of a partition that are within a range of times, which may run backwards."""
+
+    def __init__(self, whole: ForeignPartition, since: int | None, until: int | None) -> None:
+        super().__init__(whole.log, whole.info, whole.kafka_topic)
+        self.index, self._whole = whole.index, whole
+        self._since, self._until = since or 0, LATEST + 1 if until is None else until
+
+    def chosen(self, messages: Sequence[Any]) -> Sequence[int] | None:
+        times = times_of(messages)
+        if not times or (min(times) >= self._since and max(times) < self._until):
+            return None
+        return [index for index, time in enumerate(times) if self._since <= time < self._until]
+
+    def is_chosen(self, message: Message) -> bool:
+        return self._since <= time_of(message) < self._until
+
+    def row(self, message: Message, record: int, headers: Any, span: Span) -> Row | None:
+        return super().row(message, record, headers, span) if self.is_chosen(message) else None
+
+    def counted(self, wanted: Span) -> int:
+        return sum(row.rows or 1 for row in self._all(wanted))
+
+    def _all(self, span: Span) -> Iterator[Row]:
+        while rows := self.read(span, COUNTED, COUNTED_BYTES) if span else ():
+            yield from rows
+            span = Span(rows[-1].stop, span.stop)
+
+    def from_end(self, messages: int, span: Span | None = None) -> int:
+        wanted, step = self.span() if span is None else span, messages
+        if messages <= 0 or not wanted:
+            return wanted.stop
+        while True:
+            first = self._whole.from_end(step, wanted)
+            runs = [(row.offset, row.rows or 1) for row in self._all(Span(first, wanted.stop))]
+            left = messages
+            for offset, count in reversed(runs):
+                if left <= count:
+                    return offset + count - left
+                left -= count
+            if first <= wanted.first:
+                return runs[0][0] if runs else wanted.stop
+            step *= 8
+
+    def is_behind(self, time: int) -> bool:
+        return time >= self._until
+
+    def offset_at(self, time: int) -> int:
+        if not self.is_behind(time):
+            return super().offset_at(time)
+        kept, begin = self.kept(), super().offset_at(self._until)
+        message = self._peek(begin, kept.stop) if begin < kept.stop else None
+        is_ordered = message is not None and message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME
+        return begin if is_ordered else kept.stop
 
 
 class MissingTopic(Refusing):
@@ -254,7 +324,7 @@ class MissingTopic(Refusing):
         self.log, self.info = log, info
 
     def _missing(self) -> NoReturn:
-        raise UnknownTopicError(self.info.name, [info.name for info in self.log.topics()[:SHOWN]])
+        raise self.log.not_there(self.info.name)
 
     def span(self) -> Span:
         self._missing()
@@ -275,6 +345,11 @@ class MissingTopic(Refusing):
         self, span: Span, rows: int, max_bytes: int, key: str | None = None, damaged: bool = False
     ) -> Sequence[Row]:
         self._missing()
+
+
+def _is_shown(topic: str) -> bool:
+    """Whether a topic of the cluster is one for people: not of Kafka's own, nor of the state of a log."""
+    return "__" not in (topic[:2], topic.rpartition(".")[2][:2])
 
 
 _CHECKED: tuple[type[TopicStore], type[TopicStore], type[MessageSource]] = (

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pqlog.store.kafka.damaged import sound
 from pqlog.store.values import Claim, ClientState, Span
 
 KEY = "client"
@@ -81,7 +82,7 @@ class Standing(msgspec.Struct):
     @classmethod
     def found_in(cls, values: Mapping[str, Any]) -> Standing | None:
         """That which a lane keeps; None if the client does not exist."""
-        value = values.get(KEY)
+        value = sound(values.get(KEY))
         return None if value is None else msgspec.convert(value, cls)
 
     def value(self) -> dict[str, Any]:

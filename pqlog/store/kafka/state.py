@@ -9,31 +9,36 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pqlog.errors import ClusterError, CorruptLogError
+from pqlog.errors import ClusterError, MovedError, UnknownTopicError
+from pqlog.store.kafka import shapes
 from pqlog.store.kafka.cluster import Cluster
 from pqlog.store.kafka.faults import PASSING, patient, told
-from pqlog.store.kafka.fencing import release
+from pqlog.store.kafka.locking import Busy, while_holding
 from pqlog.store.kafka.promise import IDS_KEPT_MS
+from pqlog.store.kafka.shapes import CATALOGUE
 
+STATE, IDS = ".__state", ".__ids"
+"""How the names of the topics end in which a log keeps its state, and the ids of what was put."""
 PARTITIONS = 8
 """Of the state, and of the ids, of a new log."""
 STALE_S = 12 * 3600.0
 """A tail that was not read for this long begins again: the cluster forgets deletions after seven days at least."""
 FETCH_MS = 5
 """How long a broker waits for news: librdkafka says that the end is reached only when it has waited in vain."""
+LOOKED_S = 10.0
+"""How often those who have a log open find out whether somebody deleted its state."""
 PAGE = 10_000
 """How many records are taken from librdkafka at once."""
-CATALOGUE = "topics"
-"""The lane of the topics: it has a partition for itself, since everything looks at it."""
-
 
 PUT = "put"
 """The kind of the lanes of puts that need no other."""
@@ -43,7 +48,7 @@ class Entry(NamedTuple):
     """A value, encoded, and when it was written."""
 
     time: int
-    """Milliseconds since 1970, by the clock of the cluster."""
+    """Milliseconds since 1970, by the clock of the cluster; of what this process wrote, by its own: see `Lane.own`."""
     value: bytes
 
 
@@ -70,14 +75,46 @@ class State:
     """
 
     def __init__(self, cluster: Cluster, log: str) -> None:
-        self.cluster, self.topic, self.ids = cluster, f"{log}.__state", f"{log}.__ids"
+        self.cluster, self.topic, self.ids = cluster, f"{log}{STATE}", f"{log}{IDS}"
         self._tails: dict[Place, Tail] = {}
         self._lock = threading.Lock()
         self._partitions = PARTITIONS
+        self._topics: dict[str, str] = {}
+        """What distinguishes its topics from others of these names, as far as that is known."""
+        self._looked = -LOOKED_S
 
     def begin(self, partitions: int) -> None:
         """Say how many partitions there are. That never changes, since it says where a lane lies."""
         self._partitions = partitions
+
+    def check(self, ids: bool) -> None:
+        """Raise if somebody deleted its topic, or that of the ids, though it was created again; this takes seconds.
+
+        What this process knows is of the past then, and it would not read what is in a new one that is shorter.
+        """
+        if time.monotonic() - self._looked < LOOKED_S:
+            return
+        found = self.cluster.ids([self.topic, self.ids] if ids else [self.topic])
+        for name, id in self._topics.items():
+            if name not in found:
+                self.present(name, partial(self.cluster.check_topic, name))
+            elif found[name] != id:
+                raise self._moved(name, "deleted and created again")
+        self._topics = {**found, **self._topics}
+        self._looked = time.monotonic()
+
+    def present(self, name: str, look: Callable[[], object]) -> None:
+        """Look at one of its topics, which was there when the log was opened."""
+        try:
+            look()
+        except UnknownTopicError as error:
+            raise self._moved(name, "deleted") from error
+
+    def _moved(self, name: str, what: str) -> MovedError:
+        return MovedError(
+            f"the topic {name!r} of the log {self.cluster.address} was {what} while it was open: close it, and open it "
+            f"again, which says what is left of it"
+        )
 
     def place(self, lane: str) -> Place:
         """Where a lane lies. Lanes lie together if the first two parts of their names are the same; puts' all do."""
@@ -109,6 +146,8 @@ class _Known:
     """What was read of a partition, up to an offset."""
 
     at: int = 0
+    time: int = 0
+    """When the last record was written, by the clock of the cluster."""
     lanes: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def set(self, lane: str, key: str, entry: Entry | None) -> None:
@@ -126,6 +165,7 @@ class _News:
     """What was read after that: it becomes known all at once, so that nobody sees half of a transaction."""
 
     at: int
+    time: int = 0
     read: list[tuple[str, str, Entry | None]] = field(default_factory=list)
 
     def set(self, lane: str, key: str, entry: Entry | None) -> None:
@@ -154,29 +194,38 @@ class Tail:
 
     def refresh(self, timeout_s: float | None = None) -> None:
         """Read to the end: all that was committed before the call is seen. It waits for transactions that are open."""
+        self._cluster.check()  # first: in a forked child nobody might give the lock back
         until = time.monotonic() + (self._cluster.timeout_s if timeout_s is None else timeout_s)
-        with _locked(self._lock, until):
-            now = time.time()
-            self._read = self._read or now
-            known = _Known() if now - self._read > STALE_S else self._known
-            stop = self._cluster.high(*self._place)
-            if known.at < stop:
-                into = _News(known.at) if known.at and known is self._known else known
-                self._read_to(into, stop, until)
-                self._add(into, known)
-            if known is not self._known:
-                self._known = known
-                self.version += 1
-            self._read = now
+        try:
+            while_holding([self._lock], until, lambda: self._refresh(until))
+        except Busy:
+            raise ClusterError(
+                "another thread has been waiting all the time for an answer of the cluster about the state of the log; "
+                "repeat the call once it answers"
+            ) from None
+
+    def _refresh(self, until: float) -> None:
+        now = time.time()
+        self._read = self._read or now
+        known = _Known() if now - self._read > STALE_S else self._known
+        stop = self._cluster.high(*self._place, until)
+        if known.at < stop:
+            into = _News(known.at) if known.at and known is self._known else known
+            self._read_to(into, stop, until)
+            self._add(into, known)
+        if known is not self._known:
+            self._known = known
+            self.version += 1
+        self._read = now
 
     def _add(self, read: _Known | _News, known: _Known) -> None:
         with self._looking:
             if isinstance(read, _News):
                 for lane, key, entry in read.read:
                     known.set(lane, key, entry)
-                known.at = read.at
+                known.at, known.time = read.at, read.time or known.time
             if self._kept_ms is not None:
-                _forget(known.lanes, self._kept_ms)
+                _forget(known.lanes, known.time - self._kept_ms)
 
     def _read_to(self, known: _Known | _News, stop: int, until: float) -> None:
         """Read on. In between nothing is fetched: that would ask the brokers hundreds of times in a second."""
@@ -255,13 +304,17 @@ class Tail:
     def _set(self, message: Message, known: _Known | _News) -> None:
         try:
             lane, key = _KEY.decode(message.key() or b"")
-        except msgspec.MsgspecError as error:
-            raise CorruptLogError(
-                f"record {message.offset()} of {self._place.topic}, partition {self._place.partition}, was not written "
-                f"by pqlog: nobody else may write there"
-            ) from error
-        value = message.value()
-        known.set(lane, key, None if value is None else Entry(message.timestamp()[1], value))
+        except msgspec.MsgspecError:  # no value of ours has such a key, so nobody needs it
+            if message.value() is not None:
+                warnings.warn(
+                    f"record {message.offset()} of {self._place.topic}, partition {self._place.partition}, was not "
+                    f"written by pqlog, and is ignored: nobody else may write there. Write a record with its key and "
+                    f"no value there to remove it",
+                    stacklevel=2,
+                )
+            return
+        value, known.time = message.value(), message.timestamp()[1]
+        known.set(lane, key, None if value is None else Entry(known.time, value))
 
     # looking
 
@@ -275,6 +328,10 @@ class Tail:
         with self._looking:
             return self._known.lanes.get(name, {}).get(key)
 
+    def read(self, lane: str, key: str, entry: Entry) -> Any:
+        """What a value is; a `Damaged` if somebody else wrote it."""
+        return shapes.read(entry.value, f"{self._place.topic}, partition {self._place.partition}", lane, key)
+
     def names(self, prefix: str) -> list[str]:
         """The lanes whose names begin with a prefix, as they were read last."""
         with self._looking:
@@ -286,9 +343,8 @@ class Tail:
             self._end()
 
 
-def _forget(lanes: Mapping[str, dict[str, Entry]], kept_ms: int) -> None:
-    """Drop what the cluster no longer has."""
-    before = int(time.time() * 1000) - kept_ms
+def _forget(lanes: Mapping[str, dict[str, Entry]], before: int) -> None:
+    """Drop what was written before a time, which is the cluster's: this host's clock may be years ahead."""
     for entries in lanes.values():
         while entries:
             oldest = next(iter(entries))
@@ -298,19 +354,3 @@ def _forget(lanes: Mapping[str, dict[str, Entry]], kept_ms: int) -> None:
 
 
 _KEY = msgspec.json.Decoder(tuple[str, str])
-
-
-def decoded(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The values of a lane."""
-    return {key: msgspec.json.decode(entry.value) for key, entry in entries.items()}
-
-
-@contextlib.contextmanager
-def _locked(lock: threading.RLock, until: float) -> Iterator[None]:
-    """Hold a lock, unless that takes too long."""
-    try:  # first, for Ctrl-C may strike behind the call
-        if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise ClusterError("another thread has been waiting for the state of the log all the time; repeat the call")
-        yield
-    finally:
-        release(lock)

@@ -15,12 +15,14 @@ from pqlog.store.api import ClientStore, MessageSource, TopicStore
 from pqlog.store.kafka import client as clients_of_log
 from pqlog.store.kafka import ids
 from pqlog.store.kafka.address import Address
-from pqlog.store.kafka.catalogue import GONE, TRIM, Catalogue, Known, Seen
+from pqlog.store.kafka.catalogue import Catalogue, Seen
 from pqlog.store.kafka.client import KafkaClient
 from pqlog.store.kafka.clock import ClusterClock
 from pqlog.store.kafka.cluster import Cluster
+from pqlog.store.kafka.each import Outcome, put_each
 from pqlog.store.kafka.fencing import Fenced, give_way
-from pqlog.store.kafka.lane import Transaction, id_lane
+from pqlog.store.kafka.incomplete import check_new
+from pqlog.store.kafka.lane import Transaction, id_lane, name_in_lane
 from pqlog.store.kafka.lanes import Lanes
 from pqlog.store.kafka.leases import Leases
 from pqlog.store.kafka.merged import KafkaMerged
@@ -28,10 +30,11 @@ from pqlog.store.kafka.promise import MAX_BYTES, Durability, Kind, check_promise
 from pqlog.store.kafka.putting import SinglePuts, put_all
 from pqlog.store.kafka.reader import ReaderPool
 from pqlog.store.kafka.records import ROWS
+from pqlog.store.kafka.shapes import CATALOGUE, GONE, TEXT, TRIM, Known
 from pqlog.store.kafka.standing import Standing
-from pqlog.store.kafka.state import CATALOGUE, PARTITIONS, PUT, State
+from pqlog.store.kafka.state import PARTITIONS, PUT, State
 from pqlog.store.kafka.topic import KafkaTopic
-from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Single, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -45,8 +48,6 @@ SHOWN_S = 1.0
 """How long a put waits until others see it: longer only if another transaction is open."""
 SHOWING_S = 0.002
 """How long it waits before it asks again."""
-TEXT = "text"
-"""The key of a cursor, in its lane."""
 
 
 class KafkaStore:
@@ -99,6 +100,8 @@ class KafkaStore:
     def _open(self) -> None:
         there = self.cluster.topics()
         kinds = {self._state.topic: Kind.STATE, self._state.ids: Kind.IDS}
+        if not kinds.keys() <= there.keys():
+            check_new(self.cluster, self._state, there)
         new = [new_topic(name, PARTITIONS, kind, self._durability, self._brokers()) for name, kind in kinds.items()]
         self.cluster.make([topic for topic in new if topic.topic not in there])
         self._state.begin(min(there.get(name) or self._made(name) for name in kinds))
@@ -129,7 +132,7 @@ class KafkaStore:
 
     def topics(self) -> list[TopicInfo]:
         self.check()
-        return [self.handles(known)[0].info for known in self.catalogue.look().topics.values()]
+        return [self.handles(known)[0].info for known in self.catalogue.look().all()]
 
     def records(self, since: int | None = None) -> list[tuple[TopicInfo, int]]:
         """The same, with about how many records each keeps: `pqlog.store.api.EstimatesTopics`."""
@@ -209,10 +212,16 @@ class KafkaStore:
             return went
 
         went = self.lanes.change(lanes, work)
-        self._show([_ours(KafkaTopic, one.topic) for one in outputs])
+        self.show([_ours(KafkaTopic, one.topic) for one in outputs])
         return went
 
-    def _show(self, topics: Sequence[KafkaTopic]) -> None:
+    def append_each(self, singles: Sequence[Single]) -> list[Outcome]:
+        self.check()
+        outcomes = put_each(self, singles)
+        self.wake()
+        return outcomes
+
+    def show(self, topics: Sequence[KafkaTopic]) -> None:
         """Wait until other processes see what was put, too: a moment after the commit, unless a transaction is open.
 
         Whether they do, or the cluster does not answer: it was put.
@@ -314,6 +323,8 @@ class KafkaStore:
         until = time.monotonic() + self.cluster.timeout_s
         while new := [client for client in ours if client.look() is None]:
             began = time.monotonic()
+            if began > until + self.cluster.timeout_s:
+                raise ClusterError(f"client {new[0].name!r}: it is deleted whenever it is created")
             try:
                 self._change_clients(new, partial(_join_all, new), retake=False)
             except Fenced:  # by a process that creates them, too
@@ -372,6 +383,7 @@ class KafkaStore:
     def close(self) -> None:
         if self._is_closed:
             return
+        self.cluster.end_soon()
         try:
             with suppress(ForkError):
                 self.leases.close()
@@ -404,7 +416,7 @@ def _join_all(clients: Sequence[KafkaClient], tx: Transaction) -> list[object]:
 
 
 def _cursor_lane(name: str) -> str:
-    return f"cursor/{name}"
+    return f"cursor/{name_in_lane('the name of a cursor', name)}"
 
 
 def _ours(kind: type[T], one: object) -> T:

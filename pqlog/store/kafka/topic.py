@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from pqlog.errors import ArgumentError, ClusterError, Error, TrimRefusedError, UnknownTopicError
 from pqlog.store.kafka import ids
-from pqlog.store.kafka.catalogue import GONE, TOPIC, TRIM, USED, Known, Seen
+from pqlog.store.kafka.catalogue import Seen
 from pqlog.store.kafka.client import KafkaClient, states_of
-from pqlog.store.kafka.lane import Transaction
+from pqlog.store.kafka.lane import Transaction, name_in_lane
 from pqlog.store.kafka.partition import KafkaPartition
 from pqlog.store.kafka.putting import OVERHEAD, check_sizes
 from pqlog.store.kafka.records import ROWS, records_of
+from pqlog.store.kafka.shapes import CATALOGUE, GONE, TOPIC, TRIM, USED, Known
 from pqlog.store.kafka.standing import lanes_of
-from pqlog.store.kafka.state import CATALOGUE
 from pqlog.store.values import NEAR, CachedSchema, ClientState, Put, Row, Singles, Span, TopicInfo
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class KafkaTopic(KafkaPartition):
 
     def __init__(self, log: KafkaStore, known: Known, number: int) -> None:
         largest = known.max_bytes - OVERHEAD
-        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest, ROWS)
+        info = TopicInfo(known.id + number, known.name, known.codec, number, known.partitions, largest)
         super().__init__(log, info, known.kafka)
         self.topic_id = known.id
         self._written = 0
@@ -58,12 +58,12 @@ class KafkaTopic(KafkaPartition):
 
     def checked(self, seen: Seen) -> None:
         """The same by what is in the catalogue."""
-        known = seen.topics.get(self.topic_id)
+        known = seen.known(self.topic_id)
         if known is None:
             raise UnknownTopicError(self.info.name, [])
         if known.name != self.info.name:
             self.named(known.name)
-        self._trimmed = max(self._trimmed, seen.trims.get((self.topic_id, self.info.partition), 0))
+        self._trimmed = max(self._trimmed, seen.trimmed(self.topic_id, self.info.partition))
         self._checked = time.monotonic()
 
     def check_now_and_then(self) -> None:
@@ -81,8 +81,8 @@ class KafkaTopic(KafkaPartition):
 
     def begins(self) -> list[int]:
         """The offset of each partition of the topic before which everything was trimmed."""
-        trims = self.log.catalogue.look().trims
-        return [trims.get((self.topic_id, number), 0) for number in range(self.info.partitions)]
+        seen = self.log.catalogue.look()
+        return [seen.trimmed(self.topic_id, number) for number in range(self.info.partitions)]
 
     # what is kept
 
@@ -217,4 +217,4 @@ class KafkaTopic(KafkaPartition):
         return names[max(0, at - NEAR) : at + NEAR]
 
     def client(self, name: str) -> KafkaClient:
-        return KafkaClient(self, name)
+        return KafkaClient(self, name_in_lane("the name of a client", name))

@@ -6,14 +6,16 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pqlog.errors import StoreError
 from pqlog.store.kafka.cluster import SLICE_S
+from pqlog.store.kafka.outcome import Outcome, offset_of, uninterrupted
 from pqlog.store.kafka.records import Record
 from pqlog.store.kafka.state import Place
 
@@ -23,7 +25,7 @@ LONGEST_MS = 900_000
 """The longest transaction that brokers allow, unless they are told otherwise."""
 
 Headers = Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None
-Delivered = Callable[[int | None], object]
+Delivered = Callable[[int], object]
 
 
 class Sending:
@@ -42,7 +44,9 @@ class Sending:
         self._producer, self._timeout_ms, self._check = producer, timeout_ms, check
         self._began = 0.0
         self.has_begun = False
-        self._failed: BaseException | None = None
+        self._waiting = deque[tuple[Outcome, Delivered]]()
+        self.topics = set[str]()
+        """Where it sends to."""
 
     @property
     def took_s(self) -> float:
@@ -72,10 +76,15 @@ class Sending:
         if not self.has_begun:
             self._producer.begin_transaction()
             self._began, self.has_begun = time.monotonic(), True
-        done = None if delivered is None else self._done(delivered)  # the commit tells of others that failed
+        self.topics.add(topic)
+        report = None  # the commit tells of others that failed
+        if delivered is not None:
+            outcome = Outcome()
+            report = outcome.setdefault
+            self._waiting.append((outcome, delivered))
         while True:
             try:
-                self._producer.produce(topic, value, key, partition, done, headers=headers)  # type: ignore[arg-type]
+                self._producer.produce(topic, value, key, partition, report, headers=headers)  # type: ignore[arg-type]
                 break
             except BufferError:
                 self._served(self._producer.poll, SLICE_S / 2)
@@ -94,35 +103,23 @@ class Sending:
         """Send a value of the state; None removes it."""
         self.send(place.topic, place.partition, None if value is None else msgspec.json.encode(value), key)
 
-    def _done(self, delivered: Delivered) -> Callable[[KafkaError | None, Message], None]:
-        def done(error: KafkaError | None, message: Message) -> None:
-            try:
-                if error is not None:
-                    self._failed = self._failed or KafkaException(error)
-                else:
-                    delivered(message.offset())
-            except BaseException as problem:  # Ctrl-C, which librdkafka would swallow
-                self._failed = problem
-
-        return done
-
     def flush(self) -> None:
         """Wait until everything is written, though not committed."""
         while self._served(self._producer.flush, SLICE_S / 2):
             pass
+        if self._waiting:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "it was not said where a message went"))
 
     def _served(self, call: Callable[[float], int], timeout_s: float) -> int:
         """Let librdkafka work; raises what went wrong."""
-        try:
-            left = call(timeout_s)
-        except SystemError as error:  # Ctrl-C on the way into a callback
-            raise error.__cause__ or error.__context__ or error from None
+        left = uninterrupted(call, timeout_s)
         if self.is_late:
             if self._timeout_ms >= LONGEST_MS:
                 raise StoreError("a put took longer than a transaction may on the cluster: put less at a time")
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the transaction takes too long"))
-        if self._failed is not None:
-            raise self._failed
+        while self._waiting and self._waiting[0][0]:
+            outcome, delivered = self._waiting.popleft()
+            delivered(offset_of(outcome))
         self._check()
         return left
 

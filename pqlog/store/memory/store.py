@@ -21,7 +21,19 @@ from pqlog.store.api import ClientStore, TopicStore
 from pqlog.store.memory.client import MemoryClient
 from pqlog.store.memory.topic import MemoryTopic, Partitions
 from pqlog.store.memory.transaction import Transactions, changing, reading
-from pqlog.store.values import Capabilities, ClientState, Cursor, Kept, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import (
+    Capabilities,
+    ClientState,
+    Cursor,
+    Kept,
+    Moved,
+    Output,
+    PartitionOffset,
+    Put,
+    Single,
+    Span,
+    TopicInfo,
+)
 
 T = TypeVar("T")
 
@@ -75,6 +87,10 @@ class MemoryStore:
             self._topics.append(Partitions(self, name, codec, partitions))
         return self.find_topic(name)
 
+    def places_keys(self, topic: TopicStore) -> bool:
+        """Whether each message lies in the partition that its key names: `pqlog.store.api.PlacesKeys`."""
+        return _ours(MemoryTopic, topic).partitions.places_keys
+
     def has(self, topic: Partitions) -> bool:
         """Whether a topic was not deleted."""
         return topic in self._topics
@@ -100,12 +116,25 @@ class MemoryStore:
             self._cursors[cursor.name] = cursor.value
         return went
 
+    def append_each(self, singles: Sequence[Single]) -> list[PartitionOffset | errors.Error]:
+        self.check()
+        return [self._append_single(single) for single in singles]
+
+    def _append_single(self, single: Single) -> PartitionOffset | errors.Error:
+        try:
+            ((partition, put), *_) = sorted(self.append([single.output], single.id).items())
+        except errors.Error as error:
+            return error
+        return PartitionOffset(partition, put.first)
+
     @changing
     def put_all(self, outputs: Sequence[Output]) -> list[Put]:
         """Put into partitions of several topics; what goes into one topic has one time."""
         topics = [_ours(MemoryTopic, one.topic) for one in outputs]
         times = {topic.partitions: topic.partitions.next_time() for topic in topics}
         calls = defaultdict[int, Kept](Kept)
+        for topic, one in zip(topics, outputs, strict=True):  # not taken back: then all is read, and nothing lost
+            topic.partitions.places_keys = topic.partitions.places_keys and one.is_placed
         try:
             return [
                 topic.add(one.chunks, one.ids, times[topic.partitions], calls[id(one.ids and one.ids.call)])

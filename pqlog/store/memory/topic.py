@@ -46,6 +46,8 @@ class Partitions:
         self.ids: dict[str, dict[int, Put]] = {}
         """Where the put with each went, by partition."""
         self._time = 0
+        self.places_keys = True
+        """Whether each message lies in the partition that its key names."""
 
     @property
     def name(self) -> str:

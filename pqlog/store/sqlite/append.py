@@ -101,6 +101,8 @@ def append_all(transaction: Transaction, outputs: Sequence[Output]) -> list[Span
             kept = calls.setdefault(id(output.ids.call), Kept())
             chunks = output.ids.thinned(chunks, masks, kept)
         went.append(append(transaction, table, chunks, times[table.topic_id]))
+        if not output.is_placed:
+            transaction.db.execute(statements.NOTE_UNPLACED, (table.topic_id,))
         if output.ids is not None:
             kept.messages += went[-1].stop - went[-1].first
     return went

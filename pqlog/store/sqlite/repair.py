@@ -177,7 +177,8 @@ def salvage(
             positions = _readable(topic.positions, f"the clients of {what}", done)
             noted = _readable(topic.id_runs, f"the ids of {what}", done)
             copies.append(_Copy(into, span.first, kept, positions, noted))
-        new.write(Task(_rest(copies)))
+        is_placed = len(partitions) == count and old.places_keys(partitions[0])
+        new.write(Task(_rest(copies, is_placed)))
     cursors = _readable(old.cursors, "the cursors", done)
     new.write(Task(lambda transaction: transaction.db.executemany(statements.SET_CURSOR, cursors)))
     for row in old.lost:
@@ -282,8 +283,8 @@ class _Copy(NamedTuple):
                 yield some, Span(at, at + stop - first)
 
 
-def _rest(copies: Sequence[_Copy]) -> Callable[[Transaction], None]:
-    """The clients and ids of a topic, at the new offsets."""
+def _rest(copies: Sequence[_Copy], is_placed: bool) -> Callable[[Transaction], None]:
+    """The clients and ids of a topic, at the new offsets; and whether its messages are where their keys say."""
 
     def work(transaction: Transaction) -> None:
         db = transaction.db
@@ -292,6 +293,8 @@ def _rest(copies: Sequence[_Copy]) -> Callable[[Transaction], None]:
                 copy.into.client(name).seek_in(db, copy.moved(position))
         for some, where in _moved_ids(copies):
             ids.add(db, copies[0].into.table, some, where)
+        if not is_placed:
+            db.execute(statements.NOTE_UNPLACED, (copies[0].into.table.topic_id,))
 
     return work
 

@@ -298,6 +298,14 @@ NOTE_DELETED = f"""
 INSERT INTO file VALUES ('deleted topic', ?1, {sum_of("file", name="'deleted topic'", value="?1")})
 ON CONFLICT DO UPDATE SET value = excluded.value, crc = excluded.crc WHERE excluded.value > file.value
 """
+# Topics of which a message may lie in another partition than its key names: from then on, each has a row of the file.
+# By the id of the first partition, as all that is asked of a topic as such.
+NOTE_UNPLACED = f"""
+INSERT INTO file VALUES ('unplaced topic ' || ?1, ?1, {sum_of("file", name="'unplaced topic ' || ?1", value="?1")})
+ON CONFLICT DO NOTHING
+"""
+IS_UNPLACED = f"SELECT 1 FROM file WHERE name = 'unplaced topic ' || ?1 AND {fits('file')}"
+FORGET_UNPLACED = "DELETE FROM file WHERE name = 'unplaced topic ' || ?1"
 MAKE_TOPIC = f"""
 INSERT INTO topics VALUES (?1, ?2, ?3, ?4, ?5, 1, 1, ?6, {
     sum_of(

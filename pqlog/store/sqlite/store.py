@@ -31,6 +31,7 @@ from pqlog.store.sqlite import (
 from pqlog.store.sqlite.append import append_all
 from pqlog.store.sqlite.client import SqliteClient
 from pqlog.store.sqlite.connections import fetch_all, fetch_one
+from pqlog.store.sqlite.each import Outcome, put_each
 from pqlog.store.sqlite.file import SqliteFile
 from pqlog.store.sqlite.held_claims import HeldClaims
 from pqlog.store.sqlite.pieces import Pieces
@@ -40,7 +41,7 @@ from pqlog.store.sqlite.table import Table, put_of
 from pqlog.store.sqlite.topic import SqliteTopic, find_put, topic_infos
 from pqlog.store.sqlite.watch import Watch
 from pqlog.store.sqlite.writer import Job, Task, Transaction, Writer
-from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Span, TopicInfo
+from pqlog.store.values import Capabilities, ClientState, Cursor, Moved, Output, Put, Single, Span, TopicInfo
 
 T = TypeVar("T")
 
@@ -214,6 +215,11 @@ class SqliteStore:
         made = self.write(Task(lambda transaction: _make_topic(transaction.db, name, codec, partitions)))
         return [self.handle(info) for info in made]
 
+    def places_keys(self, topic: TopicStore) -> bool:
+        """Whether each message lies in the partition that its key names: `pqlog.store.api.PlacesKeys`."""
+        id = topic.info.id - topic.info.partition
+        return self.read(lambda db: fetch_one(db.execute(statements.IS_UNPLACED, (id,)))) is None
+
     def handle(self, info: TopicInfo) -> SqliteTopic:
         """The partition of that description: one object for all who ask, since it knows where the partition ends."""
         topic = self._topics.get(info.id)
@@ -251,6 +257,9 @@ class SqliteStore:
             if (into := went.get(output.topic.info.partition)) is not None:
                 self.sealer.look(output.topic, into.last)  # type: ignore[arg-type]
         return went
+
+    def append_each(self, singles: Sequence[Single]) -> list[Outcome]:
+        return put_each(self.write, singles)
 
     def spans(self, topics: Sequence[TopicStore]) -> list[Span]:
         tables: list[Table] = [topic.table for topic in topics]  # type: ignore[attr-defined]

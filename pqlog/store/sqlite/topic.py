@@ -103,6 +103,7 @@ class SqliteTopic:
             db.execute(statements.NOTE_DELETED, (table.id,))
             db.execute(table.drop_messages)
             transaction.forget(table)
+        db.execute(statements.FORGET_UNPLACED, (self.table.topic_id,))
 
     # putting
 
