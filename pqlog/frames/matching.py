@@ -161,7 +161,7 @@ class Matcher:
         return known
 
     def _narrowed(self, span: Span) -> Span:
-        """The part of a span outside of which no message can match, by offset, and by time if it never runs backwards."""
+        """The part of a span outside of which no message can match, by offset, and by time if that only ascends."""
         if not span or not self.may_match({}):
             return Span(span.first, span.first)
         store = self.stream.store
