@@ -20,7 +20,7 @@ from pqlog.frames.places import nearby
 from pqlog.frames.prefetch import FIRST_READ_ROWS, Part, numbered, split_segments
 from pqlog.frames.projection import Projection
 from pqlog.message import Message, from_micros
-from pqlog.store.api import HasStatistics
+from pqlog.store.api import HasAnyTimes, HasStatistics
 from pqlog.store.sealed import SealedPart
 from pqlog.store.values import Lines, Row, SegmentStatistics, Span
 from pqlog.stream import CHUNK_BYTES, CHUNK_ROWS, Selection, TopicStream
@@ -161,13 +161,14 @@ class Matcher:
         return known
 
     def _narrowed(self, span: Span) -> Span:
-        """The part of a span outside of which no message can match, by offset and by time."""
+        """The part of a span outside of which no message can match, by offset, and by time if that only ascends."""
         if not span or not self.may_match({}):
             return Span(span.first, span.first)
         store = self.stream.store
         if OFFSET in self.fields and not self.stream.is_merged:
             span = Span(*self._between(OFFSET, range(span.first, span.stop), int))
-        if TIME in self.fields and span:
+        has_any_times = any(isinstance(partition, HasAnyTimes) for partition in self.stream.partitions)
+        if TIME in self.fields and span and not has_any_times:
             low, high = store.time_at(span.first), store.time_at(store.from_end(1, span))
             if low is not None and high is not None and low <= high:
                 begin, end = self._between(TIME, range(low, high + 1), from_micros)

@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -154,7 +154,7 @@ class ArrowWhere:
 
     def matcher(self, selection: Selection) -> Matcher:
         """What finds its messages in a range."""
-        return self.bound(selection, *_all_columns(selection))
+        return _matcher(selection, self)
 
     def names(self, schema: pa.Schema) -> tuple[str, ...]:
         """The columns that it needs."""
@@ -207,7 +207,7 @@ class PolarsWhere:
 
     def matcher(self, selection: Selection) -> Matcher:
         """What finds its messages in a range."""
-        return self.bound(selection, *_all_columns(selection))
+        return _matcher(selection, self)
 
     def names(self, schema: pa.Schema) -> tuple[str, ...]:
         """The columns that it needs."""
@@ -233,11 +233,19 @@ class PolarsWhere:
 ExpressionWhere = ArrowWhere | PolarsWhere
 
 
-def _all_columns(selection: Selection) -> tuple[Projection, OutputSchema]:
-    """All columns of a range, whatever a predicate selects of it, with all the metadata."""
+def _matcher(selection: Selection, where: ExpressionWhere) -> Matcher:
+    """What finds the messages of an expression, in columns of the types that they have in the whole range."""
+    if not selection.total():  # there are no columns: not those of the expression either
+        return Matcher(selection.topic, Projection(), frozenset(), _never, lambda known: False, frozenset())
     options = tuple(option for option in METADATA_COLUMNS if option != "partition" or selection.topic.has_partitions)
-    projection = Projection(metadata=options)
-    return projection, infer_output(selection._replace(where=None), projection)
+    without = tuple(option for option in options if option != "headers")  # for these, all rows would be read
+    output = infer_output(selection._replace(where=None), Projection(metadata=without))
+    output = replace(output, metadata=tuple(METADATA_COLUMNS[option] for option in options))
+    return where.bound(selection, Projection(metadata=options), output)
+
+
+def _never(chunk: Chunk) -> Any:
+    raise AssertionError("there are no messages")
 
 
 def _bound(

@@ -14,6 +14,7 @@ from pqlog.frames import polars
 from pqlog.frames.chunks import Chunk
 from pqlog.frames.inference_pass import infer_output
 from pqlog.frames.output_schema import OutputSchema
+from pqlog.frames.places import begins, trimmed
 from pqlog.frames.predicates import ExpressionWhere, PolarsWhere
 from pqlog.frames.projection import Projection
 from pqlog.frames.reading import read_chunks
@@ -33,6 +34,14 @@ class Scan:
 
     selection: Selection
     projection: Projection
+
+    def __post_init__(self) -> None:
+        self._begins = begins(self.selection.topic)
+
+    def _check(self) -> None:
+        """Raise if a trim has moved the places of merged partitions: the range would be of other messages."""
+        for store, first in zip(self.selection.topic.partitions, self._begins, strict=False):
+            trimmed(store, first)
 
     @functools.cached_property
     def output(self) -> OutputSchema:
@@ -60,8 +69,10 @@ class Scan:
         needed = () if where is None else where.names(self.output.schema)
         part = self.output.select([*names, *needed])
         is_more = not set(names) <= set(needed)
+        self._check()
         for chunks in self._chunks(part, where, is_more, rows):
             yield part.table(chunks)
+        self._check()
 
     def _chunks(
         self, part: OutputSchema, where: ExpressionWhere | None, is_more: bool, rows: int | None

@@ -250,6 +250,9 @@ def test_create_times_may_run_backwards(foreign):
         assert [n for n in values if n < 10] == [0, 1, 2, 3]
         assert sorted(values) == [0, 1, 2, 3, 10, 11, 12, 13]
         assert sorted(log.history().to_pandas()["n"]) == sorted(values)
+        before = datetime.datetime.fromtimestamp((base + 300) / 1000, datetime.UTC).isoformat()
+        early = log.history(where=f"_time < '{before}'")
+        assert sorted(message.value["n"] for message in early) == sorted(early.to_pandas()["n"]) == [1, 10, 11, 12]
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

@@ -159,6 +159,18 @@ def test_only_the_range_that_a_query_needs_is_read(read):
     assert read == []
 
 
+def test_a_trim_of_partitions_is_an_error_and_never_other_messages(tmp_path):
+    log = pqlog.open(tmp_path / "events.db").topic("t", partitions=2)
+    for n in range(10):
+        log.put({"n": n}, key=str(n))
+    scan = log.scan()
+    assert scan.collect().height == 10
+    log.partition(0).trim(before=3)
+    with pytest.raises((pqlog.TrimmedError, pl.exceptions.PolarsError), match="trimmed"):
+        scan.collect()
+    assert log.scan().collect().height == len(log)
+
+
 def test_a_selection_of_now_may_be_read_after_a_trim(tmp_path):
     log = pqlog.open(tmp_path / "events.db")
     log.put_many({"n": n} for n in range(10))

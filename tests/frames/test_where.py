@@ -364,6 +364,26 @@ def test_an_expression_must_be_of_each_message_by_itself():
         log.history(where=3)
 
 
+@pytest.mark.parametrize("where", ["n > 3", pl.col("n") > 3, pc.field("n") > 3])
+def test_a_log_without_messages_has_none(where):
+    log = pqlog.open(":memory:")
+    history = log.history(where=where)
+    assert list(history) == []
+    assert history.count() == len(history.to_pandas()) == 0
+    live = history.live()
+    log.put_many([{"n": 1}, {"n": 5}])
+    assert live.refresh()["n"].tolist() == [5]
+    assert [message.value for message in history] == [{"n": 5}]
+
+
+def test_an_expression_may_be_about_headers():
+    log = pqlog.open(":memory:")
+    for n in range(4):
+        log.put({"n": n}, headers={"source": f"till-{n % 2}"})
+    source = pc.map_lookup(pc.field("_headers"), pa.scalar("source"), "first")
+    assert log.history(where=source == "till-1").to_pandas()["n"].tolist() == [1, 3]
+
+
 def test_it_combines_with_the_other_bounds_latest_and_live(tmp_path):
     log = pqlog.open(tmp_path / "events.db")
     log.put_many([{"n": n, "city": "ab"[n % 2]} for n in range(50)], key="city")

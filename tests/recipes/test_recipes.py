@@ -455,3 +455,18 @@ def test_every_recipe_is_in_a_page_and_says_what_it_does():
         spec = importlib.util.spec_from_file_location(recipe.stem, recipe)
         assert spec is not None
         assert recipe.read_text().startswith('"""')
+
+
+def test_spark_reads_ranges_of_offsets(tmp_path):
+    pytest.importorskip("pyspark")
+    path = tmp_path / "events.db"
+    with pqlog.open(path) as log:
+        log.put_many([{"city": "ab"[n % 2], "amount": n} | ({"late": 1.5} if n > 2500 else {}) for n in range(COUNT)])
+    query = "SELECT city, sum(amount), count(late), max(offset) FROM log GROUP BY city ORDER BY city"
+    command = [sys.executable, str(RECIPES / "spark_source.py"), str(path), query]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYSPARK_PYTHON": sys.executable})
+    assert done.returncode == 0, done.stderr
+    assert [line.split("\t") for line in done.stdout.splitlines()] == [
+        ["a", "2248500", "249", "2999"],
+        ["b", "2250000", "250", "3000"],
+    ]
