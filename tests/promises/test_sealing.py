@@ -6,6 +6,7 @@ import json
 import math
 import os
 import threading
+import time
 
 import apsw
 import msgspec
@@ -349,7 +350,7 @@ def test_ctrl_c_in_seal_leaves_each_message_sealed_or_not(tmp_path):
 def test_a_full_put_is_sealed_by_itself(path, monkeypatch):
     monkeypatch.setattr(sealer, "DUE", 1000)
     monkeypatch.setattr(sealer, "KEPT", 700)
-    monkeypatch.setattr(sealer, "FIRST_S", 0.01)
+    monkeypatch.setattr(sealer, "QUIET_S", 0.01)
     with pqlog.open(path) as log, pqlog.open(path, "other", seal=None) as other:
         other.put_many(event(n) for n in range(3000))
         fill(log, 2000)
@@ -361,10 +362,26 @@ def test_a_full_put_is_sealed_by_itself(path, monkeypatch):
     assert "pqlog-seal" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_nothing_is_sealed_by_itself_while_others_put_unless_too_much_is_due(path, monkeypatch):
+    monkeypatch.setattr(sealer, "DUE", 1000)
+    monkeypatch.setattr(sealer, "KEPT", 700)
+    monkeypatch.setattr(sealer, "QUIET_S", 1.0)
+    with pqlog.open(path) as log:
+        log.put_many(event(n) for n in range(2000))
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            log.put("more")
+        assert not pieces(log)
+        monkeypatch.setattr(sealer, "MOST", 1500)
+        while not pieces(log):
+            log.put("more")
+        assert log.verify() == []
+
+
 def test_a_forked_child_seals_and_puts_beside_its_parent(path, monkeypatch):
     monkeypatch.setattr(sealer, "DUE", 1000)
     monkeypatch.setattr(sealer, "KEPT", 700)
-    monkeypatch.setattr(sealer, "FIRST_S", 0.01)
+    monkeypatch.setattr(sealer, "QUIET_S", 0.01)
     with pqlog.open(path) as log:
         log.put_many(event(n) for n in range(6000))
         for _ in range(5):
@@ -501,7 +518,7 @@ def test_the_checksums_of_sealed_messages_are_as_described(path):
     seed = db.execute("SELECT value FROM file WHERE name = 'seed'").get
     rows = db.execute("SELECT time, key, rows, last, crc, value FROM messages_1 WHERE last IS NOT NULL").fetchall()
     assert rows
-    for time, key, count, last_time, crc, value in rows:
+    for first_time, key, count, last_time, crc, value in rows:
         low, high = checksums.unmask(crc, seed)
-        assert high == checksums.of_sealed(sealed.head_crc(value), low, time, key, count, last_time)
+        assert high == checksums.of_sealed(sealed.head_crc(value), low, first_time, key, count, last_time)
     db.close()

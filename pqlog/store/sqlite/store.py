@@ -158,6 +158,7 @@ class SqliteStore:
     def _after(self, db: apsw.Connection) -> None:
         """After each commit, before its callers wake."""
         self._watch.notify()
+        self.sealer.commits += 1
         self._file.checkpointer.committed(db)
 
     def _failed(self, error: Exception) -> None:
