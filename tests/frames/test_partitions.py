@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import pqlog
 from pqlog import producer
-from pqlog.frames import dataframes, inference_pass, latest, reading, schema_cache
+from pqlog.frames import dataframes, inference_pass, places, reading, schema_cache
 from pqlog.frames import live as live_module
 from pqlog.frames.projection import Projection
 from pqlog.partitioning import Partitioner
@@ -220,7 +220,7 @@ def test_ranges_of_time(twins):
 
 @pytest.mark.parametrize("gap", [1, 2, 100])
 def test_latest(twins, gap, monkeypatch):
-    monkeypatch.setattr(latest, "MAX_MERGED_GAP", gap)
+    monkeypatch.setattr(places, "MAX_MERGED_GAP", gap)
     for by in ("key", "city", "n"):
         expected = twins.one.history().latest(by).to_pandas()
         at = twins.at_of(expected.index)
@@ -326,7 +326,7 @@ def test_a_schema_is_known_while_the_log_is_open_and_forgotten_by_a_trim(log):
 
 def test_places_of_before_a_trim_are_forgotten(log, monkeypatch):
     """A reading of before noted many places, each of which is that of another message now."""
-    monkeypatch.setattr(latest, "MAX_MERGED_GAP", 1)
+    monkeypatch.setattr(places, "MAX_MERGED_GAP", 1)
     twins = Twins(log)
     for n in range(60):
         twins.put(n % 3, [{"k": "x" if n % 4 else f"k{n}", "n": n}], "k")
