@@ -173,7 +173,8 @@ class Messages(Readable):
         ----------
         before : int, datetime, date, timedelta or str, optional
             The first offset that stays as it is (negative: counted from the end), or a time as for `history`; by
-            default, all messages are sealed. A topic of several partitions takes a time, or each of its partitions an
+            default, all messages are sealed. Up to 256 that were put at once have one checksum and are sealed together,
+            so a few before it may stay, too. A topic of several partitions takes a time, or each of its partitions an
             offset.
         progress : bool
             Show a bar.
@@ -194,10 +195,10 @@ class Messages(Readable):
         >>> log = pqlog.open(":memory:")
         >>> log.put_many({"n": n} for n in range(5000))
         Put(first=1, last=5000, messages=5000)
-        >>> log.seal(before=4001)
-        4000
-        >>> log[4000].value
-        {'n': 4000}
+        >>> log.seal(before=4001)                # 15 groups of 256
+        3840
+        >>> log[3840].value
+        {'n': 3840}
         """
         partitions = self.stream.partitions
         if before is None:
