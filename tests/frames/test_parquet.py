@@ -408,6 +408,7 @@ def test_an_export_that_fails_says_by_what(log, tmp_path):
         log.to_parquet(tmp_path / "parts", partition_by="n", columns=["n"])
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files not yet in a with block
 @pytest.mark.parametrize("partition_by", [(), "city"])
 def test_an_export_that_is_interrupted_anywhere_is_completed_by_the_next(numbers, tmp_path, partition_by):
     def export():

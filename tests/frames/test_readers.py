@@ -202,6 +202,7 @@ def test_live_drops_what_was_trimmed(log, of, kind):
     assert live.refresh()["n"].tolist() == [7]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("of", ["all", "latest"])
 def test_a_refresh_that_is_interrupted_anywhere_changes_nothing(log, of):
     def now():
