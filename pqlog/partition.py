@@ -198,7 +198,7 @@ class Messages(Readable):
         >>> log.seal(before=4001)                # 15 groups of 256
         3840
         >>> log[3840].value
-        {'n': 3840}
+        {'n': 3839}
         """
         partitions = self.stream.partitions
         if before is None:
