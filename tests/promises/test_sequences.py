@@ -65,7 +65,7 @@ def test_a_list_of_a_history_reads_it_once(sales, monkeypatch):
     assert reads.rows <= 3001 + 1
     history = sales.history(key="Praha")
     for uncounted in (history, sales.history().latest()):
-        with pytest.raises(pqlog.UncountedError, match="reads and counts")::
+        with pytest.raises(pqlog.UncountedError, match="reads and counts"):
             len(uncounted)
     assert sum(1 for _ in history) == 3001
     assert len(sales[5:10]) == 5
