@@ -74,6 +74,7 @@ assert topic.to_pandas(metadata=False).equals(frame)
 assert len(log.to_parquet("dataset")) == 1
 assert log.client("c").pipe(lambda frame: frame, into="copy", progress=True).messages_out == 999
 missing(log.to_polars, "polars")
+missing(log.to_dask, "dask")
 missing(log.explore, "notebook")
 """,
     "polars": """
@@ -83,6 +84,15 @@ topic = log.topic("frames")
 topic.put_many(frame)
 assert topic.to_polars(metadata=False).equals(frame)
 missing(log.to_pandas, "pandas")
+""",
+    "sql": """
+assert log.history(where="n > 990").count() == 9
+assert log.sql("select sum(n) from log").fetchall() == [(999 * 1000 // 2,)]
+""",
+    "dask": """
+assert log.to_dask()["n"].sum().compute() == 999 * 1000 // 2
+missing(lambda: log.history(where="n > 990"), "sql")
+missing(lambda: log.sql("select 1"), "sql")
 """,
     "notebook": """
 explorer = log.explore()
