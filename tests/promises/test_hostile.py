@@ -254,7 +254,7 @@ def others():
         ],
         "topics: none": ["DROP TABLE topics"],
         "topic without messages": [
-            "INSERT INTO topics SELECT 7, 'x', codec, partition, partitions, first, created, crc FROM topics"
+            "INSERT INTO topics SELECT 7, 'x', codec, partition, partitions, first, sealed, created, crc FROM topics"
         ],
         "topic of a negative number": ["UPDATE topics SET id = -1"],
         "messages without a topic": ["UPDATE topics SET id = 2"],
