@@ -191,7 +191,7 @@ def test_a_put_that_is_not_acknowledged_is_uncertain_and_the_next_is_another_pro
     served = here.singles._current()
 
     def lose(done, check):
-        done.append((KafkaError(KafkaError._MSG_TIMED_OUT, "no answer"), None))
+        done[KafkaError(KafkaError._MSG_TIMED_OUT, "no answer")] = None
 
     monkeypatch.setattr(served, "wait", lose)
     with pytest.raises(pqlog.UncertainError, match="may or may not be there"):

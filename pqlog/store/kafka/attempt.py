@@ -78,6 +78,8 @@ class Attempt:
         except BaseException:
             self._stop()
             raise
+        finally:
+            del self._tx.write  # a cycle, which only the collector would free
         self._keep()
         return result
 

@@ -22,9 +22,11 @@ class Outcome(dict[KafkaError | None, Message]):
 def offset_of(outcome: Outcome) -> int:
     """Where a message went; raises KafkaException if it went nowhere."""
     ((error, message),) = outcome.items()
+    if error is not None:
+        raise KafkaException(error)
     offset = message.offset()
-    if error is not None or offset is None:
-        raise KafkaException(error or KafkaError(KafkaError._TIMED_OUT, "it was not said where a message went"))
+    if offset is None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "it was not said where a message went"))
     return offset
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from pqlog.store.kafka.state import Place
 
 ABORT_S = 2.0
 """How long an abort may take; after that the successor of the producer, or the cluster, ends the transaction."""
+AGAIN_S = 0.5
+"""How often it is looked whether anybody still has a producer that was given up."""
 LONGEST_MS = 900_000
 """The longest transaction that brokers allow, unless they are told otherwise."""
 
@@ -156,7 +159,10 @@ def _waited(call: Callable[[float], None], until: float, check: Callable[[], Non
 
 
 class _Disposal:
-    """Producers that are given up, which takes a while if a broker is down: a thread does it."""
+    """Producers that are given up, which takes a while if a broker is down: a thread does it.
+
+    So it drops the last reference, too: what frees a producer looks for Ctrl-C, which is lost there.
+    """
 
     def __init__(self) -> None:
         self._waiting = queue.SimpleQueue[Producer]()
@@ -172,11 +178,17 @@ class _Disposal:
                     self._thread.start()
 
     def _run(self) -> None:
+        kept = list[Producer]()
         while True:
-            producer = self._waiting.get()
-            with contextlib.suppress(KafkaException):
-                producer.purge(in_queue=True, in_flight=True, blocking=False)
-            del producer
+            with contextlib.suppress(queue.Empty):
+                kept.append(self._waiting.get(timeout=AGAIN_S if kept else None))
+                with contextlib.suppress(KafkaException):
+                    kept[-1].purge(in_queue=True, in_flight=True, blocking=False)
+            kept = [one for one in kept if sys.getrefcount(one) > _ALONE]
+
+
+_ALONE = max([sys.getrefcount(one) for one in [object()]])
+"""How many references there are to what only a list has, and who looks at it."""
 
 
 _DISPOSAL = _Disposal()
