@@ -153,8 +153,9 @@ def test_ctrl_c_in_a_loop_that_sends_and_asks_hangs_nothing(path):
     script = """
 import collections, os, random, signal, sys, threading, time, pqlog
 chance = random.Random(int(sys.argv[2]))
-log, done = pqlog.open(sys.argv[1]), []
+log, done, begun = pqlog.open(sys.argv[1]), [], threading.Event()
 def interrupt():
+    begun.wait(60)
     for _ in range(60):
         time.sleep(chance.random() * 0.02)
         os.kill(os.getpid(), signal.SIGINT)
@@ -163,6 +164,7 @@ threading.Thread(target=interrupt).start()
 n, sent = 0, collections.deque()
 while not done:
     try:
+        begun.set()
         while not done:
             sent.append((n, log.send(n)))
             n += 1
@@ -247,13 +249,13 @@ def test_what_was_done_before_a_kill_is_there(path):
     with pqlog.open(path):
         pass
     rounds = by_ring(6, 40)
-    kill_again_and_again(path, ("send", "send1"), rounds)
+    kill_again_and_again(path, ("send1", "send2"), rounds)
     with pqlog.open(path) as log:
         assert log.verify() == []
         found = {message.offset: message.value for message in log}
         told = 0
         for number in range(rounds):
-            for name in ("send", "send1"):
+            for name in ("send1", "send2"):
                 for line in report_of(path, name, number)[1:]:
                     n, offset = map(int, line.split())
                     assert found[offset] == [f"{number}{name[4:]}", n]
