@@ -449,7 +449,8 @@ with DagsterInstance.ephemeral() as instance:
 
 
 def test_every_recipe_is_in_a_page_and_says_what_it_does():
-    page = "".join((RECIPES.parent / name).read_text() for name in ("stages.md", "schedulers.md", "producers.md", "querying.md"))
+    pages = ("stages.md", "schedulers.md", "producers.md", "querying.md")
+    page = "".join((RECIPES.parent / name).read_text() for name in pages)
     for recipe in RECIPES.glob("*.py"):
         assert f"recipes/{recipe.name}" in page
         spec = importlib.util.spec_from_file_location(recipe.stem, recipe)

@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 import pytest
 from hypothesis import Phase, settings
-from hypothesis.errors import FlakyFailure
+from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 import pqlog
@@ -573,6 +573,6 @@ def times_of_one_partition():
     ids=lambda part: part.__name__,
 )
 def test_the_properties_catch(mutation, prove, tmp_path):
-    # FlakyFailure: it failed once and not again, which can happen if it depends on the order of threads
-    with mutation(), pytest.raises((AssertionError, pqlog.CorruptLogError, FlakyFailure)):
+    # Flaky: it failed once and not again, which can happen if it depends on the order of threads
+    with mutation(), pytest.raises((AssertionError, pqlog.CorruptLogError, Flaky)):
         prove(tmp_path)
